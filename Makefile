@@ -1,0 +1,55 @@
+# make quickstart   the whole job on data that comes with the install
+# make test         every check that CI runs
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test format lint types unit slow real examples bench clean
+
+quickstart: .venv/core
+	$(BIN)/hf-soups quickstart --out quickstart --overwrite
+
+test: .venv/test
+	$(MAKE) --no-print-directory lint types unit slow real examples bench
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hf_soups needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/test: .venv/core
+	$(PIP) -e '.[test]'
+	touch $@
+
+format: .venv/test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/test
+	$(BIN)/mypy
+
+# One torch thread a worker: two workers with two threads each slow each other down several times over.
+unit: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+slow: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real'
+
+real: .venv/test
+	$(BIN)/python -m pytest -m real -rs
+
+examples: .venv/test
+	for script in examples/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+bench: .venv/test
+	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/merge.py --small
+	$(BIN)/python benchmarks/greedy.py --small
+
+clean:
+	rm -rf .venv quickstart dist build .pytest_cache .mypy_cache .ruff_cache

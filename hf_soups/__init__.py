@@ -1,0 +1,64 @@
+"""Model soups, ensembles and cascades of Hugging Face classifiers.
+
+The names below are loaded when they are first used, so that `import hf_soups` costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hf_soups.checkpoint import Checkpoint
+    from hf_soups.compatibility import preflight
+    from hf_soups.ensembles import ensemble
+    from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.predictions import Predictions
+    from hf_soups.recipe import Recipe, load_recipe
+    from hf_soups.soups import Soup, greedy, uniform
+    from hf_soups.tasks import Task, named_task
+
+# No public name is the name of a submodule: importing a submodule would put the module in the name's place.
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "Predictions": "predictions",
+    "Recipe": "recipe",
+    "Soup": "soups",
+    "Task": "tasks",
+    "build_leaderboard": "leaderboard",
+    "ensemble": "ensembles",
+    "greedy": "soups",
+    "load_recipe": "recipe",
+    "named_task": "tasks",
+    "preflight": "compatibility",
+    "uniform": "soups",
+}
+
+__all__ = [
+    "Checkpoint",
+    "Predictions",
+    "Recipe",
+    "Soup",
+    "Task",
+    "build_leaderboard",
+    "ensemble",
+    "greedy",
+    "load_recipe",
+    "named_task",
+    "preflight",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_soups' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hf_soups.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

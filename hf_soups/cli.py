@@ -1,0 +1,192 @@
+"""The command line: one subcommand a stage. It parses, calls and prints; everything else lives in the modules.
+
+Nothing heavy is imported before a command runs, so `hf-soups --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hf_soups.errors import HfSoupsError, InputError
+
+app = typer.Typer(
+    name="hf-soups",
+    help="Fine-tune a pile of classifiers, cook soups from it, and see what came out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. train.epochs=2 (repeatable)."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Options of every command; `main` reads --debug itself, before anything can fail."""
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")],
+    out: Annotated[Path, typer.Option("--out", help="The sweep's folder; the same command resumes it.")],
+    slots: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat the failed runs too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
+    probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
+    changes: Set = None,
+) -> None:
+    """Fine-tune many times from one start, as the recipe plans it."""
+    from hf_soups.recipe import load_recipe
+    from hf_soups.sweep import print_dry_run, print_result
+    from hf_soups.sweep import sweep as run_sweep
+
+    loaded = load_recipe(recipe, _overrides(changes))
+    if dry_run:
+        print_dry_run(loaded, out, slots=slots, probe=probe)
+        return
+    result = run_sweep(loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed)
+    print_result(result)
+    raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def cook(
+    sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or checkpoints: folders or Hub repos.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")],
+    method: Annotated[list[str] | None, typer.Option("--method", help="uniform or greedy (repeatable).")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Task and data to choose on, for greedy without a sweep.")
+    ] = None,
+    tie: Annotated[str, typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")] = ">=",
+    dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
+    align_labels: Annotated[
+        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
+    ] = False,
+    allow_selection_on_report: Annotated[
+        bool,
+        typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
+    ] = False,
+    overwrite: Overwrite = False,
+    changes: Set = None,
+) -> None:
+    """Average checkpoints into soups."""
+    from hf_soups.cook import cook as cook_soups
+    from hf_soups.cook import print_result
+
+    result = cook_soups(
+        sources,
+        methods=tuple(method or ("uniform",)),
+        out=out,
+        recipe=recipe,
+        overrides=_overrides(changes),
+        tie=tie,
+        dtype=dtype,
+        align_labels=align_labels,
+        allow_selection_on_report=allow_selection_on_report,
+        overwrite=overwrite,
+    )
+    print_result(result)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,
+) -> None:
+    """One table of every run, soup and ensemble; also written as CSV, parquet and PNG."""
+    from hf_soups.leaderboard import build_leaderboard
+
+    board = build_leaderboard(folder, resamples=resamples)
+    _print(board.to_rich())
+    for path in board.save(folder):
+        _print(f"[dim]wrote {path}[/dim]")
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="The folder of the whole job.")] = Path("quickstart"),
+    slots: Annotated[int, typer.Option(min=1, help="Fine-tunes side by side.")] = 2,
+    overwrite: Overwrite = False,
+) -> None:
+    """The whole job in minutes on handwritten digits: pretrain, fine-tune, cook, compare."""
+    from hf_soups.quickstart import quickstart as run_quickstart
+
+    run_quickstart(out, slots=slots, overwrite=overwrite)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, processes really launched, cache and offline state."""
+    from hf_soups.doctor import doctor as examine
+    from hf_soups.doctor import doctor_table
+
+    rows = examine()
+    _print(doctor_table(rows))
+    raise typer.Exit(0 if all(row.ok for row in rows) else 1)
+
+
+@app.command()
+def version() -> None:
+    """The installed version."""
+    from hf_soups import __version__
+
+    typer.echo(__version__)
+
+
+def _overrides(changes: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for change in changes or []:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.epochs=2.")
+        values[key] = yaml.safe_load(text)
+    return values
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(what)
+
+
+def main() -> None:
+    """Run the command line: exit status 0, 1 for a failure, 2 for wrong input, 130 when interrupted."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except HfSoupsError as error:
+        if debug:
+            raise
+        sys.exit(_said(str(error), error.exit_status))
+    except KeyboardInterrupt:
+        sys.exit(_said("interrupted; the same command goes on from here.", 130))
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as error:
+        if debug:
+            raise
+        sys.exit(_said(f"{error}. Nothing was left half-written; free space or check permissions and repeat.", 1))
+    except Exception as error:  # the last line of defence: a defect of ours, said plainly
+        if debug:
+            raise
+        sys.exit(_said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1))
+
+
+def _said(message: str, status: int) -> int:
+    typer.echo(f"hf-soups: {message}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

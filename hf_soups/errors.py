@@ -1,0 +1,59 @@
+"""Every error a user can cause or meet, with the exit status the command line gives it.
+
+A message says what is wrong, where, what was got, what was expected and what to do next. The command line
+prints it as it is; a traceback is shown only with `--debug`.
+"""
+
+from __future__ import annotations
+
+
+class HfSoupsError(Exception):
+    """Something failed while working: exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(HfSoupsError, ValueError):
+    """What the user gave cannot be used: exit status 2."""
+
+    exit_status = 2
+
+
+class RecipeError(InputError):
+    """A recipe (or an override of one of its values) is not valid."""
+
+
+class DataError(InputError):
+    """A data set lacks a column, a split, rows, or has labels outside the names."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, truncated, corrupt or of an unknown layout."""
+
+
+class IncompatibleCheckpoints(InputError):
+    """Checkpoints that cannot be mixed: other names, shapes, labels, processors or heads."""
+
+
+class PredictionsError(InputError):
+    """Predictions that are malformed, or that do not describe the same rows."""
+
+
+class SelectionOnReport(InputError):
+    """Something would be chosen by looking at the rows kept for the report."""
+
+
+class MissingExtra(InputError):
+    """An optional package is needed; the message names the extra to install."""
+
+
+class RunFailed(HfSoupsError):
+    """A fine-tune ended without a usable model; `status` is one of `RUN_FAILURES`."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+RUN_FAILURES = ("nan-loss", "one-class", "out-of-memory", "error")

@@ -1,0 +1,78 @@
+"""Encoded rows on disk: made once under a lock, whole or not at all, and shared by every process that asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_soups.errors import HfSoupsError
+
+VERSION = 1  # raised whenever what a cached folder holds changes
+
+
+def cache_key(*parts: Any) -> str:
+    """A short name for what the parts (anything JSON holds) describe."""
+    text = json.dumps([VERSION, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder `key` inside `cache`, filled by `build` if nobody has done so before.
+
+    Without a cache a temporary folder is filled; whoever holds it removes it.
+    """
+    if cache is None:
+        folder = Path(tempfile.mkdtemp(prefix="hf_soups-"))
+        _filled(folder, build)
+        return folder
+    from filelock import FileLock
+
+    made = cache / key
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f".{key}.lock"):
+            if not made.is_dir():
+                for abandoned in cache.glob(f".{key}.partial-*"):  # by a process that was killed: we hold the lock
+                    shutil.rmtree(abandoned)
+                partial = cache / f".{key}.partial-{os.getpid()}"
+                partial.mkdir()
+                _filled(partial, build)
+                partial.rename(made)
+    except OSError as error:
+        raise HfSoupsError(
+            f"{cache}: the encoded rows cannot be kept there ({error.strerror or error}). "
+            "Free some space, or give another folder with --cache."
+        ) from error
+    return made
+
+
+def _filled(folder: Path, build: Callable[[Path], None]) -> None:
+    try:
+        build(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def write_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """Write a .npy file block by block along its first axis.
+
+    Not through a memory map: on a full disk that kills the process by a signal instead of raising an error.
+    """
+    written = 0
+    with path.open("wb") as f:
+        about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(f, about)
+        for block in blocks:
+            f.write(np.ascontiguousarray(block, dtype=dtype).data)
+            written += len(block)
+    if written != shape[0]:
+        raise ValueError(f"{path}: {written} rows written, {shape[0]} announced")

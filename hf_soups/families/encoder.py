@@ -1,0 +1,125 @@
+"""Text encoders with a classification head: BERT, DistilBERT, RoBERTa, MiniLM and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, where
+from hf_soups.families.texts import encode_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_soups.data import Split
+    from hf_soups.recipe import Data
+    from hf_soups.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """AutoModelForSequenceClassification on one text or a pair."""
+
+    name: str = "encoder"
+    kinds: tuple[str, ...] = ("text", "text-pair")
+
+    def accepts(self, config: Mapping[str, Any]) -> bool:
+        """Every architecture that transformers classifies texts with, but those with an encoder and a decoder."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+        return config.get("model_type") in KNOWN and not config.get("is_encoder_decoder")
+
+    def load(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        label_names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+    ) -> PreTrainedModel:
+        """See `Family.load`."""
+        from transformers import AutoModelForSequenceClassification
+
+        how = {"revision": revision, "subfolder": subfolder, "dtype": dtype, "attention": attention}
+        if label_names is not None:
+            return self.load_with_new_head(source, label_names=label_names, **how).model  # type: ignore[arg-type]
+        return load_own_head(AutoModelForSequenceClassification, source, **how)
+
+    def load_with_new_head(
+        self,
+        source: str | Path,
+        *,
+        label_names: Sequence[str],
+        seed: int = 0,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+        image_size: int | None = None,
+    ) -> Loaded:
+        """See `Family.load_with_new_head`."""
+        from transformers import AutoModelForSequenceClassification
+
+        if image_size is not None:
+            raise InputError("data.image_size is for images; this task's rows are texts. Leave it out.")
+        config = config_of(source, revision=revision, subfolder=subfolder)
+        return load_new_head(
+            AutoModelForSequenceClassification, source, label_names=label_names, seed=seed, config=config,
+            revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+        )  # fmt: skip
+
+    def processor(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        image_size: int | None = None,
+    ) -> Any:
+        """The tokenizer, which must know a padding token."""
+        from transformers import AutoTokenizer
+
+        with readable(source, subfolder), quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **where(revision, subfolder))
+        if tokenizer.pad_token_id is None:
+            raise CheckpointError(
+                f"{place(source, subfolder)}: its tokenizer has no padding token, so rows of different length cannot "
+                "be put in one batch. Decoders such as GPT-2 are published so: use an encoder (BERT, RoBERTa, "
+                "DistilBERT, MiniLM), or save the checkpoint with a pad_token in tokenizer and config."
+            )
+        return tokenizer
+
+    def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
+        """See `Family.encode`."""
+        return encode_texts(split, processor, task, data, cache)
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
+        """See `Family.logits`."""
+        _check_length(model, batch["input_ids"].shape[1])
+        logits: torch.Tensor = model(**batch).logits
+        return logits.float()
+
+
+def _check_length(model: torch.nn.Module, tokens: int) -> None:
+    config = getattr(model, "config", None)
+    places = getattr(config, "max_position_embeddings", None)
+    if places is None:
+        return
+    # RoBERTa and its like count positions from the padding index on: 514 places hold 512 tokens
+    embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    offset = getattr(table, "padding_idx", None)
+    longest = places if offset is None else places - offset - 1
+    if tokens > longest:
+        raise InputError(
+            f"a row has {tokens} tokens, but {type(model).__name__} takes {longest}. Set data.max_length: {longest}."
+        )

@@ -1,0 +1,106 @@
+"""Family: what differs between kinds of models, and Encoded: the rows of a split as a model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_soups.data import Split
+    from hf_soups.recipe import Data
+    from hf_soups.tasks import Task
+
+Batch = dict[str, torch.Tensor]
+Image = UInt8[np.ndarray, "height width channels"]
+Augment = Callable[[Image, int], Image]  # an image and its row id
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and the names of its parameters that do not come from the checkpoint."""
+
+    model: PreTrainedModel
+    new_parameters: tuple[str, ...]
+
+
+class Encoded(Protocol):
+    """The rows of a split, encoded once; batches are gathered from memory-mapped files."""
+
+    row_ids: np.ndarray
+    lengths: Int64[np.ndarray, " rows"]  # tokens of each row; 1 for images
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, augment: Augment | None = None) -> Batch:
+        """The rows at `indices`, padded to the longest of them; `augment` changes images, and only them."""
+
+
+class Family(Protocol):
+    """What differs between kinds of models: how they are loaded, fed and read."""
+
+    name: str
+    kinds: tuple[str, ...]  # of tasks
+
+    def accepts(self, config: Mapping[str, Any]) -> bool:
+        """Whether a model of this config.json belongs to this family."""
+
+    def load(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        label_names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+    ) -> PreTrainedModel:
+        """The model with its own head, or with a new one when `label_names` are given; in eval mode.
+
+        Raises:
+            CheckpointError: if it cannot be loaded, or has no head and no label names are given.
+        """
+
+    def load_with_new_head(
+        self,
+        source: str | Path,
+        *,
+        label_names: Sequence[str],
+        seed: int = 0,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+        image_size: int | None = None,
+    ) -> Loaded:
+        """The model with a new random head, the same for the same `seed` in any process; in eval mode.
+
+        `image_size` (pixels, images only) fits the model to other images than it was trained on.
+        """
+
+    def processor(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        image_size: int | None = None,
+    ) -> Any:
+        """The tokenizer, or the image processor set to `image_size`."""
+
+    def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
+        """The rows as the model reads them, made once and kept in `cache` for all processes.
+
+        Raises:
+            DataError: naming the row that cannot be read.
+        """
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
+        """The logits in float32, whatever the model's precision."""

@@ -1,0 +1,175 @@
+"""Loading with a known head: which parameters are new is never left to chance or to the log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_soups.errors import CheckpointError
+from hf_soups.families.anatomy import head_parameters
+from hf_soups.families.family import Loaded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+# A pooler may be missing from a body (MiniLM: 1%); when more is, the names of the checkpoint do not fit the model.
+MISSING_BODY = 0.25
+
+
+def place(source: str | Path, subfolder: str | None = None) -> str:
+    """How errors name a checkpoint."""
+    return f"{source}/{subfolder}" if subfolder else str(source)
+
+
+def config_of(source: str | Path, *, revision: str | None = None, subfolder: str | None = None) -> PreTrainedConfig:
+    """The config of a checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or none that transformers knows.
+    """
+    from transformers import AutoConfig
+
+    with readable(source, subfolder), quiet():
+        return AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
+
+
+def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None, **how: Any) -> PreTrainedModel:
+    """The model exactly as the checkpoint holds it; `auto` is an AutoModelFor... class.
+
+    Raises:
+        CheckpointError: if a parameter is missing or has another shape.
+    """
+    with readable(source, subfolder), quiet():
+        model, info = auto.from_pretrained(
+            str(source), use_safetensors=True, output_loading_info=True, **where(how.pop("revision", None), subfolder),
+            **options(**how),
+        )  # fmt: skip
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{place(source, subfolder)}: {type(model).__name__} needs {named(info['missing_keys'])}, which the "
+            "checkpoint does not hold. Fine-tune it first, or load it with a new head by giving label names."
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_new_head(
+    auto: Any,
+    source: str | Path,
+    *,
+    label_names: Sequence[str],
+    seed: int,
+    subfolder: str | None = None,
+    config: PreTrainedConfig,
+    **how: Any,
+) -> Loaded:
+    """The body of the checkpoint with the head that a fresh model made under `seed` has.
+
+    Parameters outside the body, and those that the checkpoint lacks (BERT's pooler in MiniLM), are new.
+
+    Raises:
+        CheckpointError: if the body does not fit the checkpoint.
+    """
+    labelled(config, label_names)
+    with readable(source, subfolder), quiet():
+        model, info = auto.from_pretrained(
+            str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            **where(how.pop("revision", None), subfolder), **options(**how),
+        )  # fmt: skip
+        with seeded(seed):
+            fresh = auto.from_config(config)
+    head = set(head_parameters(model))
+    _check_body(model, info, head, place(source, subfolder))
+    new = tuple(name for name, _ in model.named_parameters() if name in head | set(info["missing_keys"]))
+    source_of = dict(fresh.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in new:
+                parameter.copy_(source_of[name])
+    return Loaded(model.eval(), new)
+
+
+def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
+    """Write the label names into a config, for one label a row."""
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: i for i, name in enumerate(label_names)}
+    config.problem_type = "single_label_classification"
+
+
+def _check_body(model: PreTrainedModel, info: dict[str, Any], head: set[str], at: str) -> None:
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        if name not in head:
+            raise CheckpointError(
+                f"{at}: {name} has shape {tuple(stored)}, but its config.json asks for {tuple(wanted)}. "
+                "The weights and the config do not belong together."
+            )
+    sizes = {name: p.numel() for name, p in model.named_parameters() if name not in head}
+    missing = [name for name in info["missing_keys"] if name in sizes]
+    if sum(sizes[name] for name in missing) > MISSING_BODY * sum(sizes.values()):
+        raise CheckpointError(
+            f"{at}: most weights of {type(model).__name__} are missing, among them {named(missing)}. "
+            "The names of the checkpoint's tensors do not fit its config.json."
+        )
+
+
+def named(names: Any, most: int = 4) -> str:
+    """A short list of names for an error."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
+def where(revision: str | None, subfolder: str | None) -> dict[str, Any]:
+    """What from_pretrained calls the place inside a repo; code in it is never run."""
+    return {"revision": revision or "main", "subfolder": subfolder or "", "trust_remote_code": False}
+
+
+def options(*, dtype: torch.dtype = torch.float32, attention: str | None = None) -> dict[str, Any]:
+    """What from_pretrained calls the precision and the attention."""
+    return {"dtype": dtype, **({} if attention is None else {"attn_implementation": attention})}
+
+
+@contextlib.contextmanager
+def readable(source: str | Path, subfolder: str | None = None) -> Iterator[None]:
+    """Turn what transformers raises for an unusable checkpoint into one clear error."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CheckpointError(
+            f"{place(source, subfolder)}: cannot be loaded ({first[:300]}). Expected a folder or Hub repo with "
+            "config.json, safetensors weights and a tokenizer or image processor."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the load report and its progress bar: what it would say is checked here instead."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run under a seed of the CPU generator and leave its state as it was; accelerators' generators are not touched."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,132 @@
+"""Texts as token ids: tokenised once, kept flat and memory-mapped, padded batch by batch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from hf_soups.errors import DataError
+from hf_soups.families.cache import cache_key, cached_folder
+from hf_soups.families.family import Augment, Batch
+
+if TYPE_CHECKING:
+    from hf_soups.data import Split
+    from hf_soups.recipe import Data
+    from hf_soups.tasks import Task
+
+ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTexts:
+    """Token ids of all rows behind one another; row i is values[offsets[i]:offsets[i + 1]]."""
+
+    row_ids: np.ndarray
+    values: np.ndarray
+    offsets: Int64[np.ndarray, " rows_plus_one"]
+    types: np.ndarray | None  # token types, where the tokenizer gives them
+    pad: int
+    pad_type: int
+    pad_left: bool
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " rows"]:
+        """Tokens of each row, special ones included."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, augment: Augment | None = None) -> Batch:
+        """Token ids (batch, longest) and their mask; `augment` is for images and is refused here."""
+        if augment is not None:
+            raise ValueError("texts are not augmented")
+        at = np.asarray(indices, dtype=np.int64)
+        starts, lengths = self.offsets[at], self.offsets[at + 1] - self.offsets[at]
+        longest = int(lengths.max())
+        position = np.arange(longest)
+        if self.pad_left:
+            position = position - (longest - lengths[:, None])
+        else:
+            position = np.broadcast_to(position, (len(at), longest))
+        real = (position >= 0) & (position < lengths[:, None])
+        places = np.where(real, starts[:, None] + position, starts[:, None])
+        batch = {
+            "input_ids": _tensor(np.where(real, self.values[places], self.pad)),
+            "attention_mask": _tensor(real),
+        }
+        if self.types is not None:
+            batch["token_type_ids"] = _tensor(np.where(real, self.types[places], self.pad_type))
+        return batch
+
+
+def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Path | None) -> EncodedTexts:
+    """Tokenise a split, or read what was tokenised before."""
+    longest = min(data.max_length, tokenizer.model_max_length)
+    key = cache_key("text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer))
+    folder = cached_folder(cache, key, lambda into: _tokenise(split, tokenizer, task, longest, into))
+    types = folder / "types.npy"
+    encoded = EncodedTexts(
+        row_ids=split.row_ids,
+        values=np.load(folder / "values.npy", mmap_mode="r"),
+        offsets=np.load(folder / "offsets.npy"),
+        types=np.load(types, mmap_mode="r") if types.exists() else None,
+        pad=tokenizer.pad_token_id,
+        pad_type=tokenizer.pad_token_type_id,
+        pad_left=tokenizer.padding_side == "left",
+    )
+    if cache is None:
+        weakref.finalize(encoded, shutil.rmtree, folder, ignore_errors=True)
+    return encoded
+
+
+def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path) -> None:
+    values, types, lengths = [], [], []
+    for start in range(0, len(split), ROWS_AT_ONCE):
+        rows = split.rows[start : start + ROWS_AT_ONCE]
+        columns = [rows[name] for name in task.columns]
+        _check_texts(columns, task.columns, split.row_ids[start:])
+        told = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
+        lengths += [len(ids) for ids in told["input_ids"]]
+        values += [np.asarray(ids, dtype=np.int32) for ids in told["input_ids"]]
+        types += [np.asarray(ids, dtype=np.uint8) for ids in told.get("token_type_ids", ())]
+    np.save(into / "values.npy", np.concatenate([np.empty(0, np.int32), *values]))
+    np.save(into / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    if types:
+        np.save(into / "types.npy", np.concatenate(types))
+
+
+def _check_texts(columns: list[list[Any]], names: Sequence[str], row_ids: np.ndarray) -> None:
+    for name, texts in zip(names, columns, strict=True):
+        for row, text in zip(row_ids, texts, strict=False):
+            if not isinstance(text, str):
+                raise DataError(
+                    f"row {row}: column {name!r} holds {text!r:.60}, not text. Remove the row or fill in the text."
+                )
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """A text that is equal for tokenizers that give equal ids."""
+    about = [type(tokenizer).__name__, tokenizer.model_input_names, tokenizer.truncation_side]
+    if getattr(tokenizer, "is_fast", False):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        # left behind by the last call, not part of the tokenizer
+        state.pop("truncation", None)
+        state.pop("padding", None)
+        about.append(state)
+    else:
+        about += [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
+    return cache_key(about)
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))

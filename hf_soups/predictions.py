@@ -1,0 +1,238 @@
+"""Predictions: what any model, soup, ensemble or cascade answered, row by row, as natural-log probabilities.
+
+They are the common currency of the package: everything that answers yields them, everything that is scored is
+scored from them. Stored as one safetensors file; needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy.typing import ArrayLike
+
+from hf_soups.errors import PredictionsError
+
+FORMAT = "hf_soups.predictions.v1"
+SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
+SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Natural-log probabilities of one answerer on some rows.
+
+    `row_ids` are unique integers or strings; `labels` are class indices or None for unlabelled rows. `data` and
+    `model` are fingerprints: what the rows are and what answered.
+    """
+
+    log_probs: Float32[np.ndarray, "examples classes"]
+    row_ids: np.ndarray  # (examples,) int64 or str
+    labels: Int64[np.ndarray, " examples"] | None = None
+    label_names: tuple[str, ...] | None = None
+    data: str = ""
+    model: str = ""
+
+    @classmethod
+    def from_probs(
+        cls, probs: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+    ) -> Predictions:
+        """Predictions from probabilities (examples, classes); each row must sum to 1 within 1e-3 and is renormalised.
+
+        Raises:
+            PredictionsError: if a value is negative or NaN, a row does not sum to 1, or shapes do not agree.
+
+        >>> Predictions.from_probs([[0.75, 0.25]], labels=[0]).probs.tolist()
+        [[0.75, 0.25]]
+        """
+        p = np.asarray(probs, dtype=np.float64)
+        if p.ndim != 2:
+            raise PredictionsError(f"probabilities have shape {p.shape}; expected (examples, classes).")
+        if not np.isfinite(p).all() or (p < 0).any():
+            bad = int(np.flatnonzero((~np.isfinite(p) | (p < 0)).any(axis=1))[0])
+            raise PredictionsError(f"row {bad} holds a negative or non-finite probability: {p[bad].tolist()[:8]}.")
+        sums = p.sum(axis=1, keepdims=True)
+        off = np.abs(sums - 1) > SUM_TOLERANCE
+        if off.any():
+            bad = int(np.flatnonzero(off)[0])
+            raise PredictionsError(
+                f"row {bad} sums to {sums[bad, 0]:.4f}, not 1. If these are logits, use from_logits."
+            )
+        return cls._checked(np.log(np.maximum(p / sums, SMALLEST)), labels, row_ids, about)
+
+    @classmethod
+    def from_logits(
+        cls, logits: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+    ) -> Predictions:
+        """Predictions from logits (examples, classes) by a log-softmax in float64, stored as float32."""
+        z = np.asarray(logits, dtype=np.float64)
+        if z.ndim != 2:
+            raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+        if not np.isfinite(z).all():
+            bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
+            raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
+        z = z - z.max(axis=1, keepdims=True)
+        z = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return cls._checked(np.maximum(z, np.log(SMALLEST)), labels, row_ids, about)
+
+    @classmethod
+    def _checked(
+        cls, log_probs: np.ndarray, labels: ArrayLike | None, row_ids: ArrayLike | None, about: dict[str, Any]
+    ) -> Predictions:
+        n, classes = log_probs.shape
+        ids = np.arange(n, dtype=np.int64) if row_ids is None else _as_ids(row_ids)
+        if ids.shape != (n,):
+            raise PredictionsError(f"{ids.size} row ids for {n} rows.")
+        if len(np.unique(ids)) != n:
+            values, counts = np.unique(ids, return_counts=True)
+            raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
+        y = None if labels is None else np.asarray(labels, dtype=np.int64)
+        if y is not None and y.shape != (n,):
+            raise PredictionsError(f"{y.size} labels for {n} rows.")
+        if y is not None and n and (y.min() < 0 or y.max() >= classes):
+            raise PredictionsError(f"labels lie in {y.min()}..{y.max()}, but there are {classes} classes.")
+        names = about.get("label_names")
+        if names is not None and len(names) != classes:
+            raise PredictionsError(f"{len(names)} label names for {classes} classes.")
+        about = {**about, "label_names": None if names is None else tuple(names)}
+        return cls(log_probs.astype(np.float32), ids, y, **about)
+
+    def __len__(self) -> int:
+        return int(self.log_probs.shape[0])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.log_probs.shape[1])
+
+    @property
+    def probs(self) -> Float32[np.ndarray, "examples classes"]:
+        """Probabilities (examples, classes), float32."""
+        return np.asarray(np.exp(self.log_probs), dtype=np.float32)
+
+    @property
+    def answers(self) -> Int64[np.ndarray, " examples"]:
+        """The most probable class of each row; the lowest index wins a tie."""
+        return np.asarray(self.log_probs.argmax(axis=1), dtype=np.int64)
+
+    def needs_labels(self) -> Int64[np.ndarray, " examples"]:
+        """The labels, or an error that says which predictions lack them."""
+        if self.labels is None:
+            raise PredictionsError(f"the predictions {self.model or ''} hold no labels, so they cannot be scored.")
+        return self.labels
+
+    def aligned_to(self, other: Predictions) -> Predictions:
+        """These predictions with their rows in the order of `other`'s.
+
+        Raises:
+            PredictionsError: if the two do not hold exactly the same row ids and labels of the same data.
+        """
+        if self.classes != other.classes or (
+            self.label_names and other.label_names and self.label_names != other.label_names
+        ):
+            raise PredictionsError(
+                f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "
+                f"{self.label_names or self.classes} against {other.label_names or other.classes}."
+            )
+        if self.data and other.data and self.data != other.data:
+            raise PredictionsError(f"predictions on other data: {self.data} against {other.data}.")
+        if self.row_ids.dtype.kind != other.row_ids.dtype.kind:
+            raise PredictionsError("row ids of one set are text, of the other numbers: they cannot be joined.")
+        mine, theirs = np.argsort(self.row_ids, kind="stable"), np.argsort(other.row_ids, kind="stable")
+        if len(self) != len(other) or not np.array_equal(self.row_ids[mine], other.row_ids[theirs]):
+            missing = np.setdiff1d(other.row_ids, self.row_ids)
+            extra = np.setdiff1d(self.row_ids, other.row_ids)
+            raise PredictionsError(
+                f"two sets of predictions do not hold the same rows: {len(missing)} missing (first: "
+                f"{missing[:3].tolist()}), {len(extra)} extra (first: {extra[:3].tolist()}). Predict again on one split."
+            )
+        order = np.empty(len(self), dtype=np.int64)
+        order[theirs] = mine
+        aligned = self.take(order)
+        if aligned.labels is not None and other.labels is not None and not np.array_equal(aligned.labels, other.labels):
+            row = int(np.flatnonzero(aligned.labels != other.labels)[0])
+            raise PredictionsError(
+                f"row {aligned.row_ids[row]!r} has label {aligned.labels[row]} in one set and "
+                f"{other.labels[row]} in the other: the data differ."
+            )
+        return aligned
+
+    def take(self, rows: ArrayLike) -> Predictions:
+        """The given rows (indices or a mask), in that order."""
+        at = np.asarray(rows)
+        return replace(
+            self,
+            log_probs=self.log_probs[at],
+            row_ids=self.row_ids[at],
+            labels=None if self.labels is None else self.labels[at],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, through a temporary file and a rename."""
+        from safetensors.numpy import save_file
+
+        about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
+        tensors = {"log_probs": np.ascontiguousarray(self.log_probs)}
+        if self.row_ids.dtype.kind == "i":
+            tensors["row_ids"] = np.ascontiguousarray(self.row_ids)
+        else:
+            text = json.dumps(self.row_ids.tolist(), ensure_ascii=False).encode()
+            tensors["row_ids_json"] = np.frombuffer(text, dtype=np.uint8)
+        if self.labels is not None:
+            tensors["labels"] = np.ascontiguousarray(self.labels)
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            save_file(tensors, partial, metadata=about)
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Predictions:
+        """Read what `save` wrote.
+
+        Raises:
+            PredictionsError: if the file is missing, corrupt or not a file of predictions.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as f:
+                about = f.metadata() or {}
+                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+        except FileNotFoundError:
+            raise PredictionsError(f"{path}: no such file of predictions.") from None
+        except (SafetensorError, OSError) as error:
+            raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
+        if about.get("format") != FORMAT:
+            raise PredictionsError(
+                f"{path}: a safetensors file, but not of predictions (format {about.get('format')!r})."
+            )
+        if "row_ids" in tensors:
+            ids = tensors["row_ids"]
+        else:
+            ids = np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
+        names = json.loads(about["label_names"])
+        return cls._checked(
+            tensors["log_probs"],
+            tensors.get("labels"),
+            ids,
+            {"label_names": names, "data": about["data"], "model": about["model"]},
+        )
+
+
+def _as_ids(row_ids: ArrayLike | Sequence[str]) -> np.ndarray:
+    ids = np.asarray(row_ids)
+    if ids.dtype.kind in "iu":
+        return ids.astype(np.int64)
+    if ids.dtype.kind == "U":
+        return ids
+    raise PredictionsError(f"row ids are {ids.dtype}; expected integers or text.")

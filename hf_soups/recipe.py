@@ -1,0 +1,209 @@
+"""Recipe: one experiment in one YAML file. Unknown keys are refused, every value is checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hf_soups.errors import RecipeError
+from hf_soups.tasks import NAMED, Task
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Head(_Part):
+    """How the classifier head of the shared start is made; the same for every run of a sweep."""
+
+    init: Literal["shared-random", "linear-probe", "keep"] = "shared-random"
+    seed: int = 0
+    probe_rows: int = Field(2000, ge=1)  # train rows whose frozen features fit the probe
+
+
+class Data(_Part):
+    """What is cut from the data set, and how rows are encoded."""
+
+    select_fraction: float = Field(0.02, gt=0, lt=1)
+    select_minimum: int = Field(200, ge=1)
+    seed: int = 0  # of the split and of the subsets
+    train_rows: int | None = Field(None, ge=1)  # stratified subsets, for short runs
+    report_rows: int | None = Field(None, ge=1)
+    max_length: int = Field(128, ge=2)  # tokens
+    image_size: int | None = Field(None, ge=1)  # pixels; default: the processor's own
+
+
+class Train(_Part):
+    """One fine-tune. `batch_size` is of all processes together, before accumulation."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(32, ge=1)
+    epochs: float = Field(3.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    gradient_accumulation: int = Field(1, ge=1)
+    clip_norm: float = Field(1.0, ge=0)  # 0: no clipping
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    group_by_length: bool = False
+    horizontal_flip: float = Field(0.0, ge=0, le=1)  # probability
+    random_crop: float = Field(0.0, ge=0, lt=1)  # padding before the crop, as a share of the image's side
+    randaugment_operations: int = Field(0, ge=0)
+    randaugment_magnitude: int = Field(9, ge=0, le=30)
+    mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: none
+    seed: int = 0  # order of rows, dropout, augmentation
+    keep: Literal["last", "best"] = "last"  # best: on select, looked at once an epoch
+    eval_batch_size: int = Field(64, ge=1)
+
+
+class Distribution(_Part):
+    """Where a sweep draws one value from: exactly one of these."""
+
+    log_uniform: tuple[float, float] | None = None
+    uniform: tuple[float, float] | None = None
+    integer: tuple[int, int] | None = None  # both ends included
+    choice: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Distribution:
+        given = [k for k, v in self if v is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of log_uniform, uniform, integer, choice")
+        bounds = getattr(self, given[0])
+        if given[0] != "choice" and bounds[0] > bounds[1]:
+            raise ValueError(f"{given[0]}: {bounds[0]} is above {bounds[1]}")
+        if given[0] == "log_uniform" and bounds[0] <= 0:
+            raise ValueError("log_uniform needs bounds above 0")
+        if given[0] == "choice" and not bounds:
+            raise ValueError("choice needs at least one value")
+        return self
+
+
+class Sweep(_Part):
+    """Many fine-tunes: `runs` random draws, or every combination of the choices (`grid`)."""
+
+    method: Literal["random", "grid"] = "random"
+    runs: int = Field(8, ge=1)
+    seed: int = 0
+    space: dict[str, Distribution] = Field(default_factory=dict)
+
+    @field_validator("space")
+    @classmethod
+    def _only_train_fields(cls, space: dict[str, Distribution]) -> dict[str, Distribution]:
+        for key in space:
+            if key not in Train.model_fields:
+                raise ValueError(f"unknown key {key!r}{_did_you_mean(key, Train.model_fields)}")
+        return space
+
+    @model_validator(mode="after")
+    def _grid_needs_choices(self) -> Sweep:
+        if self.method == "grid":
+            for key, values in self.space.items():
+                if values.choice is None:
+                    raise ValueError(f"a grid needs `choice` for every key; {key} has none")
+        return self
+
+
+class Recipe(_Part):
+    """One experiment: a task, a start, and how it is fine-tuned once or many times."""
+
+    name: str = ""
+    task: Task
+    model: str  # a folder or a Hub repo
+    revision: str | None = None
+    head: Head = Field(default_factory=Head)
+    data: Data = Field(default_factory=Data)
+    train: Train = Field(default_factory=Train)
+    sweep: Sweep = Field(default_factory=Sweep)
+    tracker: Literal["trackio", "wandb"] | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_by_name(cls, value: Any) -> Any:
+        changes = {"name": value} if isinstance(value, str) else value
+        if isinstance(changes, Mapping) and "kind" not in changes and "name" in changes:
+            name = changes["name"]
+            if name not in NAMED:
+                raise ValueError(
+                    f"unknown task {name!r}; known by name: {', '.join(NAMED)}; "
+                    "for other data give a mapping with kind, path and columns"
+                )
+            return {**NAMED[name].model_dump(), **changes}
+        return value
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe and check it.
+
+    Args:
+        path: a YAML file.
+        overrides: values to change; a bare name is a field of `train`, a dotted one ("data.max_length") any field.
+    Raises:
+        RecipeError: if the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot read the recipe ({error}).") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a YAML mapping with at least `task` and `model`.")
+    raw.setdefault("name", Path(path).stem)
+    return recipe_from(_overridden(raw, overrides or {}), where=str(path))
+
+
+def recipe_from(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """A checked recipe from a mapping; `where` names it in errors."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(_told(e) for e in error.errors())) from error
+
+
+def _overridden(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in overrides.items():
+        path = key.split(".") if "." in key or key in Recipe.model_fields else ["train", key]
+        at = raw
+        for part in path[:-1]:
+            inner = at.get(part)
+            if isinstance(inner, str) and part == "task":
+                inner = {"name": inner}
+            if inner is None:
+                inner = {}
+            if not isinstance(inner, dict):
+                raise RecipeError(f"cannot set {key}: `{part}` is not a mapping in the recipe.")
+            at[part] = dict(inner)
+            at = at[part]
+        at[path[-1]] = value
+    return raw
+
+
+def _told(error: Any) -> str:
+    at = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(error["loc"][:-1])
+        return f"unknown key `{at}`{_did_you_mean(str(error['loc'][-1]), known)}"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] in ("missing", "value_error") else f" (got {error['input']!r})"
+    return f"`{at}`: {message}{got}" if at else message
+
+
+def _fields_at(loc: tuple[Any, ...]) -> Mapping[str, Any]:
+    parts = {"task": Task, "head": Head, "data": Data, "train": Train, "sweep": Sweep}
+    return parts[loc[0]].model_fields if loc and loc[0] in parts else Recipe.model_fields
+
+
+def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; known here: {', '.join(known)}"

@@ -1,0 +1,168 @@
+"""Plots as PNG files, drawn by matplotlib's Agg canvas without pyplot's global state; readable at README size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.report.words import PERCENT
+from hf_soups.soups.folder import write_file
+from hf_soups.soups.soup import Step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with any colour vision; marker shapes differ as well.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C8C8C"
+STYLES = {
+    "run": ("o", GREY, 45),
+    "best on select": ("o", BLUE, 110),
+    "soup": ("D", VERMILION, 100),
+    "ensemble": ("^", GREEN, 130),
+}
+SOUPS = (("D", VERMILION), ("s", ORANGE), ("P", PURPLE), ("X", "#56B4E9"))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One answerer with its score on select and on report, and the ends of the report score's interval."""
+
+    kind: str  # a key of STYLES
+    name: str
+    select: float
+    report: float
+    report_low: float | None = None
+    report_high: float | None = None
+
+
+def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, rows: tuple[int, int]) -> None:
+    """Report score against select score of all that answered; `rows` are the numbers of select and report rows."""
+    figure, axes = _figure()
+    scale = _scale(metric)
+    soups = iter(SOUPS * len(points))
+    for point in sorted(points, key=lambda p: list(STYLES).index(p.kind)):  # single runs lie below the rest
+        marker, colour, size = STYLES[point.kind]
+        if point.kind == "soup":
+            marker, colour = next(soups)
+        _interval(axes, point, colour, scale)
+        axes.scatter(
+            scale * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
+            linewidths=0.8, zorder=3 if point.kind == "run" else 4, label=_legend(point),
+        )  # fmt: skip
+    _diagonal(axes)
+    axes.set_xlabel(f"select: {_unit(metric)}, {rows[0]} rows, used to choose")
+    axes.set_ylabel(f"report: {_unit(metric)}, {rows[1]} rows")
+    _legend_without_repeats(axes)
+    _save(figure, path)
+
+
+def score_by_ingredients(
+    steps: Sequence[Step],
+    path: str | Path,
+    *,
+    metric: str,
+    rows: int,
+    marks: Mapping[str, tuple[int, float]] | None = None,
+    title: str = "",
+) -> None:
+    """Select score of every mixture that was tried, against its number of ingredients.
+
+    Args:
+        steps: as greedy took them.
+        path: the PNG file.
+        metric: the score's name, for the axis.
+        rows: select rows.
+        marks: other mixtures that were measured: name -> (ingredients, score).
+        title: one line above the plot.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure()
+    scale = _scale(metric)
+    kept = [s for s in steps if s.accepted]
+    refused = [s for s in steps if not s.accepted]
+    if kept:
+        axes.plot(
+            [s.ingredients for s in kept], [scale * s.score for s in kept], marker="D", color=VERMILION, ms=8, lw=2,
+            label="joined", zorder=4,
+        )  # fmt: skip
+    if refused:
+        axes.scatter(
+            [s.ingredients for s in refused], [scale * s.score for s in refused], marker="x", color=GREY, s=45,
+            label="tried, left out", zorder=3,
+        )  # fmt: skip
+    for (name, (ingredients, score)), (marker, colour) in zip((marks or {}).items(), SOUPS[1:], strict=False):
+        axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("ingredients in the mixture")
+    axes.set_ylabel(f"select: {_unit(metric)}, {rows} rows")
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.margins(x=0.08, y=0.12)
+    _legend_without_repeats(axes)
+    _save(figure, path)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=10)
+    axes.xaxis.label.set_size(11)
+    axes.yaxis.label.set_size(11)
+    return figure, axes
+
+
+def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
+    # every run's interval would hide the picture: the runs' share one width, which the others show
+    if point.kind != "run" and point.report_low is not None and point.report_high is not None:
+        axes.vlines(
+            scale * point.select, scale * point.report_low, scale * point.report_high, color=colour, lw=1.4, alpha=0.55
+        )
+
+
+def _diagonal(axes: Axes) -> None:
+    """Where both scores are equal; drawn within the limits that the points set."""
+    x, y = axes.get_xlim(), axes.get_ylim()
+    low, high = max(x[0], y[0]), min(x[1], y[1])
+    if low < high:
+        axes.plot([low, high], [low, high], color="#BBBBBB", lw=1, ls="--", zorder=1, label="select = report")
+    axes.set_xlim(x)
+    axes.set_ylim(y)
+
+
+def _legend(point: Point) -> str:
+    return {
+        "run": "single run",
+        "best on select": f"best on select ({point.name})",
+        "ensemble": point.name,
+    }.get(point.kind, point.name)
+
+
+def _legend_without_repeats(axes: Axes) -> None:
+    handles: dict[str, Any] = {}
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        handles.setdefault(label, handle)
+    # below the axes: it never covers a point
+    axes.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if metric in PERCENT else 1.0
+
+
+def _unit(metric: str) -> str:
+    return f"{metric} x 100" if metric in PERCENT else metric
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
+    write_file(Path(path), lambda staged: figure.savefig(staged, format="png", metadata={"Software": None}))

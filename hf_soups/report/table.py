@@ -1,0 +1,159 @@
+"""The leaderboard as people and programs read it: a terminal table that fits its width, CSV and parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.report.words import score_in_words
+from hf_soups.soups.folder import write_file
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+    from hf_soups.leaderboard import Leaderboard, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the terminal's table; shown from a terminal width on."""
+
+    title: str
+    text: Callable[[Row, str], str]  # row, metric
+    from_width: int = 0
+    left: bool = False
+
+
+COLUMNS = (
+    Column("", lambda row, metric: row.kind, from_width=118, left=True),
+    Column("model", lambda row, metric: _name(row), left=True),
+    Column("select", lambda row, metric: score_in_words(row.select, metric)),
+    Column("report [95%]", lambda row, metric: _interval(row, metric)),
+    Column("report gain on best", lambda row, metric: row.gain, from_width=80),
+    Column("NLL", lambda row, metric: _decimals(row.report_nll, 3)),
+    Column("ECE", lambda row, metric: score_in_words(row.report_ece, "ece"), from_width=88),
+    Column("param.", lambda row, metric: amount(row.parameters), from_width=98),
+    Column("MACs", lambda row, metric: amount(row.macs), from_width=98),
+    Column("train s", lambda row, metric: _decimals(row.train_seconds, 0), from_width=80),
+)
+
+
+@dataclass(frozen=True)
+class LeaderboardTable:
+    """Renders a leaderboard with as many columns as fit."""
+
+    board: Leaderboard
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
+        from rich.text import Text
+
+        yield self._table(options.max_width)
+        for line in notes(self.board):
+            yield Text(line, style="dim")
+
+    def _table(self, width: int) -> RenderableType:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=None)
+        columns = [c for c in COLUMNS if width >= c.from_width]
+        for column in columns:
+            table.add_column(column.title, justify="left" if column.left else "right", no_wrap=not column.left)
+        previous = ""
+        for row in self.board.rows:
+            if row.report is None:
+                continue
+            if previous == "ensemble" and row.kind == "run":
+                table.add_section()
+            previous = row.kind
+            style = "bold" if row.kind in ("soup", "best on select") else None
+            table.add_row(*(c.text(row, self.board.metric) for c in columns), style=style)
+        return table
+
+
+def notes(board: Leaderboard) -> list[str]:
+    """What the table cannot say: units, devices, and each run or soup without scores with its reason."""
+    lines = []
+    scored = [row for row in board.rows if row.report is not None]
+    if scored:
+        scale = "" if score_in_words(0.5, board.metric) != "50.0" else " x 100"
+        lines.append(
+            f"{board.metric}{scale}; select: {board.select_rows} rows, chosen on; report: {board.report_rows} rows, "
+            "not looked at when choosing. Gains are over the best on select; NLL and ECE (x 100) are of report."
+        )
+        lines.append(_training(board.rows))
+    else:
+        lines.append("No run has finished yet: there is nothing to score.")
+    for row in board.rows:
+        if row.status not in ("finished", ""):
+            lines.append(f"{row.name}: {row.status}" + (f" ({row.reason})" if row.reason else ""))
+    return lines
+
+
+def amount(value: float | None) -> str:
+    """A count with a unit prefix: 22.7 M.
+
+    >>> amount(22_713_986), amount(950), amount(None)
+    ('22.7 M', '950', '-')
+    """
+    if value is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def save_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write all rows and fields; scores at full precision, nothing for what is not known."""
+
+    def write(staged: Path) -> None:
+        with staged.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(rows[0])])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+
+    write_file(path, write)
+
+
+def save_parquet(rows: Sequence[Row], path: Path) -> None:
+    """Write all rows and fields with their types, also where a column holds nothing."""
+    import pyarrow
+    import pyarrow.parquet
+
+    types: dict[str, Any] = {
+        "str": pyarrow.string(),
+        "int | None": pyarrow.int64(),
+        "float | None": pyarrow.float64(),
+    }
+    schema = pyarrow.schema([(f.name, types[str(f.type)]) for f in fields(rows[0])])
+    table = pyarrow.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    write_file(path, lambda staged: pyarrow.parquet.write_table(table, staged))
+
+
+def _training(rows: Sequence[Row]) -> str:
+    runs = [row for row in rows if row.kind == "run" and row.train_seconds is not None]
+    devices = " + ".join(sorted({row.device for row in runs if row.device})) or "a device that was not recorded"
+    total = sum(row.train_seconds or 0.0 for row in runs)
+    return (
+        f"Training seconds on {devices}: a soup's and the ensemble's are the sum of their ingredients'; "
+        f"the whole pile of {len(runs)} took {total:.0f} s."
+    )
+
+
+def _name(row: Row) -> str:
+    count = "" if row.ingredients is None else f" ({row.ingredients} of {row.pool or row.ingredients})"
+    mark = " (best on select)" if row.kind == "best on select" else ""
+    return f"{row.name}{count}{mark}" + (" *" if row.status == "optimistic" else "")
+
+
+def _interval(row: Row, metric: str) -> str:
+    low, high = score_in_words(row.report_low, metric), score_in_words(row.report_high, metric)
+    return f"{score_in_words(row.report, metric)} [{low}, {high}]"
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

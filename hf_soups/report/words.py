@@ -1,0 +1,52 @@
+"""Scores and differences in words: "+0.7 = 2 of 277 rows"."""
+
+from __future__ import annotations
+
+import math
+
+COUNTS_ROWS = frozenset({"accuracy"})  # score x rows is a number of rows
+PERCENT = COUNTS_ROWS | {"f1", "f1_macro", "accuracy_f1", "matthews", "ece"}  # shown x 100, in points
+
+
+def score_in_words(score: float | None, metric: str) -> str:
+    """A score as tables show it: x 100 with one decimal for accuracy and the like, else four digits.
+
+    >>> score_in_words(0.8431, "accuracy"), score_in_words(0.8431, "nll"), score_in_words(None, "accuracy")
+    ('84.3', '0.8431', '-')
+    """
+    if score is None or math.isnan(score):
+        return "-"
+    return f"{100 * score:.1f}" if metric in PERCENT else f"{score:.4f}"
+
+
+def difference_in_words(new: float, old: float, metric: str, rows: int) -> str:
+    """How far `new` is from `old`, with its sign; in rows too where the metric counts rows.
+
+    >>> difference_in_words(0.7329, 0.7256, "accuracy", 277)
+    '+0.7 = 2 of 277 rows'
+    >>> difference_in_words(0.75, 0.75, "accuracy", 200), difference_in_words(0.81, 0.83, "f1", 200)
+    ('0.0 = 0 of 200 rows', '-2.0')
+    """
+    difference = new - old
+    if math.isnan(difference):
+        return "not a number"
+    if metric in COUNTS_ROWS:
+        return f"{_signed(100 * difference, 1)} = {abs(round(difference * rows))} of {rows} rows"
+    return _signed(100 * difference, 1) if metric in PERCENT else _signed(difference, 4)
+
+
+def loss_in_words(lost: float, metric: str, rows: int) -> str:
+    """How much was lost, as a sentence needs it.
+
+    >>> loss_in_words(0.015, "accuracy", 200), loss_in_words(0.015, "matthews", 200)
+    ('1.5 points = 3 of 200 rows', '1.5 points')
+    """
+    if metric not in PERCENT:
+        return f"{lost:.4f}"
+    points = f"{100 * lost:.1f} points" if 100 * lost >= 0.05 else f"{100 * lost:.2g} points"
+    return f"{points} = {round(lost * rows)} of {rows} rows" if metric in COUNTS_ROWS else points
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text

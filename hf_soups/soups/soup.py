@@ -1,0 +1,172 @@
+"""Soup: coefficients over checkpoints, how they were chosen, and the folder a soup is saved as."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import InputError
+from hf_soups.mixing import mix_to_folder
+from hf_soups.soups.folder import written_whole
+
+FORMAT = "hf_soups.soup.v1"
+CONFIG_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One mixture that was tried: the members so far and one candidate more."""
+
+    candidate: str
+    score: float  # of the mixture, on select; may be NaN
+    best_so_far: float  # after the decision
+    accepted: bool
+    ingredients: int  # in the mixture that was tried
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A linear combination of checkpoints that share one architecture."""
+
+    ingredients: tuple[Checkpoint, ...]
+    coefficients: tuple[float, ...]  # one per ingredient; may be negative
+    method: str = ""
+    steps: tuple[Step, ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)  # e.g. {"select": 0.91, "singles": {...}}
+    about: Mapping[str, Any] = field(default_factory=dict)  # further keys of soup.json
+
+    def __post_init__(self) -> None:
+        if not self.ingredients:
+            raise InputError("a soup needs at least one ingredient.")
+        if len(self.ingredients) != len(self.coefficients):
+            raise InputError(f"{len(self.coefficients)} coefficients for {len(self.ingredients)} ingredients.")
+        for checkpoint, coefficient in zip(self.ingredients, self.coefficients, strict=True):
+            if not math.isfinite(coefficient):
+                raise InputError(f"the coefficient of {checkpoint.name} is {coefficient}; it must be finite.")
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all coefficients are 1/k."""
+        return all(c == 1 / len(self.coefficients) for c in self.coefficients)
+
+    def save_pretrained(
+        self, out: str | Path, *, dtype: str | None = None, overwrite: bool = False, threads: int = 2
+    ) -> Path:
+        """Write an ordinary checkpoint folder plus `soup.json`; it appears whole or not at all.
+
+        Weights are streamed and keep the ingredients' dtype unless `dtype` ("F32", "BF16", ...) is given; config,
+        tokenizer or image processor and generation config are those of the first ingredient.
+
+        Raises:
+            InputError: if `out` exists (and, with `overwrite`, is no soup).
+            IncompatibleCheckpoints: if the ingredients cannot be mixed.
+            HfSoupsError: if it cannot be written.
+        """
+        target = Path(out)
+        with written_whole(target, overwrite=overwrite) as staged:
+            self.write_into(staged, dtype=dtype, threads=threads)
+        return target
+
+    def write_into(self, folder: Path, *, dtype: str | None = None, threads: int = 2) -> None:
+        """Write weights, config, processor and `soup.json` into an existing folder."""
+        mix_to_folder(self.ingredients, self.coefficients, folder, dtype=dtype, threads=threads)
+        for source in self.ingredients[0].carried_files():
+            # not every carried file lies at the top (chat templates): keep its place
+            target = folder / _place(source, self.ingredients[0].folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        if dtype is not None:
+            _set_config_dtype(folder / "config.json", dtype)
+        write_soup_json(folder, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """What `soup.json` holds."""
+        first = self.ingredients[0]
+        heads = {c.head_fingerprint for c in self.ingredients}
+        names = display_names(self.ingredients)
+        return {
+            "format": FORMAT,
+            "method": self.method,
+            "ingredients": [
+                {
+                    "name": name,
+                    "source": str(c.source),
+                    "revision": c.revision,
+                    "subfolder": c.subfolder,
+                    "sha256": c.sha256(),
+                    "coefficient": coefficient,
+                }
+                for name, c, coefficient in zip(names, self.ingredients, self.coefficients, strict=True)
+            ],
+            "steps": [step_values(step) for step in self.steps],
+            "scores": dict(self.scores),
+            "head_fingerprint": heads.pop() if len(heads) == 1 else None,
+            "label_names": None if first.label_names is None else list(first.label_names),
+            "versions": versions(),
+            **self.about,
+        }
+
+
+def display_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """A short name for each checkpoint; the whole source where short names are not unique."""
+    short = [c.name for c in checkpoints]
+    return tuple(
+        name if short.count(name) == 1 else "@".join(filter(None, (str(c.source), c.subfolder, c.revision)))
+        for name, c in zip(short, checkpoints, strict=True)
+    )
+
+
+def step_values(step: Step) -> dict[str, Any]:
+    """A step as it stands in soup.json and steps.csv."""
+    return {
+        "candidate": step.candidate,
+        "ingredients": step.ingredients,
+        "score": step.score,
+        "best_so_far": step.best_so_far,
+        "accepted": step.accepted,
+    }
+
+
+def write_soup_json(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
+    text = json.dumps(_strict(record), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "soup.json").write_text(text + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what made a soup, without importing any of it."""
+    found = {}
+    for name in ("hf_soups", "torch", "transformers", "safetensors", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _place(file: Path, folder: Path) -> Path:
+    return file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
+
+
+def _set_config_dtype(path: Path, dtype: str) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)  # the older name of the same key
+    config["dtype"] = CONFIG_DTYPES.get(dtype, dtype)
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Task: what is to be classified. Columns, label names, splits and the metric; GLUE's four tasks by name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hf_soups.errors import RecipeError
+
+
+class MetricByEvaluate(BaseModel):
+    """Any metric of the `evaluate` library, from a local folder or the Hub.
+
+    Such a metric is a script: a local one is run because the recipe names it, one from the Hub only with `trust_code`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    load: str  # a local folder or file, or a Hub name such as "f1"
+    config: str | None = None
+    key: str | None = None  # which of the returned values is the score; default: the only one
+    arguments: dict[str, Any] = Field(default_factory=dict)  # further keyword arguments of compute()
+    greater_is_better: bool = True
+    trust_code: bool = False
+
+
+class Task(BaseModel):
+    """One classification task over one data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = ""
+    kind: Literal["text", "text-pair", "image"]
+    path: str  # Hub data set, Hub-layout folder, imagefolder, or parquet / csv file or pattern
+    config: str | None = None
+    revision: str | None = None
+    text: tuple[str, ...] = ()  # one column (text) or two (text-pair)
+    image: str | None = None
+    label: str = "label"
+    label_names: tuple[str, ...] | None = None  # default: the ClassLabel's names, or the sorted values of the column
+    train: str = "train"
+    report: str = "validation"
+    metric: str | MetricByEvaluate = "accuracy"
+
+    @model_validator(mode="after")
+    def _columns_fit_the_kind(self) -> Task:
+        wanted = {"text": 1, "text-pair": 2, "image": 0}[self.kind]
+        if len(self.text) != wanted:
+            raise ValueError(f"a task of kind {self.kind!r} names {wanted} text columns, got {list(self.text)}")
+        if (self.kind == "image") != (self.image is not None):
+            raise ValueError(
+                f"a task of kind {self.kind!r} {'needs' if self.kind == 'image' else 'takes no'} `image` column"
+            )
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns the model reads."""
+        return self.text if self.image is None else (self.image,)
+
+
+def _glue(name: str, text: tuple[str, ...], labels: tuple[str, ...], metric: str) -> Task:
+    return Task(
+        name=f"glue/{name}",
+        kind="text-pair" if len(text) == 2 else "text",
+        path="nyu-mll/glue",
+        config=name,
+        text=text,
+        label_names=labels,
+        metric=metric,
+    )
+
+
+# Metrics as the Model soups paper scores them (Wortsman et al. 2022, appendix on text).
+NAMED = {
+    "glue/mrpc": _glue("mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), "accuracy_f1"),
+    "glue/rte": _glue("rte", ("sentence1", "sentence2"), ("entailment", "not_entailment"), "accuracy"),
+    "glue/cola": _glue("cola", ("sentence",), ("unacceptable", "acceptable"), "matthews"),
+    "glue/sst2": _glue("sst2", ("sentence",), ("negative", "positive"), "accuracy"),
+}
+
+
+def named_task(name: str, **changes: Any) -> Task:
+    """A task by name, such as "glue/mrpc", with some of its fields changed.
+
+    >>> named_task("glue/mrpc").metric
+    'accuracy_f1'
+    """
+    if name not in NAMED:
+        raise RecipeError(
+            f"unknown task {name!r}; known by name: {', '.join(NAMED)}. "
+            "For other data give a mapping with kind, path and columns."
+        )
+    return Task(**{**NAMED[name].model_dump(), **changes})
