@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.ensembles import geometric_mean
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import Metric, expected_calibration_error, metric_for, negative_log_likelihood, score
-from hf_soups.pool import RunFiles, find_runs, task_of
+from hf_soups.pool import Run, find_runs, task_of
 from hf_soups.predictions import Predictions
 from hf_soups.report.words import difference_in_words
+from hf_soups.run_folder import PREDICTIONS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -147,29 +148,27 @@ class _Answered:
         )
 
 
-def _read_runs(runs: Sequence[RunFiles]) -> tuple[list[_Answered], list[Row]]:
+def _read_runs(runs: Sequence[Run]) -> tuple[list[_Answered], list[Row]]:
     """The runs that answered, and a row for each of the others."""
     answered: list[_Answered] = []
     rows: list[Row] = []
     for run in runs:
-        row = Row(
-            "run",
-            run.name,
-            run.status,
-            run.reason,
-            parameters=run.value("parameters"),
-            macs=run.value("macs"),
-            train_seconds=run.value("train_seconds"),
-            device=str(run.value("device") or ""),
-        )
-        if run.status != "finished":
+        row = _run_row(run)
+        if not run.finished:
             rows.append(row)
             continue
         try:
-            answered.append(_Answered(row, *_both(run.folder / "predictions", answered)))
+            answered.append(_Answered(row, *_both(run.folder / PREDICTIONS, answered)))
         except PredictionsError as error:
             rows.append(replace(row, status="unusable predictions", reason=str(error)))
     return answered, rows
+
+
+def _run_row(run: Run) -> Row:
+    if run.record is None:
+        return Row("run", run.name, run.status, run.reason)
+    about = {key: getattr(run.record, key) for key in ("parameters", "macs", "train_seconds", "device")}
+    return Row("run", run.name, run.status, run.reason, **about)
 
 
 def _both(folder: Path, others: Sequence[_Answered]) -> tuple[Predictions, Predictions]:
@@ -190,7 +189,7 @@ def _soups(sweep: Path, answered: Sequence[_Answered], rows: list[Row]) -> list[
             told = json.loads(pointer.read_text(encoding="utf-8"))
             folder = (pointer.parent / told["path"]).resolve()
             record = json.loads((folder / "soup.json").read_text(encoding="utf-8"))
-            predictions = _both(folder / told.get("predictions", "predictions"), answered)
+            predictions = _both(folder / told.get("predictions", PREDICTIONS), answered)
             found.append(_Answered(_soup_row(row, record, answered), *predictions))
         except (OSError, ValueError, KeyError, PredictionsError) as error:
             rows.append(replace(row, status="gone", reason=f"{error}. Cook it again."))

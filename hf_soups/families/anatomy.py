@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,8 @@ def final_linear(model: nn.Module) -> nn.Linear:
     Raises:
         CheckpointError: if there is none.
     """
-    classes = model.config.num_labels
+    config: Any = model.config
+    classes = config.num_labels
     linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
     if not linears:
         raise CheckpointError(

@@ -49,10 +49,19 @@ class Encoders:
         """See `Family.load`."""
         from transformers import AutoModelForSequenceClassification
 
-        how = {"revision": revision, "subfolder": subfolder, "dtype": dtype, "attention": attention}
         if label_names is not None:
-            return self.load_with_new_head(source, label_names=label_names, **how).model  # type: ignore[arg-type]
-        return load_own_head(AutoModelForSequenceClassification, source, **how)
+            return self.load_with_new_head(
+                source,
+                label_names=label_names,
+                revision=revision,
+                subfolder=subfolder,
+                dtype=dtype,
+                attention=attention,
+            ).model
+        return load_own_head(
+            AutoModelForSequenceClassification, source, revision=revision, subfolder=subfolder, dtype=dtype,
+            attention=attention,
+        )  # fmt: skip
 
     def load_with_new_head(
         self,

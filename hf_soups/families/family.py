@@ -34,8 +34,13 @@ class Loaded:
 class Encoded(Protocol):
     """The rows of a split, encoded once; batches are gathered from memory-mapped files."""
 
-    row_ids: np.ndarray
-    lengths: Int64[np.ndarray, " rows"]  # tokens of each row; 1 for images
+    @property
+    def row_ids(self) -> np.ndarray:
+        """Of the split, in its order."""
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " rows"]:
+        """Tokens of each row; 1 for images."""
 
     def __len__(self) -> int: ...
 
@@ -46,8 +51,13 @@ class Encoded(Protocol):
 class Family(Protocol):
     """What differs between kinds of models: how they are loaded, fed and read."""
 
-    name: str
-    kinds: tuple[str, ...]  # of tasks
+    @property
+    def name(self) -> str:
+        """How run.json and errors call it."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of tasks it takes."""
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Whether a model of this config.json belongs to this family."""

@@ -34,7 +34,8 @@ def config_of(source: str | Path, *, revision: str | None = None, subfolder: str
     from transformers import AutoConfig
 
     with readable(source, subfolder), quiet():
-        return AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
+    return config
 
 
 def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None, **how: Any) -> PreTrainedModel:
@@ -154,14 +155,14 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

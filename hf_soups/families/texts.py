@@ -72,7 +72,9 @@ class EncodedTexts:
 def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Path | None) -> EncodedTexts:
     """Tokenise a split, or read what was tokenised before."""
     longest = min(data.max_length, tokenizer.model_max_length)
-    key = cache_key("text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer))
+    key = cache_key(
+        "text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer)
+    )
     folder = cached_folder(cache, key, lambda into: _tokenise(split, tokenizer, task, longest, into))
     types = folder / "types.npy"
     encoded = EncodedTexts(

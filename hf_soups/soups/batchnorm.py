@@ -14,11 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hf_soups.errors import HfSoupsError
 
 
-def has_batchnorm(model: nn.Module) -> bool:
-    """Whether the model keeps running statistics that a soup has to care about."""
-    return bool(_layers(model))
-
-
 def recompute_batchnorm(model: nn.Module, batches: Iterable[Mapping[str, torch.Tensor]]) -> int:
     """Replace the running statistics by the plain mean over `batches`; everything else stays in eval mode.
 

@@ -14,7 +14,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.mixing import mix_to_folder
-from hf_soups.soups.folder import written_whole
+from hf_soups.soups.folder import SOUP_FILE, soup_folder
 
 FORMAT = "hf_soups.soup.v1"
 CONFIG_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -70,7 +70,7 @@ class Soup:
             HfSoupsError: if it cannot be written.
         """
         target = Path(out)
-        with written_whole(target, overwrite=overwrite) as staged:
+        with soup_folder(target, overwrite=overwrite) as staged:
             self.write_into(staged, dtype=dtype, threads=threads)
         return target
 
@@ -137,7 +137,7 @@ def step_values(step: Step) -> dict[str, Any]:
 def write_soup_json(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
     text = json.dumps(_strict(record), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "soup.json").write_text(text + "\n", encoding="utf-8")
+    (folder / SOUP_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

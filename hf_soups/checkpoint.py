@@ -1,0 +1,276 @@
+"""Checkpoint: a folder or a Hub repo in the ordinary layout, its tensors known by place and read when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_soups.dtypes import FLOATS, NATIVE, decode_into
+from hf_soups.errors import CheckpointError
+from hf_soups.hub_download import download, is_repo_id
+from hf_soups.tensorfile import FileStamp, TensorHeader, TensorInfo
+from hf_soups.weight_files import INDEX, MERGE_ADAPTER, SINGLE, json_object, opened, read_exactly, read_headers
+
+__all__ = ["Checkpoint", "TensorInfo"]
+
+# What a soup takes over from its first ingredient; patterns of names at the top of the folder.
+CARRIED = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "image_processor_config.json", "feature_extractor_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer*.json", "tokenizer.model", "vocab*.json", "vocab*.txt", "merges.txt", "spiece.model",
+    "sentencepiece*.model", "bpe.codes", "chat_template.json", "chat_template.jinja",
+)  # fmt: skip
+RECORDS = ("run.json", "soup.json", "start.json")
+
+
+@dataclass(frozen=True, init=False)
+class Checkpoint:
+    """One model on disk or on the Hub. Nothing is read until it is needed; what was read is kept.
+
+    `source` is a folder or a repo id; `label_order`, when given, is the order in which the head's rows are read
+    (see `with_labels`).
+    """
+
+    source: str
+    revision: str | None = None
+    subfolder: str | None = None
+    label_order: tuple[int, ...] = ()
+
+    def __init__(self, source: str | Path, revision: str | None = None, subfolder: str | None = None) -> None:
+        parts = PurePosixPath(subfolder or "").parts
+        if ".." in parts or PurePosixPath(subfolder or "").is_absolute():
+            raise CheckpointError(f"{source}: subfolder {subfolder!r} leads out of the checkpoint. Name one inside it.")
+        object.__setattr__(self, "source", str(source))
+        object.__setattr__(self, "revision", revision)
+        object.__setattr__(self, "subfolder", "/".join(parts) or None)
+        object.__setattr__(self, "label_order", ())
+
+    @cached_property
+    def folder(self) -> Path:
+        """The local folder: the source itself, or the snapshot of the Hub's repo.
+
+        Raises:
+            CheckpointError: if there is no such folder or repo, or it cannot be reached.
+        """
+        local = Path(self.source).expanduser()
+        if local.is_dir():
+            return self._inside(local)
+        if local.is_file():
+            raise CheckpointError(f"{self.source}: a file; expected the folder that holds it, with its config.json.")
+        if self.source.startswith((".", "/", "~")) or not is_repo_id(self.source):
+            raise CheckpointError(f"{self.source}: no such folder. Check the path.")
+        return self._inside(download(self.source, self.revision, self.subfolder))
+
+    def _inside(self, folder: Path) -> Path:
+        inner = folder / (self.subfolder or "")
+        if not inner.is_dir():
+            raise CheckpointError(f"{self.source}: no subfolder {self.subfolder!r} there.")
+        return inner
+
+    @property
+    def name(self) -> str:
+        """A short name for tables and messages."""
+        local = Path(self.source).expanduser()
+        if not local.is_dir():
+            return "/".join(filter(None, (self.source, self.subfolder)))
+        return (local / (self.subfolder or "")).resolve().name
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.source, self.subfolder))) + (f"@{self.revision}" if self.revision else "")
+
+    # What the JSON files say.
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The content of config.json."""
+        path = self.folder / "config.json"
+        if not path.is_file():
+            if (self.folder / "adapter_config.json").is_file():
+                raise CheckpointError(f"{self}: an adapter, not a whole model. {MERGE_ADAPTER}")
+            raise CheckpointError(f"{self}: no config.json there. Expected a folder written by save_pretrained().")
+        return json_object(path)
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits; None where config.json has none of its own."""
+        table = self.config.get("id2label")
+        if not isinstance(table, dict) or not table:
+            return None
+        try:
+            numbered = {int(index): str(name) for index, name in table.items()}
+            names = tuple(numbered[i] for i in range(len(numbered)))
+        except (ValueError, KeyError):
+            raise CheckpointError(f"{self}: id2label in config.json is not numbered 0, 1, 2, ...: {table}.") from None
+        if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
+            return None
+        return tuple(names[i] for i in self.label_order) if self.label_order else names
+
+    @cached_property
+    def run(self) -> Mapping[str, Any] | None:
+        """What run.json or soup.json records of its making; None for a checkpoint from elsewhere."""
+        return next((json_object(path) for path in self._records() if path.name != "start.json"), None)
+
+    @cached_property
+    def head_fingerprint(self) -> str | None:
+        """The fingerprint of the head that its fine-tuning started from, where one is recorded."""
+        for path in self._records():
+            value = json_object(path).get("head_fingerprint")
+            if value is not None:
+                return str(value)
+        return None
+
+    def _records(self) -> Iterator[Path]:
+        return (path for path in (self.folder / name for name in RECORDS) if path.is_file())
+
+    def carried_files(self) -> list[Path]:
+        """Config, generation config, tokenizer and processor files; never weights, code or records of a run."""
+        patterned = {path for pattern in CARRIED for path in self.folder.glob(pattern) if path.is_file()}
+        index_free = {path for path in patterned if not path.name.endswith(".index.json")}
+        templates = {path for path in (self.folder / "additional_chat_templates").glob("*.jinja") if path.is_file()}
+        return sorted(index_free | templates)
+
+    # Tensors.
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by name, in the order they lie in the files.
+
+        Raises:
+            CheckpointError: if the weights are missing, corrupt, in another format, or not what the index says.
+        """
+        return MappingProxyType({name: info for header in self._headers for name, info in header.tensors.items()})
+
+    @cached_property
+    def _headers(self) -> tuple[TensorHeader, ...]:
+        _ = self.config  # a folder of weights without a config is no checkpoint
+        return read_headers(self.folder)
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The safetensors files, in order of name."""
+        return tuple(header.path for header in self._headers)
+
+    @cached_property
+    def stamps(self) -> Mapping[Path, FileStamp]:
+        """What each weight file was when its header was read."""
+        return {header.path: header.stamp for header in self._headers}
+
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """Names of tied tensors that are not stored, and the stored tensor each stands for (file metadata)."""
+        said = {name: kept for header in self._headers for name, kept in header.metadata.items()}
+        return {name: kept for name, kept in said.items() if kept in self.tensors and name not in self.tensors}
+
+    @cached_property
+    def index_metadata(self) -> Mapping[str, Any]:
+        """What the index of a sharded checkpoint says beside the map; empty for a single file."""
+        if len(self._headers) == 1 and self.weight_files[0].name == SINGLE:
+            return {}
+        about = json_object(self.folder / INDEX).get("metadata")
+        return about if isinstance(about, dict) else {}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all floating-point tensors."""
+        return sum(info.elements for info in self.tensors.values() if info.dtype in FLOATS)
+
+    def pieces(self, name: str) -> tuple[tuple[int, int], ...]:
+        """Where a tensor's elements lie: (offset in its file, elements) of each contiguous piece, in reading order."""
+        info = self.tensors[name]
+        if name not in self._head_tensors:
+            return ((info.offset, info.elements),)
+        row = info.elements // len(self.label_order)
+        row_bytes = info.nbytes // len(self.label_order)
+        return tuple((info.offset + i * row_bytes, row) for i in self.label_order)
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor: float32 for floating-point dtypes, its own dtype for integers and bools."""
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self}: no tensor {name!r}. It holds {', '.join(list(self.tensors)[:5])}, ...")
+        raw: NDArray[np.uint8] = np.empty(info.nbytes, dtype=np.uint8)
+        at, item = 0, info.nbytes // max(info.elements, 1)
+        with opened(info.file, self.stamps[info.file]) as file:
+            for offset, elements in self.pieces(name):
+                read_exactly(file, raw.data[at : at + elements * item], offset, info.file)
+                at += elements * item
+        if info.dtype not in FLOATS:
+            return raw.view(NATIVE[info.dtype]).reshape(info.shape)
+        out = np.empty(info.elements, dtype=np.float32)
+        with np.errstate(all="ignore"):
+            decode_into(raw, info.dtype, out)
+        return out.reshape(info.shape)
+
+    def sha256(self) -> str:
+        """SHA-256 over the bytes of the weight files in order of name; computed once."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        digest, block = hashlib.sha256(), bytearray(1 << 20)
+        for path in self.weight_files:
+            with opened(path, self.stamps[path]) as file:
+                offset = 0
+                while got := os.preadv(file, [block], offset):
+                    digest.update(memoryview(block)[:got])
+                    offset += got
+        return digest.hexdigest()
+
+    # Labels in another order.
+
+    def with_labels(self, names: tuple[str, ...]) -> Checkpoint:
+        """This checkpoint with its head's rows read in the order of `names`; the files stay as they are.
+
+        Raises:
+            CheckpointError: if its label names are others, or its head's tensors cannot be told.
+        """
+        mine = self.label_names
+        if mine == names:
+            return self
+        if mine is None or sorted(mine) != sorted(names) or len(set(names)) != len(names):
+            raise CheckpointError(f"{self}: its labels are {mine}, which cannot be put in the order {names}.")
+        plain = replace_label_order(self, ())
+        aligned = replace_label_order(self, tuple((plain.label_names or ()).index(name) for name in names))
+        if not aligned._head_tensors:
+            raise CheckpointError(f"{self}: no tensors of a head with {len(names)} rows, so labels cannot be aligned.")
+        return aligned
+
+    @cached_property
+    def _head_tensors(self) -> frozenset[str]:
+        if not self.label_order:
+            return frozenset()
+        rows = len(self.label_order)
+        return frozenset(
+            name
+            for name, info in self.tensors.items()
+            if HEAD.search(name) and info.shape[:1] == (rows,) and info.dtype in FLOATS
+        )
+
+
+# The last linear layer of transformers' classifiers: classifier, classifier.1, classifier.out_proj, score, ...
+HEAD = re.compile(
+    r"(^|\.)(classifier|score|fc|head|(cls|distillation)_classifier|classification_head)"
+    r"(\.\d+|\.out_proj|\.out)?\.(weight|bias)$"
+)
+
+
+def replace_label_order(checkpoint: Checkpoint, order: tuple[int, ...]) -> Checkpoint:
+    """A copy that reads the head's rows in another order; shares nothing that was cached."""
+    copy = Checkpoint(checkpoint.source, checkpoint.revision, checkpoint.subfolder)
+    object.__setattr__(copy, "label_order", order)
+    return copy

@@ -1,0 +1,158 @@
+"""The package's metrics as `evaluate.Metric` classes: made here, so that they work offline, computed by scikit-learn.
+
+    from hf_soups.evaluate_metrics import Accuracy, F1
+    evaluate.combine([Accuracy(), F1()]).compute(predictions=[0, 1], references=[1, 1])
+
+Those of labels take `predictions` and `references`; those of probabilities `prediction_scores` (examples, classes)
+and `references`. Nothing is written to the cache unless several processes compute together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import sklearn.metrics
+
+from hf_soups.errors import InputError
+from hf_soups.metrics import METRICS
+from hf_soups.predictions import Predictions
+
+LABELS = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+SCORES = datasets.Features(
+    {
+        "prediction_scores": datasets.Sequence(datasets.Value("float64")),
+        "references": datasets.Value("int64"),
+    }
+)
+
+
+class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """What the metrics below share: they need neither the Hub nor a cache that can be written."""
+
+    key: ClassVar[str]  # of the value in what compute() returns, and in METRICS
+    inputs: ClassVar[datasets.Features] = LABELS
+
+    def __init__(self, config_name: str | None = None, *, num_process: int = 1, **about: Any) -> None:
+        about.setdefault("keep_in_memory", num_process == 1)
+        super().__init__(config_name, num_process=num_process, **about)
+
+    def _info(self) -> evaluate.MetricInfo:
+        first_line = (self.__doc__ or "").strip().splitlines()[0]
+        names = ", ".join(self.inputs)
+        return evaluate.MetricInfo(
+            description=first_line,
+            citation="",
+            inputs_description=f"{first_line} Takes {names}; returns {{{self.key!r}: float}}.",
+            features=self.inputs,
+        )
+
+    def _build_data_dir(self) -> str:
+        folder = Path(self._data_dir_root) / self.name / self.config_name
+        if not self.keep_in_memory:
+            folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+
+class Accuracy(InstalledMetric):
+    """Share of predictions that equal their reference."""
+
+    key = "accuracy"
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        return {self.key: float(sklearn.metrics.accuracy_score(references, predictions))}
+
+
+class F1(InstalledMetric):
+    """F1 of the positive class of two; `average` and `pos_label` as in scikit-learn, 0 where it is not defined."""
+
+    key = "f1"
+
+    def _compute(
+        self, predictions: Sequence[int], references: Sequence[int], average: str = "binary", pos_label: int = 1
+    ) -> dict[str, float]:
+        value = sklearn.metrics.f1_score(references, predictions, average=average, pos_label=pos_label, zero_division=0)
+        return {self.key: float(value)}
+
+
+class F1Macro(InstalledMetric):
+    """Mean of the F1 of each class that occurs; 0 for a class where it is not defined."""
+
+    key = "f1_macro"
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        return {self.key: float(sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0))}
+
+
+class AccuracyAndF1(InstalledMetric):
+    """Mean of accuracy and the F1 of the positive class, as papers report GLUE's MRPC."""
+
+    key = "accuracy_f1"
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        f1 = sklearn.metrics.f1_score(references, predictions, zero_division=0)
+        return {self.key: float((sklearn.metrics.accuracy_score(references, predictions) + f1) / 2)}
+
+
+class Matthews(InstalledMetric):
+    """Matthews correlation coefficient, in [-1, 1]; 0 where labels or predictions do not vary."""
+
+    key = "matthews"
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        return {self.key: float(sklearn.metrics.matthews_corrcoef(references, predictions))}
+
+
+class _OfProbabilities(InstalledMetric):
+    inputs = SCORES
+
+    def _compute(self, prediction_scores: Sequence[Sequence[float]], references: Sequence[int]) -> dict[str, float]:
+        p = Predictions.from_probs(prediction_scores, labels=references)
+        return {self.key: METRICS[self.key].compute(p)}
+
+
+class NegativeLogLikelihood(_OfProbabilities):
+    """Mean negative log-probability of the true label, in nats."""
+
+    key = "nll"
+
+
+class BrierScore(_OfProbabilities):
+    """Brier score in [0, 2]: mean over rows of the sum over all classes of the squared error."""
+
+    key = "brier"
+
+
+class ExpectedCalibrationError(_OfProbabilities):
+    """Expected calibration error of the top label, with 15 equal-width bins."""
+
+    key = "ece"
+
+
+CLASSES: Mapping[str, type[InstalledMetric]] = {
+    made.key: made
+    for made in (
+        Accuracy,
+        F1,
+        F1Macro,
+        AccuracyAndF1,
+        Matthews,
+        NegativeLogLikelihood,
+        BrierScore,
+        ExpectedCalibrationError,
+    )
+}
+
+
+def load_metric(name: str) -> InstalledMetric:
+    """A metric of this package by the name it has in a recipe; the offline counterpart of `evaluate.load`.
+
+    >>> load_metric("accuracy").compute(predictions=[0, 1, 1], references=[0, 1, 0])
+    {'accuracy': 0.6666666666666666}
+    """
+    if name not in CLASSES:
+        raise InputError(f"unknown metric {name!r}; known by name: {', '.join(CLASSES)}.")
+    return CLASSES[name]()

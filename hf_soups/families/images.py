@@ -1,0 +1,216 @@
+"""Images as pixels: decoded, resized and cropped once to 8 bits, normalised batch by batch as the processor would."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import shutil
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from hf_soups.errors import CheckpointError, DataError
+from hf_soups.families.cache import cache_key, cached_folder, write_rows
+from hf_soups.families.family import Augment, Batch
+
+if TYPE_CHECKING:
+    from hf_soups.data import Split
+    from hf_soups.recipe import Data
+    from hf_soups.tasks import Task
+
+ROWS_AT_ONCE = 64
+# Everything a processor does to values; what is left moves pixels only. Unknown options are not passed.
+VALUE_STEPS = ("do_rescale", "do_normalize", "include_top", "rescale_offset")
+TOLERANCE = 1e-5  # of normalised pixel values, relative to the largest where that is above 1
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """All images of a split: 8 bits (rows, height, width, channels) with scale and shift, or float32 as they are."""
+
+    row_ids: np.ndarray
+    pixels: np.ndarray
+    scale: Float32[np.ndarray, " channels"] | None
+    shift: Float32[np.ndarray, " channels"] | None
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " rows"]:
+        """1 for each image: all cost the same."""
+        return np.ones(len(self), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, augment: Augment | None = None) -> Batch:
+        """Normalised pixel_values (batch, channels, height, width) in float32, changed by `augment` before that.
+
+        Raises:
+            CheckpointError: if images are to be augmented and the processor's values are not 8-bit ones.
+        """
+        at = np.asarray(indices, dtype=np.int64)
+        pixels = np.asarray(self.pixels[at])
+        if augment is not None:
+            if self.scale is None:
+                raise CheckpointError(
+                    "this checkpoint's image processor does more than scale and shift 8-bit values, so its images "
+                    "cannot be augmented. Set horizontal_flip, random_crop and randaugment_operations to 0."
+                )
+            pixels = np.stack([augment(image, int(row)) for image, row in zip(pixels, self.row_ids[at], strict=True)])
+        values = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        if self.scale is not None and self.shift is not None:
+            values.mul_(torch.from_numpy(self.scale)[:, None, None]).add_(torch.from_numpy(self.shift)[:, None, None])
+        return {"pixel_values": values}
+
+
+def encode_images(split: Split, processor: Any, task: Task, data: Data, cache: Path | None) -> EncodedImages:
+    """Decode, resize and crop a split, or read what was made before."""
+    processor = resized_processor(processor, data.image_size)
+    key = cache_key("image", split.fingerprint, len(split), task.image, processor.to_dict())
+    folder = cached_folder(cache, key, lambda into: _decode(split, processor, str(task.image), into))
+    about = json.loads((folder / "values.json").read_text())
+    encoded = EncodedImages(
+        row_ids=split.row_ids,
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        scale=None if about is None else np.asarray(about["scale"], dtype=np.float32),
+        shift=None if about is None else np.asarray(about["shift"], dtype=np.float32),
+    )
+    if cache is None:
+        weakref.finalize(encoded, shutil.rmtree, folder, ignore_errors=True)
+    return encoded
+
+
+def resized_processor(processor: Any, image_size: int | None) -> Any:
+    """A copy that gives square images of `image_size` pixels; the share that a centre crop keeps stays the same."""
+    if image_size is None:
+        return processor
+    other, square = copy.deepcopy(processor), {"height": image_size, "width": image_size}
+    size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+    crops = bool(getattr(processor, "do_center_crop", False)) and bool(crop)
+    if crops:
+        kept = crop.get("height") or crop["shortest_edge"]
+        other.crop_size = type(processor.crop_size)(**square) if not isinstance(processor.crop_size, dict) else square
+        size = {edge: round(pixels * image_size / kept) for edge, pixels in size.items() if pixels}
+    elif size.get("shortest_edge"):
+        size = {"shortest_edge": image_size}
+    else:
+        size = square
+    other.size = type(processor.size)(**size) if not isinstance(processor.size, dict) else size
+    return other
+
+
+def moved(processor: Any, images: list[Any]) -> list[np.ndarray]:
+    """Images (channels, height, width) after resizing and cropping alone."""
+    off = {step: False for step in VALUE_STEPS if hasattr(processor, step)}
+    return [np.asarray(image) for image in processor(images, **off)["pixel_values"]]
+
+
+def normalised(processor: Any, images: list[Any]) -> list[np.ndarray]:
+    """Images (channels, height, width) as the model reads them."""
+    return [np.asarray(image, dtype=np.float32) for image in processor(images)["pixel_values"]]
+
+
+def affine_of(
+    processor: Any,
+) -> tuple[Float32[np.ndarray, " channels"], Float32[np.ndarray, " channels"]] | None:
+    """Scale and shift per channel that take 8-bit values to the processor's, or None when it does something else.
+
+    Found by what the processor makes of a black and a white image, and held against it on random ones.
+    """
+    random = np.random.default_rng(0).integers(0, 256, (2, 301, 403, 3), dtype=np.uint8)
+    black, white = (normalised(processor, [np.full((403, 403, 3), value, np.uint8)])[0] for value in (0, 255))
+    centre = (slice(None), black.shape[1] // 2, black.shape[2] // 2)  # the border may be padding
+    shift = black[centre].astype(np.float64)
+    scale = (white[centre] - shift) / 255
+    pixels, wanted = moved(processor, list(random)), normalised(processor, list(random))
+    if any(image.dtype != np.uint8 for image in pixels):
+        return None
+    scale, shift = scale.astype(np.float32), shift.astype(np.float32)
+    for image, values in zip(pixels, wanted, strict=True):
+        off = np.abs(image * scale[:, None, None] + shift[:, None, None] - values).max()
+        if off > TOLERANCE * max(1.0, float(np.abs(values).max())):
+            return None
+    return scale, shift
+
+
+def open_image(value: Any, row: Any, column: str) -> Any:
+    """An RGB image from what a data set holds: encoded bytes, a path, an array or an image.
+
+    Orientation and colour modes are handled by the function that transformers' pipelines use.
+
+    Raises:
+        DataError: naming the row, if it cannot be read.
+    """
+    from PIL import Image
+    from transformers.image_utils import load_image
+
+    try:
+        if isinstance(value, dict) and "bytes" in value:
+            value = io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
+        if isinstance(value, bytes):
+            value = io.BytesIO(value)
+        if isinstance(value, io.BytesIO | str | Path):
+            with Image.open(value) as image:
+                return load_image(image)
+        if isinstance(value, list | np.ndarray):
+            value = Image.fromarray(np.asarray(value, dtype=np.uint8))
+        return load_image(value)
+    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"row {row}: the image in column {column!r} cannot be read ({str(error)[:200]}). Replace or remove the row."
+        ) from error
+
+
+def _decode(split: Split, processor: Any, column: str, into: Path) -> None:
+    from datasets import Image as ImageColumn
+
+    rows = split.rows
+    if isinstance(rows.features[column], ImageColumn):
+        rows = rows.cast_column(column, ImageColumn(decode=False))  # decoded here, so that an error names its row
+    affine = affine_of(processor)
+
+    def encode(start: int) -> np.ndarray:
+        values = rows[start : start + ROWS_AT_ONCE][column]
+        images = [open_image(v, row, column) for v, row in zip(values, split.row_ids[start:], strict=False)]
+        return _stacked((normalised if affine is None else moved)(processor, images), split.row_ids[start:])
+
+    first = encode(0)
+    kind = np.dtype(np.float32 if affine is None else np.uint8)
+    write_rows(into / "pixels.npy", kind, (len(split), *first.shape[1:]), _blocks(encode, first, len(split)))
+    about = None if affine is None else {"scale": affine[0].tolist(), "shift": affine[1].tolist()}
+    (into / "values.json").write_text(json.dumps(about))
+
+
+def _blocks(encode: Any, first: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Blocks in order, a few at a time in threads: decoding and resizing release the interpreter's lock."""
+    yield first
+    threads = max(1, torch.get_num_threads())
+    with ThreadPoolExecutor(threads) as pool:
+        starts = list(range(ROWS_AT_ONCE, rows, ROWS_AT_ONCE))
+        for i in range(0, len(starts), threads):  # no more blocks in memory than threads
+            for block in pool.map(encode, starts[i : i + threads]):
+                if block.shape[1:] != first.shape[1:]:
+                    raise _uneven({first.shape[1:3], block.shape[1:3]})
+                yield block
+
+
+def _stacked(images: list[np.ndarray], row_ids: np.ndarray) -> np.ndarray:
+    shapes = {image.shape[1:] for image in images}
+    if len(shapes) > 1:
+        raise _uneven(shapes)
+    return np.stack(images).transpose(0, 2, 3, 1)
+
+
+def _uneven(shapes: set[tuple[int, ...]]) -> DataError:
+    sizes = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
+    return DataError(
+        f"the image processor gives images of different sizes ({sizes}), which cannot be put in one batch. "
+        "Give the checkpoint's preprocessor_config.json a do_center_crop and crop_size, or a size of height and width."
+    )

@@ -1,0 +1,160 @@
+"""Image classifiers: ViT, DeiT, Swin, and the CNNs ResNet, EfficientNet and MobileNetV2 with their BatchNorm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+
+from hf_soups.errors import CheckpointError
+from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.images import encode_images, resized_processor
+from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, where
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_soups.data import Split
+    from hf_soups.recipe import Data
+    from hf_soups.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """AutoModelForImageClassification on RGB images."""
+
+    name: str = "vision"
+    kinds: tuple[str, ...] = ("image",)
+
+    def accepts(self, config: Mapping[str, Any]) -> bool:
+        """Every architecture that transformers classifies images with."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+        return config.get("model_type") in KNOWN
+
+    def load(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        label_names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+    ) -> PreTrainedModel:
+        """See `Family.load`."""
+        from transformers import AutoModelForImageClassification
+
+        if label_names is not None:
+            return self.load_with_new_head(
+                source,
+                label_names=label_names,
+                revision=revision,
+                subfolder=subfolder,
+                dtype=dtype,
+                attention=attention,
+            ).model
+        return load_own_head(
+            AutoModelForImageClassification, source, revision=revision, subfolder=subfolder, dtype=dtype,
+            attention=attention,
+        )  # fmt: skip
+
+    def load_with_new_head(
+        self,
+        source: str | Path,
+        *,
+        label_names: Sequence[str],
+        seed: int = 0,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+        image_size: int | None = None,
+    ) -> Loaded:
+        """See `Family.load_with_new_head`; position embeddings are interpolated once, by the model's own rule."""
+        from transformers import AutoModelForImageClassification
+
+        config = config_of(source, revision=revision, subfolder=subfolder)
+        loaded = load_new_head(
+            AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config,
+            revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+        )  # fmt: skip
+        if image_size is None:
+            return loaded
+        return replace(loaded, model=_for_image_size(loaded.model, image_size, place(source, subfolder)))
+
+    def processor(
+        self,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        image_size: int | None = None,
+    ) -> Any:
+        """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""
+        from transformers import AutoImageProcessor
+
+        with readable(source, subfolder), quiet():
+            processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                str(source), backend="pil", **where(revision, subfolder)
+            )
+        return resized_processor(processor, image_size)
+
+    def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
+        """See `Family.encode`."""
+        return encode_images(split, processor, task, data, cache)
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
+        """See `Family.logits`."""
+        logits: torch.Tensor = model(pixel_values=batch["pixel_values"]).logits
+        return logits.float()
+
+
+def _for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedModel:
+    """The model for images of `size` pixels: other position embeddings where it has them, else as it is."""
+    from transformers import AutoModelForImageClassification
+
+    if getattr(model.config, "image_size", size) in (size, [size, size], (size, size)):
+        return model
+    config = copy.deepcopy(model.config)
+    config.image_size = size
+    state = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(getattr(module, "position_embeddings", None), torch.nn.Parameter):
+            state[f"{name}.position_embeddings"] = _interpolated(module, size, at)
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            other = AutoModelForImageClassification.from_config(  # type: ignore[no-untyped-call]
+                config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+            )
+        other.load_state_dict(state)
+        other.eval()
+        with torch.inference_mode():
+            other(torch.zeros(1, config.num_channels, size, size, dtype=model.dtype))
+    except (RuntimeError, ValueError) as error:
+        raise _cannot_resize(model, size, at, str(error)) from error
+    return other  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _interpolated(embeddings: torch.nn.Module, size: int, at: str) -> torch.Tensor:
+    rule, patch = getattr(embeddings, "interpolate_pos_encoding", None), getattr(embeddings, "patch_size", None)
+    if rule is None or not isinstance(patch, int) or size % patch:
+        raise _cannot_resize(embeddings, size, at, f"its patches are of {patch} pixels")
+    table: Any = embeddings.position_embeddings
+    grid: Any = embeddings.patch_embeddings
+    tokens = (size // patch) ** 2 + table.shape[1] - grid.num_patches
+    resized: torch.Tensor = rule(table.new_empty(1, tokens, table.shape[2]), size, size)
+    return resized.clone()
+
+
+def _cannot_resize(model: torch.nn.Module, size: int, at: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{at}: {type(model).__name__} cannot be set to images of {size} pixels ({why.strip()[:200]}). "
+        "Choose another data.image_size, a multiple of the model's patch size, or leave it out."
+    )

@@ -1,0 +1,191 @@
+"""Pool: from what the user names (a sweep, run folders, checkpoints, Hub repos) to the checkpoints to cook from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.recipe import Recipe, load_recipe, recipe_from
+from hf_soups.run_folder import RUN_FILE, RunRecord, read_run
+from hf_soups.tasks import Task
+
+PLAN = "plan.json"
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder, or the place where a planned run will be."""
+
+    name: str
+    folder: Path
+    status: str  # "finished", a failure, "pending" or "unreadable"
+    reason: str = ""
+    record: RunRecord | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can be an ingredient."""
+        return self.status == "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something the user named that cannot be an ingredient."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The checkpoints to cook from, and where they come from."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    recipe: Recipe | None = None  # task and data; None: nothing can be scored
+    sweep: Path | None = None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether all come from one sweep."""
+        return self.sweep is not None
+
+
+def gather(
+    sources: Sequence[str | Path],
+    *,
+    recipe: Recipe | str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Pool:
+    """The usable checkpoints among `sources`; failed and unfinished runs are left out and listed.
+
+    Args:
+        sources: one sweep folder, or checkpoints: folders, run folders, Hub repos ("org/name" or "org/name@revision").
+        recipe: task and data; default: the sweep's, or the one that all run folders share.
+        overrides: values of the recipe to change.
+    Raises:
+        InputError: if fewer than two checkpoints are usable, or a sweep is mixed with other sources.
+    """
+    sweeps = [Path(s) for s in sources if is_sweep(Path(s))]
+    if sweeps and len(sources) > 1:
+        raise InputError(
+            f"{sweeps[0]} is a sweep; cook one sweep at a time, or name the checkpoints one by one "
+            f"({sweeps[0]}/run_00 ...)."
+        )
+    if sweeps:
+        return _from_sweep(sweeps[0], _loaded(recipe, overrides))
+    return _from_checkpoints(sources, _loaded(recipe, overrides), overrides)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's."""
+    return (folder / PLAN).is_file()
+
+
+def find_runs(folder: Path) -> tuple[Run, ...]:
+    """All runs that a sweep planned, or the run folders inside any other folder, by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    if is_sweep(folder):
+        planned = _json(folder / PLAN)
+        runs = planned["runs"] if isinstance(planned, dict) else planned
+        return tuple(run_at(folder / run["name"]) for run in runs)
+    return tuple(run_at(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
+
+
+def run_at(folder: Path) -> Run:
+    """What a run's folder says, or that the run is still to come."""
+    if not (folder / RUN_FILE).is_file():
+        return Run(folder.name, folder, "pending", "not finished yet")
+    try:
+        record = read_run(folder)
+    except CheckpointError as error:
+        return Run(folder.name, folder, "unreadable", str(error))
+    return Run(folder.name, folder, record.status, record.reason, record)
+
+
+def task_of(folder: Path, runs: Sequence[Run]) -> Task:
+    """The task that the runs of a folder share."""
+    if (folder / RECIPE).is_file():
+        return load_recipe(folder / RECIPE).task
+    recipe = _shared_recipe(runs)
+    if recipe is None:
+        raise InputError(f"{folder}: its runs are of different tasks or data, so they cannot be compared.")
+    return recipe.task
+
+
+def _from_sweep(folder: Path, recipe: Recipe | None) -> Pool:
+    runs = find_runs(folder)
+    usable = [run for run in runs if run.finished]
+    left_out = tuple(LeftOut(run.name, _why(run)) for run in runs if not run.finished)
+    _at_least_two(len(usable), left_out, f"{folder}: ")
+    chosen = recipe if recipe is not None else load_recipe(folder / RECIPE)
+    return Pool(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, chosen, folder)
+
+
+def _from_checkpoints(
+    sources: Sequence[str | Path], recipe: Recipe | None, overrides: Mapping[str, Any] | None
+) -> Pool:
+    checkpoints, left_out, runs = [], [], []
+    for source in sources:
+        run = run_at(Path(source)) if (Path(source) / RUN_FILE).is_file() else None
+        if run is not None and not run.finished:
+            left_out.append(LeftOut(str(source), _why(run)))
+            continue
+        runs.append(run)
+        checkpoints.append(_checkpoint(source))
+    _at_least_two(len(checkpoints), left_out, "")
+    if recipe is None and all(run is not None for run in runs):
+        recipe = _shared_recipe([run for run in runs if run is not None], overrides)
+    return Pool(tuple(checkpoints), tuple(left_out), recipe)
+
+
+def _checkpoint(source: str | Path) -> Checkpoint:
+    repo, at, revision = str(source).rpartition("@")
+    if at and repo and not Path(source).exists():
+        return Checkpoint(repo, revision=revision)
+    return Checkpoint(str(source))
+
+
+def _shared_recipe(runs: Sequence[Run], overrides: Mapping[str, Any] | None = None) -> Recipe | None:
+    """The recipe of runs that share task and data; how each was trained does not matter here."""
+    recipes = [recipe_from(run.record.recipe, where=str(run.folder)) for run in runs if run.record is not None]
+    same = recipes and all((r.task, r.data) == (recipes[0].task, recipes[0].data) for r in recipes)
+    if not same:
+        return None
+    if not overrides:
+        return recipes[0]
+    raise InputError("the runs' own recipe cannot be changed by --set; give --recipe as well.")
+
+
+def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:
+    return load_recipe(recipe, overrides) if isinstance(recipe, str | Path) else recipe
+
+
+def _at_least_two(usable: int, left_out: Sequence[LeftOut], where: str) -> None:
+    if usable >= 2:
+        return
+    because = "; ".join(f"{left.name}: {left.reason}" for left in left_out)
+    raise InputError(
+        f"{where}a soup needs at least two finished checkpoints, got {usable}."
+        + (f" Left out: {because}. Run the sweep again (--retry-failed repeats failed runs)." if left_out else "")
+    )
+
+
+def _why(run: Run) -> str:
+    if run.status == "pending":
+        return run.reason
+    return f"{run.status}" + (f" ({run.reason})" if run.reason else "")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error

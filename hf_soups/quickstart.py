@@ -1,0 +1,195 @@
+"""The whole job in minutes, on data that comes with the install: scikit-learn's handwritten digits and a small ViT.
+
+Nothing here is a shortcut: it writes a data set in Hub layout and two recipes, and then runs the same functions
+as the commands `finetune`, `sweep`, `cook` and `leaderboard` do. Everything it made can be run again by hand.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from hf_soups.leaderboard import Leaderboard
+
+UPSTREAM_ROWS = 600  # pretraining sees these; the rest of the 1,797 digits is the downstream task
+DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split
+TURNS = ("upright", "turned_90", "turned_180", "turned_270")
+DIGITS = tuple(str(digit) for digit in range(10))
+SEED = 0
+
+PRETRAIN = """\
+# The start of every fine-tune: a small ViT learns which digit it sees, and how it is turned (40 classes).
+task:
+  kind: image
+  path: {data}
+  config: upstream
+  image: image
+  label_names: [{turned}]
+  report: train   # nothing is reported of the pretraining
+model: {blank}
+data: {{select_minimum: 40}}
+train: {{learning_rate: 1.0e-3, weight_decay: 0.05, batch_size: 64, epochs: 30, schedule: cosine, seed: 0}}
+"""
+
+FINETUNE = """\
+# Fine-tunes from one start: upright digits, 400 rows to train on and 300 to choose on.
+task:
+  name: digits
+  kind: image
+  path: {data}
+  config: downstream
+  image: image
+  report: test
+model: {start}
+head: {{init: linear-probe}}
+data: {{select_minimum: 300}}
+train: {{schedule: cosine}}
+sweep:
+  runs: 10
+  seed: 1
+  space:
+    learning_rate: {{log_uniform: [1.0e-4, 2.0e-3]}}
+    weight_decay: {{log_uniform: [1.0e-3, 1.0e-1]}}
+    batch_size: {{choice: [16, 32]}}
+    epochs: {{choice: [10, 15, 20]}}
+    label_smoothing: {{choice: [0.0, 0.1]}}
+    mixup: {{choice: [0.0, 0.4]}}
+"""
+
+
+def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs: int | None = None) -> Leaderboard:
+    """Pretrain, fine-tune, cook and compare; prints each stage and ends with the leaderboard.
+
+    Args:
+        out: the folder of the whole job: digits/, start/, runs/, soups/ and the two recipes.
+        slots: fine-tunes side by side.
+        overwrite: throw away what a former quickstart left in `out`.
+        sweep_runs: number of fine-tunes; default: the recipe's.
+    Raises:
+        InputError: if `out` holds something and `overwrite` is not given.
+    """
+    from rich.console import Console
+
+    from hf_soups.cook import cook
+    from hf_soups.finetune import finetune
+    from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.recipe import load_recipe
+    from hf_soups.sweep import sweep
+
+    _clear(out, overwrite)
+    started, console = time.perf_counter(), Console()
+    _stage(console, 1, "handwritten digits of scikit-learn, in Hub layout", out / "digits")
+    pretraining, finetuning = write_inputs(out)
+
+    _stage(console, 2, "a small ViT is pretrained: which digit, and how is it turned?", out / "start")
+    finetune(load_recipe(pretraining), out / "start")
+
+    changes = {} if sweep_runs is None else {"sweep.runs": sweep_runs}
+    recipe = load_recipe(finetuning, changes)
+    _stage(console, 3, f"{recipe.sweep.runs} fine-tunes from that one start", out / "runs")
+    sweep(recipe, out / "runs", slots=slots)
+
+    _stage(console, 4, "uniform and greedy soups", out / "soups")
+    cook([str(out / "runs")], methods=("uniform", "greedy"), out=out / "soups")
+
+    _stage(console, 5, "the leaderboard", out / "runs" / "leaderboard.csv")
+    board = build_leaderboard(out / "runs")
+    board.save(out / "runs")
+    console.print(board.to_rich())
+    console.print(f"The whole job took {time.perf_counter() - started:.0f} s. Look at {out}/runs/leaderboard.png,")
+    console.print(f"and repeat any stage by hand, for example: hf-soups sweep {finetuning} --out {out}/again --dry-run")
+    return board
+
+
+def write_inputs(out: Path) -> tuple[Path, Path]:
+    """Data set, blank model and the two recipes; returns the recipes' paths (pretraining, fine-tuning)."""
+    write_digits(out / "digits")
+    write_blank_vit(out / "blank")
+    turned = ", ".join(f"{turn}_{digit}" for turn in TURNS for digit in DIGITS)
+    pretraining, finetuning = out / "pretrain.yaml", out / "digits.yaml"
+    pretraining.write_text(PRETRAIN.format(data=out / "digits", blank=out / "blank", turned=turned))
+    finetuning.write_text(FINETUNE.format(data=out / "digits", start=out / "start"))
+    return pretraining, finetuning
+
+
+def write_digits(folder: Path) -> None:
+    """The 1,797 digits as a data set with configs `upstream` (turned, 40 classes) and `downstream` (upright, 10)."""
+    import numpy as np
+    from datasets import Features, Image, Value
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(SEED).permutation(len(digits.target))
+    images, labels = (digits.images[order] * (255 / 16)).astype(np.uint8), digits.target[order]
+    up, down = slice(0, UPSTREAM_ROWS), UPSTREAM_ROWS + DOWNSTREAM_TRAIN_ROWS
+    turned = np.concatenate([np.rot90(images[up], turn, axes=(1, 2)) for turn in range(len(TURNS))])
+    turned_labels = np.concatenate([labels[up] + len(DIGITS) * turn for turn in range(len(TURNS))])
+    features = Features({"image": Image(), "label": Value("int64")})
+    for path, rows, answers in (
+        ("upstream/train", turned, turned_labels),
+        ("downstream/train", images[UPSTREAM_ROWS:down], labels[UPSTREAM_ROWS:down]),
+        ("downstream/test", images[down:], labels[down:]),
+    ):
+        _write_parquet(folder / f"{path}-00000-of-00001.parquet", rows, answers, features)
+    splits = {"upstream": ["train"], "downstream": ["train", "test"]}
+    lines = ["---", "configs:"]
+    for config, names in splits.items():
+        lines += [f"- config_name: {config}", "  data_files:"]
+        lines += [line for s in names for line in (f"  - split: {s}", f"    path: {config}/{s}-*")]
+    (folder / "README.md").write_text("\n".join([*lines, "---", "", "# Handwritten digits of scikit-learn, 8 x 8", ""]))
+
+
+def _write_parquet(path: Path, images: np.ndarray, labels: np.ndarray, features: Any) -> None:
+    from datasets import Dataset
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"image": [Image.fromarray(image).convert("RGB") for image in images], "label": labels.tolist()}
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+
+
+def write_blank_vit(folder: Path) -> None:
+    """A ViT of 16 tokens with random weights, and its image processor."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model = ViTForImageClassification(
+            ViTConfig(
+                image_size=8,
+                patch_size=2,
+                hidden_size=64,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                intermediate_size=128,
+                num_labels=len(DIGITS) * len(TURNS),
+            )
+        )
+    model.save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=half, image_std=half).save_pretrained(folder)
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        out.mkdir(parents=True, exist_ok=True)
+        return
+    if not overwrite:
+        raise InputError(f"{out} is not empty: give another --out, or --overwrite to start again.")
+    if not (out / "digits.yaml").exists():
+        raise InputError(f"{out} was not made by the quickstart, so --overwrite will not delete it: give another --out.")
+    shutil.rmtree(out)
+    out.mkdir(parents=True)
+
+
+def _stage(console: Console, number: int, what: str, where: Path) -> None:
+    console.print(f"\n[bold]{number}/5[/bold] {what}  [dim]({where})[/dim]")

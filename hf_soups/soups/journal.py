@@ -1,0 +1,57 @@
+"""Scores already measured, kept on disk, so that a greedy search that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.run_folder import writable
+from hf_soups.soups.soup import Soup
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A score function that asks the file first; `context` names everything but the soup that the score depends on."""
+
+    score: Callable[[Soup], float]
+    path: Path
+    context: str
+
+    def __call__(self, soup: Soup) -> float:
+        """The soup's score: as written down, or measured now and written down."""
+        key = digest([self.context, [identity(c) for c in soup.ingredients], list(soup.coefficients)])
+        known = self._read()
+        if key not in known:
+            known[key] = float(self.score(soup))
+            with writable(self.path), self.path.open("a", encoding="utf-8") as file:
+                # one short line at a time; float.hex keeps every bit, NaN and infinities
+                file.write(json.dumps([key, known[key].hex()]) + "\n")
+        return known[key]
+
+    def _read(self) -> dict[str, float]:
+        if not self.path.is_file():
+            return {}
+        found = {}
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                key, value = json.loads(line)
+                found[key] = float.fromhex(value)
+            except (ValueError, TypeError):
+                continue  # a line cut short by a kill is measured again
+        return found
+
+
+def identity(checkpoint: Checkpoint) -> list[list[Any]]:
+    """What tells one state of a checkpoint's weights from another without reading them: path, size and time."""
+    files = sorted({tensor.file for tensor in checkpoint.tensors.values()})
+    return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def digest(parts: Any) -> str:
+    """SHA-256 of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,71 @@
+"""LiveScorer: the score of a soup on encoded rows, measured with one live model whose weights are swapped in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import PredictionsError
+from hf_soups.live import LiveMixer
+from hf_soups.metrics import Metric
+from hf_soups.predict import predict_split
+from hf_soups.predictions import Predictions
+from hf_soups.soups.batchnorm import recompute_batchnorm
+from hf_soups.soups.soup import Soup
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from hf_soups.data import Split
+    from hf_soups.families.family import Encoded, Family
+
+
+@dataclass(frozen=True, eq=False)
+class LiveScorer:
+    """Scores soups on one split; callable, as `greedy` wants it: higher is better, NaN for a soup that answers NaN.
+
+    Rows are encoded once. Greedy's soups (members, then one candidate) cost one checkpoint's reading each, because
+    the mixer keeps the members' running sum.
+    """
+
+    family: Family
+    model: PreTrainedModel
+    encoded: Encoded
+    split: Split
+    metric: Metric
+    mixer: LiveMixer
+    batch_size: int = 64
+    # train batches for BatchNorm statistics of mixtures; None keeps the ingredients' average
+    batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
+    reading: dict[str, Any] = field(default_factory=dict)  # options of predict_split, such as device
+
+    def __call__(self, soup: Soup) -> float:
+        """The soup's score on the split, its sign turned where lower is better."""
+        try:
+            value = self.metric.compute(self.predictions(soup))
+        except PredictionsError:  # the model answers NaN: what a diverged ingredient does
+            return math.nan
+        return value if self.metric.greater_is_better else -value
+
+    def predictions(self, soup: Soup) -> Predictions:
+        """What the soup answers on the split."""
+        self.load(soup)
+        return self.answers(self.encoded, self.split, model=soup.method or "soup")
+
+    def load(self, soup: Soup) -> None:
+        """Put the soup's weights into the live model."""
+        if soup.is_uniform:
+            self.mixer.set_uniform(soup.ingredients[:-1], soup.ingredients[-1])
+        else:
+            self.mixer.load(soup.ingredients, soup.coefficients)
+        if self.batchnorm_batches is not None and len(soup.ingredients) > 1:
+            recompute_batchnorm(self.model, self.batchnorm_batches())
+
+    def answers(self, encoded: Encoded, split: Split, *, model: str) -> Predictions:
+        """What the live model, as it is now, answers on any rows."""
+        return predict_split(
+            self.model, self.family, encoded, split, batch_size=self.batch_size, model_name=model, **self.reading
+        )

@@ -1,0 +1,20 @@
+"""Tests are offline, and arrays' shapes are checked while they run."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+# Modules whose annotations need no import made only for type checkers.
+install_import_hook(
+    [
+        "hf_soups.predictions",
+        "hf_soups.metrics",
+        "hf_soups.ensembles",
+        "hf_soups.augment",
+    ],
+    "beartype.beartype",
+)
