@@ -1,4 +1,4 @@
-"""Any metric of the `evaluate` library as a function of Predictions: a script in a local folder, or one of the Hub's."""
+"""Any metric of the `evaluate` library as a function of Predictions: a script in a local folder, or from the Hub."""
 
 from __future__ import annotations
 

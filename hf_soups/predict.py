@@ -5,7 +5,8 @@ Batches are cut before they are shared out, so a row meets the same neighbours w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hf_soups.data import Split
     from hf_soups.families.family import Batch, Encoded, Family
 
-Progress = Callable[[int, int], None]  # rows done, rows in all
+Progress = Callable[[int, int], None]  # rows done, rows to do
 
 
 class NonFiniteLogits(PredictionsError):
@@ -31,12 +32,12 @@ class NonFiniteLogits(PredictionsError):
 def length_buckets(lengths: Int64[np.ndarray, " rows"], batch_size: int) -> list[Int64[np.ndarray, " batch"]]:
     """Row indices in batches of similar length, the longest first: what does not fit in memory shows at once.
 
-    >>> [b.tolist() for b in length_buckets(np.array([3, 9, 4]), 2)]
+    >>> [batch.tolist() for batch in length_buckets(np.array([3, 9, 4]), 2)]
     [[1, 2], [0]]
     """
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size} rows is not possible; give at least 1.")
-    order = np.argsort(-np.asarray(lengths), kind="stable")
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -55,22 +56,21 @@ def predict_split(
     """The model's log-probabilities for the rows of a split, in row order.
 
     Args:
-        model: in any mode; it is put into eval mode and back.
+        model: in any mode; it answers in eval mode and is left in the mode it had.
         family: how the model is fed and read.
         encoded: the rows of `split` as the model reads them.
-        split: labels, row ids and names that the predictions carry.
+        split: labels, row ids and label names that the predictions carry.
         batch_size: rows at once.
         device: where to run; default: where the model is.
-        processes: (rank, count): with several processes each answers its own share of the batches.
-        progress: called after every batch with rows done and rows in all.
+        processes: (rank, count): of several processes each answers its own share of the batches.
+        progress: called after every batch with the rows done and the rows to do.
         name: what answered, kept as `Predictions.model`.
     Raises:
         NonFiniteLogits: if the model answers NaN or infinity.
         PredictionsError: if `encoded` does not hold the rows of `split`.
     """
-    rows, logits = _forward(model, family, encoded, split, batch_size, device, processes, progress, name)
-    order = np.argsort(rows)
-    return _predictions(logits[order], split, rows[order], name)
+    rows, logits = _answers(model, family, encoded, split, batch_size, device, processes, progress)
+    return _predictions(rows, logits, split, name)
 
 
 def predict_distributed(
@@ -84,22 +84,108 @@ def predict_distributed(
     progress: Progress | None = None,
     name: str = "",
 ) -> Predictions:
-    """As `predict_split`, shared out among the accelerator's processes; each gets the predictions of all rows.
+    """As `predict_split`, shared out among the accelerator's processes; each of them gets all rows.
 
-    All processes must call it. A model that answers NaN is an error in all of them.
+    Every process must call it; a model that answers NaN is then an error in all of them.
     """
     share = (accelerator.process_index, accelerator.num_processes)
-    finite, broken = True, ""
-    try:
-        rows, logits = _forward(
-            model, family, encoded, split, batch_size, accelerator.device, share, progress, name
-        )
-    except NonFiniteLogits as error:
-        if accelerator.num_processes == 1:
-            raise
-        # the others wait for our share: first say so together, then fail together
-        finite, broken = False, str(error)
+    rows, logits = _answers(model, family, encoded, split, batch_size, accelerator.device, share, progress)
     if accelerator.num_processes > 1:
-        rows, logits = _gathered(accelerator, rows, logits) if _all(accelerator, finite) else _fail(broken, name)
+        rows, logits = _gathered(accelerator, rows, logits)
+    return _predictions(rows, logits, split, name)
+
+
+def _answers(
+    model: torch.nn.Module,
+    family: Family,
+    encoded: Encoded,
+    split: Split,
+    batch_size: int,
+    device: torch.device | str | None,
+    processes: tuple[int, int],
+    progress: Progress | None,
+) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]:
+    """Indices of this process's rows, and their logits, longest rows first."""
+    if len(encoded) != len(split) or not np.array_equal(encoded.row_ids, split.row_ids):
+        raise PredictionsError(
+            f"{len(encoded)} encoded rows, {len(split)} rows of {split.role}: they are not the same rows. "
+            "Encode this split again."
+        )
+    rank, count = processes
+    batches = length_buckets(encoded.lengths, batch_size)[rank::count]
+    rows = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+    target = torch.device(device) if device is not None else next(model.parameters()).device
+    # one tensor on the device, fetched once: a copy a batch would make the device wait for us
+    logits = torch.empty(len(rows), len(split.label_names), device=target)
+    done = 0
+    with evaluating(model):
+        for batch in batches:
+            logits[done : done + len(batch)] = _logits(model, family, encoded.batch(batch), target, logits.shape[1])
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(rows))
+    return rows, logits.cpu().numpy()
+
+
+def _logits(
+    model: torch.nn.Module, family: Family, batch: Batch, device: torch.device, classes: int
+) -> Float[torch.Tensor, "batch classes"]:
+    logits = family.logits(model, on_device(batch, device)).float()
+    if logits.shape[1] != classes:
+        raise PredictionsError(
+            f"the model gives {logits.shape[1]} logits a row, but the task has {classes} labels. "
+            "Give a model fine-tuned on this task."
+        )
+    return logits
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where the model is."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the mode is put back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _gathered(
+    accelerator: Accelerator, rows: Int64[np.ndarray, " mine"], logits: Float32[np.ndarray, "mine classes"]
+) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]:
+    """The rows and logits of all processes; shares differ in size, so they are padded with row -1 on the way."""
+    at = torch.from_numpy(rows).to(accelerator.device)
+    answers = torch.from_numpy(logits).to(accelerator.device)
+    at = accelerator.gather(accelerator.pad_across_processes(at, dim=0, pad_index=-1))
+    answers = accelerator.gather(accelerator.pad_across_processes(answers, dim=0))
+    real = at >= 0
+    return at[real].cpu().numpy(), answers[real].cpu().numpy()
+
+
+def _predictions(
+    rows: Int64[np.ndarray, " rows"], logits: Float32[np.ndarray, "rows classes"], split: Split, name: str
+) -> Predictions:
     order = np.argsort(rows)
-    return _predictions(logits[order], split, rows[order], name)
+    rows, logits = rows[order], logits[order]
+    broken = ~np.isfinite(logits).all(axis=1)
+    if broken.any():
+        first = int(np.flatnonzero(broken)[0])
+        raise NonFiniteLogits(
+            f"{name or 'the model'} answers {int(broken.sum())} of {len(rows)} rows of {split.role} with NaN or "
+            f"infinity (first: row {split.row_ids[rows[first]]}): its weights are broken. Fine-tune it again with a "
+            "lower learning rate, or leave it out."
+        )
+    return Predictions.from_logits(
+        logits,
+        labels=split.labels[rows],
+        row_ids=split.row_ids[rows],
+        label_names=split.label_names,
+        data=split.fingerprint,
+        model=name,
+    )
