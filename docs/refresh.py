@@ -1,6 +1,6 @@
 """Put the quickstart's own output and picture into the README: no figure there is typed by hand.
 
-    make quickstart && python docs/refresh.py quickstart
+make quickstart && python docs/refresh.py quickstart
 """
 
 import shutil
@@ -24,6 +24,7 @@ def rendered(job: Path) -> str:
 
 
 def main(job: Path) -> None:
+    """Write the README's block and copy the picture."""
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]

@@ -1,6 +1,6 @@
 """Greedy needs only checkpoints and a score: any function of a soup, higher is better.
 
-    python examples/greedy_with_your_own_score.py
+python examples/greedy_with_your_own_score.py
 """
 
 import tempfile

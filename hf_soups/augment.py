@@ -88,19 +88,19 @@ def _rotated(image: Image.Image, level: float, sign: int) -> Image.Image:
 
 
 def _shear_x(image: Image.Image, level: float, sign: int) -> Image.Image:
-    return _moved(image, (1, sign * 0.3 * level, 0, 0, 1, 0))
+    return _moved(image, (1.0, sign * 0.3 * level, 0.0, 0.0, 1.0, 0.0))
 
 
 def _shear_y(image: Image.Image, level: float, sign: int) -> Image.Image:
-    return _moved(image, (1, 0, 0, sign * 0.3 * level, 1, 0))
+    return _moved(image, (1.0, 0.0, 0.0, sign * 0.3 * level, 1.0, 0.0))
 
 
 def _translate_x(image: Image.Image, level: float, sign: int) -> Image.Image:
-    return _moved(image, (1, 0, sign * 0.45 * level * image.width, 0, 1, 0))
+    return _moved(image, (1.0, 0.0, sign * 0.45 * level * image.width, 0.0, 1.0, 0.0))
 
 
 def _translate_y(image: Image.Image, level: float, sign: int) -> Image.Image:
-    return _moved(image, (1, 0, 0, 0, 1, sign * 0.45 * level * image.height))
+    return _moved(image, (1.0, 0.0, 0.0, 0.0, 1.0, sign * 0.45 * level * image.height))
 
 
 def _enhanced(kind: Any) -> Callable[[Image.Image, float, int], Image.Image]:

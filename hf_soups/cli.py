@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -66,7 +66,9 @@ def cook(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Task and data to choose on, for greedy without a sweep.")
     ] = None,
-    tie: Annotated[str, typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")] = ">=",
+    tie: Annotated[
+        Literal[">=", ">"], typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")
+    ] = ">=",
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
     align_labels: Annotated[
         bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")

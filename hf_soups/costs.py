@@ -42,7 +42,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 def median_row(encoded: Encoded) -> int:
     """The index of a row of median length: its cost stands for the split's."""
-    return int(np.argsort(encoded.lengths, kind="stable")[(len(encoded) - 1) // 2])
+    return int(np.argsort(encoded.lengths, kind="stable")[(len(encoded.lengths) - 1) // 2])
 
 
 @contextlib.contextmanager

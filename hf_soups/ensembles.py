@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+
 import numpy as np
 from jaxtyping import Float64
 
@@ -11,7 +11,7 @@ from hf_soups.errors import PredictionsError
 from hf_soups.predictions import Predictions
 
 
-def ensemble(members: Sequence[Predictions], combine: Literal["mean", "geometric"] = "mean") -> Predictions:
+def ensemble(members: Sequence[Predictions], combine: str = "mean") -> Predictions:
     """The members' answers combined: "mean" of probabilities, or "geometric" mean (the mean of logits)."""
     if combine not in ("mean", "geometric"):
         raise PredictionsError(f"cannot combine by {combine!r}; expected 'mean' or 'geometric'.")

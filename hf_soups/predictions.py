@@ -150,7 +150,8 @@ class Predictions:
             extra = np.setdiff1d(self.row_ids, other.row_ids)
             raise PredictionsError(
                 f"two sets of predictions do not hold the same rows: {len(missing)} missing (first: "
-                f"{missing[:3].tolist()}), {len(extra)} extra (first: {extra[:3].tolist()}). Predict again on one split."
+                f"{missing[:3].tolist()}), {len(extra)} extra (first: {extra[:3].tolist()}). "
+                "Predict again on one split."
             )
         order = np.empty(len(self), dtype=np.int64)
         order[theirs] = mine
@@ -191,7 +192,7 @@ class Predictions:
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             save_file(tensors, partial, metadata=about)
-            os.replace(partial, target)
+            partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
 

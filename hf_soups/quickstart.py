@@ -113,11 +113,15 @@ def write_inputs(out: Path) -> tuple[Path, Path]:
     """Data set, blank model and the two recipes; returns the recipes' paths (pretraining, fine-tuning)."""
     write_digits(out / "digits")
     write_blank_vit(out / "blank")
-    turned = ", ".join(f"{turn}_{digit}" for turn in TURNS for digit in DIGITS)
     pretraining, finetuning = out / "pretrain.yaml", out / "digits.yaml"
-    pretraining.write_text(PRETRAIN.format(data=out / "digits", blank=out / "blank", turned=turned))
+    pretraining.write_text(PRETRAIN.format(data=out / "digits", blank=out / "blank", turned=", ".join(turned_names())))
     finetuning.write_text(FINETUNE.format(data=out / "digits", start=out / "start"))
     return pretraining, finetuning
+
+
+def turned_names() -> list[str]:
+    """The 40 classes of the pretraining: how a digit is turned, and which it is."""
+    return [f"{turn}_{digit}" for turn in TURNS for digit in DIGITS]
 
 
 def write_digits(folder: Path) -> None:
@@ -171,7 +175,7 @@ def write_blank_vit(folder: Path) -> None:
                 num_hidden_layers=4,
                 num_attention_heads=4,
                 intermediate_size=128,
-                num_labels=len(DIGITS) * len(TURNS),
+                id2label=dict(enumerate(turned_names())),
             )
         )
     model.save_pretrained(folder)
@@ -186,7 +190,7 @@ def _clear(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{out} is not empty: give another --out, or --overwrite to start again.")
     if not (out / "digits.yaml").exists():
-        raise InputError(f"{out} was not made by the quickstart, so --overwrite will not delete it: give another --out.")
+        raise InputError(f"{out} was not made by the quickstart, so --overwrite deletes nothing: give another --out.")
     shutil.rmtree(out)
     out.mkdir(parents=True)
 

@@ -200,7 +200,7 @@ def _told(error: Any) -> str:
 
 
 def _fields_at(loc: tuple[Any, ...]) -> Mapping[str, Any]:
-    parts = {"task": Task, "head": Head, "data": Data, "train": Train, "sweep": Sweep}
+    parts: dict[str, type[BaseModel]] = {"task": Task, "head": Head, "data": Data, "train": Train, "sweep": Sweep}
     return parts[loc[0]].model_fields if loc and loc[0] in parts else Recipe.model_fields
 
 

@@ -77,6 +77,11 @@ def read_exactly(file: int, into: memoryview, offset: int, path: Path) -> None:
 
 
 def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        CheckpointError: if it cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

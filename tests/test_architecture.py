@@ -15,7 +15,18 @@ PACKAGE = Path(__file__).parent.parent / "hf_soups"
 LEVELS = (
     ("errors",),
     ("tensorfile", "checkpoint", "predictions", "tasks", "recipe", "run_folder"),
-    ("mixing", "live", "compatibility", "metrics", "bootstrap", "evaluate_metrics", "data", "augment", "costs", "families"),
+    (
+        "mixing",
+        "live",
+        "compatibility",
+        "metrics",
+        "bootstrap",
+        "evaluate_metrics",
+        "data",
+        "augment",
+        "costs",
+        "families",
+    ),
     ("predict", "start", "soups", "ensembles"),
     ("training", "finetune", "plan", "ledger", "executor", "sweep"),
     ("pool", "report", "leaderboard", "cook"),
@@ -23,8 +34,19 @@ LEVELS = (
     ("cli", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-LIGHT = ("hf_soups", "hf_soups.cli", "hf_soups.recipe", "hf_soups.predictions", "hf_soups.checkpoint", "hf_soups.mixing",
-         "hf_soups.compatibility", "hf_soups.metrics", "hf_soups.plan", "hf_soups.leaderboard", "hf_soups.soups")
+LIGHT = (
+    "hf_soups",
+    "hf_soups.cli",
+    "hf_soups.recipe",
+    "hf_soups.predictions",
+    "hf_soups.checkpoint",
+    "hf_soups.mixing",
+    "hf_soups.compatibility",
+    "hf_soups.metrics",
+    "hf_soups.plan",
+    "hf_soups.leaderboard",
+    "hf_soups.soups",
+)
 
 
 def modules() -> list[Path]:

@@ -56,14 +56,17 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_key_is_named_with_a_suggestion(tmp_path: Path) -> None:
-    done = hf_soups("sweep", str(RECIPES / "glue/rte-minilm.yaml"), "--out", str(tmp_path / "x"),
-                    "--set", "train.lerning_rate=1")
+    done = hf_soups(
+        "sweep", str(RECIPES / "glue/rte-minilm.yaml"), "--out", str(tmp_path / "x"), "--set", "train.lerning_rate=1"
+    )
     assert done.returncode == 2
     assert "unknown key `train.lerning_rate`; did you mean `learning_rate`?" in done.stderr
 
 
 def test_a_change_without_a_value_is_refused(tmp_path: Path) -> None:
-    done = hf_soups("sweep", str(RECIPES / "glue/rte-minilm.yaml"), "--out", str(tmp_path / "x"), "--set", "train.epochs")
+    done = hf_soups(
+        "sweep", str(RECIPES / "glue/rte-minilm.yaml"), "--out", str(tmp_path / "x"), "--set", "train.epochs"
+    )
     assert done.returncode == 2
     assert "expected KEY=VALUE" in done.stderr
 
@@ -88,6 +91,7 @@ def test_a_leaderboard_of_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_planned(recipe: Path) -> None:
     from hf_soups.plan import make_plan
+
     from hf_soups.recipe import load_recipe
 
     loaded = load_recipe(recipe)

@@ -253,5 +253,6 @@ def _spread(model: Any) -> None:
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight)  # else nothing of the image reaches the logits
             if isinstance(module, torch.nn.BatchNorm2d) and module.running_mean is not None:
+                module.weight.uniform_(0.8, 1.2)
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.8, 1.2)

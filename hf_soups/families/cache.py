@@ -36,6 +36,8 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
     from filelock import FileLock
 
     made = cache / key
+    if made.is_dir():  # renamed into place, so it is whole; a cache that cannot be written to serves too
+        return made
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".{key}.lock"):

@@ -75,13 +75,14 @@ def load_new_head(
         CheckpointError: if the body does not fit the checkpoint.
     """
     labelled(config, label_names)
-    with readable(source, subfolder), quiet():
+    # loading draws random numbers too, for what it then overwrites
+    with seeded(seed), readable(source, subfolder), quiet():
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
             **where(how.pop("revision", None), subfolder), **options(**how),
         )  # fmt: skip
-        with seeded(seed):
-            fresh = auto.from_config(config)
+        torch.default_generator.manual_seed(seed)
+        fresh = auto.from_config(config)
     head = set(head_parameters(model))
     _check_body(model, info, head, place(source, subfolder))
     new = tuple(name for name, _ in model.named_parameters() if name in head | set(info["missing_keys"]))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from hf_soups.errors import DataError
+from hf_soups.errors import DataError, InputError
 from hf_soups.families.cache import cache_key, cached_folder
 from hf_soups.families.family import Augment, Batch
 
@@ -72,6 +72,12 @@ class EncodedTexts:
 def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Path | None) -> EncodedTexts:
     """Tokenise a split, or read what was tokenised before."""
     longest = min(data.max_length, tokenizer.model_max_length)
+    special = tokenizer.num_special_tokens_to_add(pair=len(task.columns) == 2)
+    if longest <= special:  # the tokenizer would quietly cut nothing, or leave no words
+        raise InputError(
+            f"data.max_length is {longest}, but the tokenizer adds {special} special tokens to each row. "
+            f"Set it to {special + 1} at least."
+        )
     key = cache_key(
         "text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer)
     )

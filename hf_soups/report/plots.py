@@ -65,6 +65,7 @@ def score_by_ingredients(
     *,
     metric: str,
     rows: int,
+    role: str = "select",
     marks: Mapping[str, tuple[int, float]] | None = None,
     title: str = "",
 ) -> None:
@@ -74,7 +75,8 @@ def score_by_ingredients(
         steps: as greedy took them.
         path: the PNG file.
         metric: the score's name, for the axis.
-        rows: select rows.
+        rows: number of rows that the scores are of.
+        role: of those rows.
         marks: other mixtures that were measured: name -> (ingredients, score).
         title: one line above the plot.
     """
@@ -98,7 +100,7 @@ def score_by_ingredients(
         axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("ingredients in the mixture")
-    axes.set_ylabel(f"select: {_unit(metric)}, {rows} rows")
+    axes.set_ylabel(f"{role}: {_unit(metric)}, {rows} rows")
     axes.set_title(title, fontsize=11, loc="left")
     axes.margins(x=0.08, y=0.12)
     _legend_without_repeats(axes)

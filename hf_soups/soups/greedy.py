@@ -62,7 +62,7 @@ def greedy(
         steps.append(Step(names[i], value, best, accepted, len(tried.ingredients)))
         if on_step is not None:
             on_step(steps[-1])
-    scores = {"select": best, "singles": {names[i]: singles[i] for i in order}}
+    scores = {"score": best, "singles": {names[i]: singles[i] for i in order}}
     return replace(uniform(members), method="greedy", steps=tuple(steps), scores=scores)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hf_soups.errors import PredictionsError
 from hf_soups.live import LiveMixer
 from hf_soups.metrics import Metric
-from hf_soups.predict import predict_split
+from hf_soups.predict import NonFiniteLogits, predict_split
 from hf_soups.predictions import Predictions
 from hf_soups.soups.batchnorm import recompute_batchnorm
 from hf_soups.soups.soup import Soup
@@ -40,13 +39,12 @@ class LiveScorer:
     batch_size: int = 64
     # train batches for BatchNorm statistics of mixtures; None keeps the ingredients' average
     batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
-    reading: dict[str, Any] = field(default_factory=dict)  # options of predict_split, such as device
 
     def __call__(self, soup: Soup) -> float:
         """The soup's score on the split, its sign turned where lower is better."""
         try:
             value = self.metric.compute(self.predictions(soup))
-        except PredictionsError:  # the model answers NaN: what a diverged ingredient does
+        except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
             return math.nan
         return value if self.metric.greater_is_better else -value
 
@@ -66,6 +64,4 @@ class LiveScorer:
 
     def answers(self, encoded: Encoded, split: Split, *, model: str) -> Predictions:
         """What the live model, as it is now, answers on any rows."""
-        return predict_split(
-            self.model, self.family, encoded, split, batch_size=self.batch_size, model_name=model, **self.reading
-        )
+        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=model)

@@ -17,7 +17,7 @@ from hf_soups.mixing import mix_to_folder
 from hf_soups.soups.folder import SOUP_FILE, soup_folder
 
 FORMAT = "hf_soups.soup.v1"
-CONFIG_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,9 @@ class Soup:
     coefficients: tuple[float, ...]  # one per ingredient; may be negative
     method: str = ""
     steps: tuple[Step, ...] = ()
-    scores: Mapping[str, Any] = field(default_factory=dict)  # e.g. {"select": 0.91, "singles": {...}}
+    scores: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the method measured, e.g. {"score": 0.91, "singles": {...}}
     about: Mapping[str, Any] = field(default_factory=dict)  # further keys of soup.json
 
     def __post_init__(self) -> None:
@@ -61,8 +63,8 @@ class Soup:
     ) -> Path:
         """Write an ordinary checkpoint folder plus `soup.json`; it appears whole or not at all.
 
-        Weights are streamed and keep the ingredients' dtype unless `dtype` ("F32", "BF16", ...) is given; config,
-        tokenizer or image processor and generation config are those of the first ingredient.
+        Weights are streamed and keep the ingredients' dtype unless `dtype` ("float32", "bfloat16", ...) is given;
+        config, tokenizer or image processor and generation config are those of the first ingredient.
 
         Raises:
             InputError: if `out` exists (and, with `overwrite`, is no soup).
@@ -71,20 +73,26 @@ class Soup:
         """
         target = Path(out)
         with soup_folder(target, overwrite=overwrite) as staged:
-            self.write_into(staged, dtype=dtype, threads=threads)
+            self.write_model(staged, dtype=dtype, threads=threads)
+            self.write_record(staged)
         return target
 
-    def write_into(self, folder: Path, *, dtype: str | None = None, threads: int = 2) -> None:
-        """Write weights, config, processor and `soup.json` into an existing folder."""
-        mix_to_folder(self.ingredients, self.coefficients, folder, dtype=dtype, threads=threads)
+    def write_model(self, folder: Path, *, dtype: str | None = None, threads: int = 2) -> None:
+        """Write weights, config and processor into an existing folder."""
+        stored = None if dtype is None else stored_dtype(dtype)
+        mix_to_folder(self.ingredients, self.coefficients, folder, dtype=stored, threads=threads)
         for source in self.ingredients[0].carried_files():
             # not every carried file lies at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        if dtype is not None:
-            _set_config_dtype(folder / "config.json", dtype)
-        write_soup_json(folder, self.record())
+        if stored is not None:
+            _set_config_dtype(folder / "config.json", stored)
+
+    def write_record(self, folder: Path) -> None:
+        """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
+        text = json.dumps(_strict(self.record()), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / SOUP_FILE).write_text(text + "\n", encoding="utf-8")
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""
@@ -123,6 +131,19 @@ def display_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     )
 
 
+def stored_dtype(name: str) -> str:
+    """The safetensors name of a dtype that a soup can be cast to.
+
+    >>> stored_dtype("bfloat16"), stored_dtype("F16")
+    ('BF16', 'F16')
+    """
+    if name in DTYPES.values():
+        return name
+    if name not in DTYPES:
+        raise InputError(f"a soup cannot be cast to {name!r}; expected one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
 def step_values(step: Step) -> dict[str, Any]:
     """A step as it stands in soup.json and steps.csv."""
     return {
@@ -132,12 +153,6 @@ def step_values(step: Step) -> dict[str, Any]:
         "best_so_far": step.best_so_far,
         "accepted": step.accepted,
     }
-
-
-def write_soup_json(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
-    text = json.dumps(_strict(record), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / SOUP_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
@@ -168,5 +183,5 @@ def _place(file: Path, folder: Path) -> Path:
 def _set_config_dtype(path: Path, dtype: str) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)  # the older name of the same key
-    config["dtype"] = CONFIG_DTYPES.get(dtype, dtype)
+    config["dtype"] = next(name for name, stored in DTYPES.items() if stored == dtype)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

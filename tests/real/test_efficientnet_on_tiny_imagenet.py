@@ -1,4 +1,4 @@
-"""Real ImageNet weights with BatchNorm, fine-tuned on 20 classes of Tiny ImageNet, averaged, and run by the stock pipeline."""
+"""Real ImageNet weights with BatchNorm: fine-tuned on Tiny ImageNet, averaged, and run by the stock pipeline."""
 
 from __future__ import annotations
 

@@ -1,0 +1,190 @@
+"""One block of a mixture at a time: read from every ingredient, accumulated, rounded once.
+
+All arithmetic on weights happens here. A block fits the processor's cache together with its accumulator, and its
+buffers are reused, so memory stays the same for any model and any number of ingredients.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from hf_soups.dtypes import FLOATS, ITEM_BYTES, NATIVE, OVERFLOW, decode_into, encode
+from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
+from hf_soups.spans import BLOCK_ELEMENTS, Source, Span
+from hf_soups.weight_files import open_unchanged, read_exactly
+
+
+class BlockMixer:
+    """The buffers and open files of one thread."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, tuple[Path, int]] = {}
+        self._raw: NDArray[np.uint8] = np.empty(BLOCK_ELEMENTS * 8, dtype=np.uint8)
+        self._sum: NDArray[np.float32] = np.empty(BLOCK_ELEMENTS, dtype=np.float32)
+        self._values: NDArray[np.float32] = np.empty(BLOCK_ELEMENTS, dtype=np.float32)
+        self._wide_sum: NDArray[np.float64] = np.empty(BLOCK_ELEMENTS, dtype=np.float64)
+        self._product: NDArray[np.float64] = np.empty(BLOCK_ELEMENTS, dtype=np.float64)
+
+    def __enter__(self) -> BlockMixer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1][1])
+
+    def output(self, span: Span, start: int, count: int) -> NDArray[np.generic]:
+        """The bytes to write for a block; valid until the next call.
+
+        Raises:
+            CheckpointError: if an ingredient holds NaN or infinity, or cannot be read.
+            IncompatibleCheckpoints: if integers differ between ingredients.
+            InputError: if the result does not fit the output's dtype.
+        """
+        if span.dtype not in FLOATS:
+            return self._equal(span, start, count)
+        with np.errstate(all="ignore"):
+            only = span.sources[0]
+            if len(span.sources) == 1 and only.coefficient == 1 and only.dtype == span.dtype:
+                raw = self._read(only, start, count)  # bit for bit, -0.0 and all
+                self._check(span, start, self._decoded(only, raw, self._values[:count]))
+                return raw
+            return self._rounded(self.accumulated(span, start, count), span.dtype)
+
+    def accumulated(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
+        """The weighted sum of a block before it is rounded to the output's dtype; float32 or float64."""
+        with np.errstate(all="ignore"):
+            total = (self._sum_float64 if span.wide else self._sum_float32)(span, start, count)
+            if not span.wide and not _fits(total, span.dtype):
+                total = self._sum_float64(span, start, count)  # the sum overflowed, its mean may not
+            self._check(span, start, total)
+        return total
+
+    def _sum_float32(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
+        first, even = span.sources[0], _even(span)
+        total, values = self._sum[:count], self._values[:count]
+        self._fill(first, start, total)
+        if not even:
+            np.multiply(total, np.float32(first.coefficient), out=total)
+        for source in span.sources[1:]:
+            self._fill(source, start, values)
+            if not even:
+                np.multiply(values, np.float32(source.coefficient), out=values)
+            np.add(total, values, out=total)
+        if even and first.coefficient != 1:  # one product instead of one for each ingredient
+            np.multiply(total, np.float32(first.coefficient), out=total)
+        return total
+
+    def _sum_float64(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
+        even, total = _even(span), self._wide_sum[:count]
+        for i, source in enumerate(span.sources):
+            values = self._widest(source, start, count)
+            product = total if i == 0 else self._product[:count]
+            if not even:
+                np.multiply(values, source.coefficient, out=product, dtype=np.float64)
+            elif i == 0:
+                np.copyto(total, values)
+            if i:
+                np.add(total, values if even else product, out=total)
+        if even and span.sources[0].coefficient != 1:
+            np.multiply(total, span.sources[0].coefficient, out=total)
+        return total
+
+    def _rounded(self, total: Float[np.ndarray, " elements"], dtype: str) -> NDArray[np.generic]:
+        if dtype == "F64":
+            return total.astype(np.float64, copy=False)
+        if total.dtype != np.float32:
+            narrow = self._values[: total.size]
+            np.copyto(narrow, total, casting="same_kind")
+            total = narrow
+        return total if dtype == "F32" else encode(total, dtype)
+
+    def _equal(self, span: Span, start: int, count: int) -> NDArray[np.generic]:
+        """Integers and bools: the first ingredient's, after they are seen to be the same in all."""
+        data = self._read(span.sources[0], start, count)
+        if len(span.sources) > 1:
+            data = data.copy()  # the buffer is needed for the others
+        for source in span.sources[1:]:
+            other = self._read(source, start, count)
+            if not np.array_equal(data, other):
+                at = int(np.flatnonzero(data != other)[0]) // ITEM_BYTES[span.dtype]
+                raise IncompatibleCheckpoints(
+                    f"{source.file}: the integers of {span.name_at(start + at)!r} differ from those in "
+                    f"{span.sources[0].file}. Integers cannot be averaged: mix models of one architecture and start."
+                )
+        return data
+
+    # Reading.
+
+    def _widest(self, source: Source, start: int, count: int) -> Float[np.ndarray, " elements"]:
+        """An ingredient's values without loss: float64 for F64, float32 for the rest."""
+        if source.dtype == "F64":
+            return self._read(source, start, count).view(np.float64)
+        values = self._values[:count]
+        self._fill(source, start, values)
+        return values
+
+    def _fill(self, source: Source, start: int, into: NDArray[np.float32]) -> None:
+        if source.dtype == "F32":  # no copy on the way
+            self._read_into(source, start, into.view(np.uint8))
+        else:
+            self._decoded(source, self._read(source, start, into.size), into)
+
+    def _decoded(
+        self, source: Source, raw: NDArray[np.uint8], into: NDArray[np.float32]
+    ) -> Float[np.ndarray, " elements"]:
+        if source.dtype in ("F32", "F64"):
+            return raw.view(NATIVE[source.dtype])
+        decode_into(raw, source.dtype, into)
+        return into
+
+    def _read(self, source: Source, start: int, count: int) -> NDArray[np.uint8]:
+        raw = self._raw[: count * ITEM_BYTES[source.dtype]]
+        self._read_into(source, start, raw)
+        return raw
+
+    def _read_into(self, source: Source, start: int, into: NDArray[np.uint8]) -> None:
+        offset = source.offset + start * ITEM_BYTES[source.dtype]
+        read_exactly(self._file(source), into.data, offset, source.file)
+
+    def _file(self, source: Source) -> int:
+        """One open file for each ingredient: the number of shards does not count against the limit of open files."""
+        path, file = self._files.get(source.ingredient, (None, -1))
+        if path != source.file:
+            if path is not None:
+                del self._files[source.ingredient]
+                os.close(file)
+            file = open_unchanged(source.file, source.stamp)
+            self._files[source.ingredient] = (source.file, file)
+        return file
+
+    # Refusing.
+
+    def _check(self, span: Span, start: int, total: Float[np.ndarray, " elements"]) -> None:
+        if _fits(total, span.dtype):
+            return
+        at = int(np.flatnonzero(~(np.abs(total) < OVERFLOW[span.dtype]))[0])
+        name, value = span.name_at(start + at), float(total[at])
+        for source in span.sources:
+            if not np.isfinite(self._widest(source, start + at, 1)[0]):
+                raise CheckpointError(
+                    f"{source.file}: tensor {name!r} holds NaN or infinity: its training diverged. Leave it out."
+                )
+        raise InputError(
+            f"{name!r}: the mixture reaches {value:.6g}, which does not fit {span.dtype}. Choose a wider dtype or "
+            "smaller coefficients."
+        )
+
+
+def _even(span: Span) -> bool:
+    return all(source.coefficient == span.sources[0].coefficient for source in span.sources)
+
+
+def _fits(total: Float[np.ndarray, " elements"], dtype: str) -> bool:
+    """Whether all values round to finite ones; NaN compares as false."""
+    limit = OVERFLOW[dtype]
+    return bool(-limit < total.min() and total.max() < limit)

@@ -1,0 +1,144 @@
+"""Label columns as class indices: text, integers or ClassLabel, mapped by name wherever there are names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from hf_soups.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+    from hf_soups.tasks import Task
+
+UNLABELLED = -1  # the Hub's test splits
+OUTSIDE = -2
+
+
+def label_names_of(rows: datasets.Dataset, task: Task, where: str) -> tuple[str, ...]:
+    """The class names: those of the task, else of the column's ClassLabel, else its sorted values.
+
+    Raises:
+        DataError: if the column is not one of classes, or there is only one name.
+    """
+    names = task.label_names or _names_of_column(rows, task.label, where)
+    if len(set(names)) != len(names):
+        raise DataError(f"{where}: label_names hold a name twice: {_listed(names)}.")
+    if len(names) < 2:
+        raise DataError(
+            f"{where}: column {task.label!r} has only one class ({_listed(names)}); a classifier needs two or more."
+        )
+    return tuple(names)
+
+
+def class_indices(rows: datasets.Dataset, task: Task, names: Sequence[str], where: str) -> Int64[np.ndarray, " rows"]:
+    """The class of each row as an index into `names`.
+
+    ClassLabel and text columns are mapped by name. Integers are indices when the task names its labels (unless
+    the names are the numbers themselves), else they are the names.
+
+    Raises:
+        DataError: naming the first row without a label or with one outside the names.
+    """
+    column = label_column(rows, task.label, where)
+    values, known = _values_and_names(rows, task, column, names)
+    missing = np.asarray(column.is_null())
+    if known is None or values.dtype.kind == "i":
+        missing = missing | (values == UNLABELLED)
+    if missing.any():
+        raise _unlabelled(missing, where, task.label)
+    if known is None:
+        indices = np.where((values >= 0) & (values < len(names)), values, OUTSIDE)
+    else:
+        indices = _looked_up(values, known, names)
+    if (indices == OUTSIDE).any():
+        row = int(np.flatnonzero(indices == OUTSIDE)[0])
+        raise _outside(row, _told(rows, task.label, values[row]), names, where, task)
+    return indices.astype(np.int64)
+
+
+def label_column(rows: datasets.Dataset, name: str, where: str) -> pa.ChunkedArray:
+    """The label column as Arrow has it, other columns left alone."""
+    import pyarrow as pa
+
+    column = rows.select_columns([name]).with_format("arrow")[:].column(name)
+    kind = column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        hint = " A column of whole numbers becomes float when cells are empty." if pa.types.is_floating(kind) else ""
+        raise DataError(
+            f"{where}: label column {name!r} holds {kind}; expected text, integers or ClassLabel.{hint} "
+            "Name another column with `label`, or convert this one."
+        )
+    return column
+
+
+def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str, ...]:
+    from datasets import ClassLabel
+
+    feature = rows.features[name]
+    if isinstance(feature, ClassLabel) and feature.names:
+        return tuple(feature.names)
+    values = label_column(rows, name, where).drop_null().unique().to_pylist()
+    return tuple(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
+
+
+def _values_and_names(
+    rows: datasets.Dataset, task: Task, column: pa.ChunkedArray, names: Sequence[str]
+) -> tuple[np.ndarray, Sequence[str] | None]:
+    """The column as an array, and the name of each integer in it (None: they are indices into `names`)."""
+    from datasets import ClassLabel
+
+    feature = rows.features[task.label]
+    if feature.dtype in ("string", "large_string"):
+        return np.asarray(column.to_pylist(), dtype=object), ()
+    if feature.dtype == "bool":
+        return np.asarray([str(value) for value in column.to_pylist()], dtype=object), ()
+    values = np.asarray([UNLABELLED if value is None else value for value in column.to_pylist()], dtype=np.int64)
+    if isinstance(feature, ClassLabel) and feature.names:
+        return values, tuple(feature.names)
+    numbers = all(name.lstrip("-").isdigit() for name in names)
+    return values, () if task.label_names is None or numbers else None
+
+
+def _looked_up(values: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Indices into `names` of values that are names, or indices into `known` where that is not empty."""
+    index = {name: i for i, name in enumerate(names)}
+    if known:
+        of_code = np.asarray([index.get(name, OUTSIDE) for name in known])
+        inside = (values >= 0) & (values < len(known))
+        return np.where(inside, of_code[np.where(inside, values, 0)], OUTSIDE)
+    return np.asarray([index.get(str(value), OUTSIDE) for value in values], dtype=np.int64)
+
+
+def _told(rows: datasets.Dataset, name: str, value: Any) -> str:
+    names = getattr(rows.features[name], "names", None)
+    if names and 0 <= value < len(names):
+        return repr(names[value])
+    return repr(value[:80] if isinstance(value, str) else int(value))
+
+
+def _unlabelled(missing: np.ndarray, where: str, name: str) -> DataError:
+    row = int(np.flatnonzero(missing)[0])
+    every = "all of them" if missing.all() else f"{int(missing.sum())} of {len(missing)}"
+    return DataError(
+        f"{where}: row {row} has no label in column {name!r} (empty or -1; {every}). "
+        "Choose a split that is labelled, or remove these rows."
+    )
+
+
+def _outside(row: int, value: str, names: Sequence[str], where: str, task: Task) -> DataError:
+    return DataError(
+        f"{where}: row {row} has label {value} in column {task.label!r}, which is outside the names "
+        f"({_listed(names)}). Correct `label_names`, or the row."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name:.40}" for name in names[:10])
+    return f"{shown}, ... {len(names)} in all" if len(names) > 10 else shown

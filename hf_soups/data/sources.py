@@ -1,0 +1,177 @@
+"""Where rows come from: the Hub, a local folder in its layout, an imagefolder, or parquet and csv files."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+
+    from hf_soups.tasks import Task
+
+READERS = {".parquet": "parquet", ".csv": "csv"}
+# only an empty cell is missing: pandas would also drop the texts "NA", "null" and "None"
+CSV_OPTIONS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+
+
+def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
+    """All rows and columns of one split of the task's data.
+
+    `task.path` is a Hub id, a local folder (Hub layout or imagefolder), or one parquet or csv file or pattern, which
+    is the split "train". A `split_name` that ends in .parquet or .csv is itself a file or pattern, looked for in
+    `task.path`.
+
+    Raises:
+        DataError: if it cannot be found, reached or read, or has no such config, split or rows.
+    """
+    where = source_name(task, split_name)
+    files = _file_pattern(task, split_name)
+    if files is not None:
+        rows = _from_files(files, where)
+    elif _is_pattern(split_name):  # files of a Hub repo
+        rows = _loaded(task, where, task.path, revision=task.revision, data_files={"train": split_name})["train"]
+    else:
+        path = Path(task.path).expanduser()
+        if not path.exists() and _looks_local(task.path):
+            raise DataError(f"{where}: no such folder or file: {path}. Correct `path` in the recipe's task.")
+        place = (str(path), None) if path.exists() else (task.path, task.revision)
+        found = _loaded(task, where, place[0], task.config, revision=place[1])
+        if split_name not in found:
+            raise DataError(
+                f"{where}: no split {split_name!r}; there are: {', '.join(map(str, found))}. "
+                "Name one of them as `train` or `report` in the recipe's task."
+            )
+        rows = found[split_name]
+    if not len(rows):
+        raise DataError(f"{where}: the split has no rows.")
+    return rows
+
+
+def source_name(task: Task, split_name: str) -> str:
+    """How a split is called in messages and in `Split.source`: path, config and split."""
+    return ":".join(part for part in (task.path, task.config, split_name) if part)
+
+
+def _is_pattern(text: str) -> bool:
+    return Path(text).suffix in READERS
+
+
+def _file_pattern(task: Task, split_name: str) -> str | None:
+    """The local files that a split name or the task's path stands for; None when they are a data set's split."""
+    path = Path(task.path).expanduser()
+    if _is_pattern(split_name):
+        if Path(split_name).is_absolute():
+            return split_name
+        if _is_pattern(task.path):
+            return str(path.parent / split_name)
+        return str(path / split_name) if path.is_dir() or _looks_local(task.path) else None
+    if not _is_pattern(task.path) or path.is_dir():
+        return None
+    if split_name != "train":
+        raise DataError(
+            f"{task.path} is the split 'train' and no other, but {split_name!r} is asked for. "
+            "Name the file of the other rows as `report` in the recipe's task, such as `report: validation.csv`."
+        )
+    return str(path)
+
+
+def _from_files(pattern: str, where: str) -> datasets.Dataset:
+    from datasets import load_dataset
+
+    files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute patterns)
+    if not files:
+        raise DataError(
+            f"{where}: no file matches {pattern}. Correct `path`, `train` or `report` in the recipe's task."
+        )
+    reader = READERS[Path(pattern).suffix]
+    options = CSV_OPTIONS if reader == "csv" else {}
+    try:
+        with quiet():
+            return load_dataset(reader, data_files={"train": files}, split="train", **options)
+    except Exception as error:  # pandas, pyarrow and datasets each raise their own
+        raise _unreadable(where, files, error) from error
+
+
+def _loaded(task: Task, where: str, *place: str | None, **options: Any) -> datasets.DatasetDict:
+    from datasets import DatasetDict, load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        with quiet():
+            return DatasetDict(load_dataset(*place, **options))
+    except DatasetNotFoundError as error:
+        raise DataError(
+            f"{where}: the Hub has no data set {task.path!r} that you may read, and there is no such local folder. "
+            "Correct `path` and `revision`; for a private or gated one log in with `hf auth login`."
+        ) from error
+    except Exception as error:  # a data set can fail in nearly any way
+        if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
+            raise _unreachable(task, where, error) from error
+        if "config" in str(error).lower() and isinstance(error, ValueError):
+            told = " ".join(str(error).split("\nExample")[0].split())
+            raise DataError(f"{where}: {told} Set `config` in the recipe's task to one of them.") from error
+        local = Path(str(place[0]))
+        files = [str(f) for suffix in READERS for f in sorted(local.rglob(f"*{suffix}"))] if local.is_dir() else []
+        raise _unreadable(where, files, error) from error
+
+
+def _unreachable(task: Task, where: str, error: Exception) -> DataError:
+    offline = next(
+        (v for v in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if os.environ.get(v, "0") not in ("", "0")), ""
+    )
+    why = f"{offline}={os.environ[offline]} is set" if offline else str(error)
+    return DataError(
+        f"{where}: there is no local folder {task.path!r}, the data set is not in the cache, and the Hub cannot be "
+        f"reached ({why}). Go online once to fetch it, or give a local copy's path as `path` in the recipe's task."
+    )
+
+
+def _unreadable(where: str, files: list[str], error: Exception) -> DataError:
+    damaged = next((f for f in files if Path(f).suffix == ".parquet" and not _has_parquet_footer(f)), None)
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    told = " ".join(str(cause).split())[:300] or type(cause).__name__
+    if damaged is not None:
+        return DataError(f"{where}: {damaged} is truncated or not a parquet file ({told}). Fetch or write it again.")
+    among = f" in {files[0]}" if len(files) == 1 else ""
+    return DataError(f"{where}: the rows{among} cannot be read ({type(cause).__name__}: {told}).")
+
+
+def _has_parquet_footer(path: str) -> bool:
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except Exception:  # any failure is the answer
+        return False
+    return True
+
+
+def _looks_local(path: str) -> bool:
+    """Whether a path that does not exist can only have been meant as a local one: Hub ids are "name" or "org/name"."""
+    return path.startswith((".", "~", "/")) or path.count("/") > 1 or _is_pattern(path) or "\\" in path
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no log lines of `datasets` meanwhile; as they were afterwards."""
+    import datasets
+    from datasets.utils import logging
+
+    bars, level = not datasets.are_progress_bars_disabled(), logging.get_verbosity()
+    datasets.disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            datasets.enable_progress_bars()

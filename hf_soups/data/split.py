@@ -1,0 +1,165 @@
+"""Split: rows in one role, with their ids, their class indices, and a fingerprint of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import ArrayLike
+
+from hf_soups.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+    import PIL.Image
+    import pyarrow as pa
+
+Role = Literal["train", "select", "report"]
+ROWS_AT_ONCE = 5000
+IMAGES_READ = 64  # of each split for its fingerprint; of the others only the size in bytes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Rows in one role. Their `labels` are indices into `label_names`, whatever the label column of `rows` holds."""
+
+    role: Role
+    rows: datasets.Dataset  # the columns that the model reads, and the label column as it came
+    row_ids: Int64[np.ndarray, " rows"]  # index of the row in its source
+    labels: Int64[np.ndarray, " rows"]
+    label_names: tuple[str, ...]
+    source: str  # "nyu-mll/glue:mrpc:train"
+    fingerprint: str  # of the content alone: the path, the machine and the files' layout do not matter
+
+    @classmethod
+    def of(
+        cls,
+        role: Role,
+        rows: datasets.Dataset,
+        row_ids: Int64[np.ndarray, " rows"],
+        labels: Int64[np.ndarray, " rows"],
+        label_names: tuple[str, ...],
+        source: str,
+    ) -> Split:
+        """A split with its fingerprint."""
+        return cls(role, rows, row_ids, labels, label_names, source, fingerprint(rows, row_ids, labels, label_names))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({self.role}: {len(self)} rows of {self.source}, fingerprint {self.fingerprint})"
+
+    def take(self, indices: ArrayLike) -> Split:
+        """The rows at these positions, in that order."""
+        at = np.asarray(indices, dtype=np.int64)
+        rows = self.rows.select(at)
+        return Split.of(self.role, rows, self.row_ids[at], self.labels[at], self.label_names, self.source)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three roles of one task's rows; no row is in both train and select."""
+
+    train: Split
+    select: Split
+    report: Split
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The class names, the same for all three."""
+        return self.train.label_names
+
+
+def read_image(split: Split, index: int) -> PIL.Image.Image:
+    """The image at a position of the split, decoded, in RGB.
+
+    Raises:
+        DataError: if it cannot be decoded; says which row of which source it is and how to look at it.
+    """
+    from datasets import Image
+
+    column = next((name for name, feature in split.rows.features.items() if isinstance(feature, Image)), None)
+    if column is None:
+        raise DataError(f"{split.source} has no image column, only {', '.join(split.rows.column_names)}.")
+    try:
+        image: PIL.Image.Image = split.rows[index][column]
+        return image.convert("RGB")
+    except Exception as error:  # a damaged file can raise nearly anything, SyntaxError included
+        raw = split.rows.cast_column(column, Image(decode=False))[index][column]
+        held = f"file {raw['path']}" if raw["bytes"] is None else f"{len(raw['bytes'])} bytes inside the data set"
+        row = int(split.row_ids[index])
+        raise DataError(
+            f"{split.source}: the image of row {row} cannot be decoded ({held}; {error}). Look at it with "
+            f"datasets.load_dataset(...)[{row}] after cast_column({column!r}, Image(decode=False)), then replace "
+            "or remove that row."
+        ) from error
+
+
+def fingerprint(
+    rows: datasets.Dataset,
+    row_ids: Int64[np.ndarray, " rows"],
+    labels: Int64[np.ndarray, " rows"],
+    label_names: tuple[str, ...],
+) -> str:
+    """SHA-256 (16 hex digits of it) of ids, labels, names, all texts, and the images' sizes and a sample of them."""
+    sha = hashlib.sha256(json.dumps([label_names, rows.column_names, len(rows)], ensure_ascii=False).encode())
+    sha.update(np.ascontiguousarray(row_ids, dtype="<i8").tobytes())
+    sha.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    for name, feature in rows.features.items():
+        parts = _image_bytes(rows, name) if type(feature).__name__ == "Image" else _text_bytes(rows, name)
+        for part in parts:
+            sha.update(part)
+    return sha.hexdigest()[:16]
+
+
+def _text_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
+    # Arrow's own buffers depend on how the rows were cut into chunks; JSON lines do not.
+    column = rows.select_columns([name]).with_format("arrow")
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        values = column[start : start + ROWS_AT_ONCE].column(name).to_pylist()
+        yield json.dumps(values, ensure_ascii=False, default=repr).encode("utf-8", "surrogatepass")
+
+
+def _image_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
+    import pyarrow.compute as pc
+
+    column = rows.select_columns([name]).with_format("arrow")
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = column[start : start + ROWS_AT_ONCE].column(name).combine_chunks()
+        embedded, paths = pc.struct_field(block, "bytes"), pc.struct_field(block, "path")
+        sizes = [_file_size(path) if n is None else n for n, path in _sizes(embedded, paths)]
+        yield np.asarray(sizes, dtype="<i8").tobytes()
+    for index in np.unique(np.linspace(0, max(len(rows) - 1, 0), IMAGES_READ).astype(np.int64))[: len(rows)]:
+        image = column[int(index) : int(index) + 1].column(name)[0].as_py()
+        yield _content(image)
+
+
+def _sizes(embedded: pa.Array, paths: pa.Array) -> Iterator[tuple[int | None, str | None]]:
+    import pyarrow.compute as pc
+
+    return zip(pc.binary_length(embedded).to_pylist(), paths.to_pylist(), strict=True)
+
+
+def _file_size(path: str | None) -> int:
+    try:
+        return Path(str(path)).stat().st_size
+    except OSError:
+        return -1  # reading it will say so, with the row
+
+
+def _content(image: dict[str, Any] | None) -> bytes:
+    if image is None:
+        return b""
+    if image["bytes"] is not None:
+        return bytes(image["bytes"])
+    try:
+        return Path(str(image["path"])).read_bytes()
+    except OSError:
+        return b""

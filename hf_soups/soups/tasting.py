@@ -1,0 +1,169 @@
+"""Tasting: the rows that soups are chosen on, encoded once, and one live model that scores every soup on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data import Splits, load_splits
+from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.families import Encoded, family_for
+from hf_soups.families.anatomy import has_batchnorm
+from hf_soups.live import LiveMixer
+from hf_soups.metrics import Metric, metric_for
+from hf_soups.predictions import Predictions
+from hf_soups.recipe import Recipe
+from hf_soups.run_folder import PREDICTIONS
+from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.soup import Soup
+
+if TYPE_CHECKING:
+    from hf_soups.families import Batch
+
+Role = Literal["select", "report"]
+Variant = Literal["averaged", "recomputed"]  # how a mixture's BatchNorm statistics are made
+BATCHNORM_ROWS = 1024  # train rows whose activations are measured: seconds for each mixture, not minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Tasting:
+    """Everything that scoring and answering needs, opened once for all soups of one pool."""
+
+    splits: Splits
+    encoded: Mapping[str, Encoded]  # by role: select, report
+    chosen_on: Role
+    metric: Metric
+    scorers: Mapping[str, LiveScorer]  # by variant; "recomputed" only for models with BatchNorm
+    cached: Mapping[Checkpoint, Predictions]  # what ingredients answered on the rows chosen on, from their folders
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that soups are chosen on."""
+        return len(self.splits.select if self.chosen_on == "select" else self.splits.report)
+
+    @property
+    def sign(self) -> int:
+        """-1 where a lower score is better, else 1."""
+        return 1 if self.metric.greater_is_better else -1
+
+    def score(self, soup: Soup, variant: str = "averaged") -> float:
+        """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
+        cached = self.cached.get(soup.ingredients[0]) if len(soup.ingredients) == 1 else None
+        if cached is None:
+            return self.scorers[variant](soup)
+        return self.sign * self.metric.compute(cached)
+
+    def answers(self, name: str) -> dict[str, Predictions]:
+        """What the live model, as it is now, answers on select and report."""
+        scorer = self.scorers["averaged"]
+        splits = {"select": self.splits.select, "report": self.splits.report}
+        return {role: scorer.answers(self.encoded[role], split, model=name) for role, split in splits.items()}
+
+
+def open_tasting(
+    checkpoints: Sequence[Checkpoint],
+    recipe: Recipe,
+    *,
+    chosen_on: Role = "select",
+    cache: Path | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Tasting:
+    """Load the rows, encode them, load one model and look for cached answers.
+
+    Args:
+        checkpoints: the pool; the first gives the processor and the live model.
+        recipe: task and data.
+        chosen_on: the role of the rows that soups are chosen on.
+        cache: folder of encoded rows, shared with the fine-tunes.
+        batch_size: rows at once; default: the recipe's `train.eval_batch_size`.
+        device: where the live model runs; default: the GPU when there is one.
+    Raises:
+        SelectionOnReport: if select would be cut from the report rows.
+    """
+    _refuse_one_split_for_both(recipe, chosen_on)
+    first = checkpoints[0]
+    splits = load_splits(recipe.task, recipe.data)
+    _check_labels(first, splits.label_names)
+    family = family_for(first.config, recipe.task.kind)
+    where = {"revision": first.revision, "subfolder": first.subfolder}
+    processor = family.processor(first.source, **where)
+    model = family.load(first.source, **where)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+
+    def encode(split: object) -> Encoded:
+        return family.encode(split, processor, recipe.task, recipe.data, cache)  # type: ignore[arg-type]
+
+    encoded = {"select": encode(splits.select), "report": encode(splits.report)}
+    metric = metric_for(recipe.task)
+    plain = LiveScorer(
+        family, model, encoded[chosen_on], getattr(splits, chosen_on), metric, LiveMixer(model),
+        batch_size or recipe.train.eval_batch_size,
+    )  # fmt: skip
+    scorers = {"averaged": plain}
+    if has_batchnorm(model):
+        rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
+        scorers["recomputed"] = replace(plain, batchnorm_batches=_batches(encode(rows), plain.batch_size, model))
+    cached = _cached(checkpoints, chosen_on, getattr(splits, chosen_on).fingerprint)
+    return Tasting(splits, encoded, chosen_on, metric, scorers, cached)
+
+
+def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
+    if chosen_on == "select" and recipe.task.train == recipe.task.report:
+        raise SelectionOnReport(
+            f"the recipe's train and report are both the split {recipe.task.train!r}, so the rows chosen on would be "
+            "report rows. Give task.report another split, or allow it (--allow-selection-on-report); the soup is then "
+            "marked optimistic."
+        )
+
+
+def _check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    """The data's classes must stand in the order of the model's logits."""
+    mine = checkpoint.label_names
+    classes = len(checkpoint.config.get("id2label") or {}) or 2  # config.json leaves two unnamed labels out
+    if len(names) != classes:
+        raise InputError(f"{checkpoint} tells {classes} classes apart, but the data have {len(names)}: {list(names)}.")
+    if mine is not None and mine != tuple(names) and sorted(mine) == sorted(names):
+        raise InputError(
+            f"{checkpoint} has the labels {list(mine)} in this order, the data {list(names)}. "
+            f"Give the data the model's order: --set 'task.label_names={json.dumps(mine)}'."
+        )
+
+
+def _some(rows: int, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[:BATCHNORM_ROWS])
+
+
+def _batches(encoded: Encoded, size: int, model: torch.nn.Module) -> Callable[[], Iterator[Batch]]:
+    device = next(model.parameters()).device
+    count = max(1, round(len(encoded) / size))  # even batches: each counts the same in the average
+
+    def batches() -> Iterator[Batch]:
+        for rows in np.array_split(np.random.default_rng(0).permutation(len(encoded)), count):
+            yield {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+
+    return batches
+
+
+def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> dict[Checkpoint, Predictions]:
+    """Answers that ingredients keep in their folders, if they are of exactly these rows."""
+    found = {}
+    for checkpoint in checkpoints:
+        path = checkpoint.folder / PREDICTIONS / f"{role}.safetensors"
+        if checkpoint.label_order or not path.is_file():  # read in another order of labels than it answered in
+            continue
+        try:
+            predictions = Predictions.load(path)
+        except PredictionsError:
+            continue  # corrupt: the answers are made again, by a forward pass
+        if predictions.data == fingerprint:
+            found[checkpoint] = predictions
+    return found

@@ -1,0 +1,237 @@
+"""The shared start: base weights and one head, the same for every run, because soups of different heads collapse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data import Splits
+from hf_soups.data.strata import stratified_rows
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.families import Family, Loaded, family_for
+from hf_soups.families.anatomy import final_linear, frozen_features, head_fingerprint, head_parameters
+from hf_soups.predict import length_buckets, on_device
+from hf_soups.recipe import Recipe
+from hf_soups.run_folder import writable, written_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_soups.families.family import Encoded
+
+START_FILE = "start.json"
+FORMAT = "hf_soups.start.v1"
+PROBE_BATCH = 64
+ABSENT = 5.0  # nats below the others: a class that the probe saw no row of
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Start:
+    """A start in memory, ready to be fine-tuned."""
+
+    model: PreTrainedModel
+    processor: Any
+    family: Family
+    head_fingerprint: str
+
+
+def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None = None) -> Path:
+    """The folder of the recipe's start, made unless it is there: an ordinary checkpoint and start.json.
+
+    The same recipe and data give the same head in any process; several may ask for it at once.
+
+    Args:
+        recipe: model, head and, for a linear probe, task and data.
+        splits: label names, and the train rows that a probe is fitted on.
+        out: the folder.
+        cache: where encoded rows are kept.
+    Raises:
+        InputError: if `out` holds something else, or the model cannot be the start of this task.
+    """
+    from filelock import FileLock
+
+    base = Checkpoint(recipe.model, recipe.revision)
+    key = start_key(recipe, splits, base)
+    with writable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out.parent / f".{out.name}.lock")
+        lock.acquire()
+    try:
+        if _is_start(out, key):
+            return out
+        loaded, family = _with_head(recipe, splits, base, cache)
+        processor = family.processor(base.folder, image_size=recipe.data.image_size)
+        about = {
+            "format": FORMAT,
+            "key": key,
+            "head_fingerprint": head_fingerprint(loaded.model, loaded.new_parameters),
+            "head_init": recipe.head.init,
+            "head_parameters": list(loaded.new_parameters),
+            "base": recipe.model,
+            "revision": recipe.revision,
+            "label_names": list(splits.label_names),
+        }
+        with written_whole(out, marker=START_FILE) as partial, writable(out):
+            loaded.model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+            (partial / START_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    finally:
+        lock.release()
+    return out
+
+
+def start_key(recipe: Recipe, splits: Splits, base: Checkpoint) -> str:
+    """A short name for everything that decides what the start is."""
+    local = Path(recipe.model).expanduser().is_dir()
+    about: list[Any] = [FORMAT, base.sha256() if local else recipe.model, recipe.revision]
+    about += [recipe.head.model_dump(), splits.label_names, recipe.data.image_size, recipe.task.kind]
+    if recipe.head.init == "linear-probe":
+        about += [splits.train.fingerprint, recipe.data.max_length]
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
+    """A start, or any checkpoint with a head for this task, loaded in float32.
+
+    Raises:
+        CheckpointError: if its labels are not the task's.
+    """
+    checkpoint = Checkpoint(folder)
+    family = family_for(checkpoint.config, recipe.task.kind)
+    _check_labels(checkpoint, splits.label_names)
+    model = family.load(checkpoint.folder)
+    processor = family.processor(checkpoint.folder, image_size=recipe.data.image_size)
+    # where none is recorded, the whole head of the checkpoint is what the runs from it share
+    fingerprint = checkpoint.head_fingerprint if (checkpoint.folder / START_FILE).is_file() else None
+    return Start(model, processor, family, fingerprint or head_fingerprint(model, head_parameters(model)))
+
+
+def _is_start(out: Path, key: str) -> bool:
+    """Whether the start of this key is there; anything else there is an error."""
+    if not out.exists():
+        return False
+    try:
+        found = json.loads((out / START_FILE).read_text(encoding="utf-8")).get("key")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != key:
+        raise InputError(
+            f"{out}: holds {'a start made from another model, head or data' if found else 'something that is no start'}"
+            ". Choose another folder, or remove this one if nothing needs it."
+        )
+    return True
+
+
+def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | None) -> tuple[Loaded, Family]:
+    family = family_for(base.config, recipe.task.kind)
+    if recipe.head.init == "keep":
+        _check_labels(base, splits.label_names)
+    loaded = family.load_with_new_head(
+        base.folder, label_names=splits.label_names, seed=recipe.head.seed, image_size=recipe.data.image_size
+    )
+    if recipe.head.init == "keep":
+        _copy_head(loaded, family.load(base.folder))
+    elif recipe.head.init == "linear-probe":
+        _fit_probe(loaded, family, recipe, splits, base, cache)
+    return loaded, family
+
+
+def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> None:
+    names = checkpoint.label_names
+    if names == wanted:
+        return
+    if names is None:
+        told = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
+    elif sorted(names) == sorted(wanted):
+        told = f"has its labels in the order {list(names)}. Set task.label_names to that order"
+    else:
+        told = f"has the labels {_short(names)}. Use head.init: shared-random or linear-probe for a new head"
+    raise CheckpointError(f"{checkpoint}: the task's labels are {_short(wanted)}, but this checkpoint {told}.")
+
+
+def _short(names: tuple[str, ...], most: int = 10) -> str:
+    return str(list(names)) if len(names) <= most else f"{list(names[:most])} and {len(names) - most} more"
+
+
+@torch.no_grad()
+def _copy_head(loaded: Loaded, own: PreTrainedModel) -> None:
+    theirs = dict(own.named_parameters())
+    for name, parameter in loaded.model.named_parameters():
+        if name in loaded.new_parameters:
+            parameter.copy_(theirs[name])
+
+
+def _fit_probe(
+    loaded: Loaded, family: Family, recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | None
+) -> None:
+    """Fit the last linear layer on what it reads from the frozen model, as in the paper."""
+    processor = family.processor(base.folder, image_size=recipe.data.image_size)
+    encoded = family.encode(splits.train, processor, recipe.task, recipe.data, cache)
+    labels = splits.train.labels
+    rows = stratified_rows(labels, min(recipe.head.probe_rows, len(labels)), recipe.head.seed)
+    features = _features(loaded.model, family, encoded, rows)
+    weight, bias = linear_probe(features, labels[rows], len(splits.label_names))
+    layer = final_linear(loaded.model)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _features(
+    model: PreTrainedModel, family: Family, encoded: Encoded, rows: Int64[np.ndarray, " rows"]
+) -> Float64[np.ndarray, "rows features"]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    made = []
+    buckets = length_buckets(encoded.lengths[rows], PROBE_BATCH)
+    for bucket in buckets:
+        batch = on_device(encoded.batch(rows[bucket]), device)
+        made.append(frozen_features(model, partial(family.logits, model, batch)).cpu().numpy())
+    model.to("cpu")
+    order = np.argsort(np.concatenate(buckets))
+    return np.concatenate(made)[order].astype(np.float64)
+
+
+def linear_probe(
+    features: Float64[np.ndarray, "rows features"], labels: Int64[np.ndarray, " rows"], classes: int
+) -> tuple[Float64[np.ndarray, "classes features"], Float64[np.ndarray, " classes"]]:
+    """Weight and bias of a logistic regression, by scikit-learn, on standardised features.
+
+    A class without rows gets the lowest bias and no weight.
+
+    Raises:
+        CheckpointError: if the features are not finite.
+        InputError: if all rows are of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    if not np.isfinite(features).all():
+        raise CheckpointError("the model's features hold NaN or infinity: its weights are broken. Take another model.")
+    if len(np.unique(labels)) < 2:
+        raise InputError("all rows of the linear probe are of one class. Raise head.probe_rows.")
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    # one thread: the order of sums, and with it the last bits of the head, would depend on the number of cores
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not converged after 1,000 iterations is good enough to start from
+        fitted = LogisticRegression(max_iter=1000).fit((features - mean) / deviation, labels)
+    slopes, offsets = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # one logit for two classes: half of it for each, with opposite signs
+        slopes, offsets = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-offsets, offsets]) / 2
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, offsets.min() - ABSENT)
+    weight[fitted.classes_] = slopes / deviation
+    bias[fitted.classes_] = offsets - (slopes / deviation) @ mean
+    return weight, bias

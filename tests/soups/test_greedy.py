@@ -1,0 +1,169 @@
+"""Greedy against the paper's rule, with dictionaries of scores for models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.soups import Soup, Step, greedy, uniform
+
+Table = Mapping[frozenset[str], float]
+
+
+def names(soup: Soup) -> list[str]:
+    return [c.source for c in soup.ingredients]
+
+
+def scorer(table: Table):
+    return lambda soup: table[frozenset(names(soup))]
+
+
+def table_of(**scores: float) -> dict[frozenset[str], float]:
+    """table_of(a=0.5, ab=0.6): one letter an ingredient."""
+    return {frozenset(letters): score for letters, score in scores.items()}
+
+
+def pile(letters: str) -> list[Checkpoint]:
+    return [Checkpoint(letter) for letter in letters]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[str, dict[frozenset[str], float]]:
+    """Ingredients in any order, with a score for every subset; few values, so that ties are common; some NaN."""
+    letters = draw(st.permutations("abcd"[: draw(st.integers(1, 4))]))
+    subsets = [frozenset(c for i, c in enumerate(letters) if mask >> i & 1) for mask in range(1, 2 ** len(letters))]
+    values = st.sampled_from([0.0, 0.25, 0.5, 0.5, 0.75, 1.0, math.nan])
+    return "".join(letters), {subset: draw(values) for subset in subsets}
+
+
+def naive_greedy(letters: str, table: Table, tie: str) -> set[str]:
+    """Recipe 1 of the paper, written as directly as can be."""
+    value = {s: (-math.inf if math.isnan(v) else v) for s, v in table.items()}
+    ranked = sorted(letters, key=lambda c: value[frozenset(c)], reverse=True)
+    soup = {ranked[0]}
+    for candidate in ranked[1:]:
+        old, new = value[frozenset(soup)], table[frozenset(soup | {candidate})]
+        if new > old or (tie == ">=" and new == old):
+            soup.add(candidate)
+    return soup
+
+
+@given(tables(), st.sampled_from([">=", ">"]))
+def test_greedy_is_the_papers_rule(drawn: tuple[str, Table], tie: str) -> None:
+    letters, table = drawn
+    if all(math.isnan(table[frozenset(c)]) for c in letters):
+        with pytest.raises(HfSoupsError, match="none of the"):
+            greedy(pile(letters), scorer(table), tie=tie)
+        return
+    assert set(names(greedy(pile(letters), scorer(table), tie=tie))) == naive_greedy(letters, table, tie)
+
+
+@given(tables())
+def test_greedy_never_scores_below_its_best_ingredient(drawn: tuple[str, Table]) -> None:
+    letters, table = drawn
+    singles = [table[frozenset(c)] for c in letters if not math.isnan(table[frozenset(c)])]
+    if singles:
+        assert scorer(table)(greedy(pile(letters), scorer(table))) >= max(singles)
+
+
+@given(tables())
+def test_every_step_is_recorded_with_its_score(drawn: tuple[str, Table]) -> None:
+    letters, table = drawn
+    if all(math.isnan(table[frozenset(c)]) for c in letters):
+        return
+    seen: list[Step] = []
+    soup = greedy(pile(letters), scorer(table), on_step=seen.append)
+    assert tuple(seen) == soup.steps
+    assert sorted(step.candidate for step in soup.steps) == sorted(letters)
+    members: set[str] = set()
+    for step in soup.steps:
+        expected = table[frozenset(members | {step.candidate})]
+        assert step.score == expected or (math.isnan(step.score) and math.isnan(expected))
+        assert step.ingredients == len(members) + 1
+        if step.accepted:
+            members.add(step.candidate)
+            assert step.best_so_far == step.score
+    assert members == set(names(soup))
+    assert soup.scores["score"] == soup.steps[-1].best_so_far
+
+
+def test_an_equal_score_joins_by_default_and_not_with_a_strict_tie() -> None:
+    table = table_of(a=0.5, b=0.4, ab=0.5)
+    assert names(greedy(pile("ab"), scorer(table))) == ["a", "b"]
+    assert names(greedy(pile("ab"), scorer(table), tie=">")) == ["a"]
+
+
+def test_ingredients_are_tried_from_the_best_down_and_ties_keep_their_order() -> None:
+    table = table_of(a=0.1, b=0.9, c=0.1, ab=0.9, bc=0.0, abc=0.0)
+    soup = greedy(pile("abc"), scorer(table))
+    assert [step.candidate for step in soup.steps] == ["b", "a", "c"]
+    assert names(soup) == ["b", "a"]
+
+
+def test_an_ingredient_without_a_score_comes_last_and_never_joins() -> None:
+    table = table_of(a=math.nan, b=0.2, c=0.1, bc=0.3, abc=math.nan)
+    soup = greedy(pile("abc"), scorer(table))
+    assert names(soup) == ["b", "c"]
+    assert math.isnan(soup.steps[-1].score)
+    assert math.isnan(soup.scores["singles"]["a"])
+
+
+def test_the_candidate_is_the_last_ingredient_that_is_scored() -> None:
+    asked: list[list[str]] = []
+
+    def score(soup: Soup) -> float:
+        asked.append(names(soup))
+        return 1.0
+
+    greedy(pile("abc"), score)
+    assert asked == [["a"], ["b"], ["c"], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_coefficients_are_one_over_the_number_kept() -> None:
+    soup = greedy(pile("abc"), lambda soup: 1.0)
+    assert soup.coefficients == (1 / 3, 1 / 3, 1 / 3)
+    assert soup.method == "greedy"
+
+
+def test_uniform_takes_everything_with_equal_coefficients() -> None:
+    soup = uniform(pile("abcd"))
+    assert names(soup) == list("abcd")
+    assert soup.coefficients == (0.25,) * 4
+    assert soup.is_uniform
+
+
+def test_one_ingredient_is_a_soup_of_one() -> None:
+    soup = greedy(pile("a"), lambda soup: 0.5)
+    assert (names(soup), soup.coefficients) == (["a"], (1.0,))
+
+
+@pytest.mark.parametrize("method", [uniform, lambda pile: greedy(pile, lambda soup: 0.0)])
+def test_no_ingredient_is_refused(method) -> None:
+    with pytest.raises(InputError, match="at least one ingredient"):
+        method([])
+
+
+def test_an_unknown_tie_is_refused() -> None:
+    with pytest.raises(InputError, match="tie is '<'; expected '>='"):
+        greedy(pile("a"), lambda soup: 0.0, tie="<")
+
+
+def test_a_soup_needs_one_finite_coefficient_for_each_ingredient() -> None:
+    with pytest.raises(InputError, match="1 coefficients for 2 ingredients"):
+        Soup(tuple(pile("ab")), (1.0,))
+    with pytest.raises(InputError, match="the coefficient of b is nan"):
+        Soup(tuple(pile("ab")), (1.0, math.nan))
+
+
+def test_checkpoints_of_one_short_name_are_told_apart_in_the_steps(tmp_path) -> None:
+    for run in ("x", "y"):
+        (tmp_path / run / "checkpoint").mkdir(parents=True)
+    pair = [Checkpoint(tmp_path / run / "checkpoint") for run in ("x", "y")]
+    soup = greedy(pair, lambda soup: 1.0)
+    assert [step.candidate for step in soup.steps] == [c.source for c in pair]
