@@ -134,8 +134,8 @@ def soft_targets(
 ) -> Float[torch.Tensor, "batch classes"]:
     """Target probabilities: 1 for the label, of which `smoothing` is spread evenly over all classes.
 
-    >>> soft_targets(torch.tensor([1]), 2, 0.2).tolist()
-    [[0.10000000149011612, 0.8999999761581421]]
+    >>> soft_targets(torch.tensor([1]), 2, 0.5).tolist()
+    [[0.25, 0.75]]
     """
     hard = torch.nn.functional.one_hot(labels, classes).to(torch.float32)
     return hard * (1 - smoothing) + smoothing / classes

@@ -239,13 +239,13 @@ class Checkpoint:
         Raises:
             CheckpointError: if its label names are others, or its head's tensors cannot be told.
         """
-        mine = self.label_names
-        if mine == names:
-            return self
-        if mine is None or sorted(mine) != sorted(names) or len(set(names)) != len(names):
-            raise CheckpointError(f"{self}: its labels are {mine}, which cannot be put in the order {names}.")
-        plain = replace_label_order(self, ())
-        aligned = replace_label_order(self, tuple((plain.label_names or ()).index(name) for name in names))
+        plain = _in_label_order(self, ())
+        stored = plain.label_names
+        if stored == names:
+            return plain
+        if stored is None or sorted(stored) != sorted(names) or len(set(names)) != len(names):
+            raise CheckpointError(f"{self}: its labels are {stored}, which cannot be put in the order {names}.")
+        aligned = _in_label_order(self, tuple(stored.index(name) for name in names))
         if not aligned._head_tensors:
             raise CheckpointError(f"{self}: no tensors of a head with {len(names)} rows, so labels cannot be aligned.")
         return aligned
@@ -269,7 +269,7 @@ HEAD = re.compile(
 )
 
 
-def replace_label_order(checkpoint: Checkpoint, order: tuple[int, ...]) -> Checkpoint:
+def _in_label_order(checkpoint: Checkpoint, order: tuple[int, ...]) -> Checkpoint:
     """A copy that reads the head's rows in another order; shares nothing that was cached."""
     copy = Checkpoint(checkpoint.source, checkpoint.revision, checkpoint.subfolder)
     object.__setattr__(copy, "label_order", order)

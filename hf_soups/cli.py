@@ -46,11 +46,13 @@ def sweep(
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.sweep import print_dry_run, print_result
+    from hf_soups.sweep import print_result
     from hf_soups.sweep import sweep as run_sweep
 
     loaded = load_recipe(recipe, _overrides(changes))
     if dry_run:
+        from hf_soups.dry_run import print_dry_run
+
         print_dry_run(loaded, out, slots=slots, probe=probe)
         return
     result = run_sweep(loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed)

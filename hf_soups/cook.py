@@ -201,11 +201,8 @@ def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
 def _compatible(pool: Pool, align_labels: bool) -> tuple[Pool, tuple[str, ...]]:
     report = preflight(pool.checkpoints, align_labels=align_labels)
     report.raise_for_errors()
-    first = pool.checkpoints[0].label_names
-    checkpoints = pool.checkpoints
-    if align_labels and first is not None:
-        checkpoints = tuple(c if c.label_names in (None, first) else c.with_labels(first) for c in checkpoints)
-    return replace(pool, checkpoints=checkpoints), tuple(str(finding) for finding in report.warnings)
+    told = tuple(finding.message for finding in report.warnings)
+    return replace(pool, checkpoints=report.checkpoints), told
 
 
 def _tasting(pool: Pool, order: Order, cache: Path | None, device: str | None) -> Tasting | None:

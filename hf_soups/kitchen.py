@@ -87,8 +87,7 @@ def _chosen(
     for variant in tasting.scorers:
         score = Journal(lambda soup, v=variant: tasting.score(soup, v), journal, f"{key} {variant}")  # type: ignore[misc]
         found[variant] = _searched(method, pool, order, tasting, score, variant)
-    # max keeps the first of equals: averaged statistics need no train rows
-    kept = max(found, key=lambda v: _comparable(found[v][1]))
+    kept = _better({variant: value for variant, (_, value) in found.items()})
     soup = _in_the_metrics_sign(found[kept][0], tasting.sign)
     if len(found) == 1:
         return soup, {}
@@ -104,33 +103,40 @@ def _searched(
     variant: str,
 ) -> tuple[Soup, float]:
     note = "" if len(tasting.scorers) == 1 else f" ({variant} BatchNorm statistics)"
-    n, metric = len(pool.checkpoints), tasting.metric.name
+    n = len(pool.checkpoints)
+
+    def in_words(value: float) -> str:
+        return score_in_words(tasting.sign * value, tasting.metric.name)
+
     if method == "uniform":
         soup = uniform(pool.checkpoints)
         value = score(soup)
-        order.tell(f"uniform{note}: {n} of {n}, {score_in_words(tasting.sign * value, metric)}")
+        order.tell(f"uniform{note}: {n} of {n} {in_words(value)}")
         return soup, value
     tried = iter(range(1, n + 1))
 
+    def single(soup: Soup) -> float:
+        value = score(soup)
+        if len(soup.ingredients) == 1 and not tasting.answered(soup):
+            order.tell(f"greedy{note}: {soup.ingredients[0].name} alone {in_words(value)}")
+        return value
+
     def on_step(step: Step) -> None:
         word = "joins" if step.accepted else "left out"
-        value = score_in_words(tasting.sign * step.score, metric)
-        order.tell(f"greedy{note} {next(tried)}/{n}: {step.candidate} {value} {word}")
+        order.tell(f"greedy{note} {next(tried)}/{n}: with {step.candidate} {in_words(step.score)}, {word}")
 
-    soup = greedy(pool.checkpoints, score, tie=order.tie, on_step=on_step)
+    soup = greedy(pool.checkpoints, single, tie=order.tie, on_step=on_step)
     return soup, soup.scores["score"]
 
 
 def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> dict[str, dict[str, float]]:
     """Predictions of the weights as they were written, and their scores."""
     from hf_soups.metrics import expected_calibration_error, negative_log_likelihood
-    from hf_soups.soups.batchnorm import write_batchnorm
 
-    scorer = tasting.scorers[variant]
-    # the written weights, not the sum they came from: exact also where they were cast
-    scorer.load(Soup((Checkpoint(str(staged)),), (1.0,)))
+    # the weights as written, not the sum they came from: exact also where they were cast
+    tasting.take_over(Checkpoint(staged))
     if variant == "recomputed" and len(soup.ingredients) > 1:
-        write_batchnorm(scorer, staged)
+        tasting.recompute_batchnorm_of(staged)
     scores = {}
     for role, predictions in tasting.answers(f"{soup.method} soup").items():
         predictions.save(staged / PREDICTIONS / f"{role}.safetensors")
@@ -210,5 +216,6 @@ def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
     return replace(soup, steps=steps, scores={"singles": singles} if singles else {})
 
 
-def _comparable(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
+def _better(scores: Mapping[str, float]) -> str:
+    """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
+    return max(scores, key=lambda variant: -math.inf if math.isnan(scores[variant]) else scores[variant])

@@ -6,12 +6,14 @@ then only other sums, and 1,000 resamples of 50,000 rows take about a second.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
+from numpy.typing import ArrayLike
 
 from hf_soups.bootstrap import percentile_interval, recomputed, resampled_sums
 from hf_soups.errors import InputError, PredictionsError, RecipeError
@@ -166,7 +168,10 @@ def _accuracy_f1(p: Predictions) -> float:
 def _matthews(p: Predictions) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(_labels(p), p.answers))
+    labels = _labels(p)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A single label was found")  # the value is 0 then, as documented
+        return float(matthews_corrcoef(labels, p.answers))
 
 
 # --- the same as sums over rows. The last column is 1 for each row, so that its sum is the number of rows.
@@ -251,7 +256,7 @@ def _ece_value(sums: Sums) -> Values:
     return _divided(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
 
 
-def _divided(above: Real[np.ndarray, "*shape"] | float, below: Real[np.ndarray, "*shape"]) -> Values:
+def _divided(above: ArrayLike, below: ArrayLike) -> Values:
     """Quotients, 0 where the divisor is 0."""
     a, b = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     return np.divide(a, b, out=np.zeros_like(a), where=b != 0)

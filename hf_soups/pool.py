@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.ledger import Ledger
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.run_folder import RUN_FILE, RunRecord, read_run
 from hf_soups.tasks import Task
@@ -95,8 +96,16 @@ def find_runs(folder: Path) -> tuple[Run, ...]:
     if is_sweep(folder):
         planned = _json(folder / PLAN)
         runs = planned["runs"] if isinstance(planned, dict) else planned
-        return tuple(run_at(folder / run["name"]) for run in runs)
+        return tuple(_planned(folder, run["name"]) for run in runs)
     return tuple(run_at(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
+
+
+def _planned(sweep: Path, name: str) -> Run:
+    run = run_at(sweep / name)
+    if run.status != "pending" or not (sweep / "ledger").is_dir():
+        return run
+    entry = Ledger(sweep).entry(name)  # a run that crashed leaves no record of its own
+    return run if entry.state == "open" else Run(name, run.folder, entry.status, entry.reason)
 
 
 def run_at(folder: Path) -> Run:

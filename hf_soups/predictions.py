@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
-from hf_soups.errors import PredictionsError
+from hf_soups.errors import HfSoupsError, PredictionsError
 
 FORMAT = "hf_soups.predictions.v1"
 SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
@@ -92,7 +92,7 @@ class Predictions:
         if len(np.unique(ids)) != n:
             values, counts = np.unique(ids, return_counts=True)
             raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
-        y = None if labels is None else np.asarray(labels, dtype=np.int64)
+        y = None if labels is None else _as_labels(labels)
         if y is not None and y.shape != (n,):
             raise PredictionsError(f"{y.size} labels for {n} rows.")
         if y is not None and n and (y.min() < 0 or y.max() >= classes):
@@ -176,6 +176,7 @@ class Predictions:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, through a temporary file and a rename."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
@@ -193,6 +194,11 @@ class Predictions:
         try:
             save_file(tensors, partial, metadata=about)
             partial.replace(target)
+        except (SafetensorError, OSError) as error:
+            raise HfSoupsError(
+                f"{target}: the predictions cannot be written ({error}). Free some space there, or choose another "
+                "folder."
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -217,22 +223,27 @@ class Predictions:
             raise PredictionsError(
                 f"{path}: a safetensors file, but not of predictions (format {about.get('format')!r})."
             )
-        if "row_ids" in tensors:
-            ids = tensors["row_ids"]
-        else:
-            ids = np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
-        names = json.loads(about["label_names"])
-        return cls._checked(
-            tensors["log_probs"],
-            tensors.get("labels"),
-            ids,
-            {"label_names": names, "data": about["data"], "model": about["model"]},
-        )
+        try:
+            if "row_ids" in tensors:
+                ids = tensors["row_ids"]
+            else:
+                ids = np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
+            told = {"label_names": json.loads(about["label_names"]), "data": about["data"], "model": about["model"]}
+            return cls._checked(tensors["log_probs"], tensors.get("labels"), ids, told)
+        except (KeyError, ValueError) as error:
+            raise PredictionsError(f"{path}: damaged predictions ({error}). Predict again.") from error
+
+
+def _as_labels(labels: ArrayLike) -> Int64[np.ndarray, " labels"]:
+    y = np.asarray(labels)
+    if y.size and y.dtype.kind not in "iub":
+        raise PredictionsError(f"labels are {y.dtype}; expected class indices, which are integers.")
+    return y.astype(np.int64)
 
 
 def _as_ids(row_ids: ArrayLike | Sequence[str]) -> np.ndarray:
     ids = np.asarray(row_ids)
-    if ids.dtype.kind in "iu":
+    if ids.dtype.kind in "iu" or not ids.size:
         return ids.astype(np.int64)
     if ids.dtype.kind == "U":
         return ids

@@ -10,18 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
-from hf_soups.tasks import NAMED, Task
+from hf_soups.tasks import NAMED, MetricByEvaluate, Task
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Head(_Part):
     """How the classifier head of the shared start is made; the same for every run of a sweep."""
 
     init: Literal["shared-random", "linear-probe", "keep"] = "shared-random"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     probe_rows: int = Field(2000, ge=1)  # train rows whose frozen features fit the probe
 
 
@@ -30,7 +30,7 @@ class Data(_Part):
 
     select_fraction: float = Field(0.02, gt=0, lt=1)
     select_minimum: int = Field(200, ge=1)
-    seed: int = 0  # of the split and of the subsets
+    seed: int = Field(0, ge=0)  # of the split and of the subsets
     train_rows: int | None = Field(None, ge=1)  # stratified subsets, for short runs
     report_rows: int | None = Field(None, ge=1)
     max_length: int = Field(128, ge=2)  # tokens
@@ -57,7 +57,7 @@ class Train(_Part):
     randaugment_operations: int = Field(0, ge=0)
     randaugment_magnitude: int = Field(9, ge=0, le=30)
     mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: none
-    seed: int = 0  # order of rows, dropout, augmentation
+    seed: int = Field(0, ge=0)  # order of rows, dropout, augmentation
     keep: Literal["last", "best"] = "last"  # best: on select, looked at once an epoch
     eval_batch_size: int = Field(64, ge=1)
 
@@ -90,7 +90,7 @@ class Sweep(_Part):
 
     method: Literal["random", "grid"] = "random"
     runs: int = Field(8, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     space: dict[str, Distribution] = Field(default_factory=dict)
 
     @field_validator("space")
@@ -168,7 +168,9 @@ def recipe_from(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(f"{where}: " + "; ".join(_told(e) for e in error.errors())) from error
+        # a metric may be a name or a mapping: only what is wrong with the mapping helps
+        told = [e for e in error.errors() if e["loc"][-2:] != ("metric", "str")] or error.errors()
+        raise RecipeError(f"{where}: " + "; ".join(map(_told, told))) from error
 
 
 def _overridden(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def _overridden(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def _told(error: Any) -> str:
-    at = ".".join(str(part) for part in error["loc"])
+    at = ".".join(str(part) for part in error["loc"] if part not in ("MetricByEvaluate", "str"))
     if error["type"] == "extra_forbidden":
         known = _fields_at(error["loc"][:-1])
         return f"unknown key `{at}`{_did_you_mean(str(error['loc'][-1]), known)}"
@@ -200,6 +202,10 @@ def _told(error: Any) -> str:
 
 
 def _fields_at(loc: tuple[Any, ...]) -> Mapping[str, Any]:
+    if "MetricByEvaluate" in loc:
+        return MetricByEvaluate.model_fields
+    if loc[:2] == ("sweep", "space"):
+        return Distribution.model_fields
     parts: dict[str, type[BaseModel]] = {"task": Task, "head": Head, "data": Data, "train": Train, "sweep": Sweep}
     return parts[loc[0]].model_fields if loc and loc[0] in parts else Recipe.model_fields
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,18 @@ class RunRecord:
     def to_json(self) -> str:
         """The text of run.json."""
         told = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
-        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_finite(told), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def read_run(folder: str | Path) -> RunRecord:
@@ -117,15 +129,54 @@ def written_whole(out: Path, *, overwrite: bool = False, marker: str = RUN_FILE)
         HfSoupsError: if the place cannot be written.
     """
     refuse_existing(out, overwrite=overwrite, marker=marker)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial = _partial_of(out)
     try:
         with writable(out):
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(out)
             partial.mkdir()
             yield partial
             _put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_place(out: Path, *, overwrite: bool = False) -> None:
+    """Find out before hours of work whether `out` can be written afterwards.
+
+    Raises:
+        InputError: if `out` exists and may not be replaced.
+        HfSoupsError: if the place cannot be written.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    with writable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.with_name(f".{out.name}.probe-{os.getpid()}")
+        probe.mkdir()
+        probe.rmdir()
+
+
+def _partial_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial-{os.getpid()}")
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what processes that are gone (kill -9) left half-written."""
+    mine = f".{out.name}.partial-"
+    for entry in out.parent.iterdir():
+        pid = entry.name.removeprefix(mine)
+        if entry.name.startswith(mine) and pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -146,7 +197,7 @@ def writable(out: Path) -> Iterator[None]:
 def _system_error(error: Exception) -> OSError | None:
     if type(error).__name__ != "SafetensorError":
         return None
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO):
         if f"os error {number}" in str(error):
             return OSError(number, os.strerror(number))
     return None

@@ -20,6 +20,7 @@ from hf_soups.data.strata import stratified_rows
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.families import Family, Loaded, family_for
 from hf_soups.families.anatomy import final_linear, frozen_features, head_fingerprint, head_parameters
+from hf_soups.families.loading import quiet
 from hf_soups.predict import length_buckets, on_device
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import writable, written_whole
@@ -61,7 +62,7 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
     from filelock import FileLock
 
     base = Checkpoint(recipe.model, recipe.revision)
-    key = start_key(recipe, splits, base)
+    key = start_key(recipe, splits)
     with writable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out.parent / f".{out.name}.lock")
@@ -81,7 +82,7 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
             "revision": recipe.revision,
             "label_names": list(splits.label_names),
         }
-        with written_whole(out, marker=START_FILE) as partial, writable(out):
+        with written_whole(out, marker=START_FILE) as partial, quiet():
             loaded.model.save_pretrained(partial)
             processor.save_pretrained(partial)
             (partial / START_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -90,10 +91,11 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
     return out
 
 
-def start_key(recipe: Recipe, splits: Splits, base: Checkpoint) -> str:
+def start_key(recipe: Recipe, splits: Splits) -> str:
     """A short name for everything that decides what the start is."""
     local = Path(recipe.model).expanduser().is_dir()
-    about: list[Any] = [FORMAT, base.sha256() if local else recipe.model, recipe.revision]
+    weights = Checkpoint(recipe.model).sha256() if local else recipe.model
+    about: list[Any] = [FORMAT, weights, recipe.revision]
     about += [recipe.head.model_dump(), splits.label_names, recipe.data.image_size, recipe.task.kind]
     if recipe.head.init == "linear-probe":
         about += [splits.train.fingerprint, recipe.data.max_length]
@@ -190,7 +192,7 @@ def _fit_probe(
 
 
 def _features(
-    model: PreTrainedModel, family: Family, encoded: Encoded, rows: Int64[np.ndarray, " rows"]
+    model: torch.nn.Module, family: Family, encoded: Encoded, rows: Int64[np.ndarray, " rows"]
 ) -> Float64[np.ndarray, "rows features"]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)

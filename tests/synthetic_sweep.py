@@ -12,7 +12,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.run_folder import RunRecord, write_run
 
 SELECT, REPORT = "select-rows", "report-rows"  # fingerprints
-NAMES = ("no", "yes")
+NAMES = ("bad", "good")
 
 
 def answers(right: int, rows: int, data: str, seed: int = 0) -> Predictions:
@@ -50,6 +50,7 @@ def write_plan(sweep: Path, runs: int, metric: str = "accuracy") -> Path:
     plan = [{"name": f"run_{i:02d}", "train": {}} for i in range(runs)]
     (sweep / "plan.json").write_text(json.dumps({"runs": plan}))
     (sweep / "recipe.yaml").write_text(
-        f"task: {{kind: text, path: data, text: [sentence], label_names: [no, yes], metric: {metric}}}\nmodel: model\n"
+        "model: model\n"
+        f"task: {{kind: text, path: data, text: [sentence], label_names: [bad, good], metric: {metric}}}\n"
     )
     return sweep

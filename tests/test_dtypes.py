@@ -1,4 +1,4 @@
-"""Decoding and rounding against torch, for every bit pattern where there are few and random ones where there are many."""
+"""Decoding and rounding against torch: every bit pattern of the narrow dtypes, random and awkward ones of float32."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ def test_ties_and_their_neighbours_round_as_in_torch(dtype: str) -> None:
 
 
 def check_rounding(values: np.ndarray, dtype: str) -> None:
+    if dtype == "F8_E4M3":  # beyond 448 some versions of torch saturate, others give NaN as we do
+        values = values[~(np.abs(values) >= 464)]
     expected = torch.from_numpy(values.copy()).to(TORCH[dtype])
     got = torch.from_numpy(np.ascontiguousarray(encode(values, dtype)).view(np.uint8).copy()).view(TORCH[dtype])
     a, b = got.to(torch.float32).numpy(), expected.to(torch.float32).numpy()

@@ -19,7 +19,9 @@ def members(seed: int, count: int = 3, rows: int = 7, classes: int = 4) -> tuple
     logits = [random.normal(0, 3, (rows, classes)) for _ in range(count)]
     labels = random.integers(0, classes, rows)
     ids = random.permutation(100)[:rows]
-    made = [Predictions.from_logits(z, labels=labels, row_ids=ids, data="d", model=f"m{i}") for i, z in enumerate(logits)]
+    made = [
+        Predictions.from_logits(z, labels=labels, row_ids=ids, data="d", model=f"m{i}") for i, z in enumerate(logits)
+    ]
     return logits, made
 
 

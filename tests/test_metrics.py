@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.bootstrap import percentile_interval, resampled_rows, resampled_sums
@@ -26,6 +27,9 @@ from hf_soups.metrics import (
 from hf_soups.predictions import Predictions
 from hf_soups.tasks import MetricByEvaluate, Task
 
+# beartype draws random items to check while Predictions are made, which hypothesis takes for randomness of ours
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
+CHECKED = settings(deadline=None, max_examples=60)
 OF_TWO_CLASSES = ("f1", "accuracy_f1")
 
 HALF = """
@@ -124,6 +128,7 @@ def usable(p: Predictions) -> list[str]:
     return [name for name in METRICS if p.classes == 2 or name not in OF_TWO_CLASSES]
 
 
+@CHECKED
 @given(predictions())
 def test_every_metric_has_scikit_learns_value(p: Predictions) -> None:
     with warnings.catch_warnings():
@@ -132,6 +137,7 @@ def test_every_metric_has_scikit_learns_value(p: Predictions) -> None:
             assert METRICS[name].compute(p) == pytest.approx(by_scikit_learn(p, name), abs=1e-9), name
 
 
+@CHECKED
 @given(predictions(classes=2))
 def test_two_class_metrics_have_scikit_learns_value(p: Predictions) -> None:
     with warnings.catch_warnings():
@@ -140,6 +146,7 @@ def test_two_class_metrics_have_scikit_learns_value(p: Predictions) -> None:
             assert METRICS[name].compute(p) == pytest.approx(by_scikit_learn(p, name), abs=1e-9), name
 
 
+@CHECKED
 @given(st.one_of(predictions(), predictions(classes=2)))
 def test_the_value_follows_from_the_sums_of_row_statistics(p: Predictions) -> None:
     with warnings.catch_warnings():
@@ -152,6 +159,7 @@ def test_the_value_follows_from_the_sums_of_row_statistics(p: Predictions) -> No
             assert from_sums == pytest.approx(metric.compute(p), abs=1e-9), name
 
 
+@settings(deadline=None, max_examples=15)
 @given(predictions(classes=2), st.integers(0, 100))
 def test_intervals_equal_those_of_a_bootstrap_that_copies_the_rows(p: Predictions, seed: int) -> None:
     with warnings.catch_warnings():
@@ -250,6 +258,7 @@ def test_the_brier_score_of_a_coin_is_half_and_of_certain_error_two() -> None:
     assert brier(Predictions.from_probs([[0.0, 1.0]], labels=[0])) == pytest.approx(2.0)
 
 
+@CHECKED
 @given(predictions(), st.integers(1, 30))
 def test_the_calibration_error_is_that_of_a_loop_over_bins(p: Predictions, bins: int) -> None:
     assert expected_calibration_error(p, bins=bins) == pytest.approx(calibration_error_by_a_loop(p, bins), abs=1e-9)
@@ -276,8 +285,8 @@ def test_wrong_arguments_are_told() -> None:
     p = Predictions.from_probs([[0.5, 0.5]], labels=[0])
     with pytest.raises(RecipeError, match="unknown metric 'acuracy'; known by name: accuracy, f1"):
         score(p, "acuracy")
-    with pytest.raises(InputError, match="confidence is 95; expected a share between 0 and 1"):
-        score(p, "accuracy", confidence=95)
+    with pytest.raises(InputError, match=r"confidence is 95.0; expected a share between 0 and 1"):
+        score(p, "accuracy", confidence=95.0)
     with pytest.raises(InputError, match="0 resamples; an interval needs at least 1"):
         score(p, "accuracy", resamples=0)
     with pytest.raises(InputError, match="0 bins; the calibration error needs at least 1"):
@@ -299,14 +308,16 @@ def task(metric: str | MetricByEvaluate) -> Task:
     return Task(kind="text", path="any", text=("text",), metric=metric)
 
 
-@pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the custom metrics half and certainty."""
-    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the custom metrics half and certainty, and a broken one."""
+    tmp_path = tmp_path_factory.mktemp("metrics")
     for name, text in (("half", HALF), ("certainty", CERTAINTY), ("broken", "import datasets\n1 / 0\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.py").write_text(text)
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:  # once: Python remembers where it imported the scripts' package from
+        patch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
+        yield tmp_path
 
 
 def test_a_task_finds_its_metric_by_name() -> None:
@@ -356,7 +367,7 @@ def test_what_a_metric_of_evaluate_cannot_give_is_told(script: Path) -> None:
 
 
 def test_a_metric_from_the_hub_is_not_run_unless_its_code_is_trusted() -> None:
-    with pytest.raises(RecipeError, match="would be run here. Set `trust_code: true`"):
+    with pytest.raises(RecipeError, match=r"would be run here\. Set `trust_code: true`"):
         metric_for(task(MetricByEvaluate(load="f1")))
 
 

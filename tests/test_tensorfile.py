@@ -75,7 +75,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(size: int, tmp_path: Path)
     path = tmp_path / "x.safetensors"
     save_file({"w": torch.ones(100)}, path)
     os.truncate(path, size)
-    with pytest.raises(CheckpointError, match="truncated.*again"):
+    with pytest.raises(CheckpointError, match=r"truncated.*again"):
         read_header(path)
 
 
@@ -120,10 +120,15 @@ def test_what_is_written_in_any_order_is_what_safetensors_reads(tmp_path: Path, 
 
 def test_nothing_appears_before_the_end_and_nothing_stays_after_a_failure(tmp_path: Path) -> None:
     layout = lay_out([("w", "F32", (4,))], {})
-    with pytest.raises(RuntimeError, match="stop"), TensorWriter({tmp_path / "a": layout, tmp_path / "b": layout}) as w:
-        w.write(tmp_path / "a", np.zeros(4, "f4"), layout.offsets["w"])
-        assert not (tmp_path / "a").exists()
-        raise RuntimeError("stop")
+
+    def stop_half_way() -> None:
+        with TensorWriter({tmp_path / "a": layout, tmp_path / "b": layout}) as writer:
+            writer.write(tmp_path / "a", np.zeros(4, "f4"), layout.offsets["w"])
+            assert not (tmp_path / "a").exists()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_half_way()
     assert names_below(tmp_path) == set()
 
 
@@ -140,7 +145,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_disk_too_small_is_told_before_the_work(tmp_path: Path) -> None:
     layout = lay_out([("w", "F32", (1 << 50,))], {})
     with (
-        pytest.raises(HfSoupsError, match="the disk is full .* bytes are needed"),
+        pytest.raises(HfSoupsError, match=r"the disk is full .* bytes are needed"),
         TensorWriter({tmp_path / "a": layout}),
     ):
         pass

@@ -140,7 +140,7 @@ def affine_of(
     return scale, shift
 
 
-def open_image(value: Any, row: Any, column: str) -> Any:
+def open_image(value: Any, row: object, column: str) -> Any:
     """An RGB image from what a data set holds: encoded bytes, a path, an array or an image.
 
     Orientation and colour modes are handled by the function that transformers' pipelines use.
@@ -184,8 +184,9 @@ def _decode(split: Split, processor: Any, column: str, into: Path) -> None:
 
     def encode(start: int) -> np.ndarray:
         values = rows[start : start + ROWS_AT_ONCE][column]
-        images = [open_image(v, row, column) for v, row in zip(values, split.row_ids[start:], strict=False)]
-        return _stacked((normalised if affine is None else moved)(processor, images), split.row_ids[start:])
+        ids = split.row_ids[start : start + ROWS_AT_ONCE]
+        images = [open_image(v, f"{row} of {split.source}", column) for v, row in zip(values, ids, strict=True)]
+        return _stacked((normalised if affine is None else moved)(processor, images))
 
     first = encode(0)
     kind = np.dtype(np.float32 if affine is None else np.uint8)
@@ -207,7 +208,7 @@ def _blocks(encode: Any, first: np.ndarray, rows: int) -> Iterator[np.ndarray]:
                 yield block
 
 
-def _stacked(images: list[np.ndarray], row_ids: np.ndarray) -> np.ndarray:
+def _stacked(images: list[np.ndarray]) -> np.ndarray:
     shapes = {image.shape[1:] for image in images}
     if len(shapes) > 1:
         raise _uneven(shapes)

@@ -102,7 +102,8 @@ def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path
     for start in range(0, len(split), ROWS_AT_ONCE):
         rows = split.rows[start : start + ROWS_AT_ONCE]
         columns = [rows[name] for name in task.columns]
-        _check_texts(columns, task.columns, split.row_ids[start:])
+        for name, texts in zip(task.columns, columns, strict=True):
+            _check_texts(texts, name, split, start)
         told = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
         lengths += [len(ids) for ids in told["input_ids"]]
         values += [np.asarray(ids, dtype=np.int32) for ids in told["input_ids"]]
@@ -113,13 +114,13 @@ def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path
         np.save(into / "types.npy", np.concatenate(types))
 
 
-def _check_texts(columns: list[list[Any]], names: Sequence[str], row_ids: np.ndarray) -> None:
-    for name, texts in zip(names, columns, strict=True):
-        for row, text in zip(row_ids, texts, strict=False):
-            if not isinstance(text, str):
-                raise DataError(
-                    f"row {row}: column {name!r} holds {text!r:.60}, not text. Remove the row or fill in the text."
-                )
+def _check_texts(texts: list[Any], column: str, split: Split, start: int) -> None:
+    for i, text in enumerate(texts, start):
+        if not isinstance(text, str):
+            raise DataError(
+                f"row {split.row_ids[i]} of {split.source}: column {column!r} holds {text!r:.60}, not text. "
+                "Remove the row or fill in the text."
+            )
 
 
 def tokenizer_identity(tokenizer: Any) -> str:

@@ -118,8 +118,8 @@ def _figure() -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=10)
-    axes.xaxis.label.set_size(11)
-    axes.yaxis.label.set_size(11)
+    axes.xaxis.label.set_fontsize(11)
+    axes.yaxis.label.set_fontsize(11)
     return figure, axes
 
 

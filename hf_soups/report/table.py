@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the terminal's table; shown from a terminal width on."""
+    """One column of the terminal's table; where the width does not allow all, the highest `rank` goes first."""
 
     title: str
     text: Callable[[Row, str], str]  # row, metric
-    from_width: int = 0
+    rank: int
     left: bool = False
 
 
 COLUMNS = (
-    Column("", lambda row, metric: row.kind, from_width=118, left=True),
-    Column("model", lambda row, metric: _name(row), left=True),
-    Column("select", lambda row, metric: score_in_words(row.select, metric)),
-    Column("report [95%]", lambda row, metric: _interval(row, metric)),
-    Column("report gain on best", lambda row, metric: row.gain, from_width=80),
-    Column("NLL", lambda row, metric: _decimals(row.report_nll, 3)),
-    Column("ECE", lambda row, metric: score_in_words(row.report_ece, "ece"), from_width=88),
-    Column("param.", lambda row, metric: amount(row.parameters), from_width=98),
-    Column("MACs", lambda row, metric: amount(row.macs), from_width=98),
-    Column("train s", lambda row, metric: _decimals(row.train_seconds, 0), from_width=80),
+    Column("model", lambda row, metric: _name(row), rank=0, left=True),
+    Column("select", lambda row, metric: score_in_words(row.select, metric), rank=2),
+    Column("[95%]", lambda row, metric: _ends(row.select_low, row.select_high, metric), rank=9),
+    Column("report [95%]", lambda row, metric: _report(row, metric), rank=1),
+    Column("gain on best", lambda row, metric: row.gain, rank=3),
+    Column("NLL", lambda row, metric: _decimals(row.report_nll, 3), rank=4),
+    Column("ECE", lambda row, metric: score_in_words(row.report_ece, "ece"), rank=5),
+    Column("param.", lambda row, metric: amount(row.parameters), rank=8),
+    Column("MACs", lambda row, metric: amount(row.macs), rank=7),
+    Column("train s", lambda row, metric: _decimals(row.train_seconds, 0), rank=6),
 )
+BETWEEN = 3  # spaces between two columns
 
 
 @dataclass(frozen=True)
@@ -50,28 +51,39 @@ class LeaderboardTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         from rich.text import Text
 
-        yield self._table(options.max_width)
+        rows = [row for row in self.board.rows if row.report is not None]
+        if rows:
+            yield self._table(rows, options.max_width)
         for line in notes(self.board):
             yield Text(line, style="dim")
 
-    def _table(self, width: int) -> RenderableType:
+    def _table(self, rows: Sequence[Row], width: int) -> RenderableType:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=None)
-        columns = [c for c in COLUMNS if width >= c.from_width]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        columns = _fitting(rows, self.board.metric, width)
         for column in columns:
-            table.add_column(column.title, justify="left" if column.left else "right", no_wrap=not column.left)
-        previous = ""
-        for row in self.board.rows:
-            if row.report is None:
-                continue
-            if previous == "ensemble" and row.kind == "run":
-                table.add_section()
-            previous = row.kind
+            table.add_column(
+                column.title, justify="left" if column.left else "right", no_wrap=not column.left, overflow="fold"
+            )
+        for row, following in zip(rows, [*rows[1:], None], strict=True):
             style = "bold" if row.kind in ("soup", "best on select") else None
-            table.add_row(*(c.text(row, self.board.metric) for c in columns), style=style)
+            last_before_runs = row.kind != "run" and following is not None and following.kind == "run"
+            table.add_row(*(c.text(row, self.board.metric) for c in columns), style=style, end_section=last_before_runs)
         return table
+
+
+def _fitting(rows: Sequence[Row], metric: str, width: int) -> list[Column]:
+    """The most important columns that fit side by side without a line break; at least name and report score."""
+    widths = {c.title: max(len(text) for text in (c.title, *(c.text(row, metric) for row in rows))) for c in COLUMNS}
+    chosen: list[Column] = []
+    for column in sorted(COLUMNS, key=lambda c: c.rank):
+        together = [*chosen, column]
+        if len(chosen) >= 2 and sum(widths[c.title] + BETWEEN for c in together) > width:
+            break
+        chosen = together
+    return [c for c in COLUMNS if c in chosen]
 
 
 def notes(board: Leaderboard) -> list[str]:
@@ -145,14 +157,17 @@ def _training(rows: Sequence[Row]) -> str:
 
 
 def _name(row: Row) -> str:
-    count = "" if row.ingredients is None else f" ({row.ingredients} of {row.pool or row.ingredients})"
+    count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
     mark = " (best on select)" if row.kind == "best on select" else ""
     return f"{row.name}{count}{mark}" + (" *" if row.status == "optimistic" else "")
 
 
-def _interval(row: Row, metric: str) -> str:
-    low, high = score_in_words(row.report_low, metric), score_in_words(row.report_high, metric)
-    return f"{score_in_words(row.report, metric)} [{low}, {high}]"
+def _report(row: Row, metric: str) -> str:
+    return f"{score_in_words(row.report, metric)} {_ends(row.report_low, row.report_high, metric)}"
+
+
+def _ends(low: float | None, high: float | None, metric: str) -> str:
+    return f"[{score_in_words(low, metric)}, {score_in_words(high, metric)}]"
 
 
 def _decimals(value: float | None, digits: int) -> str:

@@ -6,12 +6,23 @@ So they can be measured anew, on train rows, for the weights at hand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.dtypes import encode
 from hf_soups.errors import HfSoupsError
+from hf_soups.live import slots_by_disk_name
+from hf_soups.run_folder import writable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+STATISTICS = ("running_mean", "running_var")
 
 
 def recompute_batchnorm(model: nn.Module, batches: Iterable[Mapping[str, torch.Tensor]]) -> int:
@@ -49,6 +60,28 @@ def recompute_batchnorm(model: nn.Module, batches: Iterable[Mapping[str, torch.T
     return seen
 
 
+def write_batchnorm(model: PreTrainedModel, folder: Path) -> int:
+    """Write the model's running means and variances over those in a saved folder, in place; how many tensors.
+
+    Only for a folder that nobody reads yet.
+
+    Raises:
+        HfSoupsError: if the saved names are not the model's.
+    """
+    live = slots_by_disk_name(model)
+    stored = Checkpoint(folder).tensors
+    names = [name for name in stored if name.endswith(STATISTICS)]
+    if live is None or not names or not set(names) <= set(live):
+        raise HfSoupsError(f"{folder}: the BatchNorm statistics there are not those of {type(model).__name__}.")
+    for name in names:
+        info = stored[name]
+        raw = encode(live[name].detach().to("cpu", torch.float32).reshape(-1).numpy(), info.dtype)
+        with writable(folder), info.file.open("r+b") as file:
+            file.seek(info.offset)
+            file.write(raw.tobytes())
+    return len(names)
+
+
 def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
     return {
         name: module
@@ -61,7 +94,7 @@ def _check(layers: Mapping[str, _BatchNorm], seen: int) -> None:
     if not seen:
         raise HfSoupsError("BatchNorm statistics cannot be recomputed: there was no batch of train rows.")
     for name, layer in layers.items():
-        for which in ("running_mean", "running_var"):
+        for which in STATISTICS:
             statistic = getattr(layer, which)
             if not torch.isfinite(statistic).all():
                 raise HfSoupsError(f"{name}.{which} is not finite after recomputing it on train rows.")

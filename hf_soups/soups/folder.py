@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,20 +30,8 @@ def soup_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         InputError: if something is there that may not be replaced.
         HfSoupsError: if the place cannot be written.
     """
-    refuse_existing(out, overwrite=overwrite)
-    with writable(out):
-        remove_abandoned(out)
     with run_folder.written_whole(out, overwrite=overwrite, marker=SOUP_FILE) as partial:
         yield partial
-
-
-def remove_abandoned(out: Path) -> None:
-    """Remove what processes that are gone (kill -9) left half-written for `out`."""
-    mine = f".{out.name}.partial-"
-    for entry in out.parent.glob(f"{mine}*"):
-        pid = entry.name.removeprefix(mine)
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -62,13 +49,3 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -51,17 +51,22 @@ class LiveScorer:
     def predictions(self, soup: Soup) -> Predictions:
         """What the soup answers on the split."""
         self.load(soup)
-        return self.answers(self.encoded, self.split, model=soup.method or "soup")
+        return self.answers(self.encoded, self.split, name=soup.method or "soup")
 
     def load(self, soup: Soup) -> None:
         """Put the soup's weights into the live model."""
-        if soup.is_uniform:
+        if soup.is_uniform and len(soup.ingredients) > 1:  # a single one would drop the members' sum
             self.mixer.set_uniform(soup.ingredients[:-1], soup.ingredients[-1])
         else:
             self.mixer.load(soup.ingredients, soup.coefficients)
-        if self.batchnorm_batches is not None and len(soup.ingredients) > 1:
+        if len(soup.ingredients) > 1:  # a single ingredient keeps its own
+            self.recompute_batchnorm()
+
+    def recompute_batchnorm(self) -> None:
+        """Measure the live model's statistics anew, if that is how this scorer scores."""
+        if self.batchnorm_batches is not None:
             recompute_batchnorm(self.model, self.batchnorm_batches())
 
-    def answers(self, encoded: Encoded, split: Split, *, model: str) -> Predictions:
+    def answers(self, encoded: Encoded, split: Split, *, name: str) -> Predictions:
         """What the live model, as it is now, answers on any rows."""
-        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=model)
+        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)

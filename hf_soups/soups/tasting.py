@@ -16,11 +16,13 @@ from hf_soups.data import Splits, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.families import Encoded, family_for
 from hf_soups.families.anatomy import has_batchnorm
-from hf_soups.live import LiveMixer
+from hf_soups.live import LiveMixer, slots_by_disk_name
 from hf_soups.metrics import Metric, metric_for
+from hf_soups.predict import on_device
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import PREDICTIONS
+from hf_soups.soups.batchnorm import write_batchnorm
 from hf_soups.soups.scorer import LiveScorer
 from hf_soups.soups.soup import Soup
 
@@ -55,16 +57,29 @@ class Tasting:
 
     def score(self, soup: Soup, variant: str = "averaged") -> float:
         """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
-        cached = self.cached.get(soup.ingredients[0]) if len(soup.ingredients) == 1 else None
-        if cached is None:
-            return self.scorers[variant](soup)
-        return self.sign * self.metric.compute(cached)
+        if self.answered(soup):
+            return self.sign * self.metric.compute(self.cached[soup.ingredients[0]])
+        return self.scorers[variant](soup)
+
+    def answered(self, soup: Soup) -> bool:
+        """Whether it is a single ingredient that keeps its answers on these rows."""
+        return len(soup.ingredients) == 1 and soup.ingredients[0] in self.cached
+
+    def take_over(self, checkpoint: Checkpoint) -> None:
+        """Put the weights of a checkpoint into the live model as they are."""
+        self.scorers["averaged"].mixer.load([checkpoint], [1.0])
+
+    def recompute_batchnorm_of(self, folder: Path) -> None:
+        """Recompute the live model's BatchNorm statistics and write them into the folder that it was loaded from."""
+        scorer = self.scorers["recomputed"]
+        scorer.recompute_batchnorm()
+        write_batchnorm(scorer.model, folder)
 
     def answers(self, name: str) -> dict[str, Predictions]:
         """What the live model, as it is now, answers on select and report."""
         scorer = self.scorers["averaged"]
         splits = {"select": self.splits.select, "report": self.splits.report}
-        return {role: scorer.answers(self.encoded[role], split, model=name) for role, split in splits.items()}
+        return {role: scorer.answers(self.encoded[role], split, name=name) for role, split in splits.items()}
 
 
 def open_tasting(
@@ -93,9 +108,8 @@ def open_tasting(
     splits = load_splits(recipe.task, recipe.data)
     _check_labels(first, splits.label_names)
     family = family_for(first.config, recipe.task.kind)
-    where = {"revision": first.revision, "subfolder": first.subfolder}
-    processor = family.processor(first.source, **where)
-    model = family.load(first.source, **where)
+    processor = family.processor(first.source, revision=first.revision, subfolder=first.subfolder)
+    model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
     def encode(split: object) -> Encoded:
@@ -108,7 +122,7 @@ def open_tasting(
         batch_size or recipe.train.eval_batch_size,
     )  # fmt: skip
     scorers = {"averaged": plain}
-    if has_batchnorm(model):
+    if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
         scorers["recomputed"] = replace(plain, batchnorm_batches=_batches(encode(rows), plain.batch_size, model))
     cached = _cached(checkpoints, chosen_on, getattr(splits, chosen_on).fingerprint)
@@ -148,7 +162,7 @@ def _batches(encoded: Encoded, size: int, model: torch.nn.Module) -> Callable[[]
 
     def batches() -> Iterator[Batch]:
         for rows in np.array_split(np.random.default_rng(0).permutation(len(encoded)), count):
-            yield {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+            yield on_device(encoded.batch(rows), device)
 
     return batches
 

@@ -12,24 +12,7 @@ import datasets
 import numpy as np
 import pytest
 
-try:
-    from hf_soups.data import Split
-except ImportError:  # TEMPORARY
-
-    @dataclass(frozen=True, eq=False)
-    class Split:
-        role: Any
-        rows: Any
-        row_ids: Any
-        labels: Any
-        label_names: Any
-        source: Any
-        fingerprint: Any
-
-        def __len__(self):
-            return len(self.rows)
-
-
+from hf_soups.data import Split
 from hf_soups.families import FAMILIES, Family
 from hf_soups.tasks import Task
 from tests.tiny import TINY_IMAGE, TINY_TEXT, tiny_sentences

@@ -116,14 +116,16 @@ def test_images_come_as_paths(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_image_names_its_row_and_leaves_nothing(broken: Any, why: str, vit: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"row 101: the image in column 'image' cannot be read \(.*{why}.*Replace"):
+    with pytest.raises(
+        DataError, match=rf"row 101 of made here: the image in column 'image' cannot be read \(.*{why}.*Replace"
+    ):
         encoded([FILES["rgb png"], broken], Vision().processor(vit), tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_a_broken_image_behind_the_first_block_names_its_row(vit: Path) -> None:
     images = [FILES["rgb png"]] * 200 + [{"bytes": b"?", "path": None}]
-    with pytest.raises(DataError, match="row 300: the image"):
+    with pytest.raises(DataError, match="row 300 of made here: the image"):
         encoded(images, Vision().processor(vit))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from hf_soups.errors import CheckpointError
 from hf_soups.families import family_for
@@ -16,7 +17,7 @@ from hf_soups.families.anatomy import final_linear, frozen_features
 from hf_soups.families.encoder import Encoders
 from hf_soups.families.loading import config_of
 from hf_soups.families.vision import Vision
-from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_gpt2, tiny_vit
+from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_deit, tiny_gpt2, tiny_vit
 
 NAMES = ("a", "b", "c")
 WEIGHTS = "model.safetensors"
@@ -106,6 +107,20 @@ def test_a_subfolder_is_loaded(tmp_path: Path) -> None:
     assert Vision().processor(tmp_path, subfolder="deep").to_dict() == Vision().processor(tmp_path / "deep").to_dict()
     with pytest.raises(CheckpointError, match=f"{tmp_path}/other: cannot be loaded"):
         Vision().load(tmp_path, subfolder="other")
+
+
+def test_every_part_of_a_head_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    tiny_deit(folder)
+    DeiTForImageClassificationWithTeacher(DeiTConfig.from_pretrained(folder)).save_pretrained(folder)
+    loaded = Vision().load_with_new_head(folder, label_names=NAMES)
+    assert isinstance(loaded.model, DeiTForImageClassificationWithTeacher)
+    assert loaded.new_parameters == tuple(
+        f"{head}.{part}" for head in ("cls_classifier", "distillation_classifier") for part in ("weight", "bias")
+    )
+    batch = {"pixel_values": torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    with pytest.raises(CheckpointError, match="not the answer of its last linear layer alone"):
+        frozen_features(loaded.model, lambda: Vision().logits(loaded.model, batch))
 
 
 def test_a_head_that_reads_more_than_the_last_layer_cannot_be_probed(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_changes_the_ids_changes_the_cache(changed: str, tmp_path: Path) ->
 
 def test_a_missing_text_names_its_row() -> None:
     rows = datasets.Dataset.from_dict({"one": ["the cat", None, "a dog"]})
-    with pytest.raises(DataError, match=r"row 8: column 'one' holds None, not text. Remove the row"):
+    with pytest.raises(DataError, match=r"row 8 of made here: column 'one' holds None, not text. Remove the row"):
         encode_texts(split_of(rows, [7, 8, 9]), tiny_tokenizer(), task_of("text"), Data(), None)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hf_soups.progress import Meter
+from hf_soups.finetune.progress import Meter
 
 POINTS = 200
 

@@ -22,13 +22,13 @@ from accelerate.utils import set_seed
 from jaxtyping import Float, Int64
 
 from hf_soups.augment import Mixup, augmentation, draw_mixup, soft_targets
-from hf_soups.batches import Schedule, Share, Step, share_of, steps
 from hf_soups.errors import RunFailed
 from hf_soups.families.family import Augment, Batch, Encoded, Family
-from hf_soups.history import History
+from hf_soups.finetune.batches import Schedule, Share, Step, share_of, steps
+from hf_soups.finetune.history import History
+from hf_soups.finetune.sync_batchnorm import synchronised_batchnorm
 from hf_soups.predict import on_device
 from hf_soups.recipe import Train
-from hf_soups.sync_batchnorm import synchronised_batchnorm
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 

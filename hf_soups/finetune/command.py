@@ -1,0 +1,161 @@
+"""The command line of one fine-tune: any value of the recipe is an option."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from hf_soups.errors import HfSoupsError, InputError, RunFailed
+from hf_soups.finetune import default_out, finetune
+from hf_soups.recipe import Data, Head, Recipe, Train, load_recipe
+from hf_soups.tasks import Task
+
+USAGE = """usage: accelerate launch -m hf_soups.finetune RECIPE.yaml [options]     (or python -m hf_soups.finetune ...)
+
+Fine-tune once and write a run folder: checkpoint, run.json, cached predictions.
+
+  --out DIR       the run folder            (default: runs/NAME/NAME-HASH)
+  --start DIR     the shared start          (default: made from the recipe)
+  --cache DIR     encoded rows and starts, kept for other runs
+  --overwrite     replace an earlier run in --out
+  --quiet         no progress
+  --debug         show tracebacks
+  --KEY VALUE     any value of the recipe: a bare name is a value of `train`, --data.max_length 64 any other
+
+values of `train`:
+"""
+PATHS = ("out", "start", "cache")
+FLAGS = ("overwrite", "quiet", "debug", "help")
+PARTS: dict[str, type[BaseModel]] = {"head": Head, "data": Data, "train": Train, "task": Task}
+
+
+@dataclass(slots=True)
+class Command:
+    """What the command line asks for."""
+
+    recipe: Path | None = None
+    paths: dict[str, Path] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
+    values: dict[str, Any] = field(default_factory=dict)  # overrides of the recipe
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Read the arguments.
+
+    Raises:
+        InputError: on an unknown option, a missing value, or anything but one recipe.
+    """
+    command, rest = Command(), list(arguments)
+    while rest:
+        word = "--help" if rest[0] == "-h" else rest[0]
+        rest = _option(command, word, rest[1:]) if word.startswith("--") else _recipe(command, word, rest[1:])
+    if command.recipe is None and "help" not in command.flags:
+        raise InputError("which recipe? Give a YAML file; --help lists the options.")
+    return command
+
+
+def _recipe(command: Command, word: str, rest: list[str]) -> list[str]:
+    if command.recipe is not None:
+        raise InputError(f"one recipe at a time: got {command.recipe} and {word}.")
+    command.recipe = Path(word)
+    return rest
+
+
+def _option(command: Command, word: str, rest: list[str]) -> list[str]:
+    """Take an option and its value; what is left of the arguments."""
+    name, equals, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    if name in FLAGS:
+        command.flags.add(name)
+        return rest
+    if name not in PATHS and name not in _keys():
+        raise InputError(f"unknown option --{name}{_nearest(name)}")
+    if not equals:
+        if not rest or rest[0].startswith("--"):
+            raise InputError(f"--{name} needs a value.")
+        value, rest = rest[0], rest[1:]
+    if name in PATHS:
+        command.paths[name] = Path(value)
+    else:
+        command.values[name] = _value(name, value)
+    return rest
+
+
+def _keys() -> list[str]:
+    nested = [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
+    return [*Train.model_fields, *(name for name in Recipe.model_fields if name not in PARTS), "task", *nested]
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, [*PATHS, *FLAGS, *_keys()], n=1)
+    return f"; did you mean --{close[0]}?" if close else "; --help lists them."
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--{name} {text}: not a YAML value ({error}).") from error
+
+
+def usage() -> str:
+    """The text of --help."""
+    fields = (f"  --{name} {field.default}" for name, field in Train.model_fields.items())
+    return USAGE + "\n".join(fields)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 0, 1 for a failed run, 2 for wrong input, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        command = parse(arguments)
+        if "help" in command.flags:
+            print(usage())
+            return 0
+        recipe = load_recipe(command.recipe or "", command.values)
+        finetune(
+            recipe,
+            command.paths.get("out") or default_out(recipe),
+            start=command.paths.get("start"),
+            cache=command.paths.get("cache"),
+            progress="quiet" not in command.flags,
+            overwrite="overwrite" in command.flags,
+        )
+    except KeyboardInterrupt:
+        return _said("interrupted; nothing was written.", 130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        return _told(error)
+    finally:
+        _leave()
+    return 0
+
+
+def _told(error: Exception) -> int:
+    if isinstance(error, RunFailed):
+        return _said(f"the run failed ({error.status}): {error.reason}", error.exit_status)
+    if isinstance(error, HfSoupsError):
+        return _said(str(error), error.exit_status)
+    return _said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1)
+
+
+def _said(message: str, status: int) -> int:
+    if os.environ.get("RANK", "0") == "0":  # the other processes of the run say the same
+        print(f"hf_soups.finetune: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def _leave() -> None:
+    """Part from the other processes in order, if any joined."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

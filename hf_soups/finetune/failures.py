@@ -1,0 +1,55 @@
+"""What went wrong with a run, in one word and one sentence that says what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hf_soups.errors import HfSoupsError, RunFailed
+from hf_soups.predict import NonFiniteLogits
+from hf_soups.predictions import Predictions
+
+SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+
+
+def failure_of(error: Exception) -> RunFailed | None:
+    """The failed run that an exception stands for; None for wrong input and for a place that cannot be written."""
+    if isinstance(error, RunFailed):
+        return error
+    if isinstance(error, NonFiniteLogits):
+        return RunFailed("nan-loss", f"the weights were unusable after training: {error}")
+    if isinstance(error, HfSoupsError):
+        return None
+    first = next(iter(str(error).strip().splitlines()), "")
+    told = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SHORT_OF_MEMORY)
+    if short or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return RunFailed(
+            "out-of-memory",
+            f"out of memory ({told}). Lower batch_size and raise gradient_accumulation by the same factor, lower "
+            "eval_batch_size or data.max_length, or use precision: bf16.",
+        )
+    return RunFailed("error", told)
+
+
+def raised_by_all(error: Exception) -> bool:
+    """Whether every process of a run raises this error at the same place."""
+    return isinstance(error, RunFailed | NonFiniteLogits)
+
+
+def check_classes(select: Predictions) -> None:
+    """A model that answers one class whatever the row is of no use in a soup.
+
+    Raises:
+        RunFailed: with status "one-class".
+    """
+    labels, answered = select.needs_labels(), np.unique(select.answers)
+    if len(answered) > 1 or len(np.unique(labels)) < 2:
+        return
+    name = select.label_names[answered[0]] if select.label_names else str(answered[0])
+    share = float((labels == answered[0]).mean())
+    raise RunFailed(
+        "one-class",
+        f"the model answers {name!r} for all {len(select)} select rows, of which {share:.1%} are {name!r}. "
+        "Lower learning_rate, or warm up or train for longer.",
+    )

@@ -1,0 +1,212 @@
+"""One fine-tune from its recipe to its folder: prepare, train, predict, write, or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from hf_soups.costs import count_macs, count_parameters, median_row
+from hf_soups.data import Split, Splits, load_splits
+from hf_soups.errors import InputError, RecipeError, RunFailed
+from hf_soups.families.family import Encoded
+from hf_soups.families.loading import quiet
+from hf_soups.finetune.batches import Schedule
+from hf_soups.finetune.failures import check_classes, failure_of, raised_by_all
+from hf_soups.finetune.history import History
+from hf_soups.finetune.processes import accelerator_for, device_name, lost_processes, versions, workspace
+from hf_soups.finetune.progress import Meter
+from hf_soups.finetune.training import Examples, Selection, train_model
+from hf_soups.metrics import METRICS, Metric, metric_for
+from hf_soups.predict import predict_distributed
+from hf_soups.predictions import Predictions
+from hf_soups.recipe import Recipe
+from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, write_run, written_whole
+from hf_soups.start import Start, load_start, make_start, start_key
+
+IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mixup")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for."""
+
+    recipe: Recipe
+    out: Path
+    start: Path | None
+    progress: bool
+    overwrite: bool
+
+
+def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
+    """See `hf_soups.finetune.finetune`."""
+    _check_recipe(order.recipe)
+    check_place(order.out, overwrite=order.overwrite)
+    accelerator = accelerator_for(order.recipe, tracker)
+    # filled on the way, so that a run that ends early still says what is known
+    about: dict[str, Any] = {
+        "recipe": order.recipe.model_dump(mode="json"),
+        "seed": order.recipe.train.seed,
+        "versions": versions(),
+        "start": "" if order.start is None else str(order.start),
+        "device": device_name(accelerator),
+        "processes": accelerator.num_processes,
+        "started": _now(),
+    }
+    try:
+        with workspace(accelerator, cache) as folder:
+            _run(accelerator, order, folder, about)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        _write_failure(accelerator, order, about, failure, together=raised_by_all(error))
+        raise failure from error
+    finally:
+        for each in accelerator.trackers:
+            each.finish()
+
+
+def _run(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any]) -> None:
+    job = _job(accelerator, order, cache, about)
+    total = Schedule.of(order.recipe.train, len(job.splits.train)).steps
+    title, shown = order.recipe.name or "fine-tune", order.progress and accelerator.is_main_process
+    with Meter(title, total, visible=shown) as meter:
+        meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {about['device']}")
+        meter.line(f"{title}: processes: {accelerator.num_processes}")
+        if warning := lost_processes(accelerator.num_processes):
+            meter.line(warning)
+        log = (lambda values, step: accelerator.log(values, step=step)) if accelerator.trackers else None
+        history = History(total, meter, log)
+        try:
+            answers = _trained_answers(accelerator, job, history, about)
+        finally:
+            about.update(history=history.points, steps=history.steps)
+        scores = {role: _scores(job.metric, answer) for role, answer in answers.items()}
+        if accelerator.is_main_process:
+            record = RunRecord(status="finished", **about, scores=scores, finished=_now())
+            _write_run_folder(order, job, answers, record)
+        name = job.metric.name
+        meter.line(f"{title}: {name} {scores['select'][name]:.4f} on select, {scores['report'][name]:.4f} on report")
+        meter.line(f"{title}: written to {order.out}")
+    accelerator.wait_for_everyone()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Job:
+    """Everything one fine-tune works with."""
+
+    recipe: Recipe
+    splits: Splits
+    start: Start
+    encoded: Mapping[str, Encoded]  # by role
+    metric: Metric
+
+
+def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any]) -> _Job:
+    recipe = order.recipe
+    metric = metric_for(recipe.task)
+    splits = load_splits(recipe.task, recipe.data)
+    folder = order.start
+    if folder is None:
+        folder = make_start(recipe, splits, cache / f"start-{start_key(recipe, splits)}", cache=cache)
+    start = load_start(folder, recipe, splits)
+    encoded: dict[str, Encoded] = {
+        split.role: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
+        for split in (splits.train, splits.select, splits.report)
+    }
+    about.update(
+        head_fingerprint=start.head_fingerprint,
+        label_names=splits.label_names,
+        family=start.family.name,
+        metric=metric.name,
+        parameters=count_parameters(start.model),
+        macs=_macs(start, encoded["train"]) if accelerator.is_main_process else None,
+        train_rows=len(splits.train),
+    )
+    return _Job(recipe, splits, start, encoded, metric)
+
+
+def _trained_answers(
+    accelerator: Accelerator, job: _Job, history: History, about: dict[str, Any]
+) -> dict[str, Predictions]:
+    """Train, then answer select and report; report is not looked at before the weights are final."""
+    train, model, family = job.recipe.train, job.start.model, job.start.family
+
+    def answers(split: Split) -> Predictions:
+        return predict_distributed(
+            accelerator, model, family, job.encoded[split.role], split,
+            batch_size=train.eval_batch_size, name=job.recipe.name,
+        )  # fmt: skip
+
+    def score() -> float:
+        return value_of(job.metric, answers(job.splits.select))
+
+    selection = Selection(score, job.metric.greater_is_better) if train.keep == "best" else None
+    examples = Examples(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
+    trained = train_model(accelerator, model, family, examples, train, history, selection=selection)
+    about.update(train_seconds=round(trained.seconds, 3))
+    select = answers(job.splits.select)
+    check_classes(select)
+    return {"select": select, "report": answers(job.splits.report)}
+
+
+def value_of(metric: Metric, answers: Predictions) -> float:
+    """The metric's value; without scikit-learn, which takes long to import, where row statistics give it."""
+    if metric.row_statistics is None or metric.value is None:
+        return metric.compute(answers)
+    return float(metric.value(metric.row_statistics(answers).sum(axis=0)))
+
+
+def _scores(metric: Metric, answers: Predictions) -> dict[str, float]:
+    return {m.name: value_of(m, answers) for m in (metric, METRICS["nll"], METRICS["ece"])}
+
+
+def _macs(start: Start, encoded: Encoded) -> int | None:
+    try:
+        return count_macs(start.model, encoded.batch([median_row(encoded)]))
+    except (RuntimeError, ValueError, NotImplementedError):  # an architecture that cannot be counted
+        return None
+
+
+def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
+    with written_whole(order.out, overwrite=order.overwrite) as partial, quiet():
+        job.start.model.save_pretrained(partial)
+        job.start.processor.save_pretrained(partial)
+        for role, answer in answers.items():
+            answer.save(partial / PREDICTIONS / f"{role}.safetensors")
+        write_run(partial, record)
+
+
+def _write_failure(
+    accelerator: Accelerator, order: Order, about: Mapping[str, Any], failure: RunFailed, *, together: bool
+) -> None:
+    """Write run.json alone. A process that fails by itself writes it: the others do not know."""
+    if accelerator.is_main_process or not together:
+        record = RunRecord(status=failure.status, reason=failure.reason, **about, finished=_now())
+        try:
+            with written_whole(order.out, overwrite=order.overwrite) as partial:
+                write_run(partial, record)
+        except InputError:  # another process was first
+            return
+    if together:
+        # the launcher kills the others as soon as one ends with an error: not before it is written
+        accelerator.wait_for_everyone()
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    asked = [f"train.{name}" for name in IMAGE_OPTIONS if getattr(recipe.train, name)]
+    if asked and recipe.task.kind != "image":
+        raise RecipeError(f"{', '.join(asked)}: for images, but the task's rows are texts. Set to 0 or leave out.")
+
+
+def _in_words(splits: Splits) -> str:
+    return f"{len(splits.train)} train, {len(splits.select)} select and {len(splits.report)} report rows"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

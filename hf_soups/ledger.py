@@ -1,0 +1,109 @@
+"""Ledger: what became of every planned run, as the disk tells it.
+
+A run is done when its folder is there: folders appear whole or not at all. A run is being worked on when its lock
+is held. The lock (flock) belongs to the open file, and the run's process inherits it: it is free only when both
+the sweep and the run's process are gone, so a run whose sweep was killed is never started a second time beside itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_soups.errors import CheckpointError
+from hf_soups.run_folder import RUN_FILE, read_run
+
+State = Literal["finished", "failed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one run; `open` runs have not started, or were killed half-way."""
+
+    name: str
+    state: State
+    status: str = ""  # "finished" or one of errors.RUN_FAILURES
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one run, held by an open and locked file."""
+
+    name: str
+    descriptor: int
+
+    def release(self) -> None:
+        """Give up this process's share of the lock."""
+        os.close(self.descriptor)
+
+
+class Ledger:
+    """The runs of one sweep's folder."""
+
+    def __init__(self, sweep: Path) -> None:
+        self._sweep = sweep
+        self._folder = sweep / "ledger"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def entry(self, name: str) -> Entry:
+        """What the disk says of a run."""
+        folder = self._sweep / name
+        if (folder / RUN_FILE).is_file():
+            try:
+                record = read_run(folder)
+            except CheckpointError as error:
+                return Entry(name, "failed", "error", str(error))
+            return Entry(name, "finished" if record.status == "finished" else "failed", record.status, record.reason)
+        crash = self._crash(name)
+        if crash is not None:
+            return Entry(name, "failed", "error", str(crash.get("reason", "")))
+        return Entry(name, "open")
+
+    def claim(self, name: str) -> Claim | None:
+        """Claim a run, or None while another process works on it. What it left half-written is removed."""
+        descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        for partial in self._sweep.glob(f".{name}.partial-*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        return Claim(name, descriptor)
+
+    def started(self, claim: Claim, *, pid: int) -> None:
+        """Note that a process works on the claimed run; every attempt is kept."""
+        path = self._folder / f"{claim.name}.attempts.jsonl"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"pid": pid, "started": _now()}) + "\n")
+
+    def crashed(self, claim: Claim, reason: str) -> None:
+        """Note a run that ended by itself without leaving a record."""
+        partial = self._folder / f".{claim.name}.json.{os.getpid()}"
+        partial.write_text(json.dumps({"reason": reason, "ended": _now()}) + "\n", encoding="utf-8")
+        partial.replace(self._folder / f"{claim.name}.json")
+
+    def forget_failure(self, claim: Claim) -> None:
+        """Open a failed run again."""
+        (self._folder / f"{claim.name}.json").unlink(missing_ok=True)
+        if self.entry(claim.name).state == "failed":
+            shutil.rmtree(self._sweep / claim.name)
+
+    def _crash(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            told = json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,255 @@
+"""Sweep: many fine-tunes from one start, planned before the first one, resumable at any moment.
+
+The folder holds recipe.yaml, plan.json, plan/ (a recipe for each run), start/, cache/, logs/, ledger/ and the run
+folders. The disk is the truth: the same command goes on from whatever it finds there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import InputError, RecipeError
+from hf_soups.executor import Command, Ended, Slots, last_lines, work_through
+from hf_soups.ledger import Entry, Ledger
+from hf_soups.plan import PlannedRun, make_plan
+from hf_soups.recipe import Recipe, load_recipe
+from hf_soups.run_folder import writable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAN_FILE, RECIPE_FILE = "plan.json", "recipe.yaml"
+FORMAT = "hf_soups.plan.v1"
+STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What stands in the sweep's folder after a call, and what this call did."""
+
+    out: Path
+    entries: tuple[Entry, ...]  # all planned runs, in order
+    ended: tuple[Ended, ...]  # the runs that ended in this call
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Names of the finished runs."""
+        return tuple(e.name for e in self.entries if e.state == "finished")
+
+    @property
+    def failed(self) -> tuple[Entry, ...]:
+        """The failed runs, with status and reason."""
+        return tuple(e for e in self.entries if e.state == "failed")
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Names of runs that were killed half-way; the same command starts them again."""
+        return tuple(e.name for e in self.entries if e.state == "open")
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all runs are finished, else 1."""
+        return 0 if len(self.finished) == len(self.entries) else 1
+
+
+def sweep(
+    recipe: Recipe,
+    out: Path,
+    *,
+    slots: int = 1,
+    processes_per_run: int = 1,
+    retry_failed: bool = False,
+    progress: bool = True,
+    command: Command | None = None,
+) -> SweepResult:
+    """Fine-tune every planned run that is not done yet.
+
+    Args:
+        recipe: with its sweep. On an existing folder it must be the same, but for a larger `sweep.runs`.
+        out: the sweep's folder.
+        slots: runs side by side; each gets its share of the cores, and of the GPUs.
+        processes_per_run: processes of each run (data parallel).
+        retry_failed: repeat the runs that failed before.
+        progress: show progress.
+        command: what to execute for a run; default: one fine-tune by `hf_soups.finetune`.
+    Raises:
+        RecipeError: if the folder holds another recipe's sweep.
+        InputError: if `out` or the data cannot be used.
+    """
+    out = Path(out)
+    plan = prepare(recipe, out)
+    with writable(out):
+        ledger = Ledger(out)
+    names = [run.name for run in plan]
+    reporter = _Reporter(out, len(plan), visible=progress)
+    todo = [n for n in names if (e := ledger.entry(n)).state == "open" or (retry_failed and e.state == "failed")]
+    if todo and command is None:
+        reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
+        make_shared(recipe, out)
+    run = command or finetune_command(out, processes_per_run)
+    with reporter.live(), Slots(ledger, run, out / "logs", slots) as working, writable(out):
+        work_through(names, ledger, working, retry_failed=retry_failed, told=reporter.ended, watch=reporter.watch)
+    return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
+
+
+def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
+    """Write recipe, plan and the runs' recipes into the sweep's folder, or check those that are there."""
+    from filelock import FileLock
+
+    plan = make_plan(recipe)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file. Give another --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / PLAN_FILE).exists() and not (out / ".lock").exists():
+        raise InputError(f"{out} is not empty and holds no sweep. Give another --out.")
+    with writable(out):
+        for folder in (out, out / "plan", out / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock"):
+            if (out / PLAN_FILE).exists():
+                _check_same(load_recipe(out / RECIPE_FILE), recipe, out)
+            for run in plan:
+                _write_recipe(out / "plan" / f"{run.name}.yaml", run.recipe(recipe), sweep=False)
+            _write_recipe(out / RECIPE_FILE, recipe, sweep=True)
+            _write(out / PLAN_FILE, json.dumps(plan_record(plan), indent=1) + "\n")
+    return plan
+
+
+def plan_record(plan: Sequence[PlannedRun]) -> dict[str, Any]:
+    """What plan.json holds."""
+    return {"format": FORMAT, "runs": [{"name": r.name, "varied": list(r.varied), "train": r.train} for r in plan]}
+
+
+def make_shared(recipe: Recipe, out: Path) -> None:
+    """The start of all runs, and the encoded rows that they share; made once."""
+    from hf_soups.data import load_splits
+    from hf_soups.start import load_start, make_start
+
+    splits = load_splits(recipe.task, recipe.data)
+    make_start(recipe, splits, out / "start", cache=out / "cache")
+    start = load_start(out / "start", recipe, splits)
+    for split in (splits.train, splits.select, splits.report):
+        start.family.encode(split, start.processor, recipe.task, recipe.data, out / "cache")
+
+
+def finetune_command(out: Path, processes: int) -> Command:
+    """One fine-tune by name: a process, or several that torch's launcher starts.
+
+    `accelerate launch --cpu --num_processes 2` starts one process only, so torch's launcher is used.
+    """
+    launch = [sys.executable, "-m"]
+    if processes > 1:
+        launch += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+
+    def command(name: str) -> list[str]:
+        folders = ["--out", str(out / name), "--start", str(out / "start"), "--cache", str(out / "cache")]
+        return [*launch, "hf_soups.finetune", str(out / "plan" / f"{name}.yaml"), *folders]
+
+    return command
+
+
+def print_result(result: SweepResult) -> None:
+    """Print what is finished, what failed and why, and what to do next."""
+    console = _console()
+    console.print(f"{len(result.finished)} of {len(result.entries)} runs finished in {result.out}", highlight=False)
+    for entry in result.failed:
+        console.print(f"  {entry.name}: {entry.status}: {entry.reason}", highlight=False, markup=False)
+    if result.failed:
+        console.print("Failed runs are left out of soups; --retry-failed repeats them.", highlight=False)
+    if result.pending:
+        console.print(f"Killed half-way: {', '.join(result.pending)}; the same command starts them again.")
+    if len(result.finished) >= 2:
+        console.print(f"Next: hf-soups cook {result.out} --method uniform --method greedy --out soups", highlight=False)
+
+
+def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
+    """Only the number of random runs may change: it does not change the runs that are there."""
+    old, new = _flat(there.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    differing = [
+        k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in ("name", "tracker")
+    ]
+    if recipe.sweep.method == "random" and differing == ["sweep.runs"]:
+        if recipe.sweep.runs >= there.sweep.runs:
+            return
+        raise RecipeError(
+            f"{out}: holds a sweep of {there.sweep.runs} runs, which cannot shrink to {recipe.sweep.runs}."
+        )
+    if differing:
+        told = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
+        raise RecipeError(f"{out}: holds the sweep of another recipe ({told}). Give another --out.")
+
+
+def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
+    return {at: value}
+
+
+def _write_recipe(path: Path, recipe: Recipe, *, sweep: bool) -> None:
+    import yaml
+
+    values = recipe.model_dump(mode="json", exclude=None if sweep else {"sweep"})
+    _write(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
+
+
+class _Reporter:
+    """Says what happens: a status of every slot on a terminal, plain lines elsewhere."""
+
+    def __init__(self, out: Path, total: int, *, visible: bool) -> None:
+        self._out, self._total, self._visible = out, total, visible
+        self._console = _console()
+        self._status = self._console.status("starting") if visible and self._console.is_terminal else None
+        self._looked = 0.0
+        self.done: list[Ended] = []
+
+    def live(self) -> AbstractContextManager[Any]:
+        """Shows the status while the block runs, where there is a terminal."""
+        from contextlib import nullcontext
+
+        return nullcontext() if self._status is None else self._status
+
+    def line(self, text: str) -> None:
+        if self._visible:
+            self._console.print(text, markup=False, highlight=False)
+
+    def ended(self, ended: Ended) -> None:
+        self.done.append(ended)
+        entry = ended.entry
+        told = entry.status or ("killed" if ended.killed else entry.state)
+        reason = f": {entry.reason}" if entry.reason else ""
+        last = last_lines(self._out / "logs" / f"{ended.name}.log", 1) if entry.state == "finished" else []
+        score = f"  {last[0].partition(': ')[2]}" if last else ""
+        self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
+
+    def watch(self, slots: Slots) -> None:
+        if self._status is None or time.monotonic() - self._looked < STATUS_SECONDS:
+            return
+        self._looked = time.monotonic()
+        lines = [f"{len(self.done)} runs ended here, {self._total} planned"]
+        for work in slots.working.values():
+            last = last_lines(work.log, 1)
+            lines.append(f"  {work.claim.name}  {work.seconds:4.0f} s  {last[0][:90] if last else 'starting'}")
+        from rich.text import Text
+
+        self._status.update(Text("\n".join(lines)))

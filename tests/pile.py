@@ -1,0 +1,122 @@
+"""A small pile of tiny models around one start, with data to score them on: everything that cooking needs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from hf_soups.data import load_splits
+from hf_soups.predictions import Predictions
+from hf_soups.recipe import Recipe, load_recipe
+from hf_soups.run_folder import RunRecord, write_run
+from tests.tiny import tiny_bert, tiny_sentences
+
+NAMES = ("bad", "good")
+HEAD = "0" * 64
+
+
+def write_texts(folder: Path, train: int = 120, report: int = 61, seed: int = 0) -> Path:
+    """train.csv and validation.csv of random sentences whose label depends on their words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows, offset in (("train", train, 0), ("validation", report, 1)):
+        sentences = tiny_sentences(rows, seed=seed + offset)
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sentence", "label"])
+            writer.writerows((s, len(s) % 2) for s in sentences)
+    return folder
+
+
+def write_recipe(path: Path, data: Path, model: Path, metric: str = "accuracy") -> Path:
+    path.write_text(
+        f"task: {{kind: text, path: {data}, text: [sentence], label_names: [bad, good], metric: {metric}}}\n"
+        f"model: {model}\ndata: {{select_minimum: 50, max_length: 32}}\ntrain: {{eval_batch_size: 16}}\n"
+    )
+    return path
+
+
+def label(folder: Path, names: Sequence[str]) -> Path:
+    """Write label names into a checkpoint's config."""
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(i): name for i, name in enumerate(names)}
+    config["label2id"] = {name: i for i, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def near(start: Path, out: Path, seed: int, spread: float = 0.3) -> Path:
+    """A copy of a checkpoint with noise on its weights, as if fine-tuned from it."""
+    shutil.copytree(start, out)
+    random = np.random.default_rng(seed)
+    weights = load_file(out / "model.safetensors")
+    moved = {
+        name: (w + spread * w.std() * random.normal(size=w.shape)).astype(w.dtype)
+        if w.dtype.kind == "f" and "running" not in name
+        else w
+        for name, w in weights.items()
+    }
+    save_file(moved, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def make_pile(folder: Path, models: int = 4, metric: str = "accuracy") -> Path:
+    """data/, recipe.yaml, start/ and m0, m1, ...: plain checkpoints without any record of a run."""
+    data = write_texts(folder / "data")
+    start = label(tiny_bert(folder / "start"), NAMES)
+    write_recipe(folder / "recipe.yaml", data, start, metric)
+    for i in range(models):
+        near(start, folder / f"m{i}", seed=i)
+    return folder
+
+
+def plain_answers(checkpoint: Path, sentences: Sequence[str]) -> np.ndarray:
+    """Logits one sentence at a time, with nothing of this package: the oracle."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval().float()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    with torch.inference_mode():
+        rows = [model(**tokenizer(s, truncation=True, max_length=32, return_tensors="pt")).logits[0] for s in sentences]
+    return torch.stack(rows).numpy()
+
+
+def oracle_predictions(checkpoint: Path, recipe: Recipe, role: str) -> Predictions:
+    split = getattr(load_splits(recipe.task, recipe.data), role)
+    return Predictions.from_logits(
+        plain_answers(checkpoint, list(split.rows["sentence"])),
+        labels=split.labels, row_ids=split.row_ids, label_names=split.label_names, data=split.fingerprint,
+    )  # fmt: skip
+
+
+def make_sweep(folder: Path, models: int = 4, metric: str = "accuracy") -> Path:
+    """The same as a sweep's folder: plan.json, recipe.yaml, run_00, ... with records and cached predictions."""
+    pile = make_pile(folder / "pile", models, metric)
+    sweep = folder / "sweep"
+    sweep.mkdir()
+    shutil.copy(pile / "recipe.yaml", sweep / "recipe.yaml")
+    recipe = load_recipe(sweep / "recipe.yaml")
+    (sweep / "plan.json").write_text(
+        json.dumps({"runs": [{"name": f"run_{i:02d}", "train": {}} for i in range(models)]})
+    )
+    for i in range(models):
+        run = sweep / f"run_{i:02d}"
+        shutil.move(pile / f"m{i}", run)
+        for role in ("select", "report"):
+            oracle_predictions(run, recipe, role).save(run / "predictions" / f"{role}.safetensors")
+        write_run(run, finished(recipe, i))
+    return sweep
+
+
+def finished(recipe: Recipe, seed: int, **about: Any) -> RunRecord:
+    return RunRecord(
+        "finished", recipe=recipe.model_dump(mode="json"), seed=seed, head_fingerprint=HEAD, label_names=NAMES,
+        parameters=10, macs=20, train_seconds=3.0, device="cpu", **about,
+    )  # fmt: skip
