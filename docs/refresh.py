@@ -17,8 +17,8 @@ BEGIN, END = "<!-- quickstart: begin -->", "<!-- quickstart: end -->"
 
 
 def rendered(job: Path) -> str:
-    """The leaderboard as the terminal shows it, 112 columns wide."""
-    console = Console(file=StringIO(), width=112, record=True)
+    """The leaderboard as the terminal shows it, 124 columns wide."""
+    console = Console(file=StringIO(), width=124, record=True)
     console.print(build_leaderboard(job / "runs").to_rich())
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 

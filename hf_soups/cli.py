@@ -161,7 +161,7 @@ def _overrides(changes: list[str] | None) -> dict[str, Any]:
 def _print(what: Any) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 120).print(what)
+    Console(width=None if sys.stdout.isatty() else 140).print(what)
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def cook(
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
         methods: of `METHODS`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
-        recipe: task and data to choose on; default: the sweep's, or what all run folders share.
+        recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
         tie: greedy keeps a candidate with an equal score (">=", the paper's) or not (">").
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
@@ -124,6 +124,8 @@ def cook(
     order = _checked(methods, tie, dtype, select_on, allow_selection_on_report, overwrite, threads, tell)
     pool = gather(sources, recipe=recipe, overrides=overrides)
     wanted = [m for m in METHODS if m in methods]
+    if wanted == ["uniform"] and recipe is None and not pool.is_sweep:
+        pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     if "greedy" in wanted and pool.recipe is None:
         raise InputError(
             "greedy chooses by a score, so it needs a task and data: give a recipe (--recipe), a sweep, or run folders "

@@ -111,12 +111,17 @@ def _probed(recipe: Recipe, plan: Sequence[PlannedRun], splits: Splits, scratch:
     from hf_soups.costs import count_parameters
     from hf_soups.finetune.history import History
     from hf_soups.finetune.progress import Meter
-    from hf_soups.start import load_start, make_start
     from hf_soups.finetune.training import Examples, train_model
+    from hf_soups.start import load_start, make_start
 
     largest = max(_batch(run, recipe) for run in plan)
     train = recipe.train.model_copy(
-        update={"batch_size": largest, "max_steps": PROBE_STEPS, "gradient_accumulation": 1}
+        update={
+            "batch_size": largest,
+            "max_steps": PROBE_STEPS,
+            "gradient_accumulation": 1,
+            "group_by_length": False,  # the probe would see the longest rows only
+        }
     )
     # as many rows as the steps need: the probe encodes no more
     few = splits.train.take(range(min(len(splits.train), largest * PROBE_STEPS)))

@@ -25,7 +25,7 @@ def mean(members: Sequence[Predictions]) -> Predictions:
         PredictionsError: if there is no member, or they are not of the same rows, labels and classes.
 
     >>> a, b = (Predictions.from_probs([p]) for p in ([0.5, 0.5], [0.75, 0.25]))
-    >>> mean([a, b]).probs.tolist()
+    >>> mean([a, b]).probs.round(6).tolist()
     [[0.625, 0.375]]
     """
     return _combined("mean", members, np.exp(_stacked(members)).mean(axis=0), Predictions.from_probs)

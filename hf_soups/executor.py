@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +17,11 @@ from hf_soups.ledger import Claim, Entry, Ledger
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # between asking a run's process to end and killing it
+# Ended from outside: such a run starts again. Any other signal (a segmentation fault) is the run's own failure.
+KILLED = tuple(s for n in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM) for s in (-n, 128 + n))
 
 Command = Callable[[str], Sequence[str]]  # a run's name -> what to execute
-Watch = Callable[["Slots"], None]
+Watch = Callable[["Slots", Sequence[str]], None]  # what runs here, and the names of what runs elsewhere
 
 
 @dataclass(eq=False)
@@ -27,7 +31,7 @@ class Working:
     claim: Claim
     process: subprocess.Popen[bytes]
     log: Path
-    slot: int
+    log_bytes: int  # of the log before this attempt
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -47,10 +51,11 @@ class Ended:
 
 
 class Slots:
-    """At most `count` runs at once. Leaving the `with` block ends what still runs."""
+    """At most `count` runs at once, of `processes` each. Leaving the `with` block ends what still runs."""
 
-    def __init__(self, ledger: Ledger, command: Command, logs: Path, count: int) -> None:
-        self._ledger, self._command, self._logs, self._count = ledger, command, logs, count
+    def __init__(self, ledger: Ledger, command: Command, logs: Path, count: int, processes: int = 1) -> None:
+        self._ledger, self._command, self._logs = ledger, command, logs
+        self._count, self._processes = count, processes
         self.working: dict[int, Working] = {}
 
     def __enter__(self) -> Slots:
@@ -69,17 +74,18 @@ class Slots:
         slot = next(i for i in range(self._count) if i not in self.working)
         log = self._logs / f"{claim.name}.log"
         with log.open("ab") as output:
+            before = output.tell()
             process = subprocess.Popen(
                 list(self._command(claim.name)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=surroundings(slot, self._count),
+                env=surroundings(slot, self._count, processes=self._processes),
                 pass_fds=(claim.descriptor,),  # the run's own share of the lock
                 start_new_session=True,  # Ctrl-C is for the sweep, which then ends its runs in order
             )
+        self.working[slot] = Working(claim, process, log, before)
         self._ledger.started(claim, pid=process.pid)
-        self.working[slot] = Working(claim, process, log, slot)
         return self.working[slot]
 
     def ended(self) -> Iterator[Ended]:
@@ -93,10 +99,10 @@ class Slots:
 
     def _closed(self, work: Working, status: int) -> Ended:
         entry = self._ledger.entry(work.claim.name)
-        killed = entry.state == "open" and status < 0
+        killed = entry.state == "open" and status in KILLED
         if entry.state == "open" and not killed:
-            last = last_lines(work.log, 3)
-            self._ledger.crashed(work.claim, f"ended with exit status {status}: {' '.join(last) or 'it said nothing'}")
+            last = " ".join(last_lines(work.log, 3, after=work.log_bytes)) or "it said nothing"
+            self._ledger.crashed(work.claim, f"ended with {_in_words(status)}: {last}")
             entry = self._ledger.entry(work.claim.name)
         work.claim.release()
         return Ended(work.claim.name, entry, work.seconds, killed)
@@ -114,17 +120,19 @@ class Slots:
         self.working.clear()
 
 
-def surroundings(slot: int, slots: int, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a run: its share of the cores, and a GPU of its own where there are several.
+def surroundings(slot: int, slots: int, base: Mapping[str, str] | None = None, *, processes: int = 1) -> dict[str, str]:
+    """The environment of a run: its share of the cores, and GPUs of its own where there are enough.
 
     Two processes with two threads each on two cores slow each other down several times over.
     """
     found = dict(os.environ if base is None else base)
-    threads = str(max(1, cores() // slots))
+    threads = str(max(1, cores() // (slots * processes)))
     found.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false")
     gpus = visible_gpus(found)
     if gpus:
-        found["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(slot * processes + i) % len(gpus)] for i in range(processes))
+    elif processes > 1:
+        found["ACCELERATE_USE_CPU"] = "true"  # without it accelerate lets each process believe that it is alone
     return found
 
 
@@ -141,15 +149,43 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
 
 
-def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log that say something."""
+def last_lines(log: Path, count: int, *, after: int = 0) -> list[str]:
+    """The last lines of a log, from byte `after` on, that say something."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
+            file.seek(max(after, log.stat().st_size - 4096))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
     return [line.strip() for line in text.splitlines() if line.strip()][-count:]
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block as Ctrl-C does: in order, with the runs it started."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may say so
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]  # not under nohup
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_words(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -173,30 +209,41 @@ def work_through(
         names: of all runs, in order.
         ledger: of the sweep's folder.
         slots: where runs are started.
-        retry_failed: whether runs that failed before are repeated, once.
+        retry_failed: whether runs that failed before this call are repeated, once.
         told: called with each run that ended here.
         watch: called several times a second.
     """
-    waiting = [name for name in names if _wanted(ledger.entry(name), retry_failed)]
+    found = [ledger.entry(name) for name in names]
+    # a run that another sweep repeats at the same time and that fails again is not repeated once more
+    again = {entry for entry in found if retry_failed and entry.state == "failed"}
+    waiting = [entry.name for entry in found if entry.state == "open" or entry in again]
     while waiting or slots.working:
-        for name in list(waiting):
-            if not slots.free:
-                break
-            claim = ledger.claim(name)
-            if claim is None:
-                continue
-            waiting.remove(name)
-            if not _wanted(ledger.entry(name), retry_failed):  # another sweep was faster
-                claim.release()
-                continue
-            ledger.forget_failure(claim)
-            slots.start(claim)
+        elsewhere = _start_some(waiting, ledger, slots, again)
         for ended in slots.ended():
             told(ended)
-        watch(slots)
+        watch(slots, elsewhere)
         time.sleep(POLL_SECONDS)
-        waiting = [name for name in waiting if _wanted(ledger.entry(name), retry_failed)]
+        waiting = [name for name in waiting if _wanted(ledger.entry(name), again)]
 
 
-def _wanted(entry: Entry, retry_failed: bool) -> bool:
-    return entry.state == "open" or (entry.state == "failed" and retry_failed)
+def _start_some(waiting: list[str], ledger: Ledger, slots: Slots, again: set[Entry]) -> list[str]:
+    """Fill the free slots, taking what is started from `waiting`; names of runs that others work on."""
+    elsewhere = []
+    for name in list(waiting):
+        if not slots.free:
+            break
+        claim = ledger.claim(name)
+        if claim is None:
+            elsewhere.append(name)
+            continue
+        waiting.remove(name)
+        if not _wanted(ledger.entry(name), again):  # another sweep was faster
+            claim.release()
+            continue
+        ledger.forget_failure(claim)
+        slots.start(claim)
+    return elsewhere
+
+
+def _wanted(entry: Entry, again: set[Entry]) -> bool:
+    return entry.state == "open" or entry in again

@@ -12,10 +12,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hf_soups.errors import CheckpointError
 from hf_soups.run_folder import RUN_FILE, read_run
@@ -31,6 +30,8 @@ class Entry:
     state: State
     status: str = ""  # "finished" or one of errors.RUN_FAILURES
     reason: str = ""
+    seconds: float | None = None  # of training, where that is known
+    noted: int = 0  # when, in the file system's nanoseconds: tells one failure from the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +56,32 @@ class Ledger:
 
     def entry(self, name: str) -> Entry:
         """What the disk says of a run."""
-        folder = self._sweep / name
-        if (folder / RUN_FILE).is_file():
+        folder, crash = self._sweep / name, self._folder / f"{name}.json"
+        noted = _modified(folder / RUN_FILE)
+        if noted is not None:
             try:
                 record = read_run(folder)
             except CheckpointError as error:
-                return Entry(name, "failed", "error", str(error))
-            return Entry(name, "finished" if record.status == "finished" else "failed", record.status, record.reason)
-        crash = self._crash(name)
-        if crash is not None:
-            return Entry(name, "failed", "error", str(crash.get("reason", "")))
+                return Entry(name, "failed", "error", str(error), noted=noted)
+            state: State = "finished" if record.status == "finished" else "failed"
+            return Entry(name, state, record.status, record.reason, record.train_seconds, noted)
+        noted = _modified(crash)
+        if noted is not None:
+            return Entry(name, "failed", "error", _reason(crash), noted=noted)
         return Entry(name, "open")
 
     def claim(self, name: str) -> Claim | None:
-        """Claim a run, or None while another process works on it. What it left half-written is removed."""
+        """Claim a run, or None while another process works on it. What was left of a half run is removed."""
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._clear(name)
         except BlockingIOError:
             os.close(descriptor)
             return None
-        for partial in self._sweep.glob(f".{name}.partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return Claim(name, descriptor)
 
     def started(self, claim: Claim, *, pid: int) -> None:
@@ -88,21 +93,44 @@ class Ledger:
     def crashed(self, claim: Claim, reason: str) -> None:
         """Note a run that ended by itself without leaving a record."""
         partial = self._folder / f".{claim.name}.json.{os.getpid()}"
-        partial.write_text(json.dumps({"reason": reason, "ended": _now()}) + "\n", encoding="utf-8")
-        partial.replace(self._folder / f"{claim.name}.json")
+        try:
+            partial.write_text(json.dumps({"reason": reason, "ended": _now()}) + "\n", encoding="utf-8")
+            partial.replace(self._folder / f"{claim.name}.json")
+        finally:
+            partial.unlink(missing_ok=True)
 
     def forget_failure(self, claim: Claim) -> None:
         """Open a failed run again."""
         (self._folder / f"{claim.name}.json").unlink(missing_ok=True)
         if self.entry(claim.name).state == "failed":
-            shutil.rmtree(self._sweep / claim.name)
+            self._remove(claim.name)
 
-    def _crash(self, name: str) -> Mapping[str, Any] | None:
-        try:
-            told = json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return told if isinstance(told, dict) else None
+    def _clear(self, name: str) -> None:
+        """Remove what a killed run, or a killed removal of a run, left behind; the caller holds the run's lock."""
+        if (self._sweep / name).exists() and not (self._sweep / name / RUN_FILE).exists():
+            self._remove(name)
+        for left in self._sweep.glob(f".{name}.*-*"):  # partial, probe, replaced, removed
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _remove(self, name: str) -> None:
+        """Out of sight by one rename: a kill in between leaves the whole run, or none."""
+        removed = self._sweep / f".{name}.removed-{os.getpid()}"
+        (self._sweep / name).rename(removed)
+        shutil.rmtree(removed)
+
+
+def _modified(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _reason(crash: Path) -> str:
+    try:
+        return str(json.loads(crash.read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "ended without a record of the reason"
 
 
 def _now() -> str:

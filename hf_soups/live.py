@@ -74,6 +74,9 @@ class LiveMixer:
         together = [*members, *([] if candidate is None else [candidate])]
         if not together:
             raise InputError("nothing to mix: give at least one member or a candidate.")
+        if not members:
+            self.load(together, [1.0])  # one alone needs no sum, and the kept one stays
+            return
         names = self._names(together)
         if names is None:
             self._reload(together, [1 / len(together)] * len(together))
@@ -117,10 +120,7 @@ class LiveMixer:
         if candidate is None:
             mean = self._sums[name] * (1 / k)
         else:
-            mean = self._values(mixer, candidate, name)
-            if self._members:
-                mean.add_(self._sums[name])
-            mean.mul_(1 / k)
+            mean = self._values(mixer, candidate, name).add_(self._sums[name]).mul_(1 / k)
         if not bool(torch.isfinite(mean).all()):
             raise InputError(f"{name!r}: the sum of {k} checkpoints does not fit float32. Scale their weights down.")
         self._put(name, mean, first)

@@ -17,6 +17,7 @@ from hf_soups.errors import RecipeError
 from hf_soups.recipe import Distribution, Recipe, Train, recipe_from
 
 SEEDS_PER_SWEEP = 100_000  # so that the runs of sweeps with other seeds train with other seeds
+SEEDS = 2**31  # numpy and torch take no seed below 0 or above 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,31 @@ def make_plan(recipe: Recipe) -> tuple[PlannedRun, ...]:
     >>> [(run.name, run.train["batch_size"], run.train["epochs"]) for run in plan]
     [('run_00', 8, 1.0), ('run_01', 8, 2.0), ('run_02', 16, 1.0), ('run_03', 16, 2.0)]
     """
-    choices = list(_grid(recipe) if recipe.sweep.method == "grid" else _random(recipe))
-    width = max(2, len(str(len(choices) - 1)))
-    return tuple(_planned(recipe, i, values, width) for i, values in enumerate(choices))
+    _check_choices(recipe)
+    drawn = _grid(recipe) if recipe.sweep.method == "grid" else _random(recipe)
+    return tuple(_planned(recipe, i, values) for i, values in enumerate(drawn))
 
 
-def _planned(recipe: Recipe, i: int, values: dict[str, Any], width: int) -> PlannedRun:
-    seeded = {"seed": recipe.sweep.seed * SEEDS_PER_SWEEP + i, **values}
-    raw = {**recipe.model_dump(mode="json"), "train": {**recipe.train.model_dump(mode="json"), **seeded}}
+def _planned(recipe: Recipe, i: int, values: dict[str, Any]) -> PlannedRun:
+    seeded = {"seed": (recipe.sweep.seed * SEEDS_PER_SWEEP + i) % SEEDS, **values}
+    # two digits whatever the number of runs: a sweep that grows beyond 100 must not rename those it has
+    return PlannedRun(f"run_{i:02d}", _valid(recipe, seeded, f"run {i}"), tuple(sorted(values)))
+
+
+def _check_choices(recipe: Recipe) -> None:
+    """Every value that could ever be drawn, not only those that this number of runs draws."""
+    for key, distribution in recipe.sweep.space.items():
+        for value in distribution.choice or ():
+            _valid(recipe, {key: value}, f"sweep.space.{key}")
+
+
+def _valid(recipe: Recipe, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """All values of `train` with these changes, checked."""
+    raw = {**recipe.model_dump(mode="json"), "train": {**recipe.train.model_dump(mode="json"), **values}}
     try:
-        train = recipe_from(raw, where=f"{recipe.name}, run {i}").train
+        return recipe_from(raw, where=f"{recipe.name}, {where}").train.model_dump(mode="json")
     except RecipeError as error:
         raise RecipeError(f"{error} The sweep's space holds a value that `train` does not take.") from error
-    return PlannedRun(f"run_{i:0{width}d}", train.model_dump(mode="json"), tuple(sorted(values)))
 
 
 def _random(recipe: Recipe) -> Iterator[dict[str, Any]]:
@@ -76,9 +89,9 @@ def draw(distribution: Distribution, generator: np.random.Generator) -> Any:
     """One value; floats are rounded to 6 significant digits, so that what is printed is what is trained with."""
     if distribution.log_uniform is not None:
         low, high = distribution.log_uniform
-        return _rounded(math.exp(generator.uniform(math.log(low), math.log(high))))
+        return _rounded(math.exp(generator.uniform(math.log(low), math.log(high))), low, high)
     if distribution.uniform is not None:
-        return _rounded(generator.uniform(*distribution.uniform))
+        return _rounded(generator.uniform(*distribution.uniform), *distribution.uniform)
     if distribution.integer is not None:
         low, high = distribution.integer
         return int(generator.integers(low, high, endpoint=True))
@@ -86,5 +99,5 @@ def draw(distribution: Distribution, generator: np.random.Generator) -> Any:
     return distribution.choice[int(generator.integers(len(distribution.choice)))]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+def _rounded(value: float, low: float, high: float) -> float:
+    return min(max(float(f"{value:.6g}"), low), high)

@@ -80,8 +80,8 @@ def gather(
             f"({sweeps[0]}/run_00 ...)."
         )
     if sweeps:
-        return _from_sweep(sweeps[0], _loaded(recipe, overrides))
-    return _from_checkpoints(sources, _loaded(recipe, overrides), overrides)
+        return _from_sweep(sweeps[0], _loaded(recipe if recipe is not None else sweeps[0] / RECIPE, overrides))
+    return _from_checkpoints(sources, _loaded(recipe, overrides))
 
 
 def is_sweep(folder: Path) -> bool:
@@ -134,13 +134,10 @@ def _from_sweep(folder: Path, recipe: Recipe | None) -> Pool:
     usable = [run for run in runs if run.finished]
     left_out = tuple(LeftOut(run.name, _why(run)) for run in runs if not run.finished)
     _at_least_two(len(usable), left_out, f"{folder}: ")
-    chosen = recipe if recipe is not None else load_recipe(folder / RECIPE)
-    return Pool(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, chosen, folder)
+    return Pool(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder)
 
 
-def _from_checkpoints(
-    sources: Sequence[str | Path], recipe: Recipe | None, overrides: Mapping[str, Any] | None
-) -> Pool:
+def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None) -> Pool:
     checkpoints, left_out, runs = [], [], []
     for source in sources:
         run = run_at(Path(source)) if (Path(source) / RUN_FILE).is_file() else None
@@ -151,7 +148,7 @@ def _from_checkpoints(
         checkpoints.append(_checkpoint(source))
     _at_least_two(len(checkpoints), left_out, "")
     if recipe is None and all(run is not None for run in runs):
-        recipe = _shared_recipe([run for run in runs if run is not None], overrides)
+        recipe = _shared_recipe([run for run in runs if run is not None])
     return Pool(tuple(checkpoints), tuple(left_out), recipe)
 
 
@@ -162,19 +159,19 @@ def _checkpoint(source: str | Path) -> Checkpoint:
     return Checkpoint(str(source))
 
 
-def _shared_recipe(runs: Sequence[Run], overrides: Mapping[str, Any] | None = None) -> Recipe | None:
+def _shared_recipe(runs: Sequence[Run]) -> Recipe | None:
     """The recipe of runs that share task and data; how each was trained does not matter here."""
     recipes = [recipe_from(run.record.recipe, where=str(run.folder)) for run in runs if run.record is not None]
     same = recipes and all((r.task, r.data) == (recipes[0].task, recipes[0].data) for r in recipes)
-    if not same:
-        return None
-    if not overrides:
-        return recipes[0]
-    raise InputError("the runs' own recipe cannot be changed by --set; give --recipe as well.")
+    return recipes[0] if same else None
 
 
 def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:
-    return load_recipe(recipe, overrides) if isinstance(recipe, str | Path) else recipe
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise InputError(f"{', '.join(overrides)} cannot be set without a recipe's file; give one (--recipe).")
+    return recipe
 
 
 def _at_least_two(usable: int, left_out: Sequence[LeftOut], where: str) -> None:

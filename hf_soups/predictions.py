@@ -167,6 +167,8 @@ class Predictions:
     def take(self, rows: ArrayLike) -> Predictions:
         """The given rows (indices or a mask), in that order."""
         at = np.asarray(rows)
+        if not at.size:
+            at = at.astype(np.int64)  # NumPy takes an empty list for floats
         return replace(
             self,
             log_probs=self.log_probs[at],
@@ -189,18 +191,19 @@ class Predictions:
         if self.labels is not None:
             tensors["labels"] = np.ascontiguousarray(self.labels)
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            save_file(tensors, partial, metadata=about)
-            partial.replace(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file(tensors, partial, metadata=about)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
         except (SafetensorError, OSError) as error:
             raise HfSoupsError(
                 f"{target}: the predictions cannot be written ({error}). Free some space there, or choose another "
                 "folder."
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Predictions:

@@ -7,6 +7,7 @@ as the commands `finetune`, `sweep`, `cook` and `leaderboard` do. Everything it 
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hf_soups.leaderboard import Leaderboard
 
 UPSTREAM_ROWS = 600  # pretraining sees these; the rest of the 1,797 digits is the downstream task
+UPSTREAM_TEST_ROWS = 60  # of them: what the pretraining is reported on
 DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split
 TURNS = ("upright", "turned_90", "turned_180", "turned_270")
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -33,7 +35,7 @@ task:
   config: upstream
   image: image
   label_names: [{turned}]
-  report: train   # nothing is reported of the pretraining
+  report: test
 model: {blank}
 data: {{select_minimum: 40}}
 train: {{learning_rate: 1.0e-3, weight_decay: 0.05, batch_size: 64, epochs: 30, schedule: cosine, seed: 0}}
@@ -85,7 +87,7 @@ def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs
     from hf_soups.sweep import sweep
 
     _clear(out, overwrite)
-    started, console = time.perf_counter(), Console()
+    started, console = time.perf_counter(), Console(width=None if sys.stdout.isatty() else 140)
     _stage(console, 1, "handwritten digits of scikit-learn, in Hub layout", out / "digits")
     pretraining, finetuning = write_inputs(out)
 
@@ -133,17 +135,19 @@ def write_digits(folder: Path) -> None:
     digits = load_digits()
     order = np.random.default_rng(SEED).permutation(len(digits.target))
     images, labels = (digits.images[order] * (255 / 16)).astype(np.uint8), digits.target[order]
-    up, down = slice(0, UPSTREAM_ROWS), UPSTREAM_ROWS + DOWNSTREAM_TRAIN_ROWS
-    turned = np.concatenate([np.rot90(images[up], turn, axes=(1, 2)) for turn in range(len(TURNS))])
-    turned_labels = np.concatenate([labels[up] + len(DIGITS) * turn for turn in range(len(TURNS))])
+    up, down = UPSTREAM_ROWS - UPSTREAM_TEST_ROWS, UPSTREAM_ROWS + DOWNSTREAM_TRAIN_ROWS
+    turned = np.concatenate([np.rot90(images[:UPSTREAM_ROWS], turn, axes=(1, 2)) for turn in range(len(TURNS))])
+    turned_labels = np.concatenate([labels[:UPSTREAM_ROWS] + len(DIGITS) * turn for turn in range(len(TURNS))])
+    test = np.tile(np.arange(UPSTREAM_ROWS) >= up, len(TURNS))  # all turns of a digit on the same side
     features = Features({"image": Image(), "label": Value("int64")})
     for path, rows, answers in (
-        ("upstream/train", turned, turned_labels),
+        ("upstream/train", turned[~test], turned_labels[~test]),
+        ("upstream/test", turned[test], turned_labels[test]),
         ("downstream/train", images[UPSTREAM_ROWS:down], labels[UPSTREAM_ROWS:down]),
         ("downstream/test", images[down:], labels[down:]),
     ):
         _write_parquet(folder / f"{path}-00000-of-00001.parquet", rows, answers, features)
-    splits = {"upstream": ["train"], "downstream": ["train", "test"]}
+    splits = {"upstream": ["train", "test"], "downstream": ["train", "test"]}
     lines = ["---", "configs:"]
     for config, names in splits.items():
         lines += [f"- config_name: {config}", "  data_files:"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,11 +144,18 @@ def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | N
     loaded = family.load_with_new_head(
         base.folder, label_names=splits.label_names, seed=recipe.head.seed, image_size=recipe.data.image_size
     )
+    _check_finite(loaded.model, base)
     if recipe.head.init == "keep":
         _copy_head(loaded, family.load(base.folder))
     elif recipe.head.init == "linear-probe":
         _fit_probe(loaded, family, recipe, splits, base, cache)
     return loaded, family
+
+
+def _check_finite(model: torch.nn.Module, base: Checkpoint) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{base}: {name} holds NaN or infinity: the checkpoint is broken. Take another one.")
 
 
 def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> None:
@@ -198,12 +207,27 @@ def _features(
     model.to(device)
     made = []
     buckets = length_buckets(encoded.lengths[rows], PROBE_BATCH)
-    for bucket in buckets:
-        batch = on_device(encoded.batch(rows[bucket]), device)
-        made.append(frozen_features(model, partial(family.logits, model, batch)).cpu().numpy())
+    with one_thread():
+        for bucket in buckets:
+            batch = on_device(encoded.batch(rows[bucket]), device)
+            made.append(frozen_features(model, partial(family.logits, model, batch)).cpu().numpy())
     model.to("cpu")
     order = np.argsort(np.concatenate(buckets))
     return np.concatenate(made)[order].astype(np.float64)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """On one CPU thread: the order of sums, and with it the last bits of the head, depends on their number."""
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def linear_probe(
@@ -214,20 +238,15 @@ def linear_probe(
     A class without rows gets the lowest bias and no weight.
 
     Raises:
-        CheckpointError: if the features are not finite.
         InputError: if all rows are of one class.
     """
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
-    if not np.isfinite(features).all():
-        raise CheckpointError("the model's features hold NaN or infinity: its weights are broken. Take another model.")
     if len(np.unique(labels)) < 2:
         raise InputError("all rows of the linear probe are of one class. Raise head.probe_rows.")
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
-    # one thread: the order of sums, and with it the last bits of the head, would depend on the number of cores
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not converged after 1,000 iterations is good enough to start from
         fitted = LogisticRegression(max_iter=1000).fit((features - mean) / deviation, labels)
     slopes, offsets = fitted.coef_, fitted.intercept_

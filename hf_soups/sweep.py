@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.executor import Command, Ended, Slots, last_lines, work_through
+from hf_soups.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
 from hf_soups.ledger import Entry, Ledger
 from hf_soups.plan import PlannedRun, make_plan
 from hf_soups.recipe import Recipe, load_recipe
@@ -82,9 +82,10 @@ def sweep(
         command: what to execute for a run; default: one fine-tune by `hf_soups.finetune`.
     Raises:
         RecipeError: if the folder holds another recipe's sweep.
-        InputError: if `out` or the data cannot be used.
+        InputError: if `out`, the data or the processes cannot be used.
     """
     out = Path(out)
+    _check_processes(slots, processes_per_run)
     plan = prepare(recipe, out)
     with writable(out):
         ledger = Ledger(out)
@@ -95,7 +96,8 @@ def sweep(
         reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
         make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
-    with reporter.live(), Slots(ledger, run, out / "logs", slots) as working, writable(out):
+    working = Slots(ledger, run, out / "logs", slots, processes_per_run)
+    with ended_by_signals(), reporter.live(), working, writable(out):
         work_through(names, ledger, working, retry_failed=retry_failed, told=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
 
@@ -110,11 +112,13 @@ def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
     if out.is_dir() and any(out.iterdir()) and not (out / PLAN_FILE).exists() and not (out / ".lock").exists():
         raise InputError(f"{out} is not empty and holds no sweep. Give another --out.")
     with writable(out):
-        for folder in (out, out / "plan", out / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock"):
-            if (out / PLAN_FILE).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock"):  # the first thing in the folder: by it a sweep killed here knows its own
+            for folder in (out / "plan", out / "logs"):
+                folder.mkdir(exist_ok=True)
+            if (out / PLAN_FILE).exists() and _begun(out):
                 _check_same(load_recipe(out / RECIPE_FILE), recipe, out)
+                _check_plan(plan, out)
             for run in plan:
                 _write_recipe(out / "plan" / f"{run.name}.yaml", run.recipe(recipe), sweep=False)
             _write_recipe(out / RECIPE_FILE, recipe, sweep=True)
@@ -140,13 +144,14 @@ def make_shared(recipe: Recipe, out: Path) -> None:
 
 
 def finetune_command(out: Path, processes: int) -> Command:
-    """One fine-tune by name: a process, or several that torch's launcher starts.
+    """One fine-tune by name: a process, or several.
 
-    `accelerate launch --cpu --num_processes 2` starts one process only, so torch's launcher is used.
+    `accelerate launch --cpu --num_processes 2` starts one process only, and what torch's launcher starts outlives it
+    without the run's lock; so the package has a launcher of its own.
     """
     launch = [sys.executable, "-m"]
     if processes > 1:
-        launch += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+        launch = [sys.executable, "-m", "hf_soups.launcher", str(processes), *launch]
 
     def command(name: str) -> list[str]:
         folders = ["--out", str(out / name), "--start", str(out / "start"), "--cache", str(out / "cache")]
@@ -157,16 +162,32 @@ def finetune_command(out: Path, processes: int) -> Command:
 
 def print_result(result: SweepResult) -> None:
     """Print what is finished, what failed and why, and what to do next."""
+    from rich.table import Table
+    from rich.text import Text
+
     console = _console()
-    console.print(f"{len(result.finished)} of {len(result.entries)} runs finished in {result.out}", highlight=False)
+    table = Table("runs", "status", "training seconds", "reason", title=Text(str(result.out)), title_justify="left")
+    seconds = sum(e.seconds or 0 for e in result.entries if e.state == "finished")
+    table.add_row(f"{len(result.finished)} of {len(result.entries)}", "finished", f"{seconds:.1f}", "")
     for entry in result.failed:
-        console.print(f"  {entry.name}: {entry.status}: {entry.reason}", highlight=False, markup=False)
+        took = "" if entry.seconds is None else f"{entry.seconds:.1f}"
+        table.add_row(entry.name, entry.status, took, Text(entry.reason))
+    console.print(table, soft_wrap=False)
+    lines = []
     if result.failed:
-        console.print("Failed runs are left out of soups; --retry-failed repeats them.", highlight=False)
+        lines.append(f"Failed runs are left out of soups; --retry-failed repeats them. Logs: {result.out / 'logs'}")
     if result.pending:
-        console.print(f"Killed half-way: {', '.join(result.pending)}; the same command starts them again.")
+        lines.append(f"Killed half-way: {', '.join(result.pending)}; the same command starts them again.")
     if len(result.finished) >= 2:
-        console.print(f"Next: hf-soups cook {result.out} --method uniform --method greedy --out soups", highlight=False)
+        lines.append(f"Next: hf-soups cook {result.out} --method uniform --method greedy --out soups")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _begun(out: Path) -> bool:
+    """Whether anything was made by the recipe that is there; until then a corrected one may take its place."""
+    made = (out / "start", *out.glob("run_*"), *(out / "ledger").glob("*.attempts.jsonl"))
+    return any(path.exists() for path in made)
 
 
 def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
@@ -179,11 +200,46 @@ def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
         if recipe.sweep.runs >= there.sweep.runs:
             return
         raise RecipeError(
-            f"{out}: holds a sweep of {there.sweep.runs} runs, which cannot shrink to {recipe.sweep.runs}."
+            f"{out}: holds a sweep of {there.sweep.runs} runs, which cannot shrink to {recipe.sweep.runs}. "
+            f"Set sweep.runs to {there.sweep.runs} or more, or give another --out."
         )
     if differing:
         told = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
         raise RecipeError(f"{out}: holds the sweep of another recipe ({told}). Give another --out.")
+
+
+def _check_plan(plan: Sequence[PlannedRun], out: Path) -> None:
+    """The runs that were planned before are the first ones of the plan, whatever version made them."""
+    try:
+        there = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))["runs"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{out / PLAN_FILE}: cannot be read ({error}). Remove it: it is written anew.") from error
+    for old, new in zip(there, plan_record(plan)["runs"], strict=False):
+        if old != new:
+            raise InputError(
+                f"{out}: {new['name']} was planned with other values, by another version of hf_soups or by hand. "
+                "Give another --out."
+            )
+
+
+def _check_processes(slots: int, processes: int) -> None:
+    if slots < 1 or processes < 1:
+        raise InputError(f"{slots} slots of {processes} processes are not possible; give at least 1 of each.")
+    gpus = visible_gpus(os.environ) if processes > 1 else []
+    if not gpus:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "this machine has GPUs, but the installed torch cannot use them. Install one that can, or hide the GPUs "
+            '(CUDA_VISIBLE_DEVICES="") to train on CPUs.'
+        )
+    if processes > len(gpus):
+        raise InputError(
+            f"a run of {processes} processes needs {processes} GPUs, but {len(gpus)} can be used. Give fewer "
+            'processes, or hide the GPUs (CUDA_VISIBLE_DEVICES="") to train on CPUs.'
+        )
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:
@@ -220,7 +276,7 @@ class _Reporter:
         self._out, self._total, self._visible = out, total, visible
         self._console = _console()
         self._status = self._console.status("starting") if visible and self._console.is_terminal else None
-        self._looked = 0.0
+        self._looked, self._waited = 0.0, False
         self.done: list[Ended] = []
 
     def live(self) -> AbstractContextManager[Any]:
@@ -242,7 +298,10 @@ class _Reporter:
         score = f"  {last[0].partition(': ')[2]}" if last else ""
         self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
 
-    def watch(self, slots: Slots) -> None:
+    def watch(self, slots: Slots, elsewhere: Sequence[str]) -> None:
+        if elsewhere and not slots.working and not self._waited:
+            self._waited = True
+            self.line(f"waiting for {', '.join(elsewhere)}: another process works on them")
         if self._status is None or time.monotonic() - self._looked < STATUS_SECONDS:
             return
         self._looked = time.monotonic()

@@ -1,12 +1,13 @@
 """Stands for a fine-tune in the tests of the sweep: the same folders and ends, without a model.
 
-    python tests/fake_run.py NAME OUT LOG SECONDS [failed|crash]
+    python tests/fake_run.py NAME OUT LOG SECONDS [failed|crash|silent|segfault]
 
 Appends a line to LOG when it starts and when it ends, and holds LOG.NAME.lock as proof that no twin runs beside it.
 """
 
 import fcntl
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,8 +27,11 @@ def main(name: str, out: str, log: str, seconds: str, end: str = "finished") -> 
         note("TWIN")
     Path(f"{log}.{name}.pid").write_text(str(os.getpid()))
     note("start")
-    if end == "crash":
-        print("the driver went away", flush=True)
+    if end in ("crash", "silent", "segfault"):
+        if end == "crash":
+            print("the driver went away", flush=True)
+        if end == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
         return 3
     with written_whole(Path(out), overwrite=True) as partial:
         (partial / "half").write_text("half of a model")

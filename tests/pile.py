@@ -23,15 +23,27 @@ NAMES = ("bad", "good")
 HEAD = "0" * 64
 
 
-def write_texts(folder: Path, train: int = 120, report: int = 61, seed: int = 0) -> Path:
-    """train.csv and validation.csv of random sentences whose label depends on their words."""
+def write_texts(folder: Path, model: Path, train: int = 120, report: int = 61) -> Path:
+    """train.csv and validation.csv of random sentences; labels are the model's own answers, a fifth of them turned."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows, offset in (("train", train, 0), ("validation", report, 1)):
-        sentences = tiny_sentences(rows, seed=seed + offset)
+    for seed, (name, rows) in enumerate((("train", train), ("validation", report))):
+        sentences = tiny_sentences(rows, seed=seed)
+        turned = np.random.default_rng(seed + 1000).uniform(size=rows) < 0.2  # not the data split's own seed
+        labels = plain_answers(model, sentences).argmax(axis=1) ^ turned
         with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["sentence", "label"])
-            writer.writerows((s, len(s) % 2) for s in sentences)
+            writer.writerows(zip(sentences, labels, strict=True))
+    return folder
+
+
+def centre(folder: Path, scale: float = 1.0) -> Path:
+    """Scale a random model's head and shift its bias, so that it answers each class about as often."""
+    mean_logits = plain_answers(folder, tiny_sentences(100, seed=9)).mean(axis=0)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] *= np.float32(scale)
+    weights["classifier.bias"] = (scale * (weights["classifier.bias"] - mean_logits)).astype(np.float32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -52,7 +64,7 @@ def label(folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def near(start: Path, out: Path, seed: int, spread: float = 0.3) -> Path:
+def near(start: Path, out: Path, seed: int, spread: float = 0.2) -> Path:
     """A copy of a checkpoint with noise on its weights, as if fine-tuned from it."""
     shutil.copytree(start, out)
     random = np.random.default_rng(seed)
@@ -69,11 +81,12 @@ def near(start: Path, out: Path, seed: int, spread: float = 0.3) -> Path:
 
 def make_pile(folder: Path, models: int = 4, metric: str = "accuracy") -> Path:
     """data/, recipe.yaml, start/ and m0, m1, ...: plain checkpoints without any record of a run."""
-    data = write_texts(folder / "data")
     start = label(tiny_bert(folder / "start"), NAMES)
+    centre(start, scale=30.0)
+    data = write_texts(folder / "data", start)
     write_recipe(folder / "recipe.yaml", data, start, metric)
     for i in range(models):
-        near(start, folder / f"m{i}", seed=i)
+        centre(near(start, folder / f"m{i}", seed=i))
     return folder
 
 

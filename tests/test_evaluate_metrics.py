@@ -85,6 +85,7 @@ def test_they_say_what_they_take_and_return() -> None:
     assert BrierScore().description.startswith("Brier score in [0, 2]")
 
 
+@pytest.mark.slow
 def test_they_work_offline_where_the_cache_cannot_be_written(tmp_path: Path) -> None:
     """A cache below a file can be written by nobody, not even by root."""
     (tmp_path / "file").touch()
@@ -97,6 +98,7 @@ def test_they_work_offline_where_the_cache_cannot_be_written(tmp_path: Path) -> 
     assert done.stdout.strip() == "{'accuracy': 0.5, 'f1': 0.6666666666666666}", done.stderr
 
 
+@pytest.mark.slow
 def test_several_processes_may_compute_together_through_the_cache(tmp_path: Path) -> None:
     """As `evaluate` describes it: each process adds its share, process 0 computes over all of them."""
     code = (

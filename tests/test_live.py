@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,16 @@ def tiny_t5(path: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = T5ForSequenceClassification(
-            T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=1, num_heads=2)
+            T5Config(
+                vocab_size=40,
+                d_model=16,
+                d_kv=8,
+                d_ff=32,
+                num_layers=1,
+                num_decoder_layers=1,
+                num_heads=2,
+                decoder_start_token_id=0,
+            )
         )
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -128,7 +137,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Bytes read of each run, as multiples of its size."""
     read: Counter[str] = Counter()
     whole = weight_files.read_exactly
@@ -138,7 +147,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         whole(file, into, offset, path)
 
     monkeypatch.setattr("hf_soups.blocks.read_exactly", counted)
-    yield read
+    return read
 
 
 def test_accepted_members_are_read_once_and_each_candidate_once(tmp_path: Path, opened: Counter[str]) -> None:
@@ -174,6 +183,7 @@ def test_loading_a_mixture_leaves_the_running_sum(tmp_path: Path, opened: Counte
     mixer = LiveMixer(load(tiny_bert, a.folder))
     mixer.set_uniform([a, b])
     mixer.load([c], (1.0,))
+    mixer.set_uniform([], c)
     opened.clear()
     mixer.set_uniform([a, b], c)
     assert set(opened) == {"run_2"}
@@ -223,7 +233,7 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path) -> None:
         mixer.set_uniform([wider])
     with pytest.raises(IncompatibleCheckpoints, match="A soup needs one architecture and one head"):
         mixer.set_uniform([a], wider)
-    with pytest.raises(CheckpointError, match="BertForSequenceClassification has .* tensors that it lacks"):
+    with pytest.raises(CheckpointError, match=r"BertForSequenceClassification has \d+ tensors that it lacks"):
         mixer.set_uniform([Checkpoint(tiny_distilbert_in_berts_clothes(tmp_path, a))])
     with pytest.raises(InputError, match="give at least one member or a candidate"):
         mixer.set_uniform([])
@@ -233,14 +243,37 @@ def tiny_distilbert_in_berts_clothes(tmp_path: Path, bert: Checkpoint) -> Path:
     return folder_of(tmp_path / "lacking", {"classifier.weight": torch.ones(2, 32)}, config=bert.config)
 
 
-def test_integers_that_differ_are_refused_without_reading_members_again(tmp_path: Path) -> None:
-    a, b, c = pool(tiny_resnet, tmp_path)
+def with_integers(run: Checkpoint, folder: Path, marks: Sequence[int]) -> Checkpoint:
+    stored = {name: torch.from_numpy(run.read(name)) for name in run.tensors}
+    return Checkpoint(folder_of(folder, {**stored, "marks": torch.tensor(marks)}, config=run.config))
+
+
+def test_integers_that_differ_are_refused_without_reading_members_again(tmp_path: Path, opened: Counter[str]) -> None:
+    runs = pool(tiny_bert, tmp_path)
+    a, b = (with_integers(run, tmp_path / name, [1, 2, 3]) for run, name in zip(runs, ("a", "b"), strict=False))
+    c = with_integers(runs[2], tmp_path / "c", [1, 2, 4])
+    model = load(tiny_bert, runs[0].folder)
+    model.register_buffer("marks", torch.zeros(3, dtype=torch.int64))
+    mixer = LiveMixer(model)
+    mixer.set_uniform([a], b)
+    assert model.marks.tolist() == [1, 2, 3]
+    mixer.set_uniform([a], b)
+    assert opened["a"] == a.total_bytes
+    with pytest.raises(IncompatibleCheckpoints, match="the integers of 'marks' differ from those of"):
+        mixer.set_uniform([a], c)
+
+
+def test_batchnorms_counters_are_the_first_members(tmp_path: Path) -> None:
+    a, b, _ = pool(tiny_resnet, tmp_path)
+    counters = [name for name in a.tensors if name.endswith("num_batches_tracked")]
+    stored = {name: torch.from_numpy(b.read(name)) for name in b.tensors}
+    later = Checkpoint(
+        folder_of(tmp_path / "later", {**stored, **{n: torch.tensor(9) for n in counters}}, config=b.config)
+    )
     model = load(tiny_resnet, a.folder)
-    counters = [n for n in a.tensors if n.endswith("num_batches_tracked")]
+    LiveMixer(model).set_uniform([later], a)
     assert counters
-    LiveMixer(model).set_uniform([a, b], c)  # counters may differ; here they are equal
-    state = model.state_dict()
-    assert all(state[name] == int(a.read(name)) for name in counters)
+    assert all(model.state_dict()[name] == 9 for name in counters)
 
 
 def test_a_broken_candidate_is_named_and_the_next_question_is_answered_right(tmp_path: Path) -> None:

@@ -159,17 +159,17 @@ def test_the_value_follows_from_the_sums_of_row_statistics(p: Predictions) -> No
             assert from_sums == pytest.approx(metric.compute(p), abs=1e-9), name
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(predictions(classes=2), st.integers(0, 100))
 def test_intervals_equal_those_of_a_bootstrap_that_copies_the_rows(p: Predictions, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = resampled_rows(len(p), 25, seed)
+        rows = resampled_rows(len(p), 12, seed)
         for name in METRICS:
             resampled = [Predictions(p.log_probs[at], np.arange(len(p)), p.needs_labels()[at]) for at in rows]
             values = np.asarray([METRICS[name].compute(r) for r in resampled])
             low, high = percentile_interval(values, 0.9)
-            got = score(p, name, resamples=25, seed=seed, confidence=0.9)
+            got = score(p, name, resamples=12, seed=seed, confidence=0.9)
             assert (got.low, got.high) == pytest.approx((low, high), abs=1e-9), name
 
 
@@ -217,15 +217,15 @@ def test_a_known_score_comes_out_digit_for_digit_on_every_machine() -> None:
     assert score(Predictions.from_probs(probs, labels=labels), "accuracy") == Score(0.6, 0.51, 0.69)
 
 
-def test_a_thousand_resamples_of_50_000_rows_take_less_than_two_seconds() -> None:
+def test_a_thousand_resamples_of_50_000_rows_take_less_than_two_seconds_of_one_core() -> None:
     rng = np.random.default_rng(0)
     p = Predictions.from_logits(rng.normal(size=(50_000, 10)), labels=rng.integers(10, size=50_000))
     METRICS["accuracy"].compute(p)  # scikit-learn's import is not part of it
     seconds = []
-    for _ in range(3):  # the fastest of three: other work may share the cores
-        started = time.perf_counter()
+    for _ in range(3):  # the fastest of three, and not the clock on the wall: other work may share the cores
+        started = time.process_time()
         score(p, "ece")
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert min(seconds) < 2
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,14 @@ def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
     if files is not None:
         rows = _from_files(files, where)
     elif _is_pattern(split_name):  # files of a Hub repo
-        rows = _loaded(task, where, task.path, revision=task.revision, data_files={"train": split_name})["train"]
+        options = {"revision": task.revision, "data_files": {"train": split_name}}
+        rows = _loaded(task, where, "train", task.path, **options)["train"]
     else:
         path = Path(task.path).expanduser()
         if not path.exists() and _looks_local(task.path):
             raise DataError(f"{where}: no such folder or file: {path}. Correct `path` in the recipe's task.")
         place = (str(path), None) if path.exists() else (task.path, task.revision)
-        found = _loaded(task, where, place[0], task.config, revision=place[1])
+        found = _loaded(task, where, split_name, place[0], task.config, revision=place[1])
         if split_name not in found:
             raise DataError(
                 f"{where}: no split {split_name!r}; there are: {', '.join(map(str, found))}. "
@@ -96,16 +98,22 @@ def _from_files(pattern: str, where: str) -> datasets.Dataset:
         with quiet():
             return load_dataset(reader, data_files={"train": files}, split="train", **options)
     except Exception as error:  # pandas, pyarrow and datasets each raise their own
+        if _empty_split(error):
+            raise DataError(f"{where}: the split has no rows.") from error
         raise _unreadable(where, files, error) from error
 
 
-def _loaded(task: Task, where: str, *place: str | None, **options: Any) -> datasets.DatasetDict:
-    from datasets import DatasetDict, load_dataset
+def _loaded(
+    task: Task, where: str, split_name: str, *place: str | None, **options: Any
+) -> Mapping[str, datasets.Dataset]:
+    """All splits; only the one that is wanted when another one is empty, at which `datasets` gives up."""
+    from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     try:
         with quiet():
-            return DatasetDict(load_dataset(*place, **options))
+            found: Mapping[str, datasets.Dataset] = load_dataset(*place, **options)
+            return found
     except DatasetNotFoundError as error:
         raise DataError(
             f"{where}: the Hub has no data set {task.path!r} that you may read, and there is no such local folder. "
@@ -114,6 +122,12 @@ def _loaded(task: Task, where: str, *place: str | None, **options: Any) -> datas
     except Exception as error:  # a data set can fail in nearly any way
         if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
             raise _unreachable(task, where, error) from error
+        empty = _empty_split(error)
+        if empty == split_name:
+            raise DataError(f"{where}: the split has no rows.") from error
+        if empty and "split" not in options:
+            rows: Any = _loaded(task, where, split_name, *place, split=split_name, **options)
+            return {split_name: rows}
         if "config" in str(error).lower() and isinstance(error, ValueError):
             told = " ".join(str(error).split("\nExample")[0].split())
             raise DataError(f"{where}: {told} Set `config` in the recipe's task to one of them.") from error
@@ -143,6 +157,12 @@ def _unreadable(where: str, files: list[str], error: Exception) -> DataError:
         return DataError(f"{where}: {damaged} is truncated or not a parquet file ({told}). Fetch or write it again.")
     among = f" in {files[0]}" if len(files) == 1 else ""
     return DataError(f"{where}: the rows{among} cannot be read ({type(cause).__name__}: {told}).")
+
+
+def _empty_split(error: Exception) -> str:
+    """The split that `datasets` says has no rows, or nothing."""
+    found = re.fullmatch(r'Instruction "(.*)" corresponds to no data!', str(error))
+    return found[1] if found else ""
 
 
 def _has_parquet_footer(path: str) -> bool:

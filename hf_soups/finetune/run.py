@@ -111,9 +111,7 @@ def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, A
     recipe = order.recipe
     metric = metric_for(recipe.task)
     splits = load_splits(recipe.task, recipe.data)
-    folder = order.start
-    if folder is None:
-        folder = make_start(recipe, splits, cache / f"start-{start_key(recipe, splits)}", cache=cache)
+    folder = order.start or _own_start(accelerator, recipe, splits, cache)
     start = load_start(folder, recipe, splits)
     encoded: dict[str, Encoded] = {
         split.role: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
@@ -129,6 +127,20 @@ def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, A
         train_rows=len(splits.train),
     )
     return _Job(recipe, splits, start, encoded, metric)
+
+
+def _own_start(accelerator: Accelerator, recipe: Recipe, splits: Splits, cache: Path) -> Path:
+    """The recipe's start, made by the main process: `save_pretrained` writes nothing in the others."""
+    folder = cache / f"start-{start_key(recipe, splits)}"
+    if accelerator.is_main_process:
+        make_start(recipe, splits, folder, cache=cache)
+    accelerator.wait_for_everyone()
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: made by the main process, but not to be seen from process {accelerator.process_index}. "
+            "On several machines give --cache or --start on a disk that they share."
+        )
+    return folder
 
 
 def _trained_answers(

@@ -1,0 +1,205 @@
+"""Greedy's seconds: weights swapped in place and rows in length buckets, against a plain loop, in one run.
+
+    python benchmarks/greedy.py            small: 6 tiny BERTs, seconds; checks that the benchmark itself works
+    python benchmarks/greedy.py --full     32 BERTs of 6 layers and width 384 (MiniLM's shapes), 1,000 rows
+    python benchmarks/greedy.py --full --ingredients 8 --rows 200
+
+The plain loop is that of the authors' script (Wortsman et al. 2022): for each candidate read its state dict, average it
+with the running mean, make a model of the result, and score it on rows that are all padded to the longest length.
+Weights are random (noise around one start) and so are the rows; the lengths are those of sentence pairs: a mean of
+53 tokens, at most 128. Both must take the same decisions, or the benchmark fails.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification
+from transformers.utils import logging
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data import Split
+from hf_soups.families import FAMILIES, Batch
+from hf_soups.families.texts import EncodedTexts
+from hf_soups.live import LiveMixer
+from hf_soups.metrics import METRICS
+from hf_soups.predict import predict_split
+from hf_soups.soups import Soup, greedy
+from hf_soups.soups.scorer import LiveScorer
+
+LONGEST, MEAN_TOKENS, BATCH = 128, 53, 64
+Steps = list[tuple[str, float]]  # candidate, score of the mixture with it
+
+
+@dataclass
+class TimedEncoders:
+    """The encoders' family, with the seconds that its forward passes take; `pad_to` pads every batch."""
+
+    pad_to: int | None = None
+    seconds: float = 0.0
+    name: str = "encoder"
+    kinds: tuple[str, ...] = field(default=("text",))
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """As the family's, with a watch."""
+        if self.pad_to is not None:
+            batch = {k: torch.nn.functional.pad(v, (0, self.pad_to - v.shape[1])) for k, v in batch.items()}
+        synchronise()
+        started = time.perf_counter()
+        logits = FAMILIES[0].logits(model, batch)
+        synchronise()
+        self.seconds += time.perf_counter() - started
+        return logits
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def config(full: bool) -> BertConfig:
+    if full:
+        return BertConfig(
+            num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536, vocab_size=30522
+        )
+    return BertConfig(
+        num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=1000
+    )
+
+
+def write_ingredients(folder: Path, count: int, full: bool) -> list[Checkpoint]:
+    """Models around one start, every third of them too far from it to help: some join, some do not."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config(full)).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)  # so that answers differ between rows
+    model.save_pretrained(folder / "start")
+    start = load_file(folder / "start" / "model.safetensors")
+    for i in range(count):
+        at = folder / f"m{i:02d}"
+        model.config.save_pretrained(at)
+        generator = torch.Generator().manual_seed(i + 1)
+        spread = 0.15 if i % 3 else 0.5
+        moved = {n: w + spread * float(w.std()) * torch.randn(w.shape, generator=generator) for n, w in start.items()}
+        save_file(moved, at / "model.safetensors", metadata={"format": "pt"})
+    return [Checkpoint(folder / f"m{i:02d}") for i in range(count)]
+
+
+def make_rows(rows: int, vocabulary: int, start: Path) -> tuple[EncodedTexts, Split]:
+    """Random tokens; labels are the start's answers, a fifth of them turned."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.gamma(6, MEAN_TOKENS / 6, rows).round(), 4, LONGEST).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = random.integers(5, vocabulary, offsets[-1]).astype(np.int32)
+    ids = np.arange(rows, dtype=np.int64)
+    encoded = EncodedTexts(ids, values, offsets, None, pad=0, pad_type=0, pad_left=False)
+    blank = Split.of(
+        "select", Dataset.from_dict({"row": ids}), ids, np.zeros(rows, dtype=np.int64), ("a", "b"), "random"
+    )
+    model = on_device(BertForSequenceClassification.from_pretrained(start))
+    log_probs = predict_split(model, TimedEncoders(), encoded, blank).log_probs
+    margin = log_probs[:, 1] - log_probs[:, 0]
+    labels = (margin > np.median(margin)).astype(np.int64)
+    turned = random.permutation(rows)[: rows // 5]
+    labels[turned] = 1 - labels[turned]
+    return encoded, Split.of("select", blank.rows, ids, labels, ("a", "b"), "random")
+
+
+def on_device(model: BertForSequenceClassification) -> BertForSequenceClassification:
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def ours(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders) -> Soup:
+    model = on_device(BertForSequenceClassification.from_pretrained(pool[0].source))
+    return greedy(pool, LiveScorer(family, model, encoded, split, METRICS["accuracy"], LiveMixer(model), BATCH))
+
+
+def plain(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders) -> Steps:
+    """The authors' loop."""
+    unsorted = EncodedInOrder(encoded)
+
+    def scored(weights: dict[str, torch.Tensor]) -> float:
+        model = BertForSequenceClassification(BertConfig.from_pretrained(pool[0].source))
+        model.load_state_dict(weights)
+        answers = predict_split(on_device(model), family, unsorted, split, batch_size=BATCH)
+        return METRICS["accuracy"].compute(answers)
+
+    def read(i: int) -> dict[str, torch.Tensor]:
+        return load_file(pool[i].folder / "model.safetensors")
+
+    singles = [scored(read(i)) for i in range(len(pool))]
+    order = sorted(range(len(pool)), key=lambda i: -singles[i])
+    mean, best, members = read(order[0]), singles[order[0]], 1
+    steps = [(pool[order[0]].name, best)]
+    for i in order[1:]:
+        new = read(i)
+        tried = {k: mean[k].clone() * (members / (members + 1)) + new[k].clone() * (1 / (members + 1)) for k in new}
+        score = scored(tried)
+        steps.append((pool[i].name, score))
+        if score >= best:
+            mean, best, members = tried, score, members + 1
+    return steps
+
+
+class EncodedInOrder:
+    """The same rows, in batches as they come: no row says how long it is."""
+
+    def __init__(self, encoded: EncodedTexts) -> None:
+        self._encoded = encoded
+        self.row_ids = encoded.row_ids
+        self.lengths = np.ones(len(encoded), dtype=np.int64)
+        self.batch = encoded.batch
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+
+def timed(run: Callable[[], object]) -> tuple[object, float]:
+    synchronise()
+    started = time.perf_counter()
+    result = run()
+    synchronise()
+    return result, time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="MiniLM's shapes; default: --small")
+    parser.add_argument("--small", action="store_true", help="tiny shapes (the default)")
+    parser.add_argument("--ingredients", type=int, help="default: 32 with --full, else 6")
+    parser.add_argument("--rows", type=int, help="default: 1000 with --full, else 200")
+    asked = parser.parse_args()
+    logging.disable_progress_bar()
+    count = asked.ingredients or (32 if asked.full else 6)
+    rows = asked.rows or (1000 if asked.full else 200)
+    with tempfile.TemporaryDirectory(prefix="hf_soups-greedy-") as folder:
+        pool = write_ingredients(Path(folder), count, asked.full)
+        encoded, split = make_rows(rows, config(asked.full).vocab_size, Path(folder) / "start")
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+        print(f"{count} ingredients of {pool[0].parameters:,} parameters, {rows} rows, {where}", flush=True)
+        bucketed, padded = TimedEncoders(), TimedEncoders(pad_to=LONGEST)
+        soup, mine = timed(lambda: ours(pool, encoded, split, bucketed))
+        told("hf_soups", mine, bucketed.seconds)
+        steps, theirs = timed(lambda: plain(pool, encoded, split, padded))
+        told("plain loop", theirs, padded.seconds)
+    assert isinstance(soup, Soup)
+    print(f"ratio      {theirs / mine:8.2f} x; {len(soup.ingredients)} of {count} ingredients joined")
+    if [(s.candidate, s.score) for s in soup.steps] != steps:
+        sys.exit("the two did not take the same steps: one of them is wrong")
+    print("the same steps with the same scores")
+
+
+def told(name: str, seconds: float, forward: float) -> None:
+    print(f"{name:10} {seconds:8.2f} s, of which {1 - forward / seconds:6.1%} outside forward passes", flush=True)
+
+
+if __name__ == "__main__":
+    main()

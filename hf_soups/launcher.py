@@ -1,0 +1,86 @@
+"""Launcher: the processes of one run, side by side on this machine: `python -m hf_soups.launcher COUNT COMMAND...`.
+
+They get the environment that torch and accelerate read. Unlike those of torch's own launcher they stay in the
+launcher's group, so that one signal reaches all of them, and keep its open files: each holds the run's lock, and a
+run that lost its launcher is not started a second time beside what is left of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 3.0  # between asking a process to end and killing it
+
+
+def launch(count: int, command: Sequence[str]) -> int:
+    """Run `command` in `count` processes; when one fails the others are ended.
+
+    Returns:
+        The exit status: 0, or that of the first failure; 128 + n where a process was killed by signal n.
+    """
+    address = free_port()
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(count):
+            environment = {**os.environ, **place(rank, count, address)}
+            started.append(subprocess.Popen(list(command), env=environment, close_fds=False))
+        return _first_failure(started)
+    finally:
+        _end(started)
+
+
+def place(rank: int, count: int, port: int) -> Mapping[str, str]:
+    """What torch and accelerate read to find the other processes."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    while True:
+        statuses = [process.poll() for process in started]
+        failed = next((status for status in statuses if status), 0)
+        if failed or None not in statuses:
+            return 128 - failed if failed < 0 else failed
+        time.sleep(POLL_SECONDS)
+
+
+def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in started:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.wait()
+
+
+def _ended(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _ended)
+    sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))
