@@ -225,15 +225,16 @@ def floor(folders: list[Path], out: Path, threads: int) -> Callable[[], None]:
 
     files = [os.open(folder / "model.safetensors", os.O_RDONLY) for folder in folders]
     size = os.fstat(files[0]).st_size
+    start = 8 + int.from_bytes(os.pread(files[0], 8, 0), "little")  # where the tensors begin
 
     def buffer() -> Any:  # from the start of a page: into NumPy's own arrays the kernel copies half as fast
         room = np.empty(BLOCK + 4096, np.uint8)
-        start = -room.ctypes.data % 4096
-        return room[start : start + BLOCK].view(np.uint32)
+        page = -room.ctypes.data % 4096
+        return room[page : page + BLOCK].view(np.uint32)
 
     def worker(first: int, target: int) -> None:
         total, block = buffer(), buffer()
-        for at in range(first * BLOCK, size, threads * BLOCK):
+        for at in range(start + first * BLOCK, size, threads * BLOCK):
             count = min(BLOCK, size - at)
             os.preadv(files[0], [total.data.cast("B")[:count]], at)
             for file in files[1:]:

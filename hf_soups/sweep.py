@@ -294,8 +294,8 @@ class _Reporter:
         entry = ended.entry
         told = entry.status or ("killed" if ended.killed else entry.state)
         reason = f": {entry.reason}" if entry.reason else ""
-        last = last_lines(self._out / "logs" / f"{ended.name}.log", 1) if entry.state == "finished" else []
-        score = f"  {last[0].partition(': ')[2]}" if last else ""
+        last = last_lines(self._out / "logs" / f"{ended.name}.log", 3) if entry.state == "finished" else []
+        score = next((f"  {line.partition(': ')[2]}" for line in last if " on select" in line), "")
         self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
 
     def watch(self, slots: Slots, elsewhere: Sequence[str]) -> None:
@@ -307,7 +307,7 @@ class _Reporter:
         self._looked = time.monotonic()
         lines = [f"{len(self.done)} runs ended here, {self._total} planned"]
         for work in slots.working.values():
-            last = last_lines(work.log, 1)
+            last = last_lines(work.log, 1, after=work.log_bytes)
             lines.append(f"  {work.claim.name}  {work.seconds:4.0f} s  {last[0][:90] if last else 'starting'}")
         from rich.text import Text
 

@@ -25,12 +25,16 @@ pytestmark = pytest.mark.slow
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def launched(recipe: Recipe, out: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def launched(recipe: Recipe, out: Path, processes: int) -> subprocess.CompletedProcess[str]:
     path = out.with_name(f"{out.name}.yaml")
     path.write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
+    return torchrun(processes, "-m", "hf_soups.finetune", str(path), "--out", str(out))
+
+
+def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
     return subprocess.run(
-        [*torchrun, "-m", "hf_soups.finetune", str(path), "--out", str(out), *arguments],
+        [*command, *arguments],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -134,3 +138,25 @@ def test_bf16_runs_on_two_processes(tmp_path: Path) -> None:
     done = launched(recipe, tmp_path / "run", 2)
     assert done.returncode == 0, done.stderr
     assert read_run(tmp_path / "run").scores["report"]["accuracy"] > 0.8
+
+
+def test_a_process_that_fails_by_itself_says_why_in_the_record(tmp_path: Path) -> None:
+    """The second process runs out of memory, the first only sees that it is gone."""
+    recipe = text_recipe(tmp_path, tiny_bert(tmp_path / "model"))
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from hf_soups.finetune import run\n"
+        "from hf_soups.finetune.command import main\n"
+        "def fail(*_, **__):\n"
+        "    raise MemoryError\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    run.train_model = fail\n"
+        f"sys.exit(main(['{tmp_path}/recipe.yaml', '--out', '{tmp_path}/run']))\n"
+    )
+    done = torchrun(2, str(script))
+    assert done.returncode == 1
+    record = read_run(tmp_path / "run")
+    assert (record.status, [path.name for path in (tmp_path / "run").iterdir()]) == ("out-of-memory", ["run.json"])
+    assert "out of memory (MemoryError). Lower batch_size" in record.reason

@@ -242,8 +242,13 @@ def test_two_sweeps_that_repeat_failures_repeat_each_once(tmp_path: Path) -> Non
     def again() -> SweepResult:
         return sweep(recipe(2), out, progress=False, retry_failed=True, command=command)
 
+    claim = Ledger(out).claim("run_00")  # until both have seen the failure
+    assert claim is not None
     with ThreadPoolExecutor(2) as both:
-        results = [each.result() for each in (both.submit(again), both.submit(again))]
+        sweeps = [both.submit(again), both.submit(again)]
+        time.sleep(1.0)
+        claim.release()
+        results = [each.result() for each in sweeps]
     assert [result.exit_status for result in results] == [1, 1]
     assert events(tmp_path)["start", "run_00"] == 2
 

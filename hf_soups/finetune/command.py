@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ Fine-tune once and write a run folder: checkpoint, run.json, cached predictions.
 values of `train`:
 """
 PATHS = ("out", "start", "cache")
+SECONDS_FOR_THE_MAIN_PROCESS = 5.0
 FLAGS = ("overwrite", "quiet", "debug", "help")
 PARTS: dict[str, type[BaseModel]] = {"head": Head, "data": Data, "train": Train, "task": Task}
 
@@ -149,8 +151,13 @@ def _told(error: Exception) -> int:
 
 
 def _said(message: str, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":  # the other processes of the run say the same
-        print(f"hf_soups.finetune: {message}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        # The main process says the same and ends, and then the launcher ends this one. Were this one to end first,
+        # the launcher would end the main process before it has said anything.
+        time.sleep(SECONDS_FOR_THE_MAIN_PROCESS)
+        message = f"process {rank}: {message}"
+    print(f"hf_soups.finetune: {message}", file=sys.stderr, flush=True)
     return status
 
 

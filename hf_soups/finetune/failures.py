@@ -20,6 +20,8 @@ def failure_of(error: Exception) -> RunFailed | None:
         return RunFailed("nan-loss", f"the weights were unusable after training: {error}")
     if isinstance(error, HfSoupsError):
         return None
+    if lost_a_process(error):
+        return RunFailed("error", "another process of this run ended: look at what it said, or for a lack of memory.")
     first = next(iter(str(error).strip().splitlines()), "")
     told = f"{type(error).__name__}: {first}" if first else type(error).__name__
     short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SHORT_OF_MEMORY)
@@ -30,6 +32,14 @@ def failure_of(error: Exception) -> RunFailed | None:
             "eval_batch_size or data.max_length, or use precision: bf16.",
         )
     return RunFailed("error", told)
+
+
+def lost_a_process(error: BaseException) -> bool:
+    """Whether this process failed only because another one of its run is gone."""
+    gone = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in gone)
+    )
 
 
 def raised_by_all(error: Exception) -> bool:

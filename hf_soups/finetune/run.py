@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from hf_soups.costs import count_macs, count_parameters, median_row
 from hf_soups.data import Split, Splits, load_splits
-from hf_soups.errors import InputError, RecipeError, RunFailed
+from hf_soups.errors import CheckpointError, InputError, RecipeError, RunFailed
 from hf_soups.families.family import Encoded
 from hf_soups.families.loading import quiet
 from hf_soups.finetune.batches import Schedule
-from hf_soups.finetune.failures import check_classes, failure_of, raised_by_all
+from hf_soups.finetune.failures import check_classes, failure_of, lost_a_process, raised_by_all
 from hf_soups.finetune.history import History
 from hf_soups.finetune.processes import accelerator_for, device_name, lost_processes, versions, workspace
 from hf_soups.finetune.progress import Meter
@@ -25,7 +26,7 @@ from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.predict import predict_distributed
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, write_run, written_whole
+from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, read_run, write_run, written_whole
 from hf_soups.start import Start, load_start, make_start, start_key
 
 IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mixup")
@@ -55,7 +56,7 @@ def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
         "start": "" if order.start is None else str(order.start),
         "device": device_name(accelerator),
         "processes": accelerator.num_processes,
-        "started": _now(),
+        "started": broadcast_object_list([_now()])[0],
     }
     try:
         with workspace(accelerator, cache) as folder:
@@ -64,7 +65,7 @@ def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
         failure = failure_of(error)
         if failure is None:
             raise
-        _write_failure(accelerator, order, about, failure, together=raised_by_all(error))
+        _write_failure(accelerator, order, about, failure, error)
         raise failure from error
     finally:
         for each in accelerator.trackers:
@@ -195,19 +196,27 @@ def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions
 
 
 def _write_failure(
-    accelerator: Accelerator, order: Order, about: Mapping[str, Any], failure: RunFailed, *, together: bool
+    accelerator: Accelerator, order: Order, about: Mapping[str, Any], failure: RunFailed, error: Exception
 ) -> None:
-    """Write run.json alone. A process that fails by itself writes it: the others do not know."""
-    if accelerator.is_main_process or not together:
+    """Write run.json alone. A process that fails by itself writes it: the others do not know why."""
+    together = raised_by_all(error)
+    if accelerator.is_main_process or not (together or lost_a_process(error)):
         record = RunRecord(status=failure.status, reason=failure.reason, **about, finished=_now())
-        try:
-            with written_whole(order.out, overwrite=order.overwrite) as partial:
-                write_run(partial, record)
-        except InputError:  # another process was first
+        if _written_by_another(order.out, record):
             return
+        with written_whole(order.out, overwrite=order.overwrite) as partial:
+            write_run(partial, record)
     if together:
         # the launcher kills the others as soon as one ends with an error: not before it is written
         accelerator.wait_for_everyone()
+
+
+def _written_by_another(out: Path, record: RunRecord) -> bool:
+    """Whether a process that failed before has recorded this run."""
+    try:
+        return read_run(out).started == record.started
+    except CheckpointError:
+        return False
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -221,4 +230,4 @@ def _in_words(splits: Splits) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
