@@ -51,7 +51,7 @@ def sweep(
 
     loaded = load_recipe(recipe, _overrides(changes))
     if dry_run:
-        from hf_soups.dry_run import print_dry_run
+        from hf_soups.sweep.dry_run import print_dry_run
 
         print_dry_run(loaded, out, slots=slots, probe=probe)
         return

@@ -10,9 +10,9 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.ledger import Ledger
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.run_folder import RUN_FILE, RunRecord, read_run
+from hf_soups.sweep.ledger import Ledger
 from hf_soups.tasks import Task
 
 PLAN = "plan.json"

@@ -13,6 +13,9 @@ install_import_hook(
     [
         "hf_soups.predictions",
         "hf_soups.metrics",
+        "hf_soups.data.strata",
+        "hf_soups.costs",
+        "hf_soups.families.anatomy",
         "hf_soups.ensembles",
         "hf_soups.augment",
     ],

@@ -90,8 +90,8 @@ def test_a_leaderboard_of_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_planned(recipe: Path) -> None:
-    from hf_soups.plan import make_plan
     from hf_soups.recipe import load_recipe
+    from hf_soups.sweep.plan import make_plan
 
     loaded = load_recipe(recipe)
     assert len(make_plan(loaded)) == loaded.sweep.runs

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.dry_run import dry_run, print_dry_run
 from hf_soups.recipe import Recipe, recipe_from
+from hf_soups.sweep.dry_run import dry_run, print_dry_run
 from tests.small_task import text_recipe, write_texts
 from tests.tiny import tiny_bert
 

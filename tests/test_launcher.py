@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.executor import surroundings
-from hf_soups.launcher import free_port, place
-from hf_soups.ledger import Ledger
+from hf_soups.sweep.executor import surroundings
+from hf_soups.sweep.launcher import free_port, place
+from hf_soups.sweep.ledger import Ledger
 
 NOTE = "import os, sys, time; open(f'{sys.argv[1]}/{os.environ[\"RANK\"]}', 'w').write(str(os.getpid()))\n"
 
 
 def launched(folder: Path, code: str, count: int = 2, **options: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hf_soups.launcher", str(count), sys.executable, "-c", NOTE + code, str(folder)]
+    launch = [sys.executable, "-m", "hf_soups.sweep.launcher", str(count)]
+    command = [*launch, sys.executable, "-c", NOTE + code, str(folder)]
     return subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.ledger import Entry, Ledger
 from hf_soups.run_folder import RunRecord, write_run
+from hf_soups.sweep.ledger import Entry, Ledger
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_kill_while_a_failure_is_forgotten_leaves_no_half_folder(ledger: Ledge
     """Killed just before the removal: what is in the way of the next attempt is gone from its place all the same."""
     record(tmp_path / "run_00", "nan-loss")
     code = (
-        "import os, shutil, sys; from pathlib import Path; from hf_soups.ledger import Ledger\n"
+        "import os, shutil, sys; from pathlib import Path; from hf_soups.sweep.ledger import Ledger\n"
         "shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), 9)\n"
         "ledger = Ledger(Path(sys.argv[1])); ledger.forget_failure(ledger.claim('run_00'))"
     )

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_soups.errors import RecipeError
-from hf_soups.plan import draw, make_plan
 from hf_soups.recipe import Distribution, Recipe, recipe_from
+from hf_soups.sweep.plan import draw, make_plan
 
 SPACE = {
     "learning_rate": {"log_uniform": [1e-6, 1e-4]},

@@ -21,10 +21,11 @@ from threading import Timer
 import pytest
 
 from hf_soups.errors import HfSoupsError, InputError, RecipeError
-from hf_soups.executor import cores, surroundings
-from hf_soups.ledger import Ledger
 from hf_soups.recipe import Recipe, recipe_from
-from hf_soups.sweep import SweepResult, prepare, print_result, sweep
+from hf_soups.sweep import SweepResult, print_result, sweep
+from hf_soups.sweep.executor import cores, surroundings
+from hf_soups.sweep.ledger import Ledger
+from hf_soups.sweep.run import prepare
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,7 +14,7 @@ from hf_soups.recipe import Train
 
 MEGA_BATCH = 50  # batches that are sorted by length together; more would make the order less random
 
-Rows = Int64[np.ndarray, " rows"]
+Rows = Int64[np.ndarray, "_"]  # indices of rows, of any number
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,7 +51,7 @@ class Schedule:
         return cls(train.max_steps or steps, per_epoch)
 
 
-def epoch_order(lengths: Rows, train: Train, epoch: int) -> Rows:
+def epoch_order(lengths: Int64[np.ndarray, " rows"], train: Train, epoch: int) -> Int64[np.ndarray, " rows"]:
     """All rows in the order of one epoch: shuffled, or shuffled and sorted by length inside large blocks."""
     random = np.random.default_rng([train.seed, epoch])
     order = random.permutation(len(lengths)).astype(np.int64)
@@ -62,7 +62,7 @@ def epoch_order(lengths: Rows, train: Train, epoch: int) -> Rows:
     return np.concatenate([block[np.argsort(-lengths[block], kind="stable")] for block in blocks])
 
 
-def steps(lengths: Rows, train: Train) -> Iterator[Step]:
+def steps(lengths: Int64[np.ndarray, " rows"], train: Train) -> Iterator[Step]:
     """All steps of a fine-tune on rows of these lengths."""
     schedule = Schedule.of(train, len(lengths))
     together = train.gradient_accumulation

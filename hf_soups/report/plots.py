@@ -43,7 +43,8 @@ def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, 
     figure, axes = _figure()
     scale = _scale(metric)
     soups = iter(SOUPS * len(points))
-    for point in sorted(points, key=lambda p: list(STYLES).index(p.kind)):  # single runs lie below the rest
+    # single runs lie below the rest; soups by name, so that a method looks the same in every plot
+    for point in sorted(points, key=lambda p: (list(STYLES).index(p.kind), p.name)):
         marker, colour, size = STYLES[point.kind]
         if point.kind == "soup":
             marker, colour = next(soups)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import CheckpointError
-from hf_soups.executor import visible_gpus
-from hf_soups.plan import PlannedRun, make_plan
 from hf_soups.recipe import Recipe
+from hf_soups.sweep.executor import visible_gpus
+from hf_soups.sweep.plan import PlannedRun, make_plan
 
 if TYPE_CHECKING:
     from hf_soups.data import Splits

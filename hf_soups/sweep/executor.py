@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_soups.ledger import Claim, Entry, Ledger
+from hf_soups.sweep.ledger import Claim, Entry, Ledger
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # between asking a run's process to end and killing it

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
-from hf_soups.ledger import Entry, Ledger
-from hf_soups.plan import PlannedRun, make_plan
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.run_folder import writable
+from hf_soups.sweep.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
+from hf_soups.sweep.ledger import Entry, Ledger
+from hf_soups.sweep.plan import PlannedRun, make_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PLAN_FILE, RECIPE_FILE = "plan.json", "recipe.yaml"
-FORMAT = "hf_soups.plan.v1"
+FORMAT = "hf_soups.sweep.plan.v1"
 STATUS_SECONDS = 0.5
 
 
@@ -151,7 +151,7 @@ def finetune_command(out: Path, processes: int) -> Command:
     """
     launch = [sys.executable, "-m"]
     if processes > 1:
-        launch = [sys.executable, "-m", "hf_soups.launcher", str(processes), *launch]
+        launch = [sys.executable, "-m", "hf_soups.sweep.launcher", str(processes), *launch]
 
     def command(name: str) -> list[str]:
         folders = ["--out", str(out / name), "--start", str(out / "start"), "--cache", str(out / "cache")]

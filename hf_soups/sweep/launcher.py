@@ -1,4 +1,4 @@
-"""Launcher: the processes of one run, side by side on this machine: `python -m hf_soups.launcher COUNT COMMAND...`.
+"""Launcher: one run's processes, side by side on this machine: `python -m hf_soups.sweep.launcher COUNT COMMAND...`.
 
 They get the environment that torch and accelerate read. Unlike those of torch's own launcher they stay in the
 launcher's group, so that one signal reaches all of them, and keep its open files: each holds the run's lock, and a

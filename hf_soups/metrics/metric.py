@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
-from hf_soups.bootstrap import percentile_interval, recomputed, resampled_sums
 from hf_soups.errors import InputError, PredictionsError, RecipeError
-from hf_soups.foreign_metric import load_foreign
+from hf_soups.metrics.bootstrap import percentile_interval, recomputed, resampled_sums
+from hf_soups.metrics.foreign import load_foreign
 from hf_soups.predictions import Predictions
 from hf_soups.tasks import MetricByEvaluate, Task
 
