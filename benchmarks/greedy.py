@@ -29,8 +29,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
 from hf_soups.families import FAMILIES, Batch
 from hf_soups.families.texts import EncodedTexts
-from hf_soups.live import LiveMixer
 from hf_soups.metrics import METRICS
+from hf_soups.mixing.live import LiveMixer
 from hf_soups.predict import predict_split
 from hf_soups.soups import Soup, greedy
 from hf_soups.soups.scorer import LiveScorer

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_soups.dtypes import FLOATS, NATIVE, decode_into
 from hf_soups.errors import CheckpointError
-from hf_soups.hub_download import download, is_repo_id
-from hf_soups.tensorfile import FileStamp, TensorHeader, TensorInfo
-from hf_soups.weight_files import INDEX, MERGE_ADAPTER, SINGLE, json_object, opened, read_exactly, read_headers
+from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
+from hf_soups.weights.files import INDEX, MERGE_ADAPTER, SINGLE, json_object, opened, read_exactly, read_headers
+from hf_soups.weights.hub import download, is_repo_id
+from hf_soups.weights.tensorfile import FileStamp, TensorHeader, TensorInfo
 
 __all__ = ["Checkpoint", "TensorInfo"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_soups.blocks import BlockMixer
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.dtypes import FLOATS
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
-from hf_soups.spans import plan_spans, shared_names
+from hf_soups.mixing.blocks import BlockMixer
+from hf_soups.mixing.spans import plan_spans, shared_names
+from hf_soups.weights.dtypes import FLOATS
 
 # Keys of a tokenizer's or processor's files that say nothing of what the model is fed: not told.
 SILENT = frozenset({

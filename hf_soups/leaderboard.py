@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.cook.pool import Run, find_runs, task_of
 from hf_soups.ensembles import geometric_mean
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import Metric, expected_calibration_error, metric_for, negative_log_likelihood, score
-from hf_soups.pool import Run, find_runs, task_of
 from hf_soups.predictions import Predictions
 from hf_soups.report.words import difference_in_words
 from hf_soups.run_folder import PREDICTIONS

@@ -14,22 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "hf_soups"
 # Bottom to top; docs/decisions/0001-levels.md says why.
 LEVELS = (
     ("errors",),
-    (
-        "dtypes",
-        "tensorfile",
-        "weight_files",
-        "hub_download",
-        "checkpoint",
-        "predictions",
-        "tasks",
-        "recipe",
-        "run_folder",
-    ),
-    ("spans", "blocks", "mixing", "live", "compatibility"),
-    ("metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
+    ("weights", "checkpoint", "predictions", "tasks", "recipe", "run_folder"),
+    ("mixing", "compatibility", "metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
     ("predict", "start", "soups", "ensembles"),
     ("finetune", "sweep"),
-    ("pool", "kitchen", "cook", "leaderboard", "report"),
+    ("cook", "leaderboard", "report"),
     ("quickstart", "doctor"),
     ("cli", "__init__"),
 )

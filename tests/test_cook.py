@@ -17,8 +17,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
-from hf_soups import kitchen
-from hf_soups.cook import CookResult, cook, print_result
+from hf_soups.cook import CookResult, cook, kitchen, print_result
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
 from hf_soups.leaderboard import build_leaderboard

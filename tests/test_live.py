@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_soups import weight_files
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
-from hf_soups.live import LiveMixer, slots_by_disk_name
 from hf_soups.mixing import mix_to_folder
+from hf_soups.mixing.live import LiveMixer, slots_by_disk_name
+from hf_soups.weights import files as weight_files
 from tests.folders import folder_of
 from tests.tiny import (
     tiny_bert,
@@ -146,7 +146,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         read[path.parent.name] += len(into)
         whole(file, into, offset, path)
 
-    monkeypatch.setattr("hf_soups.blocks.read_exactly", counted)
+    monkeypatch.setattr("hf_soups.mixing.blocks.read_exactly", counted)
     return read
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_soups import mixing
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError
 from hf_soups.mixing import mix_to_folder
+from hf_soups.mixing import to_files as mixing
 from tests.folders import folder_of, names_below
 
 TENSORS = {"a": torch.ones(1000), "b": torch.ones(50, 50)}
@@ -185,7 +185,7 @@ def test_an_interrupt_stops_the_other_threads_and_leaves_nothing(
     pair = [Checkpoint(folder_of(tmp_path / name, many)) for name in ("one", "two")]
     calls = []
     whole = mixing.BlockMixer.output
-    monkeypatch.setattr("hf_soups.spans.BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr("hf_soups.mixing.spans.BLOCK_ELEMENTS", 1000)
 
     def interrupted(self: mixing.BlockMixer, *where: object) -> object:
         calls.append(where)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_soups.live import LiveMixer
 from hf_soups.metrics import Metric
+from hf_soups.mixing.live import LiveMixer
 from hf_soups.predict import NonFiniteLogits, predict_split
 from hf_soups.predictions import Predictions
 from hf_soups.soups.batchnorm import recompute_batchnorm

@@ -16,8 +16,8 @@ from hf_soups.data import Splits, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.families import Encoded, family_for
 from hf_soups.families.anatomy import has_batchnorm
-from hf_soups.live import LiveMixer, slots_by_disk_name
 from hf_soups.metrics import Metric, metric_for
+from hf_soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.predict import on_device
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe

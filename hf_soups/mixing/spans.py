@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.dtypes import FLOATS, ITEM_BYTES
 from hf_soups.errors import IncompatibleCheckpoints, InputError
-from hf_soups.tensorfile import FileStamp
+from hf_soups.weights.dtypes import FLOATS, ITEM_BYTES
+from hf_soups.weights.tensorfile import FileStamp
 
 Accumulate = Literal["float32", "float64"]
 # BatchNorm's counters differ between runs of other lengths. They matter only to further training with momentum=None,

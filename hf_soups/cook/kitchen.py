@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.pool import Pool
+from hf_soups.cook.pool import Pool
 from hf_soups.report.words import score_in_words, why_one
 from hf_soups.run_folder import PREDICTIONS, writable
 from hf_soups.soups import Soup, Step, greedy, uniform

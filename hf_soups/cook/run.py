@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.compatibility import preflight
+from hf_soups.cook.kitchen import Order, Tell, cook_one, read_record
+from hf_soups.cook.pool import Pool, gather
 from hf_soups.errors import InputError, SelectionOnReport
-from hf_soups.kitchen import Order, Tell, cook_one, read_record
-from hf_soups.pool import Pool, gather
 from hf_soups.recipe import Recipe
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from hf_soups.dtypes import ITEM_BYTES
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.weights.dtypes import ITEM_BYTES
 
 LARGEST_HEADER = 100_000_000  # bytes; the safetensors library's own limit
 AGAIN = "Save or download the checkpoint again."

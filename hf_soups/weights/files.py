@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import CheckpointError
-from hf_soups.tensorfile import AGAIN, FileStamp, TensorHeader, read_header, refuse_reading
+from hf_soups.weights.tensorfile import AGAIN, FileStamp, TensorHeader, read_header, refuse_reading
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from hf_soups.dtypes import FLOATS, ITEM_BYTES, NATIVE, OVERFLOW, decode_into, encode
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
-from hf_soups.spans import BLOCK_ELEMENTS, Source, Span
-from hf_soups.weight_files import open_unchanged, read_exactly
+from hf_soups.mixing.spans import BLOCK_ELEMENTS, Source, Span
+from hf_soups.weights.dtypes import FLOATS, ITEM_BYTES, NATIVE, OVERFLOW, decode_into, encode
+from hf_soups.weights.files import open_unchanged, read_exactly
 
 PAGE = 4096
 

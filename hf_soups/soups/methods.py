@@ -1,6 +1,7 @@
-"""Greedy soup: ingredients join one by one, best first, as long as the held-out score does not fall.
+"""Methods: which checkpoints make a soup. They know nothing of models, data or devices.
 
-It knows nothing of models, data or devices: all it has is a score function.
+Uniform is the mean of all. In greedy, ingredients join one by one, best first, as long as the held-out score does
+not fall; all it has is a score function.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Literal
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.soup import Soup, Step, display_names
-from hf_soups.soups.uniform import uniform
+
+
+def uniform(ingredients: Sequence[Checkpoint]) -> Soup:
+    """The mean of all ingredients: coefficient 1/k each. Nothing is read or checked before it is saved or scored.
+
+    Source: Wortsman et al. 2022, arXiv:2203.05482, section 2.
+    """
+    members = tuple(ingredients)
+    return Soup(members, (1 / len(members),) * len(members) if members else (), method="uniform")
 
 
 def greedy(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_soups.blocks import BlockMixer
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.dtypes import FLOATS
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
-from hf_soups.mixing import mix_tensor, mix_to_folder
-from hf_soups.spans import COUNTER, shared_names
+from hf_soups.mixing.blocks import BlockMixer
+from hf_soups.mixing.spans import COUNTER, shared_names
+from hf_soups.mixing.to_files import mix_tensor, mix_to_folder
+from hf_soups.weights.dtypes import FLOATS
 
 if TYPE_CHECKING:
     import torch

@@ -17,13 +17,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from hf_soups.blocks import BlockMixer
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.dtypes import FLOATS, ITEM_BYTES, NATIVE
 from hf_soups.errors import InputError
-from hf_soups.spans import COUNTER, Accumulate, Span, check_same, plan_spans, shared_names
-from hf_soups.tensorfile import Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
-from hf_soups.weight_files import INDEX, SINGLE
+from hf_soups.mixing.blocks import BlockMixer
+from hf_soups.mixing.spans import COUNTER, Accumulate, Span, check_same, plan_spans, shared_names
+from hf_soups.weights.dtypes import FLOATS, ITEM_BYTES, NATIVE
+from hf_soups.weights.files import INDEX, SINGLE
+from hf_soups.weights.tensorfile import Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
 
 Coefficients = Sequence[float] | Mapping[str, Sequence[float]]
 NOT_PARAMETERS = ("running_mean", "running_var", COUNTER)
