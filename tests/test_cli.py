@@ -13,7 +13,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 def hf_soups(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hf_soups.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
 def test_help_names_every_command() -> None:
