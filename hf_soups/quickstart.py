@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UPSTREAM_ROWS = 600  # pretraining sees these; the rest of the 1,797 digits is the downstream task
 UPSTREAM_TEST_ROWS = 60  # of them: what the pretraining is reported on
-DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split
+DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split, 300 are trained on
 TURNS = ("upright", "turned_90", "turned_180", "turned_270")
 DIGITS = tuple(str(digit) for digit in range(10))
 SEED = 0
@@ -42,7 +42,7 @@ train: {{learning_rate: 1.0e-3, weight_decay: 0.05, batch_size: 64, epochs: 30, 
 """
 
 FINETUNE = """\
-# Fine-tunes from one start: upright digits, 400 rows to train on and 300 to choose on.
+# Fine-tunes from one start: upright digits, 300 rows to train on and 300 to choose on.
 task:
   name: digits
   kind: image
@@ -52,13 +52,13 @@ task:
   report: test
 model: {start}
 head: {{init: linear-probe}}
-data: {{select_minimum: 300}}
+data: {{select_minimum: 300, train_rows: 300}}
 train: {{schedule: cosine}}
 sweep:
   runs: 10
   seed: 1
   space:
-    learning_rate: {{log_uniform: [1.0e-4, 2.0e-3]}}
+    learning_rate: {{log_uniform: [1.0e-4, 1.0e-3]}}
     weight_decay: {{log_uniform: [1.0e-3, 1.0e-1]}}
     batch_size: {{choice: [16, 32]}}
     epochs: {{choice: [10, 15, 20]}}
