@@ -28,7 +28,7 @@ def noisy_copies(folder: Path, number: int) -> list[Checkpoint]:
         copy.load_state_dict(centre.state_dict())
         with torch.no_grad():
             for parameter in copy.parameters():
-                parameter.add_(0.02 * (1 + i) * torch.randn_like(parameter))
+                parameter.add_(0.02 * torch.randn_like(parameter))
         copy.save_pretrained(folder / f"copy_{i}")
         copies.append(Checkpoint(folder / f"copy_{i}"))
     return copies
