@@ -64,6 +64,14 @@ def test_python_and_yaml_parse(page: Path) -> None:
         recipe_from(yaml.safe_load(block), where=page.name)
 
 
+def test_files_that_the_documents_name_are_written_by_the_package() -> None:
+    """Names of results such as `steps.csv`, and not of examples such as `train.csv`."""
+    source = "".join(path.read_text() for path in (ROOT / "hf_soups").rglob("*.py"))
+    for page in (ROOT / "docs/soups.md", ROOT / "docs/sweep.md"):
+        for name in re.findall(r"`([a-z_]+\.(?:png|csv|json|parquet))`", page.read_text()):
+            assert name in source, f"{page.name} names {name}, which nothing writes"
+
+
 def test_every_command_is_documented() -> None:
     from hf_soups.cli import app
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +86,7 @@ def _chosen(
     """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
     found: dict[str, tuple[Soup, float]] = {}
     for variant in tasting.scorers:
-        score = Journal(lambda soup, v=variant: tasting.score(soup, v), journal, f"{key} {variant}")  # type: ignore[misc]
+        score = Journal(partial(tasting.score, variant=variant), journal, f"{key} {variant}")
         found[variant] = _searched(method, pool, order, tasting, score, variant)
     kept = _better({variant: value for variant, (_, value) in found.items()})
     soup = _in_the_metrics_sign(found[kept][0], tasting.sign)

@@ -42,22 +42,12 @@ class Encoders:
         *,
         revision: str | None = None,
         subfolder: str | None = None,
-        label_names: Sequence[str] | None = None,
         dtype: torch.dtype = torch.float32,
         attention: str | None = None,
     ) -> PreTrainedModel:
         """See `Family.load`."""
         from transformers import AutoModelForSequenceClassification
 
-        if label_names is not None:
-            return self.load_with_new_head(
-                source,
-                label_names=label_names,
-                revision=revision,
-                subfolder=subfolder,
-                dtype=dtype,
-                attention=attention,
-            ).model
         return load_own_head(
             AutoModelForSequenceClassification, source, revision=revision, subfolder=subfolder, dtype=dtype,
             attention=attention,

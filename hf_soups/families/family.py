@@ -68,14 +68,13 @@ class Family(Protocol):
         *,
         revision: str | None = None,
         subfolder: str | None = None,
-        label_names: Sequence[str] | None = None,
         dtype: torch.dtype = torch.float32,
         attention: str | None = None,
     ) -> PreTrainedModel:
-        """The model with its own head, or with a new one when `label_names` are given; in eval mode.
+        """The model with its own head, in eval mode.
 
         Raises:
-            CheckpointError: if it cannot be loaded, or has no head and no label names are given.
+            CheckpointError: if it cannot be loaded, or has no head.
         """
 
     def load_with_new_head(

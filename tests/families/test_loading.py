@@ -46,13 +46,13 @@ def test_a_checkpoint_without_head_needs_label_names(tmp_path: Path) -> None:
         CheckpointError, match=r"needs bert.pooler.dense.bias, .*classifier.weight, which the checkpoint"
     ):
         Encoders().load(tiny_bert_without_pooler(tmp_path))
-    assert Encoders().load(tmp_path, label_names=NAMES).config.num_labels == 3
+    assert Encoders().load_with_new_head(tmp_path, label_names=NAMES).model.config.num_labels == 3
 
 
 def test_a_truncated_file_is_told(tmp_path: Path) -> None:
     weights = tiny_bert(tmp_path) / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
-    for load in (lambda: Encoders().load(tmp_path), lambda: Encoders().load(tmp_path, label_names=NAMES)):
+    for load in (lambda: Encoders().load(tmp_path), lambda: Encoders().load_with_new_head(tmp_path, label_names=NAMES)):
         with pytest.raises(CheckpointError, match=f"{tmp_path}: cannot be loaded"):
             load()
 
