@@ -52,7 +52,7 @@ def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None
     if info["missing_keys"]:
         raise CheckpointError(
             f"{place(source, subfolder)}: {type(model).__name__} needs {named(info['missing_keys'])}, which the "
-            "checkpoint does not hold. Fine-tune it first, or load it with a new head by giving label names."
+            "checkpoint does not hold. Fine-tune it first, or load it with a new head (load_with_new_head)."
         )
     return model.eval()  # type: ignore[no-any-return]
 
