@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
@@ -65,6 +65,13 @@ class BlockMixer:
                 total = self._sum_float64(span, start, count)  # the sum overflowed, its mean may not
             self._check(span, start, total)
         return total
+
+    def values(self, source: Source, start: int, count: int) -> Float32[np.ndarray, " elements"]:
+        """One ingredient's values in a block, whatever its coefficient; valid until the next call."""
+        with np.errstate(all="ignore"):
+            values = self._values[:count]
+            self._fill(source, start, values)
+        return values
 
     def _sum_float32(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
         first, even = span.sources[0], _even(span)

@@ -18,7 +18,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
 from hf_soups.mixing.blocks import BlockMixer
 from hf_soups.mixing.spans import COUNTER, shared_names
-from hf_soups.mixing.to_files import mix_tensor, mix_to_folder
+from hf_soups.mixing.to_files import Coefficients, coefficients_of, mix_tensor, mix_to_folder
 from hf_soups.weights.dtypes import FLOATS
 
 if TYPE_CHECKING:
@@ -46,8 +46,12 @@ class LiveMixer:
         self._sums: dict[str, torch.Tensor] = {}
         self._integers: dict[str, np.ndarray] = {}
 
-    def load(self, checkpoints: Sequence[Checkpoint], coefficients: Sequence[float]) -> None:
+    def load(self, checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> None:
         """Put sum(coefficient x checkpoint) into the model. The running sum of `set_uniform` stays as it is.
+
+        Args:
+            checkpoints: models with the same tensor names and shapes as the live one.
+            coefficients: one per checkpoint, or for every tensor's name one per checkpoint.
 
         Raises:
             IncompatibleCheckpoints: if names or shapes differ between the checkpoints or from the model's.
@@ -57,10 +61,10 @@ class LiveMixer:
         if names is None:
             self._reload(checkpoints, coefficients)
             return
+        row = coefficients_of(checkpoints, coefficients, names)
         with BlockMixer() as mixer:
             for name in names:
-                values = mix_tensor(mixer, checkpoints, coefficients, name)
-                self._put(name, values, checkpoints[0])
+                self._put(name, mix_tensor(mixer, checkpoints, row(name), name), checkpoints[0])
 
     def set_uniform(self, members: Sequence[Checkpoint], candidate: Checkpoint | None = None) -> None:
         """Put the plain mean of `members` and `candidate` into the model.
@@ -179,7 +183,7 @@ class LiveMixer:
                 )
         return names
 
-    def _reload(self, checkpoints: Sequence[Checkpoint], coefficients: Sequence[float]) -> None:
+    def _reload(self, checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> None:
         """The slow way for names that transformers converts: save the mixture, load it, copy it over."""
         model = self.model
         with tempfile.TemporaryDirectory(prefix="hf_soups-") as folder:

@@ -70,10 +70,11 @@ class Span:
         """The tensor that an element belongs to."""
         return self.names[bisect_right(self.names, element, key=lambda entry: entry[0]) - 1][1]
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """(first element, elements) of each block."""
-        for start in range(0, self.elements, BLOCK_ELEMENTS):
-            yield start, min(BLOCK_ELEMENTS, self.elements - start)
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, int]]:
+        """(first element, elements) of each block; `size` is in elements."""
+        size = BLOCK_ELEMENTS if size is None else size
+        for start in range(0, self.elements, size):
+            yield start, min(size, self.elements - start)
 
 
 def plan_spans(
@@ -91,6 +92,12 @@ def plan_spans(
             else:
                 spans.append(span)
     return spans
+
+
+def spans_of(checkpoints: Sequence[Checkpoint], name: str) -> list[Span]:
+    """Spans of one tensor that read every checkpoint with coefficient 1; no output goes anywhere."""
+    ones = (1.0,) * len(checkpoints)
+    return plan_spans(checkpoints, lambda _: ones, [(name, checkpoints[0].tensors[name].dtype, Path(), 0)], "float32")
 
 
 def _tensor_spans(

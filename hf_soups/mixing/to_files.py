@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,13 +18,13 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.mixing.blocks import BlockMixer
 from hf_soups.mixing.spans import COUNTER, Accumulate, Span, check_same, plan_spans, shared_names
+from hf_soups.mixing.threads import in_threads
 from hf_soups.weights.dtypes import FLOATS, ITEM_BYTES, NATIVE
 from hf_soups.weights.files import INDEX, SINGLE
 from hf_soups.weights.tensorfile import Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
 
 Coefficients = Sequence[float] | Mapping[str, Sequence[float]]
 NOT_PARAMETERS = ("running_mean", "running_var", COUNTER)
-T = TypeVar("T")
 
 
 def mix_to_folder(
@@ -67,7 +64,7 @@ def mix_to_folder(
     if threads < 1 or (max_shard_size is not None and max_shard_size < 1):
         raise InputError(f"threads is {threads}, max_shard_size is {max_shard_size}; both start at 1.")
     names = shared_names(checkpoints)
-    by_tensor = _by_tensor(checkpoints, coefficients, names)
+    by_tensor = coefficients_of(checkpoints, coefficients, names)
     wanted = {name: _out_info(checkpoints[0].tensors[name], dtype) for name in names}
     order = sorted(names, key=lambda name: -ITEM_BYTES[wanted[name][1]])  # stable; keeps every tensor aligned
     with _created(out):
@@ -84,8 +81,14 @@ def mix_to_folder(
             for path, inside in shards.items()
             for name in inside
         ]
+        spans = plan_spans(checkpoints, by_tensor, places, accumulate)
         with TensorWriter(layouts) as writer:
-            _in_threads(plan_spans(checkpoints, by_tensor, places, accumulate), writer, threads)
+
+            def mix(mixer: BlockMixer, block: tuple[Span, int, int]) -> None:
+                span, start, count = block
+                writer.write(span.out, mixer.output(span, start, count), span.offset + start * ITEM_BYTES[span.dtype])
+
+            in_threads(((span, *block) for span in spans for block in span.blocks()), mix, threads)
 
 
 def mixed_tensor(
@@ -115,7 +118,7 @@ def mix_tensor(
     for checkpoint in checkpoints:
         check_same(checkpoints[0], checkpoint, name)
     info = checkpoints[0].tensors[name]
-    by_tensor = _by_tensor(checkpoints, coefficients, [name])
+    by_tensor = coefficients_of(checkpoints, coefficients, [name])
     spans = plan_spans(checkpoints, by_tensor, [(name, info.dtype, Path(), 0)], accumulate)
     kind = NATIVE[info.dtype] if info.dtype not in FLOATS or info.dtype == "F64" else np.dtype(np.float32)
     out, at = np.empty(info.elements, dtype=kind), 0
@@ -129,10 +132,14 @@ def mix_tensor(
     return out.reshape(info.shape)
 
 
-def _by_tensor(
+def coefficients_of(
     checkpoints: Sequence[Checkpoint], coefficients: Coefficients, names: Sequence[str]
 ) -> Callable[[str], tuple[float, ...]]:
-    """The checked coefficients of each tensor."""
+    """The checked coefficients of each tensor, by its name.
+
+    Raises:
+        InputError: if there are too few, too many, only zeros, or one is not finite.
+    """
     if not isinstance(coefficients, Mapping):
         same = _checked(coefficients, len(checkpoints), "")
         return lambda _: same
@@ -218,46 +225,3 @@ def _index(
     }
     placed = {name: path.name for path, inside in shards.items() for name in inside}
     return (json.dumps({"metadata": about, "weight_map": placed}, indent=2, sort_keys=True) + "\n").encode()
-
-
-# The work.
-
-
-class _Shared(Iterator[T]):
-    """An iterator that several threads draw from, until one of them stops it."""
-
-    def __init__(self, items: Iterator[T]) -> None:
-        self._items, self._lock = items, Lock()
-
-    def __next__(self) -> T:
-        with self._lock:
-            return next(self._items)
-
-    def stop(self) -> None:
-        with self._lock:
-            self._items = iter(())
-
-
-def _in_threads(spans: Sequence[Span], writer: TensorWriter, threads: int) -> None:
-    work = _Shared((span, start, count) for span in spans for start, count in span.blocks())
-
-    def worker() -> None:
-        try:
-            with BlockMixer() as mixer:
-                for span, start, count in work:
-                    block = mixer.output(span, start, count)
-                    writer.write(span.out, block, span.offset + start * ITEM_BYTES[span.dtype])
-        except BaseException:
-            work.stop()
-            raise
-
-    if threads == 1:
-        worker()
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="mix") as pool:
-        try:
-            for done in as_completed([pool.submit(worker) for _ in range(threads)]):
-                done.result()
-        except BaseException:  # Ctrl-C as well: the others stop at their next block
-            work.stop()
-            raise

@@ -24,7 +24,7 @@ class Journal:
 
     def __call__(self, soup: Soup) -> float:
         """The soup's score: as written down, or measured now and written down."""
-        key = digest([self.context, [identity(c) for c in soup.ingredients], list(soup.coefficients)])
+        key = digest([self.context, [identity(c) for c in soup.ingredients], soup.weights])
         known = self._read()
         if key not in known:
             known[key] = float(self.score(soup))

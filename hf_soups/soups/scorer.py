@@ -58,7 +58,7 @@ class LiveScorer:
         if soup.is_uniform and len(soup.ingredients) > 1:  # a single one would drop the members' sum
             self.mixer.set_uniform(soup.ingredients[:-1], soup.ingredients[-1])
         else:
-            self.mixer.load(soup.ingredients, soup.coefficients)
+            self.mixer.load(soup.ingredients, soup.weights)
         if len(soup.ingredients) > 1:  # a single ingredient keeps its own
             self.recompute_batchnorm()
 

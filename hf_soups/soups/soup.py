@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.mixing import mix_to_folder
+from hf_soups.mixing import Coefficients, mix_to_folder
 from hf_soups.soups.folder import SOUP_FILE, soup_folder
 
 FORMAT = "hf_soups.soup.v1"
@@ -43,6 +43,9 @@ class Soup:
         default_factory=dict
     )  # what the method measured, e.g. {"score": 0.91, "singles": {...}}
     about: Mapping[str, Any] = field(default_factory=dict)  # further keys of soup.json
+    # every tensor's own coefficients, one per ingredient, for soups mixed tensor by tensor; `coefficients` then are
+    # their mean over all parameters, for people to read
+    by_tensor: Mapping[str, tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -53,10 +56,29 @@ class Soup:
             if not math.isfinite(coefficient):
                 raise InputError(f"the coefficient of {checkpoint.name} is {coefficient}; it must be finite.")
 
+    @classmethod
+    def mixed_by_tensor(
+        cls, ingredients: Sequence[Checkpoint], by_tensor: Mapping[str, Sequence[float]], **about: Any
+    ) -> Soup:
+        """A soup whose coefficients differ from tensor to tensor; `by_tensor` has a row for each tensor's name."""
+        members, rows = tuple(ingredients), {name: tuple(map(float, row)) for name, row in by_tensor.items()}
+        sizes = [members[0].tensors[name].elements for name in rows]
+        total = sum(sizes) or 1
+        mean = tuple(
+            sum(size * row[i] for size, row in zip(sizes, rows.values(), strict=True)) / total
+            for i in range(len(members))
+        )
+        return cls(members, mean, by_tensor=rows, **about)
+
+    @property
+    def weights(self) -> Coefficients:
+        """The coefficients as the mixing engine takes them: one per ingredient, or a row of them for every tensor."""
+        return self.coefficients if self.by_tensor is None else self.by_tensor
+
     @property
     def is_uniform(self) -> bool:
         """Whether all coefficients are 1/k."""
-        return all(c == 1 / len(self.coefficients) for c in self.coefficients)
+        return self.by_tensor is None and all(c == 1 / len(self.coefficients) for c in self.coefficients)
 
     def save_pretrained(
         self, out: str | Path, *, dtype: str | None = None, overwrite: bool = False, threads: int = 2
@@ -80,7 +102,7 @@ class Soup:
     def write_model(self, folder: Path, *, dtype: str | None = None, threads: int = 2) -> None:
         """Write weights, config and processor into an existing folder."""
         stored = None if dtype is None else stored_dtype(dtype)
-        mix_to_folder(self.ingredients, self.coefficients, folder, dtype=stored, threads=threads)
+        mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads)
         for source in self.ingredients[0].carried_files():
             # not every carried file lies at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
@@ -113,6 +135,7 @@ class Soup:
                 }
                 for name, c, coefficient in zip(names, self.ingredients, self.coefficients, strict=True)
             ],
+            **({} if self.by_tensor is None else {"coefficients_by_tensor": self.by_tensor}),
             "steps": [step_values(step) for step in self.steps],
             "scores": dict(self.scores),
             "head_fingerprint": heads.pop() if len(heads) == 1 else None,
