@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
@@ -66,21 +66,22 @@ class BlockMixer:
             self._check(span, start, total)
         return total
 
-    def values(self, source: Source, start: int, count: int) -> Float32[np.ndarray, " elements"]:
-        """One ingredient's values in a block, whatever its coefficient; valid until the next call."""
-        with np.errstate(all="ignore"):
-            values = self._values[:count]
-            self._fill(source, start, values)
-        return values
+    def fill(self, source: Source, start: int, into: NDArray[np.float32]) -> None:
+        """One ingredient's own values of a block, without its coefficient; `into` is contiguous and sets the length."""
+        if source.dtype == "F32":  # no copy on the way
+            self._read_into(source, start, into.view(np.uint8))
+        else:
+            with np.errstate(all="ignore"):
+                decode_into(self._read(source, start, into.size), source.dtype, into)
 
     def _sum_float32(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
         first, even = span.sources[0], _even(span)
         total, values = self._sum[:count], self._values[:count]
-        self._fill(first, start, total)
+        self.fill(first, start, total)
         if not even:
             np.multiply(total, np.float32(first.coefficient), out=total)
         for source in span.sources[1:]:
-            self._fill(source, start, values)
+            self.fill(source, start, values)
             if not even:
                 np.multiply(values, np.float32(source.coefficient), out=values)
             np.add(total, values, out=total)
@@ -134,14 +135,8 @@ class BlockMixer:
         if source.dtype == "F64":
             return self._read(source, start, count).view(np.float64)
         values = self._values[:count]
-        self._fill(source, start, values)
+        self.fill(source, start, values)
         return values
-
-    def _fill(self, source: Source, start: int, into: NDArray[np.float32]) -> None:
-        if source.dtype == "F32":  # no copy on the way
-            self._read_into(source, start, into.view(np.uint8))
-        else:
-            self._decoded(source, self._read(source, start, into.size), into)
 
     def _decoded(
         self, source: Source, raw: NDArray[np.uint8], into: NDArray[np.float32]

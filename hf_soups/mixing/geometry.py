@@ -95,13 +95,13 @@ def measure(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None,
 
     def multiply(mixer: BlockMixer, item: tuple[str, Span, int, int]) -> None:
         name, span, start, count = item
-        rows = np.stack([mixer.values(source, start, count) for source in span.sources])
+        rows = np.empty((len(span.sources), count), dtype=np.float32)
+        for source, row in zip(span.sources, rows, strict=True):
+            mixer.fill(source, start, row)
         offsets = rows if origin is None else rows[1:] - rows[0]
         product = offsets @ offsets.T
         if not np.isfinite(product).all():
-            bad = next(
-                (s for s in span.sources if not np.isfinite(mixer.values(s, start, count)).all()), span.sources[0]
-            )
+            bad = span.sources[int(np.argmin(np.isfinite(rows).all(axis=1)))]
             raise CheckpointError(
                 f"{bad.file}: tensor {name!r} holds NaN or infinity, or values too large to multiply. Leave it out."
             )
