@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError
+from hf_soups.weights.digests import sha256_of
 from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
 from hf_soups.weights.files import INDEX, MERGE_ADAPTER, SINGLE, json_object, opened, read_exactly, read_headers
 from hf_soups.weights.hub import download, is_repo_id
@@ -217,19 +216,16 @@ class Checkpoint:
         return out.reshape(info.shape)
 
     def sha256(self) -> str:
-        """SHA-256 over the bytes of the weight files in order of name; computed once."""
+        """SHA-256 over the bytes of the weight files in order of name.
+
+        Raises:
+            CheckpointError: if a file is gone, or changed since its header was read.
+        """
         return self._sha256
 
     @cached_property
     def _sha256(self) -> str:
-        digest, block = hashlib.sha256(), bytearray(1 << 20)
-        for path in self.weight_files:
-            with opened(path, self.stamps[path]) as file:
-                offset = 0
-                while got := os.preadv(file, [block], offset):
-                    digest.update(memoryview(block)[:got])
-                    offset += got
-        return digest.hexdigest()
+        return sha256_of(self.stamps)
 
     # Labels in another order.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def preflight(
     align_labels: bool = False,
     require_head: bool = True,
     check_values: bool = True,
+    check_duplicates: bool = True,
+    threads: int = 2,
 ) -> PreflightReport:
     """Compare all checkpoints with the first.
 
@@ -83,7 +86,9 @@ def preflight(
         checkpoints: two or more; one alone is checked for itself.
         align_labels: permute heads whose label names are the same in another order, instead of refusing them.
         require_head: refuse checkpoints whose heads are known to come from different starts.
-        check_values: look for NaN and infinity, and for duplicates; reads all weights.
+        check_values: look for NaN and infinity; reads all weights.
+        check_duplicates: compare SHA-256; reads all weights, once for files that stay as they are.
+        threads: that read side by side.
 
     Raises:
         CheckpointError: never; a checkpoint that cannot be read is an error of the report.
@@ -93,10 +98,10 @@ def preflight(
     usable = [_compared(notes, readable[0], c, align_labels, require_head) for c in readable]
     for checkpoint in readable:
         _check_run(notes, checkpoint)
-        if check_values:
-            _check_values(notes, checkpoint)
     if check_values:
-        _check_duplicates(notes, readable)
+        _check_values(notes, readable, threads)
+    if check_duplicates:
+        _check_duplicates(notes, readable, threads)
     return PreflightReport(tuple(notes.errors), tuple(notes.warnings), tuple(usable))
 
 
@@ -286,8 +291,26 @@ def _check_run(notes: _Notes, checkpoint: Checkpoint) -> None:
         notes.error(checkpoint, "run", f"{checkpoint}: its run ended as {status!r}{reason}. Leave it out of the soup.")
 
 
-def _check_values(notes: _Notes, checkpoint: Checkpoint) -> None:
-    notes.attempt(checkpoint, "values", lambda: _read_all(checkpoint))
+def _check_values(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
+    for checkpoint, error in zip(checkpoints, _side_by_side(_read_all, checkpoints, threads), strict=True):
+        if error is not None:
+            notes.error(checkpoint, "values", str(error))
+
+
+def _side_by_side(
+    read: Callable[[Checkpoint], object], checkpoints: Sequence[Checkpoint], threads: int
+) -> list[HfSoupsError | None]:
+    """Call `read` for every checkpoint, in threads; what each raised."""
+
+    def error_of(checkpoint: Checkpoint) -> HfSoupsError | None:
+        try:
+            read(checkpoint)
+        except HfSoupsError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="preflight") as pool:
+        return list(pool.map(error_of, checkpoints))
 
 
 def _read_all(checkpoint: Checkpoint) -> None:
@@ -300,14 +323,14 @@ def _read_all(checkpoint: Checkpoint) -> None:
                 mixer.output(span, start, count)
 
 
-def _check_duplicates(notes: _Notes, checkpoints: Sequence[Checkpoint]) -> None:
+def _check_duplicates(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
     seen: dict[tuple[str, tuple[int, ...]], Checkpoint] = {}
-    for checkpoint in checkpoints:
-        try:
-            key = (checkpoint.sha256(), checkpoint.label_order)
-        except HfSoupsError as error:
+    errors = _side_by_side(Checkpoint.sha256, checkpoints, threads)
+    for checkpoint, error in zip(checkpoints, errors, strict=True):
+        if error is not None:
             notes.error(checkpoint, "files", str(error))
             continue
+        key = (checkpoint.sha256(), checkpoint.label_order)
         if key in seen:
             notes.warn(
                 checkpoint, "duplicate",

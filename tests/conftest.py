@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 from jaxtyping import install_import_hook
 
 # Modules whose annotations need no import made only for type checkers.
@@ -21,3 +22,9 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is remembered of files never goes to the user's own cache."""
+    os.environ["HF_SOUPS_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -132,7 +132,7 @@ def cook(
             "of one recipe. A uniform soup needs none (--method uniform)."
         )
     folders = _folders(Path(out), wanted, pool)
-    pool, warnings = _compatible(pool, align_labels)
+    pool, warnings = _compatible(pool, align_labels, threads)
     for warning in warnings:
         order.tell(f"warning: {warning}")
     keys = {method: _key(method, pool, order) for method in wanted}
@@ -200,8 +200,10 @@ def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
     return {method: out / method for method in methods}
 
 
-def _compatible(pool: Pool, align_labels: bool) -> tuple[Pool, tuple[str, ...]]:
-    report = preflight(pool.checkpoints, align_labels=align_labels)
+def _compatible(pool: Pool, align_labels: bool, threads: int) -> tuple[Pool, tuple[str, ...]]:
+    # what is only averaged is read by the mixing engine, which refuses NaN by itself: not twice
+    scored = pool.recipe is not None
+    report = preflight(pool.checkpoints, align_labels=align_labels, check_values=scored, threads=threads)
     report.raise_for_errors()
     told = tuple(finding.message for finding in report.warnings)
     return replace(pool, checkpoints=report.checkpoints), told

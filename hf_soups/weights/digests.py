@@ -1,0 +1,93 @@
+"""SHA-256 of weight files, remembered by what the file system says of them, so that gigabytes are hashed once.
+
+A file counts as unchanged while its path, size, inode and both times (of its content and of its inode) are the same;
+the latter cannot be set back by hand. Files touched in the last two seconds are not remembered: a later change could
+fall into the same tick of the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+from hf_soups.errors import CheckpointError
+from hf_soups.weights.files import opened
+from hf_soups.weights.tensorfile import FileStamp
+
+BLOCK = 1 << 20
+SETTLED = 2.0  # seconds since the last change
+MOST = 4096  # digests kept; the oldest go first
+_writing = Lock()
+
+
+def sha256_of(files: Mapping[Path, FileStamp]) -> str:
+    """SHA-256 over the bytes of these files, one after the other.
+
+    Raises:
+        CheckpointError: if one is gone, cannot be read, or is not the file any more that has this stamp.
+    """
+    key = _key(files)
+    known = None if key is None else _read().get(key)
+    if known is not None:
+        return known
+    digest, block = hashlib.sha256(), bytearray(BLOCK)
+    for path, stamp in files.items():
+        with opened(path, stamp) as file:
+            offset = 0
+            while got := os.preadv(file, [block], offset):
+                digest.update(memoryview(block)[:got])
+                offset += got
+            if FileStamp.of(os.fstat(file)) != stamp:
+                raise CheckpointError(
+                    f"{path}: changed while it was read. Start again with the checkpoint as it is now."
+                )
+    value = digest.hexdigest()
+    if key is not None and key == _key(files):
+        _remember(key, value)
+    return value
+
+
+def place() -> Path:
+    """The file that digests are kept in: in HF_SOUPS_CACHE, else in the user's cache folder."""
+    root = os.environ.get("HF_SOUPS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "hf_soups")
+    return Path(root).expanduser() / "sha256.json"
+
+
+def _key(files: Mapping[Path, FileStamp]) -> str | None:
+    """What stands for these files as they are now; None where a change could go unseen."""
+    about = []
+    for path, stamp in files.items():
+        try:
+            now = path.stat()
+        except OSError:
+            return None
+        if FileStamp.of(now) != stamp or time.time() - max(now.st_mtime, now.st_ctime) < SETTLED:
+            return None
+        about.append([str(path.resolve()), now.st_size, now.st_ino, now.st_dev, now.st_mtime_ns, now.st_ctime_ns])
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _read() -> dict[str, str]:
+    try:
+        found = json.loads(place().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(found, dict) and all(isinstance(v, str) and len(v) == 64 for v in found.values())
+    return found if whole else {}
+
+
+def _remember(key: str, value: str) -> None:
+    """Best effort: where nothing can be kept, it is hashed again."""
+    target = place()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with _writing, suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        kept = {**_read(), key: value}
+        partial.write_text(json.dumps(dict(list(kept.items())[-MOST:])), encoding="utf-8")
+        partial.replace(target)
