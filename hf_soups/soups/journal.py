@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.run_folder import writable
+from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
 
 
@@ -18,32 +19,41 @@ from hf_soups.soups.soup import Soup
 class Journal:
     """A score function that asks the file first; `context` names everything but the soup that the score depends on."""
 
-    score: Callable[[Soup], float]
+    score: Callable[[Soup], Score]
     path: Path
     context: str
 
-    def __call__(self, soup: Soup) -> float:
+    def __call__(self, soup: Soup) -> Score:
         """The soup's score: as written down, or measured now and written down."""
         key = digest([self.context, [identity(c) for c in soup.ingredients], soup.weights])
         known = self._read()
         if key not in known:
-            known[key] = float(self.score(soup))
+            value = self.score(soup)
+            known[key] = tuple(map(float, value)) if isinstance(value, tuple) else float(value)
             with writable(self.path), self.path.open("a", encoding="utf-8") as file:
                 # one short line at a time; float.hex keeps every bit, NaN and infinities
-                file.write(json.dumps([key, known[key].hex()]) + "\n")
+                file.write(json.dumps([key, _written(known[key])]) + "\n")
         return known[key]
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Score]:
         if not self.path.is_file():
             return {}
-        found = {}
+        found: dict[str, Score] = {}
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 key, value = json.loads(line)
-                found[key] = float.fromhex(value)
+                found[key] = _as_read(value)
             except (ValueError, TypeError):
                 continue  # a line cut short by a kill is measured again
         return found
+
+
+def _written(score: Score) -> Any:
+    return [v.hex() for v in score] if isinstance(score, tuple) else score.hex()
+
+
+def _as_read(text: Any) -> Score:
+    return tuple(map(float.fromhex, text)) if isinstance(text, list) else float.fromhex(text)
 
 
 def identity(checkpoint: Checkpoint) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from hf_soups.mixing.live import LiveMixer
 from hf_soups.predict import NonFiniteLogits, predict_split
 from hf_soups.predictions import Predictions
 from hf_soups.soups.batchnorm import recompute_batchnorm
+from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
 
 if TYPE_CHECKING:
@@ -39,14 +40,19 @@ class LiveScorer:
     batch_size: int = 64
     # train batches for BatchNorm statistics of mixtures; None keeps the ingredients' average
     batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
+    tie_break: Metric | None = None  # decides where the metric's values are equal
 
-    def __call__(self, soup: Soup) -> float:
-        """The soup's score on the split, its sign turned where lower is better."""
+    def __call__(self, soup: Soup) -> Score:
+        """The soup's score on the split, its sign turned where lower is better; a tuple where ties are broken."""
         try:
-            value = self.metric.compute(self.predictions(soup))
+            return self.value_of(self.predictions(soup))
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
-            return math.nan
-        return value if self.metric.greater_is_better else -value
+            return math.nan if self.tie_break is None else (math.nan, math.nan)
+
+    def value_of(self, answers: Predictions) -> Score:
+        """The score of any answers to these rows."""
+        value = higher_is_better(self.metric, answers)
+        return value if self.tie_break is None else (value, higher_is_better(self.tie_break, answers))
 
     def predictions(self, soup: Soup) -> Predictions:
         """What the soup answers on the split."""
@@ -70,3 +76,9 @@ class LiveScorer:
     def answers(self, encoded: Encoded, split: Split, *, name: str) -> Predictions:
         """What the live model, as it is now, answers on any rows."""
         return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
+
+
+def higher_is_better(metric: Metric, answers: Predictions) -> float:
+    """The metric's value, its sign turned where lower is better."""
+    value = metric.compute(answers)
+    return value if metric.greater_is_better else -value

@@ -29,6 +29,8 @@ class Step:
     best_so_far: float  # after the decision
     accepted: bool
     ingredients: int  # in the mixture that was tried
+    removes: bool = False  # the candidate was taken out of the members, not added
+    tie_break: float | None = None  # the score's second value, where it has one
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def step_values(step: Step) -> dict[str, Any]:
         "score": step.score,
         "best_so_far": step.best_so_far,
         "accepted": step.accepted,
+        **({"removes": True} if step.removes else {}),
+        **({} if step.tie_break is None else {"tie_break": step.tie_break}),
     }
 
 

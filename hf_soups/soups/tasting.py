@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.data import Splits, load_splits
+from hf_soups.data import Split, Splits, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.families import Encoded, family_for
 from hf_soups.families.anatomy import has_batchnorm
-from hf_soups.metrics import Metric, metric_for
+from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.predict import on_device
 from hf_soups.predictions import Predictions
@@ -24,6 +24,7 @@ from hf_soups.recipe import Recipe
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.batchnorm import write_batchnorm
 from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Tasting:
     """Everything that scoring and answering needs, opened once for all soups of one pool."""
 
     splits: Splits
-    encoded: Mapping[str, Encoded]  # by role: select, report
+    encoded: Mapping[str, Encoded]  # select, report, shift-<name>; each made when it is first asked for
     chosen_on: Role
     metric: Metric
     scorers: Mapping[str, LiveScorer]  # by variant; "recomputed" only for models with BatchNorm
@@ -55,15 +56,14 @@ class Tasting:
         """-1 where a lower score is better, else 1."""
         return 1 if self.metric.greater_is_better else -1
 
-    def score(self, soup: Soup, variant: str = "averaged") -> float:
+    def score(self, soup: Soup, variant: str = "averaged") -> Score:
         """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
-        if self.answered(soup):
-            return self.sign * self.metric.compute(self.cached[soup.ingredients[0]])
-        return self.scorers[variant](soup)
+        scorer = self.scorers[variant]
+        return scorer.value_of(self.cached[soup.ingredients[0]]) if self.answered(soup) else scorer(soup)
 
     def answered(self, soup: Soup) -> bool:
         """Whether it is a single ingredient that keeps its answers on these rows."""
-        return len(soup.ingredients) == 1 and soup.ingredients[0] in self.cached
+        return soup.coefficients == (1.0,) and not soup.by_tensor and soup.ingredients[0] in self.cached
 
     def take_over(self, checkpoint: Checkpoint) -> None:
         """Put the weights of a checkpoint into the live model as they are."""
@@ -76,10 +76,21 @@ class Tasting:
         write_batchnorm(scorer.model, folder)
 
     def answers(self, name: str) -> dict[str, Predictions]:
-        """What the live model, as it is now, answers on select and report."""
-        scorer = self.scorers["averaged"]
-        splits = {"select": self.splits.select, "report": self.splits.report}
+        """What the live model, as it is now, answers on select, report and the task's shifts."""
+        scorer, splits = self.scorers["averaged"], self.splits.answered
         return {role: scorer.answers(self.encoded[role], split, name=name) for role, split in splits.items()}
+
+
+class _EncodedOnDemand(dict[str, Encoded]):
+    """The rows of each split, encoded when they are first asked for: choosing a soup needs one split of them."""
+
+    def __init__(self, splits: Mapping[str, Split], encode: Callable[[Split], Encoded]) -> None:
+        super().__init__()
+        self._splits, self._encode = splits, encode
+
+    def __missing__(self, role: str) -> Encoded:
+        self[role] = self._encode(self._splits[role])
+        return self[role]
 
 
 def open_tasting(
@@ -90,6 +101,7 @@ def open_tasting(
     cache: Path | None = None,
     batch_size: int | None = None,
     device: str | None = None,
+    tie_break: bool = False,
 ) -> Tasting:
     """Load the rows, encode them, load one model and look for cached answers.
 
@@ -100,26 +112,27 @@ def open_tasting(
         cache: folder of encoded rows, shared with the fine-tunes.
         batch_size: rows at once; default: the recipe's `train.eval_batch_size`.
         device: where the live model runs; default: the GPU when there is one.
+        tie_break: where two soups' scores are equal, the lower negative log-likelihood decides.
     Raises:
         SelectionOnReport: if select would be cut from the report rows.
     """
     _refuse_one_split_for_both(recipe, chosen_on)
     first = checkpoints[0]
     splits = load_splits(recipe.task, recipe.data)
-    _check_labels(first, splits.label_names)
+    check_labels(first, splits.label_names)
     family = family_for(first.config, recipe.task.kind)
-    processor = family.processor(first.source, revision=first.revision, subfolder=first.subfolder)
+    processor = family.processor(first.processor_folder)
     model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
-    def encode(split: object) -> Encoded:
-        return family.encode(split, processor, recipe.task, recipe.data, cache)  # type: ignore[arg-type]
+    def encode(split: Split) -> Encoded:
+        return family.encode(split, processor, recipe.task, recipe.data, cache)
 
-    encoded = {"select": encode(splits.select), "report": encode(splits.report)}
+    encoded = _EncodedOnDemand(splits.answered, encode)
     metric = metric_for(recipe.task)
     plain = LiveScorer(
         family, model, encoded[chosen_on], getattr(splits, chosen_on), metric, LiveMixer(model),
-        batch_size or recipe.train.eval_batch_size,
+        batch_size or recipe.train.eval_batch_size, tie_break=METRICS["nll"] if tie_break else None,
     )  # fmt: skip
     scorers = {"averaged": plain}
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
@@ -138,8 +151,12 @@ def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
         )
 
 
-def _check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
-    """The data's classes must stand in the order of the model's logits."""
+def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    """The data's classes must stand in the order of the model's logits.
+
+    Raises:
+        InputError: if they do not.
+    """
     mine = checkpoint.label_names
     classes = len(checkpoint.config.get("id2label") or {}) or 2  # config.json leaves two unnamed labels out
     if len(names) != classes:

@@ -167,3 +167,80 @@ def test_checkpoints_of_one_short_name_are_told_apart_in_the_steps(tmp_path) -> 
     pair = [Checkpoint(tmp_path / run / "checkpoint") for run in ("x", "y")]
     soup = greedy(pair, lambda soup: 1.0)
     assert [step.candidate for step in soup.steps] == [c.source for c in pair]
+
+
+# Further choices: ties broken by a second value, other orders, members taken out again.
+
+
+def test_a_second_value_decides_where_the_first_are_equal() -> None:
+    table = {frozenset("a"): (0.5, -0.3), frozenset("b"): (0.5, -0.2), frozenset("ab"): (0.5, -0.25)}
+    soup = greedy(pile("ab"), lambda soup: table[frozenset(names(soup))])
+    assert [step.candidate for step in soup.steps] == ["b", "a"]
+    assert names(soup) == ["b"]
+    assert [step.tie_break for step in soup.steps] == [-0.2, -0.25]
+    better = {**table, frozenset("ab"): (0.5, -0.1)}
+    assert names(greedy(pile("ab"), lambda soup: better[frozenset(names(soup))], tie=">")) == ["b", "a"]
+
+
+def test_a_second_value_never_outweighs_the_first() -> None:
+    table = {frozenset("a"): (0.5, -9.0), frozenset("b"): (0.4, -0.1), frozenset("ab"): (0.49, 0.0)}
+    assert names(greedy(pile("ab"), lambda soup: table[frozenset(names(soup))])) == ["a"]
+
+
+@given(tables(), st.integers(0, 4), st.booleans(), st.integers(0, 3))
+def test_more_orders_and_pruning_never_make_it_worse(
+    drawn: tuple[str, Table], restarts: int, prune: bool, seed: int
+) -> None:
+    letters, table = drawn
+    if all(math.isnan(table[frozenset(c)]) for c in letters):
+        return
+    score = scorer(table)
+    plain = score(greedy(pile(letters), score))
+    tried = greedy(pile(letters), score, restarts=restarts, prune=prune, seed=seed)
+    assert score(tried) >= plain
+    assert tried.scores["score"] == score(tried)
+
+
+def test_another_order_finds_what_the_order_by_score_misses() -> None:
+    table = table_of(a=0.9, b=0.8, c=0.7, ab=0.1, ac=0.1, bc=1.0, abc=0.2)
+    assert names(greedy(pile("abc"), scorer(table))) == ["a"]
+    soup = greedy(pile("abc"), scorer(table), restarts=8)
+    assert set(names(soup)) == {"b", "c"}
+    assert len(soup.scores["orders"]) == 9
+    assert [order["won"] for order in soup.scores["orders"]].count(True) == 1
+    assert {step.candidate for step in soup.steps if step.accepted} == {"b", "c"}
+
+
+def test_orders_are_the_same_for_the_same_seed() -> None:
+    table = {frozenset(s): hash(s) % 7 / 7 for s in ("a", "b", "c", "ab", "ac", "bc", "abc")}
+    soups = [greedy(pile("abc"), scorer(table), restarts=3, seed=5) for _ in range(2)]
+    assert soups[0] == soups[1]
+
+
+def test_pruning_takes_out_the_member_least_missed() -> None:
+    table = table_of(a=0.5, b=0.4, c=0.3, ab=0.6, abc=0.7, bc=0.9, ac=0.8)
+    soup = greedy(pile("abc"), scorer(table), prune=True)
+    assert set(names(soup)) == {"b", "c"}
+    assert [(s.candidate, s.accepted) for s in soup.steps if s.removes] == [("a", True), ("c", False)]
+    assert soup.coefficients == (0.5, 0.5)
+
+
+def test_no_mixture_is_scored_twice() -> None:
+    asked: list[frozenset[str]] = []
+
+    def score(soup: Soup) -> float:
+        asked.append(frozenset(names(soup)))
+        return len(asked[-1]) / 10
+
+    greedy(pile("abcd"), score, restarts=6, prune=True)
+    assert len(asked) == len(set(asked))
+
+
+def test_a_random_order_does_not_begin_with_an_ingredient_without_a_score() -> None:
+    table = table_of(a=0.5, b=math.nan, ab=math.nan)
+    assert names(greedy(pile("ab"), scorer(table), restarts=10)) == ["a"]
+
+
+def test_a_negative_number_of_restarts_is_refused() -> None:
+    with pytest.raises(InputError, match="restarts is -1"):
+        greedy(pile("a"), lambda soup: 0.0, restarts=-1)
