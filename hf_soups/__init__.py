@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.predictions import Predictions
     from hf_soups.recipe import Recipe, load_recipe
-    from hf_soups.soups import Soup, greedy, uniform
+    from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
+    from hf_soups.soups.learned import learned
+    from hf_soups.soups.trajectory import average_of_run, run_checkpoints
     from hf_soups.tasks import Task, named_task
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
@@ -29,11 +31,17 @@ _HOME = {
     "Task": "tasks",
     "build_leaderboard": "leaderboard",
     "ensemble": "ensembles",
+    "average_of_run": "soups.trajectory",
     "greedy": "soups",
+    "learned": "soups.learned",
     "load_recipe": "recipe",
+    "model_stock": "soups",
     "named_task": "tasks",
     "preflight": "compatibility",
+    "run_checkpoints": "soups.trajectory",
+    "task_vectors": "soups",
     "uniform": "soups",
+    "wise_ft": "soups",
 }
 
 __all__ = [
@@ -42,13 +50,19 @@ __all__ = [
     "Recipe",
     "Soup",
     "Task",
+    "average_of_run",
     "build_leaderboard",
     "ensemble",
     "greedy",
+    "learned",
     "load_recipe",
+    "model_stock",
     "named_task",
     "preflight",
+    "run_checkpoints",
+    "task_vectors",
     "uniform",
+    "wise_ft",
 ]
 
 

@@ -16,19 +16,30 @@ from numpy.typing import NDArray
 from hf_soups.errors import CheckpointError
 from hf_soups.weights.digests import sha256_of
 from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
-from hf_soups.weights.files import INDEX, MERGE_ADAPTER, SINGLE, json_object, opened, read_exactly, read_headers
+from hf_soups.weights.files import (
+    INDEX,
+    MERGE_ADAPTER,
+    SINGLE,
+    is_adapter,
+    json_object,
+    opened,
+    read_exactly,
+    read_headers,
+)
 from hf_soups.weights.hub import download, is_repo_id
 from hf_soups.weights.tensorfile import FileStamp, TensorHeader, TensorInfo
 
 __all__ = ["Checkpoint", "TensorInfo"]
 
 # What a soup takes over from its first ingredient; patterns of names at the top of the folder.
-CARRIED = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
-    "image_processor_config.json", "feature_extractor_config.json", "special_tokens_map.json", "added_tokens.json",
-    "tokenizer*.json", "tokenizer.model", "vocab*.json", "vocab*.txt", "merges.txt", "spiece.model",
-    "sentencepiece*.model", "bpe.codes", "chat_template.json", "chat_template.jinja",
+CONFIGS = ("config.json", "generation_config.json")
+PROCESSORS = (
+    "preprocessor_config.json", "processor_config.json", "image_processor_config.json",
+    "feature_extractor_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer*.json",
+    "tokenizer.model", "vocab*.json", "vocab*.txt", "merges.txt", "spiece.model", "sentencepiece*.model", "bpe.codes",
+    "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
+TRAINERS_STEP = re.compile(r"checkpoint-\d+")  # the folders that transformers' Trainer leaves along a run
 RECORDS = ("run.json", "soup.json", "start.json")
 
 
@@ -77,6 +88,11 @@ class Checkpoint:
         return inner
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether it is an adapter (LoRA) that must be multiplied into its base before it can be mixed."""
+        return is_adapter(self.folder)
+
+    @property
     def name(self) -> str:
         """A short name for tables and messages."""
         local = Path(self.source).expanduser()
@@ -94,7 +110,7 @@ class Checkpoint:
         """The content of config.json."""
         path = self.folder / "config.json"
         if not path.is_file():
-            if (self.folder / "adapter_config.json").is_file():
+            if self.is_adapter:
                 raise CheckpointError(f"{self}: an adapter, not a whole model. {MERGE_ADAPTER}")
             raise CheckpointError(f"{self}: no config.json there. Expected a folder written by save_pretrained().")
         return json_object(path)
@@ -133,10 +149,23 @@ class Checkpoint:
 
     def carried_files(self) -> list[Path]:
         """Config, generation config, tokenizer and processor files; never weights, code or records of a run."""
-        patterned = {path for pattern in CARRIED for path in self.folder.glob(pattern) if path.is_file()}
-        index_free = {path for path in patterned if not path.name.endswith(".index.json")}
-        templates = {path for path in (self.folder / "additional_chat_templates").glob("*.jinja") if path.is_file()}
-        return sorted(index_free | templates)
+        return sorted([*_files(self.folder, CONFIGS), *self.processor_files()])
+
+    def processor_files(self) -> list[Path]:
+        """Tokenizer and processor files alone."""
+        templates = _files(self.processor_folder / "additional_chat_templates", ("*.jinja",))
+        return sorted(_files(self.processor_folder, PROCESSORS) | templates)
+
+    @cached_property
+    def processor_folder(self) -> Path:
+        """Where its tokenizer or image processor lies: with its weights, or one folder up.
+
+        A Trainer that was not given the processor leaves `checkpoint-<step>` folders without one; scripts then save it
+        beside them.
+        """
+        above = self.folder.parent
+        lonely = TRAINERS_STEP.fullmatch(self.folder.name) and not _files(self.folder, PROCESSORS)
+        return above if lonely and _files(above, PROCESSORS) else self.folder
 
     # Tensors.
 
@@ -263,6 +292,12 @@ HEAD = re.compile(
     r"(^|\.)(classifier|score|fc|head|(cls|distillation)_classifier|classification_head)"
     r"(\.\d+|\.out_proj|\.out)?\.(weight|bias)$"
 )
+
+
+def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
+    """Files right inside a folder by patterns of their names; indices of shards are none of them."""
+    found = (path for pattern in patterns for path in folder.glob(pattern))
+    return {path for path in found if path.is_file() and not path.name.endswith(".index.json")}
 
 
 def _in_label_order(checkpoint: Checkpoint, order: tuple[int, ...]) -> Checkpoint:

@@ -64,13 +64,39 @@ def sweep(
 def cook(
     sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or checkpoints: folders or Hub repos.")],
     out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")],
-    method: Annotated[list[str] | None, typer.Option("--method", help="uniform or greedy (repeatable).")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="uniform (default), greedy, learned, learned-by-tensor, learned-free, model-stock, wise-ft, "
+            "task-vectors or run-ema (repeatable).",
+        ),
+    ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Task and data to choose on, for greedy without a sweep.")
+        Path | None, typer.Option("--recipe", help="Task and data to choose on, for checkpoints without a sweep.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="What the ingredients were fine-tuned from. Default: start/ in the sweep."),
     ] = None,
     tie: Annotated[
         Literal[">=", ">"], typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")
     ] = ">=",
+    tie_break: Annotated[
+        bool, typer.Option("--tie-break", help="Where scores are equal, the lower loss decides: for small splits.")
+    ] = False,
+    restarts: Annotated[int, typer.Option(min=0, help="greedy: random orders to try too; the best is kept.")] = 0,
+    prune: Annotated[bool, typer.Option("--prune", help="greedy: in the end, take members out again.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = 0,
+    decay: Annotated[float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")] = 0.9,
+    scale: Annotated[
+        float | None, typer.Option(help="task-vectors: this multiple of their sum. Default: the best by score.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="learned: passes over the select rows.")] = 5,
+    learning_rate: Annotated[float | None, typer.Option(help="learned: of AdamW. Default: the method's.")] = None,
+    models_at_once: Annotated[
+        int | None, typer.Option(min=1, help="learned-free: ingredients read in a step. Default: all.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
     align_labels: Annotated[
         bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
@@ -83,8 +109,13 @@ def cook(
     changes: Set = None,
 ) -> None:
     """Average checkpoints into soups."""
+    from hf_soups.cook import Options, print_result
     from hf_soups.cook import cook as cook_soups
-    from hf_soups.cook import print_result
+
+    options = Options(
+        tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, seed=seed, start=start, decay=decay, scale=scale,
+        epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
+    )  # fmt: skip
 
     result = cook_soups(
         sources,
@@ -92,7 +123,7 @@ def cook(
         out=out,
         recipe=recipe,
         overrides=_overrides(changes),
-        tie=tie,
+        options=options,
         dtype=dtype,
         align_labels=align_labels,
         allow_selection_on_report=allow_selection_on_report,
@@ -113,6 +144,80 @@ def leaderboard(
     _print(board.to_rich())
     for path in board.save(folder):
         _print(f"[dim]wrote {path}[/dim]")
+
+
+@app.command()
+def diagnose(
+    sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or checkpoints: folders or Hub repos.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Default: diagnosis/ in the sweep.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Task and data, for checkpoints without a run.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", help="What the runs started from. Default: start/ in the sweep.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs at most: the best run with each other first.")] = 12,
+    points: Annotated[int, typer.Option(min=1, help="Mixtures between the ends of each line.")] = 3,
+    grid: Annotated[int, typer.Option(min=0, help="Points along each side of the plane; 0: no plane.")] = 7,
+    rows: Annotated[int | None, typer.Option(min=2, help="Score on so many select rows. Default: all.")] = None,
+    batchnorm: Annotated[
+        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
+    ] = "averaged",
+    align_labels: Annotated[
+        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
+    ] = False,
+    changes: Set = None,
+) -> None:
+    """Why averaging pays or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
+    from hf_soups.diagnosis import diagnose as run_diagnosis
+    from hf_soups.diagnosis import print_diagnosis
+
+    result = run_diagnosis(
+        sources,
+        out,
+        recipe=recipe,
+        overrides=_overrides(changes),
+        start=start,
+        pairs=pairs,
+        points=points,
+        grid=grid,
+        rows=rows,
+        batchnorm=batchnorm,
+        align_labels=align_labels,
+    )
+    print_diagnosis(result)
+
+
+@app.command()
+def answer(
+    sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or folders of checkpoints.")],
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe whose task.shifts to answer.")] = None,
+    changes: Set = None,
+) -> None:
+    """Answer rows of other distributions (task.shifts) with every run and soup that is there."""
+    from hf_soups.answer import answer as answer_shifts
+    from hf_soups.answer import print_result
+
+    result = answer_shifts(sources, recipe=recipe, overrides=_overrides(changes))
+    print_result(result)
+    raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Two rows of the leaderboard: run_03, greedy, best, ensemble. None: all against the best."),
+    ] = None,
+    on: Annotated[str, typer.Option("--on", help="report, select or a shift's name.")] = "report",
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of the paired bootstrap.")] = 10_000,
+) -> None:
+    """Whether two rows of the leaderboard differ by more than chance: McNemar's test and a paired bootstrap."""
+    from hf_soups.compare import compare as compare_rows
+    from hf_soups.compare import print_comparisons
+
+    print_comparisons(compare_rows(folder, names or (), on=on, resamples=resamples))
 
 
 @app.command()

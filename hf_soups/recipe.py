@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
-from hf_soups.tasks import NAMED, MetricByEvaluate, Task
+from hf_soups.tasks import NAMED, MetricByEvaluate, Shift, Task
 
 
 class _Part(BaseModel):
@@ -204,6 +204,8 @@ def _told(error: Any) -> str:
 def _fields_at(loc: tuple[Any, ...]) -> Mapping[str, Any]:
     if "MetricByEvaluate" in loc:
         return MetricByEvaluate.model_fields
+    if loc[:2] == ("task", "shifts"):
+        return Shift.model_fields
     if loc[:2] == ("sweep", "space"):
         return Distribution.model_fields
     parts: dict[str, type[BaseModel]] = {"task": Task, "head": Head, "data": Data, "train": Train, "sweep": Sweep}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
+
+SHIFT = "shift-"  # before a shift's name where it stands among select and report, also as a file's name
 
 
 class MetricByEvaluate(BaseModel):
@@ -23,6 +27,25 @@ class MetricByEvaluate(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict)  # further keyword arguments of compute()
     greater_is_better: bool = True
     trust_code: bool = False
+
+
+class Shift(BaseModel):
+    """Further report rows of another distribution, answered and scored beside `report` and never chosen on.
+
+    What is not given is the task's own; `config` and `revision` only where `path` is the task's own too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: str
+    path: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    text: tuple[str, ...] | None = None
+    image: str | None = None
+    label: str | None = None
+    label_names: tuple[str, ...] | None = None  # the task's name of each class, in the order of the shift's own classes
+    rows: int | None = Field(None, ge=1)  # a stratified subset
 
 
 class Task(BaseModel):
@@ -42,6 +65,14 @@ class Task(BaseModel):
     train: str = "train"
     report: str = "validation"
     metric: str | MetricByEvaluate = "accuracy"
+    shifts: dict[str, Shift] = Field(default_factory=dict)  # by name; a text stands for a split of the same data set
+
+    @field_validator("shifts", mode="before")
+    @classmethod
+    def _a_text_is_a_split(cls, shifts: Any) -> Any:
+        if not isinstance(shifts, Mapping):
+            return shifts
+        return {name: {"split": s} if isinstance(s, str) else s for name, s in shifts.items()}
 
     @model_validator(mode="after")
     def _columns_fit_the_kind(self) -> Task:
@@ -53,6 +84,31 @@ class Task(BaseModel):
                 f"a task of kind {self.kind!r} {'needs' if self.kind == 'image' else 'takes no'} `image` column"
             )
         return self
+
+    @model_validator(mode="after")
+    def _shifts_fit(self) -> Task:
+        for name, shift in self.shifts.items():
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in ("train", "select", "report"):
+                raise ValueError(
+                    f"shifts: {name!r} cannot be a shift's name; give a word of letters, digits and _ that is none of "
+                    "train, select, report"
+                )
+            if shift.text is not None and len(shift.text) != len(self.text):
+                raise ValueError(f"shifts.{name}: the task has {len(self.text)} text columns, got {list(shift.text)}")
+            if shift.image is not None and self.image is None:
+                raise ValueError(f"shifts.{name}: the task's rows are texts, got the image column {shift.image!r}")
+            at = self.of_shift(name)
+            if (at.path, at.config, at.report) == (self.path, self.config, self.train):
+                raise ValueError(f"shifts.{name}: {self.train!r} is the split that models are trained on")
+        return self
+
+    def of_shift(self, name: str) -> Task:
+        """The task whose report split is that shift: its place and its columns. The label names stay the task's."""
+        shift = self.shifts[name]
+        given = shift.model_dump(exclude={"split", "label_names", "rows"}, exclude_none=True)
+        if shift.path is not None:  # another data set has configs and revisions of its own
+            given = {"config": None, "revision": None, **given}
+        return self.model_copy(update={**given, "report": shift.split, "shifts": {}})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -508,9 +508,10 @@ def test_heads_of_different_starts_are_refused(sweep: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "options", "says"),
     [
-        (["nowhere/a", "nowhere/b"], {"methods": ("learned",)}, "unknown method 'learned'; methods: uniform, greedy"),
+        (["nowhere/a", "nowhere/b"], {"methods": ("slerp",)}, "unknown method 'slerp'; methods: uniform, greedy"),
         (["only"], {"methods": ("uniform",)}, "at least two finished checkpoints, got 1"),
-        (["a", "b"], {"methods": ("uniform",), "tie": "<"}, "tie is '<'"),
+        (["a", "b"], {"methods": ("greedy",)}, "greedy chooses by a score"),
+        (["a", "b"], {"methods": ("model-stock",)}, "model-stock needs what the ingredients were fine-tuned from"),
         (["a", "b"], {"methods": ("uniform",), "dtype": "int8"}, "cannot be cast to 'int8'"),
     ],
 )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.cook.menu import Bench, Method, Options, first
 from hf_soups.cook.pool import Pool
 from hf_soups.report.words import score_in_words, why_one
 from hf_soups.run_folder import PREDICTIONS, writable
-from hf_soups.soups import Soup, Step, greedy, uniform
+from hf_soups.soups import Soup
 from hf_soups.soups.folder import SOUP_FILE, soup_folder
 from hf_soups.soups.journal import Journal
+from hf_soups.soups.search import Score
 from hf_soups.soups.soup import display_names, step_values
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ Tell = Callable[[str], None]
 class Order:
     """What was asked for, checked."""
 
-    tie: Literal[">=", ">"]
+    options: Options
     dtype: str | None
     chosen_on: Literal["select", "report"]
     overwrite: bool
@@ -39,7 +41,7 @@ class Order:
 
 
 def cook_one(
-    method: str,
+    method: Method,
     pool: Pool,
     order: Order,
     tasting: Tasting | None,
@@ -59,35 +61,43 @@ def cook_one(
         marks: other mixtures that were measured, for greedy's plot: name -> (ingredients, score).
     """
     about = _about(pool, order, key)
+    # beside the soup, not in it: what was measured or learned outlives a kill, and goes when the soup is there
+    beside = [folder.with_name(f".{folder.name}.{kind}") for kind in ("scores.jsonl", f"state-{key[:12]}")]
+    with writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     if tasting is None:
-        soup = replace(uniform(pool.checkpoints), about=about)
+        soup = method.make(_bench(method, pool, order, None, "averaged", beside))
+        soup = replace(soup, about={**soup.about, **about})
         soup.save_pretrained(folder, dtype=order.dtype, overwrite=order.overwrite, threads=order.threads)
         return read_record(folder)
-    # beside the soup, not in it: it outlives a kill and goes when the soup is there
-    journal = folder.with_name(f".{folder.name}.scores.jsonl")
-    with writable(journal):
-        journal.parent.mkdir(parents=True, exist_ok=True)
-    soup, batchnorm = _chosen(method, pool, order, tasting, journal, key)
+    soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
     with soup_folder(folder, overwrite=order.overwrite) as staged:
-        order.tell(f"{method}: writing {len(soup.ingredients)} of {len(pool.checkpoints)} ingredients")
+        order.tell(f"{method.name}: writing {len(soup.ingredients)} of {len(pool.checkpoints)} ingredients")
         soup.write_model(staged, dtype=order.dtype, threads=order.threads)
         scores = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
-        about |= _outcome(soup, tasting, batchnorm)
-        soup = replace(soup, scores={**scores, "singles": soup.scores.get("singles", {})}, about=about)
+        about |= _outcome(soup, pool, tasting, batchnorm)
+        soup = replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about})
         soup.write_record(staged)
         _write_steps(staged, soup, tasting, marks, len(pool.checkpoints))
-    journal.unlink(missing_ok=True)
+    for file in (beside[0], *folder.parent.glob(f".{folder.name}.state-*")):
+        file.unlink(missing_ok=True)
     return read_record(folder)
 
 
 def _chosen(
-    method: str, pool: Pool, order: Order, tasting: Tasting, journal: Path, key: str
+    method: Method, pool: Pool, order: Order, tasting: Tasting, beside: Sequence[Path], key: str
 ) -> tuple[Soup, dict[str, Any]]:
     """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
     found: dict[str, tuple[Soup, float]] = {}
     for variant in tasting.scorers:
-        score = Journal(partial(tasting.score, variant=variant), journal, f"{key} {variant}")
-        found[variant] = _searched(method, pool, order, tasting, score, variant)
+        states = [beside[0], beside[1].with_name(f"{beside[1].name}-{variant}")]
+        bench = _bench(method, pool, order, tasting, variant, states, key)
+        soup = method.make(bench)
+        value = soup.scores.get("score")
+        if value is None:  # of a method that chose nothing by score
+            value = first(bench.scored()(soup))
+            bench.say(f"{len(soup.ingredients)} of {len(pool.checkpoints)}: {bench.in_words(value)}")
+        found[variant] = soup, value
     kept = _better({variant: value for variant, (_, value) in found.items()})
     soup = _in_the_metrics_sign(found[kept][0], tasting.sign)
     if len(found) == 1:
@@ -95,39 +105,28 @@ def _chosen(
     return soup, {"kept": kept, **{v: tasting.sign * value for v, (_, value) in found.items()}}
 
 
-def _searched(
-    method: str,
-    pool: Pool,
-    order: Order,
-    tasting: Tasting,
-    score: Callable[[Soup], float],
-    variant: str,
-) -> tuple[Soup, float]:
-    note = "" if len(tasting.scorers) == 1 else f" ({variant} BatchNorm statistics)"
-    n = len(pool.checkpoints)
+def _bench(
+    method: Method, pool: Pool, order: Order, tasting: Tasting | None, variant: str, beside: Sequence[Path],
+    key: str = "",
+) -> Bench:  # fmt: skip
+    common = (pool.checkpoints, order.options, pool.start)
+    if tasting is None:
+        return Bench(*common, None, None, beside[1], order.threads, order.tell, str)
+    metric, sign = tasting.metric.name, tasting.sign
+    note = method.name if len(tasting.scorers) == 1 else f"{method.name} ({variant} BatchNorm statistics)"
+    journal = Journal(partial(tasting.score, variant=variant), beside[0], f"{key} {variant}")
 
-    def in_words(value: float) -> str:
-        return score_in_words(tasting.sign * value, tasting.metric.name)
-
-    if method == "uniform":
-        soup = uniform(pool.checkpoints)
-        value = score(soup)
-        order.tell(f"uniform{note}: {n} of {n} {in_words(value)}")
-        return soup, value
-    tried = iter(range(1, n + 1))
-
-    def single(soup: Soup) -> float:
-        value = score(soup)
-        if len(soup.ingredients) == 1 and not tasting.answered(soup):
-            order.tell(f"greedy{note}: {soup.ingredients[0].name} alone {in_words(value)}")
+    def score(soup: Soup) -> Score:
+        value = journal(soup)
+        if len(soup.ingredients) == 1 and not tasting.answered(soup):  # there may be many, a forward pass each
+            order.tell(f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * first(value), metric)}")
         return value
 
-    def on_step(step: Step) -> None:
-        word = "joins" if step.accepted else "left out"
-        order.tell(f"greedy{note} {next(tried)}/{n}: with {step.candidate} {in_words(step.score)}, {word}")
-
-    soup = greedy(pool.checkpoints, single, tie=order.tie, on_step=on_step)
-    return soup, soup.scores["score"]
+    return Bench(
+        *common, score, tasting.scorers[variant], beside[1], order.threads,
+        say=lambda line: order.tell(f"{note} {line}"),
+        in_words=lambda value: score_in_words(sign * value, metric),
+    )  # fmt: skip
 
 
 def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> dict[str, dict[str, float]]:
@@ -154,11 +153,13 @@ def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str,
 
     if not soup.steps:
         return
+    rows = [step_values(step) for step in soup.steps]
     with (staged / "steps.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = [step_values(step) for step in soup.steps]
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
+    if soup.method != "greedy":
+        return
     score_by_ingredients(
         soup.steps,
         staged / "score_by_ingredients.png",
@@ -179,16 +180,18 @@ def _about(pool: Pool, order: Order, key: str) -> dict[str, Any]:
     }
 
 
-def _outcome(soup: Soup, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
-    metric, singles = tasting.metric.name, soup.scores.get("singles", {})
+def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
+    metric, singles = tasting.metric.name, _singles(soup, pool, tasting)
     told: dict[str, Any] = {
         "selected_on": tasting.chosen_on,
         "optimistic": tasting.chosen_on == "report",
         "metric": metric,
         "select_rows": tasting.rows,
     }
-    if soup.steps:
-        told["best_single"] = {"name": soup.steps[0].candidate, "score": soup.steps[0].score}
+    if singles:
+        best = max(singles, key=lambda name: -math.inf if math.isnan(singles[name]) else tasting.sign * singles[name])
+        told["best_single"] = {"name": best, "score": singles[best]}
+    if soup.method == "greedy":
         told["why"] = why_one(soup.steps, singles, metric, tasting.rows, sign=tasting.sign)
     if batchnorm:
         told["batchnorm"] = dict(batchnorm)
@@ -200,6 +203,16 @@ def _outcome(soup: Soup, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict
     return told
 
 
+def _singles(soup: Soup, pool: Pool, tasting: Tasting) -> Mapping[str, float]:
+    """Scores of the pool's models alone, as the metric gives them: what the method measured, or else cached answers."""
+    if "singles" in soup.scores:
+        return dict(soup.scores["singles"])
+    if not all(checkpoint in tasting.cached for checkpoint in pool.checkpoints):
+        return {}
+    names = display_names(pool.checkpoints)
+    return {n: tasting.metric.compute(tasting.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
+
+
 def read_record(folder: Path) -> Mapping[str, Any]:
     """What a soup's soup.json holds."""
     record = json.loads((folder / SOUP_FILE).read_text(encoding="utf-8"))
@@ -209,12 +222,23 @@ def read_record(folder: Path) -> Mapping[str, Any]:
 
 
 def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
-    """Scores as the metric gives them: greedy saw them turned where lower is better."""
-    if sign > 0:
-        return soup
-    steps = tuple(replace(s, score=-s.score, best_so_far=-s.best_so_far) for s in soup.steps)
-    singles = {name: -value for name, value in soup.scores.get("singles", {}).items()}
-    return replace(soup, steps=steps, scores={"singles": singles} if singles else {})
+    """Scores as the metric gives them: methods saw them turned where lower is better."""
+    steps = tuple(
+        replace(
+            s, score=sign * s.score, best_so_far=sign * s.best_so_far,
+            tie_break=None if s.tie_break is None else -s.tie_break,  # the loss itself
+        )
+        for s in soup.steps
+    )  # fmt: skip
+    scores = {key: value for key, value in soup.scores.items() if key != "score"}  # it is told by role and metric
+    for key in ("uniform", "learned"):
+        if key in scores:
+            scores[key] *= sign
+    if "singles" in scores:
+        scores["singles"] = {name: sign * value for name, value in scores["singles"].items()}
+    if "orders" in scores:
+        scores["orders"] = [{**order, "score": sign * order["score"]} for order in scores["orders"]]
+    return replace(soup, steps=steps, scores=scores)
 
 
 def _better(scores: Mapping[str, float]) -> str:

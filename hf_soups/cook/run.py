@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.compatibility import preflight
 from hf_soups.cook.kitchen import Order, Tell, cook_one, read_record
+from hf_soups.cook.menu import Method, Options, chosen
 from hf_soups.cook.pool import Pool, gather
 from hf_soups.errors import InputError, SelectionOnReport
 from hf_soups.recipe import Recipe
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.folder import SOUP_FILE, refuse_existing, write_file
-from hf_soups.soups.journal import digest, identity
+from hf_soups.soups.journal import digest
 from hf_soups.soups.soup import stored_dtype
 
 if TYPE_CHECKING:
     from hf_soups.soups.tasting import Tasting
 
-METHODS = ("uniform", "greedy")  # cooked in this order, so that greedy's plot can show the uniform soup
+SHOWN = 12  # ingredients at most whose coefficients are printed
+METHODS = ("uniform", "greedy")  # cooked when none is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,11 @@ class Cooked:
             lines.append(line)
         if self.method == "greedy":
             lines.append(f"ingredients: {', '.join(self.ingredients)}")
-        lines += [str(record[key]) for key in ("why", "batchnorm_why") if record.get(key)]
+        if len(self.ingredients) <= SHOWN and self.method != "greedy":
+            told = zip(self.ingredients, (i["coefficient"] for i in record["ingredients"]), strict=True)
+            lines.append("coefficients: " + ", ".join(f"{name} {value:.3f}" for name, value in told))
+        why = [record.get("why"), record.get("learned", {}).get("why"), record.get("batchnorm_why")]
+        lines += [str(told) for told in why if told]
         if record.get("optimistic"):
             lines.append("optimistic: it was chosen on the report rows, so its report score is too good.")
         return lines
@@ -87,7 +93,7 @@ def cook(
     *,
     recipe: Recipe | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    tie: Literal[">=", ">"] = ">=",
+    options: Options | None = None,
     dtype: str | None = None,
     align_labels: bool = False,
     select_on: Literal["select", "report"] | None = None,
@@ -104,11 +110,11 @@ def cook(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
-        methods: of `METHODS`.
+        methods: names on the `menu`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
-        tie: greedy keeps a candidate with an equal score (">=", the paper's) or not (">").
+        options: of the methods; see `Options`.
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         align_labels: permute heads whose label names stand in another order than the first's.
         select_on: the rows to choose on; default: select, or report when that is allowed.
@@ -121,32 +127,28 @@ def cook(
     Raises:
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
     """
-    order = _checked(methods, tie, dtype, select_on, allow_selection_on_report, overwrite, threads, tell)
-    pool = gather(sources, recipe=recipe, overrides=overrides)
-    wanted = [m for m in METHODS if m in methods]
-    if wanted == ["uniform"] and recipe is None and not pool.is_sweep:
+    wanted = chosen(list(methods))
+    order = _checked(options or Options(), dtype, select_on, allow_selection_on_report, overwrite, threads, tell)
+    least = min(method.least for method in wanted)
+    pool = gather(sources, recipe=recipe, overrides=overrides, start=order.options.start, least=least)
+    if not any(method.needs_score for method in wanted) and recipe is None and not pool.is_sweep:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
-    if "greedy" in wanted and pool.recipe is None:
-        raise InputError(
-            "greedy chooses by a score, so it needs a task and data: give a recipe (--recipe), a sweep, or run folders "
-            "of one recipe. A uniform soup needs none (--method uniform)."
-        )
-    folders = _folders(Path(out), wanted, pool)
+    _check_needs(wanted, pool)
+    folders = _folders(Path(out), [method.name for method in wanted], pool)
     pool, warnings = _compatible(pool, align_labels, threads)
     for warning in warnings:
         order.tell(f"warning: {warning}")
-    keys = {method: _key(method, pool, order) for method in wanted}
-    done = {m: _already(folders[m], keys[m]) for m in wanted} if not overwrite else dict.fromkeys(wanted)
-    for method in wanted:
-        if done[method] is None:
-            refuse_existing(folders[method], overwrite=overwrite)
+    keys = {m.name: _key(m, pool, order) for m in wanted}
+    done = {m: None if overwrite else _already(folders[m], key) for m, key in keys.items()}
+    for name, record in done.items():
+        if record is None:
+            refuse_existing(folders[name], overwrite=overwrite)
     tasting = _tasting(pool, order, cache, device) if None in done.values() else None
     cooked: list[Cooked] = []
     for method in wanted:
-        record = done[method]
-        if record is None:
-            record = cook_one(method, pool, order, tasting, folders[method], keys[method], _marks(cooked))
-        cooked.append(Cooked(method, folders[method], record, already=done[method] is not None))
+        name = method.name
+        record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
+        cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
         _register(pool, cooked[-1])
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
 
@@ -167,9 +169,25 @@ def print_result(result: CookResult) -> None:
             console.print(f"  {line}")
 
 
+def _check_needs(wanted: Sequence[Method], pool: Pool) -> None:
+    """Refuse methods that lack what they choose by or start from."""
+    for method in wanted:
+        if method.needs_score and pool.recipe is None:
+            raise InputError(
+                f"{method.name} chooses by a score, so it needs a task and data: give a recipe (--recipe), a sweep, or "
+                "run folders of one recipe. A uniform soup needs none (--method uniform)."
+            )
+        if method.needs_start and pool.start is None:
+            raise InputError(
+                f"{method.name} needs what the ingredients were fine-tuned from, with their head: give it with --start "
+                "(a sweep's folder holds it in start/)."
+            )
+        if len(pool.checkpoints) < method.least:
+            raise InputError(f"{method.name} needs {method.least} checkpoints or more, got {len(pool.checkpoints)}.")
+
+
 def _checked(
-    methods: Sequence[str],
-    tie: Literal[">=", ">"],
+    options: Options,
     dtype: str | None,
     select_on: Literal["select", "report"] | None,
     allowed: bool,
@@ -177,11 +195,6 @@ def _checked(
     threads: int,
     tell: Tell | None,
 ) -> Order:
-    unknown = [m for m in methods if m not in METHODS]
-    if unknown or not methods:
-        raise InputError(f"unknown method {unknown[0]!r}; " * bool(unknown) + f"methods: {', '.join(METHODS)}.")
-    if tie not in (">=", ">"):
-        raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     chosen_on = select_on or ("report" if allowed else "select")
     if chosen_on == "report" and not allowed:
         raise SelectionOnReport(
@@ -189,7 +202,7 @@ def _checked(
             "Choose on select, or say that you mean it (--allow-selection-on-report)."
         )
     stored = None if dtype is None else stored_dtype(dtype)
-    return Order(tie, stored, chosen_on, overwrite, threads, tell or (lambda line: None))
+    return Order(options, stored, chosen_on, overwrite, threads, tell or (lambda line: None))
 
 
 def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
@@ -215,7 +228,10 @@ def _tasting(pool: Pool, order: Order, cache: Path | None, device: str | None) -
     from hf_soups.soups.tasting import open_tasting
 
     shared = pool.sweep / "cache" if pool.sweep is not None else None
-    return open_tasting(pool.checkpoints, pool.recipe, chosen_on=order.chosen_on, cache=cache or shared, device=device)
+    return open_tasting(
+        pool.checkpoints, pool.recipe, chosen_on=order.chosen_on, cache=cache or shared, device=device,
+        tie_break=order.options.tie_break,
+    )  # fmt: skip
 
 
 def _marks(cooked: Sequence[Cooked]) -> dict[str, tuple[int, float]]:
@@ -237,11 +253,12 @@ def _register(pool: Pool, cooked: Cooked) -> None:
     write_file(pointer, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
 
-def _key(method: str, pool: Pool, order: Order) -> str:
-    """A name for everything that decides what comes out."""
-    recipe = None if pool.recipe is None else pool.recipe.model_dump(include={"task", "data"})
-    ingredients = [[identity(c), list(c.label_order)] for c in pool.checkpoints]
-    return digest([method, ingredients, order.tie, order.dtype, order.chosen_on, recipe])
+def _key(method: Method, pool: Pool, order: Order) -> str:
+    """A name for everything that decides what comes out; of the ingredients their bytes count, not their place."""
+    # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
+    recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})
+    ingredients = [[c.name, c.sha256(), list(c.label_order)] for c in pool.checkpoints]
+    return digest([method.key(order.options, pool.start), ingredients, order.dtype, order.chosen_on, recipe])
 
 
 def _already(folder: Path, key: str) -> Mapping[str, Any] | None:

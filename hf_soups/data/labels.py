@@ -36,6 +36,16 @@ def label_names_of(rows: datasets.Dataset, task: Task, where: str) -> tuple[str,
     return tuple(names)
 
 
+def own_names(rows: datasets.Dataset, task: Task, called: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """The column's own classes in their order: its ClassLabel's names, or its sorted values.
+
+    Numbers without names count through `called` or the task's label names; where there are neither, they are names.
+    """
+    feature, names = rows.features[task.label], called or task.label_names
+    numbers = not getattr(feature, "names", None) and feature.dtype not in ("string", "large_string", "bool")
+    return tuple(names) if numbers and names else _names_of_column(rows, task.label, where)
+
+
 def class_indices(rows: datasets.Dataset, task: Task, names: Sequence[str], where: str) -> Int64[np.ndarray, " rows"]:
     """The class of each row as an index into `names`.
 

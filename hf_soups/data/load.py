@@ -1,16 +1,18 @@
-"""From a task to its three splits: checked columns and labels, select cut from train by seed."""
+"""From a task to its splits: checked columns and labels, select cut from train by seed."""
 
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
 
+from hf_soups.data.columns import checked_columns
 from hf_soups.data.labels import class_indices, label_names_of
-from hf_soups.data.sources import load_dataset_split, quiet, source_name
+from hf_soups.data.shifts import load_shift
+from hf_soups.data.sources import load_dataset_split, source_name
 from hf_soups.data.split import Split, Splits
 from hf_soups.data.strata import stratified_rows
 from hf_soups.errors import DataError
@@ -22,31 +24,32 @@ if TYPE_CHECKING:
     from hf_soups.tasks import Task
 
 SELECT, TRAIN, REPORT = range(3)  # streams of the seed
-ROWS_AT_ONCE = 5000
 
 
 def load_splits(task: Task, data: Data) -> Splits:
-    """Train, select and report rows of a task.
+    """Train, select and report rows of a task, and those of its shifts.
 
     Select is cut from train by `data.seed`, stratified: `select_fraction` of its rows, at least `select_minimum`,
     but never more than half, and never the last row of a class. `train_rows` and `report_rows` then cut stratified
-    subsets; select does not depend on them.
+    subsets; select does not depend on them, nor do the shifts.
 
     Raises:
         DataError: if rows cannot be found or read, or columns, labels or texts are not what the task says.
     """
     train, report = load_dataset_split(task, task.train), load_dataset_split(task, task.report)
-    return splits_from_datasets(task, train, report, data)
+    splits = splits_from_datasets(task, train, report, data)
+    shifts = {name: load_shift(task, name, splits.label_names, data.seed) for name in task.shifts}
+    return replace(splits, shifts=shifts)
 
 
 def splits_from_datasets(task: Task, train: datasets.Dataset, report: datasets.Dataset, data: Data) -> Splits:
-    """As `load_splits`, from data sets that are already in memory."""
+    """As `load_splits`, from data sets that are already in memory; without shifts."""
     if task.train == task.report:
         warnings.warn(
             f"report is the split {task.report!r}, as train: its scores say nothing about unseen rows.", stacklevel=2
         )
     named_train, named_report = source_name(task, task.train), source_name(task, task.report)
-    train, report = _checked(train, task, named_train), _checked(report, task, named_report)
+    train, report = checked_columns(train, task, named_train), checked_columns(report, task, named_report)
     names = label_names_of(train, task, named_train)
     labels = class_indices(train, task, names, named_train)
     report_labels = class_indices(report, task, names, named_report)
@@ -76,67 +79,6 @@ def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> I
             f"{where}: with {len(labels)} rows, no class has two, so none can be kept for selection. Give more rows."
         )
     return chosen
-
-
-def _checked(rows: datasets.Dataset, task: Task, where: str) -> datasets.Dataset:
-    """The task's columns alone, of the right types and without gaps."""
-    if not len(rows):
-        raise DataError(f"{where}: the split has no rows.")
-    missing = [name for name in (*task.columns, task.label) if name not in rows.column_names]
-    if missing:
-        raise DataError(
-            f"{where}: no column {', '.join(map(repr, missing))}; there are: {', '.join(rows.column_names)}. "
-            f"Correct {'`image`' if task.kind == 'image' else '`text`'} or `label` in the recipe's task."
-        )
-    rows = rows.with_format(None).select_columns([*task.columns, task.label])
-    for name in task.text:
-        _check_text(rows, name, where)
-    return rows if task.image is None else _with_images(rows, task.image, where)
-
-
-def _check_text(rows: datasets.Dataset, name: str, where: str) -> None:
-    import pyarrow as pa
-
-    column = rows.select_columns([name]).with_format("arrow")[:].column(name)
-    gaps = np.flatnonzero(np.asarray(column.is_null(nan_is_null=True)))
-    if len(gaps):
-        raise DataError(
-            f"{where}: row {gaps[0]} has no text in column {name!r} ({len(gaps)} of {len(rows)} rows). "
-            "Fill in the text or remove these rows."
-        )
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(f"{where}: column {name!r} holds {column.type}, not text. Correct `text`, or convert it.")
-
-
-def _with_images(rows: datasets.Dataset, name: str, where: str) -> datasets.Dataset:
-    """The column as images; encoded bytes or paths are taken for images, and a row without one is an error."""
-    from datasets import Image
-
-    if not isinstance(rows.features[name], Image):
-        _needs_files(rows, name, where)
-        try:
-            with quiet():
-                rows = rows.cast_column(name, Image())
-        except Exception as error:  # pyarrow's, by type of the column
-            raise DataError(
-                f"{where}: column {name!r} holds {rows.features[name]}, not images. Correct `image`, or convert it "
-                "with cast_column(name, datasets.Image())."
-            ) from error
-    column = rows.select_columns([name]).with_format("arrow")
-    blocks = (column[start : start + ROWS_AT_ONCE].column(name) for start in range(0, len(rows), ROWS_AT_ONCE))
-    gaps = np.flatnonzero(np.concatenate([np.asarray(block.is_null()) for block in blocks]))
-    if len(gaps):
-        raise DataError(f"{where}: row {gaps[0]} has no image in column {name!r}. Remove the {len(gaps)} such rows.")
-    return rows
-
-
-def _needs_files(rows: datasets.Dataset, name: str, where: str) -> None:
-    first = rows[0][name]
-    if isinstance(first, str) and "://" not in first and not Path(first).is_file():
-        raise DataError(
-            f"{where}: column {name!r} holds text, and row 0 of it ({first[:80]!r}) is not the path of an image file. "
-            "Correct `image`, or make the paths absolute."
-        )
 
 
 def _needs_two_classes(labels: Int64[np.ndarray, " rows"], names: tuple[str, ...], where: str) -> None:

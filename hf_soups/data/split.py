@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +14,14 @@ from jaxtyping import Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import DataError
+from hf_soups.tasks import SHIFT
 
 if TYPE_CHECKING:
     import datasets
     import PIL.Image
     import pyarrow as pa
 
-Role = Literal["train", "select", "report"]
+Role = Literal["train", "select", "report", "shift"]  # shift: report rows of another distribution
 ROWS_AT_ONCE = 5000
 IMAGES_READ = 64  # of each split for its fingerprint; of the others only the size in bytes
 
@@ -65,16 +66,23 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three roles of one task's rows; no row is in both train and select."""
+    """One task's rows by role; no row is in both train and select, and nothing is chosen on report or a shift."""
 
     train: Split
     select: Split
     report: Split
+    shifts: Mapping[str, Split] = field(default_factory=dict)  # by name
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The class names, the same for all three."""
+        """The class names, the same for all."""
         return self.train.label_names
+
+    @property
+    def answered(self) -> dict[str, Split]:
+        """The splits that a finished model answers, as its predictions are called: select, report, shift-<name>."""
+        shifts = {f"{SHIFT}{name}": split for name, split in self.shifts.items()}
+        return {"select": self.select, "report": self.report, **shifts}
 
 
 def read_image(split: Split, index: int) -> PIL.Image.Image:

@@ -74,6 +74,12 @@ class BlockMixer:
             with np.errstate(all="ignore"):
                 decode_into(self._read(source, start, into.size), source.dtype, into)
 
+    def values(self, source: Source, start: int, count: int) -> NDArray[np.float32]:
+        """As `fill`, into a buffer of this mixer's that may be changed; valid until the next call."""
+        values = self._values[:count]
+        self.fill(source, start, values)
+        return values
+
     def _sum_float32(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
         first, even = span.sources[0], _even(span)
         total, values = self._sum[:count], self._values[:count]

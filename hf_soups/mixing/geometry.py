@@ -98,8 +98,9 @@ def measure(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None,
         rows = np.empty((len(span.sources), count), dtype=np.float32)
         for source, row in zip(span.sources, rows, strict=True):
             mixer.fill(source, start, row)
-        offsets = rows if origin is None else rows[1:] - rows[0]
-        product = offsets @ offsets.T
+        with np.errstate(all="ignore"):
+            offsets = rows if origin is None else rows[1:] - rows[0]
+            product = offsets @ offsets.T
         if not np.isfinite(product).all():
             bad = span.sources[int(np.argmin(np.isfinite(rows).all(axis=1)))]
             raise CheckpointError(

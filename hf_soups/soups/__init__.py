@@ -1,7 +1,13 @@
-"""Soups: averages of checkpoints, and how their ingredients are chosen."""
+"""Soups: averages of checkpoints, and how their ingredients are chosen.
 
+`methods` and `stock` have the soups that need no score, `search` the greedy one, `lines` those along a line from the
+start, `trajectory` one run's checkpoints, `learned` coefficients by gradient; `soup` is what all of them give.
+"""
+
+from hf_soups.soups.lines import task_vectors, wise_ft
 from hf_soups.soups.methods import uniform
 from hf_soups.soups.search import greedy
 from hf_soups.soups.soup import Soup, Step
+from hf_soups.soups.stock import model_stock
 
-__all__ = ["Soup", "Step", "greedy", "uniform"]
+__all__ = ["Soup", "Step", "greedy", "model_stock", "task_vectors", "uniform", "wise_ft"]

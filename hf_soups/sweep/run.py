@@ -73,7 +73,8 @@ def sweep(
     """Fine-tune every planned run that is not done yet.
 
     Args:
-        recipe: with its sweep. On an existing folder it must be the same, but for a larger `sweep.runs`.
+        recipe: with its sweep. On an existing folder it must be the same, but for a larger `sweep.runs` and for
+            `task.shifts`, which the runs that are there answer by `hf-soups answer`.
         out: the sweep's folder.
         slots: runs side by side; each gets its share of the cores, and of the GPUs.
         processes_per_run: processes of each run (data parallel).
@@ -139,7 +140,7 @@ def make_shared(recipe: Recipe, out: Path) -> None:
     splits = load_splits(recipe.task, recipe.data)
     make_start(recipe, splits, out / "start", cache=out / "cache")
     start = load_start(out / "start", recipe, splits)
-    for split in (splits.train, splits.select, splits.report):
+    for split in (splits.train, *splits.answered.values()):
         start.family.encode(split, start.processor, recipe.task, recipe.data, out / "cache")
 
 
@@ -191,11 +192,12 @@ def _begun(out: Path) -> bool:
 
 
 def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
-    """Only the number of random runs may change: it does not change the runs that are there."""
+    """Only the number of random runs and the shifts may change: they do not change the runs that are there."""
     old, new = _flat(there.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differing = [
-        k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in ("name", "tracker")
-    ]
+        k for k in sorted(old.keys() | new.keys())
+        if old.get(k) != new.get(k) and k not in ("name", "tracker") and not k.startswith("task.shifts")
+    ]  # fmt: skip
     if recipe.sweep.method == "random" and differing == ["sweep.runs"]:
         if recipe.sweep.runs >= there.sweep.runs:
             return

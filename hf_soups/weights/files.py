@@ -14,7 +14,18 @@ from hf_soups.weights.tensorfile import AGAIN, FileStamp, TensorHeader, read_hea
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MERGE_ADAPTER = "Multiply it into its base first (merge_and_unload() in peft), then save_pretrained()."
+NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")  # what training leaves beside the model
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MERGE_ADAPTER = (
+    "Multiply it into its base first: hf-soups cook does so by itself, hf_soups.adapters.multiplied_out() from Python, "
+    'both with pip install "hf_soups[peft]".'
+)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter (LoRA and its like) and no whole model."""
+    whole = (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not whole
 
 
 def read_headers(folder: Path) -> tuple[TensorHeader, ...]:
@@ -122,9 +133,9 @@ def _sharded(index: Path) -> tuple[TensorHeader, ...]:
 
 
 def _without_weights(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         return f"an adapter, not a whole model. {MERGE_ADAPTER}"
-    pickled = sorted(path.name for path in folder.glob("*.bin")) or sorted(path.name for path in folder.glob("*.h5"))
+    pickled = sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
     if pickled:
         return (
             f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it with a "

@@ -8,7 +8,8 @@ from pathlib import Path
 from hf_soups.errors import CheckpointError
 
 WANTED = (
-    "model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model", "*.codes", "*.jinja",
+    "model.safetensors", "model-*.safetensors", "adapter_model.safetensors", "*.json", "*.txt", "*.model", "*.codes",
+    "*.jinja",
 )  # fmt: skip
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REPO = re.compile(rf"{_PART}(?:/{_PART})?")

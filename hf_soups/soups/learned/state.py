@@ -1,0 +1,89 @@
+"""State: everything that learning needs to go on after a kill, as one JSON file; Python's JSON keeps every bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from hf_soups.errors import InputError
+from hf_soups.soups.folder import write_file
+from hf_soups.soups.learned.descent import AdamW
+
+FORMAT = "hf_soups.learned.v1"
+AGAIN = "Remove it to start anew, or name another file."
+
+
+@dataclass(slots=True)
+class State:
+    """Between two steps. `values` are the factor of the logits, then the raw coefficients row by row."""
+
+    values: Float64[np.ndarray, " numbers"]
+    optimizer: AdamW
+    uniform: tuple[float, ...]  # score of the uniform soup, higher is better; later values break ties
+    step: int = 0  # done
+    losses: list[float] = field(default_factory=list)  # of the steps of the epoch under way
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # the start, then each epoch that ended
+    best: Float64[np.ndarray, " numbers"] | None = None  # values with the lowest held-out loss so far
+    best_epoch: int = 0  # 0: the start
+    stopped: str = ""  # why learning ended; empty while it goes on
+
+    def save(self, path: Path, key: str) -> None:
+        """Replace the file in one go; an error or a kill leaves the earlier one."""
+        told = {
+            "format": FORMAT,
+            "key": key,
+            "values": self.values.tolist(),
+            "first": self.optimizer.first.tolist(),
+            "second": self.optimizer.second.tolist(),
+            "steps": self.optimizer.steps.tolist(),
+            "best": None if self.best is None else self.best.tolist(),
+            "uniform": self.uniform,
+            **{name: getattr(self, name) for name in PLAIN},
+        }
+        text = json.dumps(told, allow_nan=False)
+        write_file(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+
+
+PLAIN = ("step", "losses", "epochs", "best_epoch", "stopped")
+
+
+def load(path: Path, key: str, optimizer: AdamW) -> State | None:
+    """The state in a file; None where there is no file.
+
+    Args:
+        path: of the file.
+        key: stands for the ingredients, rows and options that it must belong to.
+        optimizer: a new one of the same size.
+    Raises:
+        InputError: if the file cannot be read, or belongs to another pool, other rows or other options.
+    """
+    if not path.exists():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        known = told["key"], told["format"]
+        state = _state(told, optimizer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the state of a learned soup ({error!r}). {AGAIN}") from error
+    if known != (key, FORMAT):
+        raise InputError(f"{path}: the state of another learned soup: of other ingredients, rows or options. {AGAIN}")
+    return state
+
+
+def _state(told: dict[str, Any], optimizer: AdamW) -> State:
+    values, first, second = (np.array(told[name], dtype=np.float64) for name in ("values", "first", "second"))
+    steps = np.array(told["steps"], dtype=np.int64)
+    if not values.shape == first.shape == second.shape == steps.shape:
+        raise ValueError(f"{values.size} values, {first.size} and {second.size} moments, {steps.size} counts")
+    return State(
+        values,
+        replace(optimizer, first=first, second=second, steps=steps),
+        tuple(told["uniform"]),
+        best=None if told["best"] is None else np.array(told["best"], dtype=np.float64),
+        **{name: told[name] for name in PLAIN},
+    )
