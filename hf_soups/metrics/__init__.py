@@ -1,6 +1,7 @@
 """Metrics: one number from Predictions, computed by scikit-learn, with a bootstrap interval by row.
 
-`metric` has the table of metrics and their scores, `bootstrap` the resampling, `foreign` the metrics of `evaluate`.
+`metric` has the table of metrics and their scores, `bootstrap` the resampling, `foreign` the metrics of `evaluate`,
+`significance` whether two answerers differ.
 """
 
 from hf_soups.metrics.metric import (
@@ -14,15 +15,20 @@ from hf_soups.metrics.metric import (
     negative_log_likelihood,
     score,
 )
+from hf_soups.metrics.significance import McNemar, PairedDifference, mcnemar, paired_bootstrap
 
 __all__ = [
     "CLIP",
     "METRICS",
+    "McNemar",
     "Metric",
+    "PairedDifference",
     "Score",
     "brier",
     "expected_calibration_error",
+    "mcnemar",
     "metric_for",
     "negative_log_likelihood",
+    "paired_bootstrap",
     "score",
 ]

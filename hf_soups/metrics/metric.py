@@ -73,12 +73,15 @@ def score(
         raise InputError(f"{resamples} resamples; an interval needs at least 1, and about 1000 to be steady.")
     metric = METRICS[_known(metric)] if isinstance(metric, str) else metric
     point = metric.compute(p)
+    return Score(point, *percentile_interval(resampled_values(p, metric, resamples, seed), confidence))
+
+
+def resampled_values(p: Predictions, metric: Metric, resamples: int, seed: int) -> Values:
+    """The metric on each bootstrap resample of the rows; a seed draws the same rows whatever answered them."""
     if metric.row_statistics is not None and metric.value is not None:
-        values = metric.value(resampled_sums(metric.row_statistics(p), resamples, seed))
-    else:
-        compute = metric.compute
-        values = recomputed(len(p), lambda at: compute(_resampled(p, at)), min(resamples, RECOMPUTED_RESAMPLES), seed)
-    return Score(point, *percentile_interval(values, confidence))
+        return metric.value(resampled_sums(metric.row_statistics(p), resamples, seed))
+    compute = metric.compute
+    return recomputed(len(p), lambda at: compute(_resampled(p, at)), min(resamples, RECOMPUTED_RESAMPLES), seed)
 
 
 def metric_for(task: Task) -> Metric:
