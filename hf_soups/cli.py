@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
 
 app = typer.Typer(
     name="hf-soups",
@@ -289,6 +289,8 @@ def main() -> None:
     except Exception as error:  # the last line of defence: a defect of ours, said plainly
         if debug:
             raise
+        if is_short_of_memory(error):
+            sys.exit(_said(f"out of memory ({error}). Use smaller batches or fewer rows, or a larger machine.", 1))
         sys.exit(_said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1))
 
 

@@ -6,6 +6,9 @@ prints it as it is; a traceback is shown only with `--debug`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HfSoupsError(Exception):
     """Something failed while working: exit status 1."""
@@ -47,6 +50,10 @@ class MissingExtra(InputError):
     """An optional package is needed; the message names the extra to install."""
 
 
+class OutOfMemory(HfSoupsError):
+    """The machine's or the device's memory did not suffice; what was finished before is kept."""
+
+
 class RunFailed(HfSoupsError):
     """A fine-tune ended without a usable model; `status` is one of `RUN_FAILURES`."""
 
@@ -57,3 +64,26 @@ class RunFailed(HfSoupsError):
 
 
 RUN_FAILURES = ("nan-loss", "one-class", "out-of-memory", "error")
+_SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python's, numpy's or torch's (CPU or CUDA) tells of too little memory.
+
+    >>> is_short_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    True
+    """
+    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
+    return told or isinstance(error, MemoryError)
+
+
+@contextmanager
+def memory_told(advice: str) -> Iterator[None]:
+    """Turn what the block raises for too little memory into `OutOfMemory`, with what to do about it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_short_of_memory(error):
+            raise
+        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise OutOfMemory(f"out of memory ({first}). {advice}") from error

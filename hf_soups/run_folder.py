@@ -17,7 +17,7 @@ from hf_soups.errors import RUN_FAILURES, CheckpointError, HfSoupsError, InputEr
 
 RUN_FILE = "run.json"
 FORMAT = "hf_soups.run.v1"
-PREDICTIONS = "predictions"  # folder of select.safetensors and report.safetensors
+PREDICTIONS = "predictions"  # folder of select.safetensors, report.safetensors, shift-<name>.safetensors
 STATUSES = ("finished", *RUN_FAILURES)
 
 
@@ -35,7 +35,7 @@ class RunRecord:
     label_names: tuple[str, ...] = ()
     family: str = ""
     metric: str = ""
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # select, report -> metric, nll, ece
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by predictions file -> metric, nll, ece
     parameters: int | None = None
     macs: int | None = None  # multiply-adds per example
     device: str = ""
@@ -54,17 +54,17 @@ class RunRecord:
     def to_json(self) -> str:
         """The text of run.json."""
         told = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
-        return json.dumps(_finite(told), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(finite(told), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity as null: JSON has no word for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value
 
 

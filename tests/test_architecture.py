@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "hf_soups"
 LEVELS = (
     ("errors",),
     ("weights", "checkpoint", "predictions", "tasks", "recipe", "run_folder"),
-    ("mixing", "compatibility", "metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
-    ("predict", "start", "soups", "ensembles"),
+    ("mixing", "tensor_names", "compatibility", "metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
+    ("predict", "start", "soups", "ensembles", "adapters"),
     ("finetune", "sweep"),
-    ("cook", "leaderboard", "report"),
+    ("cook", "inspection", "contenders", "leaderboard", "report", "diagnosis", "answer", "compare"),
     ("quickstart", "doctor"),
     ("cli", "__init__"),
 )

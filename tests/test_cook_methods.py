@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
 from hf_soups.cook import CookResult, Options, cook, menu
-from hf_soups.errors import CheckpointError, InputError
+from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.soups import learned as learned_package
 from tests.pile import make_pile, make_sweep, near
@@ -190,6 +190,20 @@ def test_scores_of_ingredients_that_changed_between_two_calls_are_not_taken_over
         quietly([sweep], ("uniform",), tmp_path / "soups")
     again = quietly([sweep], ("uniform",), tmp_path / "soups", overwrite=True).soups[0]
     assert again.record["ingredients"][1]["sha256"] != first.record["ingredients"][1]["sha256"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: no room")])
+def test_too_little_memory_is_told_and_leaves_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def greedy_fails(*arguments, **options) -> None:
+        raise error
+
+    sweep = shutil.copytree(made / "sweep", tmp_path / "sweep")
+    monkeypatch.setattr("hf_soups.soups.scorer.predict_split", greedy_fails)
+    with pytest.raises(OutOfMemory, match=r"out of memory .*eval_batch_size"):
+        quietly([sweep], ("uniform",), tmp_path / "soups")
+    assert not list((tmp_path / "soups").glob("*"))
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ STEPS = [
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved."""
     figures: list[Figure] = []
-    plain = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), plain(figure, path)))
+    plain = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: (figures.append(figure), plain(figure, path)))
     return figures
 
 

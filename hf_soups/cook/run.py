@@ -13,7 +13,7 @@ from hf_soups.compatibility import preflight
 from hf_soups.cook.kitchen import Order, Tell, cook_one, read_record
 from hf_soups.cook.menu import Method, Options, chosen
 from hf_soups.cook.pool import Pool, gather
-from hf_soups.errors import InputError, SelectionOnReport
+from hf_soups.errors import InputError, SelectionOnReport, memory_told
 from hf_soups.recipe import Recipe
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from hf_soups.soups.tasting import Tasting
 
 SHOWN = 12  # ingredients at most whose coefficients are printed
+SMALLER = (
+    "Score fewer rows at once (train.eval_batch_size in the recipe, --set train.eval_batch_size=16); soups that were "
+    "finished are kept, and nothing half-written was left."
+)
 METHODS = ("uniform", "greedy")  # cooked when none is named
 
 
@@ -126,6 +130,7 @@ def cook(
         tell: called with a line of progress; default: it is printed; None: silence.
     Raises:
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
+        OutOfMemory: if the rows or models do not fit.
     """
     wanted = chosen(list(methods))
     order = _checked(options or Options(), dtype, select_on, allow_selection_on_report, overwrite, threads, tell)
@@ -143,13 +148,14 @@ def cook(
     for name, record in done.items():
         if record is None:
             refuse_existing(folders[name], overwrite=overwrite)
-    tasting = _tasting(pool, order, cache, device) if None in done.values() else None
     cooked: list[Cooked] = []
-    for method in wanted:
-        name = method.name
-        record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
-        cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
-        _register(pool, cooked[-1])
+    with memory_told(SMALLER):
+        tasting = _tasting(pool, order, cache, device) if None in done.values() else None
+        for method in wanted:
+            name = method.name
+            record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
+            cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
+            _register(pool, cooked[-1])
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hf_soups.errors import HfSoupsError, RunFailed
+from hf_soups.errors import HfSoupsError, RunFailed, is_short_of_memory
 from hf_soups.predict import NonFiniteLogits
 from hf_soups.predictions import Predictions
-
-SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
 def failure_of(error: Exception) -> RunFailed | None:
@@ -24,8 +22,7 @@ def failure_of(error: Exception) -> RunFailed | None:
         return RunFailed("error", "another process of this run ended: look at what it said, or for a lack of memory.")
     first = next(iter(str(error).strip().splitlines()), "")
     told = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SHORT_OF_MEMORY)
-    if short or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+    if is_short_of_memory(error):
         return RunFailed(
             "out-of-memory",
             f"out of memory ({told}). Lower batch_size and raise gradient_accumulation by the same factor, lower "

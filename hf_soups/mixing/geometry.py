@@ -102,7 +102,8 @@ def measure(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None,
             offsets = rows if origin is None else rows[1:] - rows[0]
             product = offsets @ offsets.T
         if not np.isfinite(product).all():
-            bad = span.sources[int(np.argmin(np.isfinite(rows).all(axis=1)))]
+            largest = np.abs(rows).max(axis=1)  # NaN where a row holds one, which argmax takes for the largest
+            bad = span.sources[int(np.argmax(largest))]
             raise CheckpointError(
                 f"{bad.file}: tensor {name!r} holds NaN or infinity, or values too large to multiply. Leave it out."
             )

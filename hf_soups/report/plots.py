@@ -40,8 +40,37 @@ class Point:
 
 def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, rows: tuple[int, int]) -> None:
     """Report score against select score of all that answered; `rows` are the numbers of select and report rows."""
-    figure, axes = _figure()
-    scale = _scale(metric)
+    figure, axes = _scattered(points, metric, "select = report")
+    axes.set_xlabel(f"select: {unit_of(metric)}, {rows[0]} rows, used to choose")
+    axes.set_ylabel(f"report: {unit_of(metric)}, {rows[1]} rows")
+    legend_below(axes)
+    save_figure(figure, path)
+
+
+def shift_vs_report(
+    points: Sequence[Point], path: str | Path, *, metric: str, shift: str, rows: tuple[int, int]
+) -> None:
+    """Score out of distribution against score in distribution, as the Model soups paper draws robustness.
+
+    Args:
+        points: with the report score in the place of `select`, and the shift's score and interval in that of `report`.
+        path: the PNG file.
+        metric: the scores' name, for the axes.
+        shift: name of the other distribution.
+        rows: numbers of report and shift rows.
+    """
+    figure, axes = _scattered(points, metric, f"report = {shift}")
+    axes.set_xlabel(f"report: {unit_of(metric)}, {rows[0]} rows")
+    axes.set_ylabel(f"{shift}: {unit_of(metric)}, {rows[1]} rows")
+    axes.set_title(f"out of distribution ({shift}) against in distribution", fontsize=11, loc="left")
+    legend_below(axes)
+    save_figure(figure, path)
+
+
+def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Figure, Axes]:
+    """All points in the style of their kind, with the line on which both scores are equal."""
+    figure, axes = new_figure()
+    scale = scale_of(metric)
     soups = iter(SOUPS * len(points))
     # single runs lie below the rest; soups by name, so that a method looks the same in every plot
     for point in sorted(points, key=lambda p: (list(STYLES).index(p.kind), p.name)):
@@ -53,11 +82,8 @@ def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, 
             scale * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
             linewidths=0.8, zorder=3 if point.kind == "run" else 4, label=_legend(point),
         )  # fmt: skip
-    _diagonal(axes)
-    axes.set_xlabel(f"select: {_unit(metric)}, {rows[0]} rows, used to choose")
-    axes.set_ylabel(f"report: {_unit(metric)}, {rows[1]} rows")
-    _legend_without_repeats(axes)
-    _save(figure, path)
+    equal_line(axes, diagonal)
+    return figure, axes
 
 
 def score_by_ingredients(
@@ -83,8 +109,8 @@ def score_by_ingredients(
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure()
-    scale = _scale(metric)
+    figure, axes = new_figure()
+    scale = scale_of(metric)
     kept = [s for s in steps if s.accepted]
     refused = [s for s in steps if not s.accepted]
     if kept:
@@ -101,14 +127,15 @@ def score_by_ingredients(
         axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("ingredients in the mixture")
-    axes.set_ylabel(f"{role}: {_unit(metric)}, {rows} rows")
+    axes.set_ylabel(f"{role}: {unit_of(metric)}, {rows} rows")
     axes.set_title(title, fontsize=11, loc="left")
     axes.margins(x=0.08, y=0.12)
-    _legend_without_repeats(axes)
-    _save(figure, path)
+    legend_below(axes)
+    save_figure(figure, path)
 
 
-def _figure() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """A figure of README size and its axes, drawn without pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -132,12 +159,12 @@ def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
         )
 
 
-def _diagonal(axes: Axes) -> None:
+def equal_line(axes: Axes, label: str) -> None:
     """Where both scores are equal; drawn within the limits that the points set."""
     x, y = axes.get_xlim(), axes.get_ylim()
     low, high = max(x[0], y[0]), min(x[1], y[1])
     if low < high:
-        axes.plot([low, high], [low, high], color="#BBBBBB", lw=1, ls="--", zorder=1, label="select = report")
+        axes.plot([low, high], [low, high], color="#BBBBBB", lw=1, ls="--", zorder=1, label=label)
     axes.set_xlim(x)
     axes.set_ylim(y)
 
@@ -150,7 +177,8 @@ def _legend(point: Point) -> str:
     }.get(point.kind, point.name)
 
 
-def _legend_without_repeats(axes: Axes) -> None:
+def legend_below(axes: Axes) -> None:
+    """One legend under the axes, each label once."""
     handles: dict[str, Any] = {}
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         handles.setdefault(label, handle)
@@ -158,14 +186,17 @@ def _legend_without_repeats(axes: Axes) -> None:
     axes.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
-def _scale(metric: str) -> float:
+def scale_of(metric: str) -> float:
+    """What scores are multiplied by before they are shown."""
     return 100.0 if metric in PERCENT else 1.0
 
 
-def _unit(metric: str) -> str:
+def unit_of(metric: str) -> str:
+    """The metric as an axis names it."""
     return f"{metric} x 100" if metric in PERCENT else metric
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG file, whole or not at all."""
     # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
     write_file(Path(path), lambda staged: figure.savefig(staged, format="png", metadata={"Software": None}))

@@ -57,6 +57,12 @@ class Soup:
         for checkpoint, coefficient in zip(self.ingredients, self.coefficients, strict=True):
             if not math.isfinite(coefficient):
                 raise InputError(f"the coefficient of {checkpoint.name} is {coefficient}; it must be finite.")
+        total = sum(self.coefficients)
+        if not 0 < total < math.inf:
+            raise InputError(
+                f"the coefficients sum to {total:g}, which makes no model like its ingredients. Single ones may be "
+                "negative or 0, but their sum must be above 0 and finite; for an average it is 1."
+            )
 
     @classmethod
     def mixed_by_tensor(

@@ -161,6 +161,12 @@ def test_a_soup_needs_one_finite_coefficient_for_each_ingredient() -> None:
         Soup(tuple(pile("ab")), (1.0, math.nan))
 
 
+@pytest.mark.parametrize("coefficients", [(1.0, -1.5), (0.0, 0.0), (1e308, 1e308)])
+def test_coefficients_whose_sum_makes_no_model_are_refused(coefficients: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="the coefficients sum to"):
+        Soup(tuple(pile("ab")), coefficients)
+
+
 def test_checkpoints_of_one_short_name_are_told_apart_in_the_steps(tmp_path) -> None:
     for run in ("x", "y"):
         (tmp_path / run / "checkpoint").mkdir(parents=True)

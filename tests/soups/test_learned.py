@@ -454,6 +454,24 @@ def test_statistics_take_the_mean_coefficients_over_all_parameters(tmp_path: Pat
     np.testing.assert_allclose(live.state_dict()[name].numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("per", ["ingredient", "tensor"])
+def test_a_soup_of_models_with_batchnorm_is_learned_and_saved(tmp_path: Path, per: Any) -> None:
+    pool = [Checkpoint(folder) for folder in noisy(tiny_resnet, tmp_path, 3)]
+    live = AutoModelForImageClassification.from_pretrained(pool[0].source)
+    ids = np.arange(30, dtype=np.int64)
+    labels = np.random.default_rng(0).integers(0, 3, 30)
+    split = Split.of("select", Dataset.from_dict({"row": ids}), ids, labels, ("a", "b", "c"), "random")
+    scorer = LiveScorer(FAMILIES[1], live, Pixels(ids), split, METRICS["nll"], LiveMixer(live))
+    soup = learned(pool, scorer, per=per, learning_rate=0.3, batch_size=10)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    scorer.load(soup)
+    saved = AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        expected = live.eval()(**batch_of_images()).logits
+        torch.testing.assert_close(saved(**batch_of_images()).logits, expected, rtol=1e-5, atol=1e-5)
+    assert soup.about["learned"]["kept"] == "learned"
+
+
 # Killed and taken up again.
 
 
@@ -637,6 +655,20 @@ def test_another_architecture_is_told(pile: Path, tmp_path: Path) -> None:
     bare = AutoModelForSequenceClassification.from_pretrained(pile / "m0").bert
     with pytest.raises(IncompatibleCheckpoints, match="of its tensors are unknown to BertModel"):
         LiveMixture(bare, [Checkpoint(pile / "m0")])
+
+
+class Pixels:
+    """Random images."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self.row_ids, self.lengths = ids, np.ones(len(ids), dtype=np.int64)
+        self._pixels = torch.randn(len(ids), 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        return {"pixel_values": self._pixels[torch.from_numpy(np.asarray(indices))]}
 
 
 class CountedRows:

@@ -179,7 +179,7 @@ def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
     if soup.is_uniform and math.isnan(score[0]):
         raise HfSoupsError(
             f"the uniform soup of {len(soup.ingredients)} ingredients has no score: its answers are NaN, so there is "
-            "nothing to start from. Leave out the ingredients that diverged; `hf-soups inspect` names them."
+            "nothing to start from. Leave out the ingredients that diverged."
         )
     return score
 

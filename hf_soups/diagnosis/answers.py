@@ -1,0 +1,105 @@
+"""Answers: what each run says on the rows of the diagnosis: from its folder, else asked once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data.strata import stratified_rows
+from hf_soups.errors import PredictionsError
+from hf_soups.predict import NonFiniteLogits
+from hf_soups.predictions import Predictions
+from hf_soups.soups.journal import digest, identity
+from hf_soups.soups.soup import Soup
+
+if TYPE_CHECKING:
+    from hf_soups.families.family import Augment, Batch, Encoded
+    from hf_soups.soups.tasting import Tasting
+
+STREAM = 7  # of the seed: other rows than those that other subsets of the same seed take
+
+
+@dataclass(frozen=True, eq=False)
+class SomeRows:
+    """Some of the rows of an encoded split, in the order of `at`."""
+
+    whole: Encoded
+    at: Int64[np.ndarray, " rows"]
+
+    @property
+    def row_ids(self) -> np.ndarray:
+        """Of the rows that are left."""
+        return np.asarray(self.whole.row_ids[self.at])
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " rows"]:
+        """Tokens of each row; 1 for images."""
+        return np.asarray(self.whole.lengths[self.at])
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, augment: Augment | None = None) -> Batch:
+        """The rows at `indices` among those that are left."""
+        return self.whole.batch(self.at[np.asarray(indices)], augment=augment)
+
+
+def with_fewer_rows(tasting: Tasting, rows: int, seed: int) -> Tasting:
+    """The same tasting on a seeded subset of select in which every class keeps its share."""
+    select = tasting.splits.select
+    if rows >= len(select):
+        return tasting
+    at = stratified_rows(select.labels, rows, seed, stream=STREAM)
+    fewer = select.take(at)
+    encoded = SomeRows(tasting.encoded["select"], at)
+    cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in tasting.cached.items()}
+    return replace(
+        tasting,
+        splits=replace(tasting.splits, select=fewer),
+        encoded={**tasting.encoded, "select": encoded},
+        scorers={name: replace(scorer, encoded=encoded, split=fewer) for name, scorer in tasting.scorers.items()},
+        cached=cached,
+    )
+
+
+def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
+    """The predictions of these rows alone."""
+    return replace(p.take(np.isin(p.row_ids, row_ids)), data=data)
+
+
+def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predictions | None:
+    """What a run answers on the rows; None if it answers NaN. A forward pass only if nobody asked before.
+
+    Args:
+        checkpoint: the run.
+        tasting: the rows.
+        folder: where answers that no run's folder keeps are kept.
+    """
+    if checkpoint in tasting.cached:
+        return tasting.cached[checkpoint]
+    split = tasting.splits.select
+    key = digest([identity(checkpoint), checkpoint.label_order, split.fingerprint])
+    path = folder / f"{key[:16]}.safetensors"
+    if path.is_file():
+        try:
+            return Predictions.load(path)
+        except PredictionsError:
+            pass  # corrupt: asked again
+    try:
+        answered = tasting.scorers["averaged"].predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
+    except NonFiniteLogits:
+        return None
+    answered.save(path)
+    return answered
+
+
+def settings_of(recipe: Mapping[str, Any] | None, knobs: Sequence[str]) -> dict[str, float]:
+    """The values of these settings in a run's recorded recipe, where it has them."""
+    train = (recipe or {}).get("train") or {}
+    return {knob: float(train[knob]) for knob in knobs if isinstance(train.get(knob), int | float)}

@@ -1,0 +1,157 @@
+"""Files: a diagnosis as pictures, each with its numbers as CSV, the words as Markdown, and everything as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hf_soups.diagnosis.facts import Facts
+from hf_soups.diagnosis.landscape import coefficients_at
+from hf_soups.diagnosis.words import paragraphs
+from hf_soups.errors import InputError
+from hf_soups.run_folder import finite
+from hf_soups.soups.folder import write_file
+
+RECORD = "diagnosis.json"
+JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
+ANSWERS = "answers"  # of runs whose own folder keeps none
+Rows = list[dict[str, Any]]
+
+
+def refuse_other_folders(out: Path) -> None:
+    """Check before any work that `out` is free, or a diagnosis to go on with.
+
+    Raises:
+        InputError: if something else is there.
+    """
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in (RECORD, JOURNAL, ANSWERS)):
+        raise InputError(f"{out} holds other files and no diagnosis. Choose another folder with --out.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
+
+
+def write_all(out: Path, facts: Facts, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
+    """Write every picture with its numbers, the words and the record; their paths. Each appears whole or not at all."""
+    from hf_soups.report import landscapes
+
+    written: list[Path] = []
+    pictures = {
+        "barriers": (barrier_rows(facts), partial(landscapes.draw_barriers, facts)),
+        "angles": (angle_rows(facts), partial(landscapes.draw_angles, facts)),
+        "plane": (plane_rows(facts), partial(landscapes.draw_plane, facts)),
+        "soup_vs_ensemble": (ensemble_rows(facts), partial(landscapes.draw_soup_vs_ensemble, facts)),
+    }
+    for name, (rows, draw) in pictures.items():
+        table, picture = out / f"{name}.csv", out / f"{name}.png"
+        if rows:
+            write_csv(table, rows)
+            draw(picture)
+            written += [table, picture]
+        else:  # from an earlier call with a start, or with a plane: it would not belong to these words
+            table.unlink(missing_ok=True)
+            picture.unlink(missing_ok=True)
+    images = "".join(f"\n![{p.stem}]({p.name})\n" for p in written if p.suffix == ".png")
+    record = json.dumps(finite({"words": list(words), **settings, **facts.record()}), indent=1, ensure_ascii=False)
+    write_text(out / "diagnosis.md", paragraphs(title, words) + images)
+    write_text(out / RECORD, record + "\n")
+    return [*written, out / "diagnosis.md", out / RECORD]
+
+
+def barrier_rows(facts: Facts) -> Rows:
+    """One row for each point of each line."""
+    return [
+        {
+            "a": pair.line.a,
+            "b": pair.line.b,
+            "share_of_b": t,
+            "score": score,
+            "straight": straight,
+            "below_straight": below,
+            "barrier": pair.line.barrier,
+            "below_worse": pair.line.below_worse,
+            "distance": pair.distance,
+        }
+        for pair in facts.pairs
+        for t, score, straight, below in zip(
+            pair.line.at, pair.line.scores, pair.line.straight, pair.line.below_straight, strict=True
+        )
+    ]
+
+
+def angle_rows(facts: Facts) -> Rows:
+    """One row for each pair; none without a start."""
+    return [
+        {
+            "a": pair.line.a,
+            "b": pair.line.b,
+            "angle_degrees": pair.angle,
+            "score_a": pair.line.scores[0],
+            "score_b": pair.line.scores[-1],
+            "score_average": pair.line.middle,
+            "gain_over_mean": pair.line.gain_over_mean,
+            "gain_over_better": pair.line.gain_over_better,
+        }
+        for pair in facts.pairs
+        if pair.angle is not None
+    ]
+
+
+def plane_rows(facts: Facts) -> Rows:
+    """One row for each point of the grid, the three runs and their average; none without a plane."""
+    plane = facts.plane
+    if plane is None:
+        return []
+    points: list[tuple[str, float, float, float]] = [
+        ("grid", x, y, score)
+        for y, row in zip(plane.ys, plane.scores, strict=True)
+        for x, score in zip(plane.xs, row, strict=True)
+    ]
+    for name, (x, y), score in zip(plane.names, plane.corners, plane.corner_scores, strict=True):
+        points.append((name, x, y, score))
+    points.append(("average", *plane.centre, plane.mean_score))
+    return [
+        {"point": point, "x": x, "y": y, **_coefficients(plane.names, plane.corners, x, y), "score": score}
+        for point, x, y, score in points
+    ]
+
+
+def _coefficients(names: Sequence[str], corners: Any, x: float, y: float) -> dict[str, float]:
+    values = coefficients_at(corners, x, y)
+    return {f"coefficient_of_{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def ensemble_rows(facts: Facts) -> Rows:
+    """One row for each pair and each soup, with the ensemble of the same runs."""
+    return [
+        {"kind": kind, "name": name, "runs": runs, "soup": soup, "ensemble": ensemble}
+        for kind, name, runs, soup, ensemble in _mixtures(facts)
+    ]
+
+
+def _mixtures(facts: Facts) -> Iterator[tuple[str, str, str, float, float]]:
+    for pair in facts.pairs:
+        yield "pair", " + ".join(pair.names), " ".join(pair.names), pair.line.middle, pair.ensemble
+    for mixed in (facts.uniform, *facts.soups):
+        if mixed.members:
+            yield "soup", mixed.name, " ".join(mixed.members), mixed.soup, mixed.ensemble
+
+
+def write_csv(path: Path, rows: Rows) -> None:
+    """Write rows of the same keys; numbers at full precision."""
+
+    def write(staged: Path) -> None:
+        with staged.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_file(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_file(path, lambda staged: staged.write_text(text, encoding="utf-8"))

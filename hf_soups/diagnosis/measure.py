@@ -1,0 +1,230 @@
+"""Measure: the facts about a pool, asked of one live model; every score is written down before the next is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.diagnosis.answers import settings_of, taken
+from hf_soups.diagnosis.cooked import CookedSoup
+from hf_soups.diagnosis.facts import KNOBS, Absent, Facts, Greedy, Mixed, Pair, Single
+from hf_soups.diagnosis.landscape import (
+    Line,
+    Plane,
+    along_line,
+    choose_pairs,
+    corners_of,
+    grid_of,
+    over_plane,
+    shares,
+)
+from hf_soups.diagnosis.noise import difference_by_chance, ensemble_by_chance, score_of_shares
+from hf_soups.ensembles import mean_logits
+from hf_soups.errors import InputError
+from hf_soups.metrics import Metric
+from hf_soups.metrics import score as score_with_interval
+from hf_soups.mixing import Geometry
+from hf_soups.predictions import Predictions
+from hf_soups.soups import Soup, uniform
+
+if TYPE_CHECKING:
+    from hf_soups.soups.tasting import Tasting
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure."""
+
+    pairs: int = 12
+    points: int = 3  # between the ends of each line
+    grid: int = 7  # places along each side of the plane; 0: no plane
+
+    def mixtures(self, runs: int) -> int:
+        """How many mixtures of so many runs that is, the uniform soup left out."""
+        inner = len(shares(self.points)) - 2
+        plane = self.grid**2 + 1 if self.grid and runs > 2 else 0
+        return min(self.pairs, runs * (runs - 1) // 2) * inner + plane
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The runs by name, what each answers, and how a mixture of them is scored (higher is better)."""
+
+    runs: Mapping[str, Checkpoint]
+    answers: Mapping[str, Predictions | None]  # None: NaN
+    mixture: Callable[[Soup], float]
+    metric: Metric
+    geometry: Geometry  # of the runs that have a score, in their order
+    has_start: bool
+    notes: list[str] = field(default_factory=list)  # what could not be measured, and why
+
+    @property
+    def sign(self) -> int:
+        """-1 where a lower score is better."""
+        return 1 if self.metric.greater_is_better else -1
+
+    @property
+    def order(self) -> list[str]:
+        """Names of the runs that have a score, in the pool's order."""
+        return [name for name in self.runs if self.answers[name] is not None]
+
+    @cached_property
+    def alone(self) -> Mapping[str, float]:
+        """Score of each run, the metric's own; NaN where it answers NaN."""
+        return {n: math.nan if p is None else self.metric.compute(p) for n, p in self.answers.items()}
+
+    @property
+    def ranked(self) -> list[str]:
+        """Names of the runs that have a score, best first."""
+        return sorted(self.order, key=lambda name: -self.sign * self.alone[name])
+
+    def score(self, soup: Soup) -> float:
+        """Score of a mixture, higher is better; that of a single run is known from its answers."""
+        if len(soup.ingredients) == 1 and soup.coefficients == (1.0,):
+            (name,) = (n for n, c in self.runs.items() if c == soup.ingredients[0])
+            return self.sign * self.alone[name]
+        return self.mixture(soup)
+
+    def ensemble(self, names: Sequence[str]) -> float:
+        """Score of the mean of these runs' logits, the metric's own."""
+        members = [p for p in (self.answers[name] for name in names) if p is not None]
+        return self.metric.compute(mean_logits(members))
+
+    def place(self, name: str) -> int:
+        """Of a run in the geometry."""
+        return self.order.index(name)
+
+
+def measured(
+    bench: Bench, effort: Effort, cooked: Sequence[CookedSoup], absent: Sequence[Absent], tasting: Tasting, rows: int
+) -> Facts:
+    """All facts about the runs of a bench.
+
+    Args:
+        bench: the runs and how they are scored.
+        effort: how much to measure.
+        cooked: soups of the same runs that were cooked before.
+        absent: runs that could not be measured.
+        tasting: the rows.
+        rows: of select before a subset was taken.
+    """
+    order = bench.order
+    pairs: tuple[Pair, ...] = ()
+    answered = [p for p in (bench.answers[name] for name in bench.ranked) if p is not None]
+    if len(order) >= 2:
+        pairs = tuple(_pair(bench, a, b, effort.points) for a, b in choose_pairs(order, bench.ranked[0], effort.pairs))
+    soups = tuple(_mixed(bench, soup, tasting) for soup in cooked)
+    own = next((m for m in soups if is_uniform_of(m, order)), None)
+    return Facts(
+        metric=bench.metric.name,
+        sign=bench.sign,
+        rows=tasting.rows,
+        all_rows=rows,
+        noise=difference_by_chance(answered[0], answered[1:], bench.metric),
+        ensemble_noise=ensemble_by_chance(mean_logits(answered), answered, bench.metric),
+        chance=score_of_shares(answered[0], bench.metric),
+        singles=tuple(_single(bench, name) for name in bench.runs),
+        pairs=pairs,
+        possible_pairs=len(list(combinations(order, 2))),
+        uniform=own or _uniform(bench),
+        soups=tuple(m for m in soups if m is not own),
+        plane=_plane(bench, effort.grid, _third(bench, pairs, cooked)),
+        greedy=next((Greedy(s.members, s.steps) for s in cooked if s.method == "greedy" and s.steps), None),
+        absent=tuple(absent),
+        notes=tuple(bench.notes),
+    )  # fmt: skip
+
+
+def is_uniform_of(soup: CookedSoup | Mixed, runs: Sequence[str]) -> bool:
+    """Whether a soup that was cooked is the uniform soup of exactly these runs."""
+    name = soup.method if isinstance(soup, CookedSoup) else soup.name
+    return name == "uniform" and set(soup.members) == set(runs)
+
+
+def _single(bench: Bench, name: str) -> Single:
+    answered = bench.answers[name]
+    settings = settings_of((bench.runs[name].run or {}).get("recipe"), tuple(KNOBS))
+    if answered is None:
+        return Single(name, math.nan, settings=settings)
+    distance = float(bench.geometry.from_origin[bench.place(name)]) if bench.has_start else None
+    scored = score_with_interval(answered, bench.metric)
+    return Single(name, scored.value, scored.low, scored.high, settings, distance)
+
+
+def _pair(bench: Bench, a: str, b: str, points: int) -> Pair:
+    at, (i, j) = shares(points), (bench.place(a), bench.place(b))
+    scores = tuple(bench.sign * value for value in along_line(bench.score, bench.runs[a], bench.runs[b], at))
+    angle = float(bench.geometry.angles[i, j]) if bench.has_start else None
+    return Pair(Line(a, b, at, scores, bench.sign), float(bench.geometry.apart[i, j]), angle, bench.ensemble((a, b)))
+
+
+def _uniform(bench: Bench) -> Mixed:
+    order = bench.order
+    value = bench.score(uniform([bench.runs[name] for name in order]))
+    return Mixed("uniform", tuple(order), bench.sign * value, bench.ensemble(order))
+
+
+def _mixed(bench: Bench, soup: CookedSoup, tasting: Tasting) -> Mixed:
+    select = tasting.splits.select
+    answered = taken(soup.answers, select.row_ids, select.fingerprint)
+    return Mixed(soup.method, soup.members, bench.metric.compute(answered), bench.ensemble(soup.members))
+
+
+def _third(bench: Bench, pairs: Sequence[Pair], cooked: Sequence[CookedSoup]) -> list[str]:
+    """The three runs of the plane: the best, what greedy took next (else the second), the one behind most."""
+    ranked = bench.ranked
+    if len(ranked) < 3:
+        return ranked
+    best = ranked[0]
+    joined = [s.candidate for soup in cooked if soup.method == "greedy" for s in soup.steps if s.accepted]
+    second = next((name for name in joined if name in ranked and name != best), ranked[1])
+    heights = {n: p.line.barrier for p in pairs if best in p.names for n in p.names if n not in (best, second)}
+    # of equal barriers the worse run; where none was measured the worst of all
+    far = max(ranked, key=lambda n: (heights.get(n, -1.0), ranked.index(n) if n not in (best, second) else -1))
+    return [best, second, far]
+
+
+def _plane(bench: Bench, grid: int, names: Sequence[str]) -> Plane | None:
+    if not grid:
+        return None
+    if len(names) < 3:
+        bench.notes.append("No plane: it takes three runs that have a score.")
+        return None
+    at = [bench.place(name) for name in names]
+    # four digits: sums made by threads differ in their last bits, and then no point of the grid would be known again
+    corners = corners_of(np.vectorize(_four_digits)(bench.geometry.apart[at][:, at]))
+    if corners is None:
+        bench.notes.append(f"No plane: the weights of {', '.join(names)} lie on one line.")
+        return None
+    models = [bench.runs[name] for name in names]
+    xs, ys = grid_of(corners, grid)
+    rows = over_plane(bench.score, models, corners, xs, ys)
+    scores = tuple(tuple(bench.sign * value for value in row) for row in rows)
+    first, second, third = names
+    mean = bench.sign * bench.score(uniform(models))
+    alone = (bench.alone[first], bench.alone[second], bench.alone[third])
+    return Plane((first, second, third), corners, alone, xs, ys, scores, mean)
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def checked(effort: Effort) -> Effort:
+    """The same, if it can be done.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+    if effort.pairs < 1 or effort.points < 1:
+        raise InputError(f"{effort.pairs} pairs of {effort.points} points: give at least 1 of each.")
+    if effort.grid and effort.grid < 3:
+        raise InputError(f"a grid of {effort.grid} points a side; give at least 3, or 0 for no plane.")
+    return effort
