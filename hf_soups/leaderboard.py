@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hf_soups.cook.pool import Run, find_runs, task_of
-from hf_soups.ensembles import geometric_mean
-from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics import Metric, expected_calibration_error, metric_for, negative_log_likelihood, score
-from hf_soups.predictions import Predictions
+import numpy as np
+
+from hf_soups.contenders import KINDS, Contender, Contenders, Row, rank_of, read_contenders
+from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score
 from hf_soups.report.words import difference_in_words
-from hf_soups.run_folder import PREDICTIONS
+from hf_soups.tasks import SHIFT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-KINDS = ("best on select", "soup", "ensemble", "run")
-SCORED = ("finished", "optimistic")  # optimistic: chosen on the report rows
+__all__ = ["Leaderboard", "Row", "ShiftRows", "build_leaderboard", "name_with_count"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the leaderboard; scores as the metric gives them, not x 100."""
+class ShiftRows:
+    """What a shift's column was scored on."""
 
-    kind: str  # one of KINDS
-    name: str
-    status: str  # "finished", or why there are no scores
-    reason: str = ""
-    ingredients: int | None = None
-    pool: int | None = None  # how many there were to choose from
-    select: float | None = None
-    select_low: float | None = None  # 95% bootstrap interval by row
-    select_high: float | None = None
-    report: float | None = None
-    report_low: float | None = None
-    report_high: float | None = None
-    report_gain: float | None = None  # over the best on select
-    gain: str = ""  # the same in words
-    report_nll: float | None = None
-    report_ece: float | None = None
-    parameters: int | None = None
-    macs: int | None = None  # multiply-adds per example
-    train_seconds: float | None = None  # of all ingredients together
-    device: str = ""  # that the training seconds were measured on
+    rows: int
+    present: int  # classes that its rows have
+    classes: int  # that the task has
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +38,13 @@ class Leaderboard:
     select_rows: int
     report_rows: int
     folder: str
+    shifts: Mapping[str, ShiftRows] = field(default_factory=dict)  # by name, in the order of the columns
+    notes: tuple[str, ...] = ()  # answers on shifts that cannot be used
+
+    def shift_mean(self, row: Row) -> float | None:
+        """The plain mean of a row's scores on all shifts; None where one is missing or there are fewer than two."""
+        values = [row.shifts[name].value for name in self.shifts if name in row.shifts]
+        return sum(values) / len(values) if len(values) == len(self.shifts) > 1 else None
 
     def to_rich(self) -> RenderableType:
         """A table that fits the terminal's width, from 80 columns up."""
@@ -67,16 +53,17 @@ class Leaderboard:
         return LeaderboardTable(self)
 
     def save(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write leaderboard.csv, leaderboard.parquet and, if anything is scored, leaderboard.png; their paths."""
+        """Write leaderboard.csv, .parquet and, if anything is scored, .png and a leaderboard_<shift>.png; the paths."""
         from hf_soups.report.table import save_csv, save_parquet
 
         at = Path(folder)
-        save_csv(self.rows, at / "leaderboard.csv")
-        save_parquet(self.rows, at / "leaderboard.parquet")
+        save_csv(self, at / "leaderboard.csv")
+        save_parquet(self, at / "leaderboard.parquet")
         written = (at / "leaderboard.csv", at / "leaderboard.parquet")
         if not any(row.report is not None for row in self.rows):
             return written
-        return (*written, self._plot(at / "leaderboard.png"))
+        shifted = [self._plot_shift(name, at / f"leaderboard_{name}.png") for name in self.shifts]
+        return (*written, self._plot(at / "leaderboard.png"), *shifted)
 
     def _plot(self, path: Path) -> Path:
         from hf_soups.report.plots import Point, report_vs_select
@@ -87,6 +74,18 @@ class Leaderboard:
             if row.select is not None and row.report is not None
         ]
         report_vs_select(points, path, metric=self.metric, rows=(self.select_rows, self.report_rows))
+        return path
+
+    def _plot_shift(self, shift: str, path: Path) -> Path:
+        from hf_soups.report.plots import Point, shift_vs_report
+
+        points = [
+            Point(row.kind, name_with_count(row), row.report, found.value, found.low, found.high)
+            for row in self.rows
+            if row.report is not None and (found := row.shifts.get(shift)) is not None
+        ]
+        rows = (self.report_rows, self.shifts[shift].rows)
+        shift_vs_report(points, path, metric=self.metric, shift=shift, rows=rows)
         return path
 
 
@@ -104,130 +103,45 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000) -> Leaderboa
     Raises:
         InputError: if there is no run in the folder.
     """
-    at = Path(folder)
-    runs = find_runs(at)
-    if not runs:
-        raise InputError(f"{at}: no runs here. Give the folder of a sweep (it holds plan.json and run folders).")
-    metric = metric_for(task_of(at, runs))
-    answered, rows = _read_runs(runs)
-    ordered = sorted(answered, key=lambda a: _rank(metric, a.select))
-    scored = [a.scored(metric, resamples) for a in ordered]
-    if not scored:
-        return Leaderboard(tuple(rows), metric.name, 0, 0, str(at))
+    found = read_contenders(folder)
+    metric = found.metric
+    if not found.runs:
+        return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
+    scored = [_scored(c, metric, resamples) for c in found.runs]
     best = replace(scored[0], kind="best on select")
-    others = [soup.scored(metric, resamples) for soup in _soups(at, answered, rows)]
-    if len(ordered) > 1:
-        others.append(_mean_logits(ordered).scored(metric, resamples))
-    n = len(answered[0].report)
-    gained = [_with_gain(row, best, metric.name, n) for row in (*others, *scored)]
-    unscored = [row for row in rows if row.kind == "soup"] + [row for row in rows if row.kind == "run"]
-    ranked = sorted(gained, key=lambda row: (KINDS.index(row.kind), _rank_of(metric, row.select)))
-    return Leaderboard((best, *ranked, *unscored), metric.name, len(answered[0].select), n, str(at))
+    others = [_scored(c, metric, resamples) for c in (*found.soups, *found.ensembles)]
+    select, report = len(found.runs[0].select), len(found.runs[0].report)
+    gained = [_with_gain(row, best, metric.name, report) for row in (*others, *scored)]
+    ranked = sorted(gained, key=lambda row: (KINDS.index(row.kind), rank_of(metric, row.select)))
+    unscored = sorted(found.unscored, key=lambda row: KINDS.index(row.kind))
+    rows = (best, *ranked, *unscored)
+    return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
 
 
-@dataclass(frozen=True, eq=False)
-class _Answered:
-    """Something with predictions of both splits, and the row that says what it is."""
-
-    row: Row
-    select: Predictions
-    report: Predictions
-
-    def scored(self, metric: Metric, resamples: int) -> Row:
-        select, report = (score(p, metric, resamples=resamples) for p in (self.select, self.report))
-        return replace(
-            self.row,
-            select=select.value,
-            select_low=select.low,
-            select_high=select.high,
-            report=report.value,
-            report_low=report.low,
-            report_high=report.high,
-            report_nll=negative_log_likelihood(self.report),
-            report_ece=expected_calibration_error(self.report),
-        )
-
-
-def _read_runs(runs: Sequence[Run]) -> tuple[list[_Answered], list[Row]]:
-    """The runs that answered, and a row for each of the others."""
-    answered: list[_Answered] = []
-    rows: list[Row] = []
-    for run in runs:
-        row = _run_row(run)
-        if not run.finished:
-            rows.append(row)
-            continue
-        try:
-            answered.append(_Answered(row, *_both(run.folder / PREDICTIONS, answered)))
-        except PredictionsError as error:
-            rows.append(replace(row, status="unusable predictions", reason=str(error)))
-    return answered, rows
-
-
-def _run_row(run: Run) -> Row:
-    if run.record is None:
-        return Row("run", run.name, run.status, run.reason)
-    about = {key: getattr(run.record, key) for key in ("parameters", "macs", "train_seconds", "device")}
-    return Row("run", run.name, run.status, run.reason, **about)
-
-
-def _both(folder: Path, others: Sequence[_Answered]) -> tuple[Predictions, Predictions]:
-    """Predictions of select and report, with the rows in the order of those read before."""
-    select = Predictions.load(folder / "select.safetensors")
-    report = Predictions.load(folder / "report.safetensors")
-    if others:
-        return select.aligned_to(others[0].select), report.aligned_to(others[0].report)
-    return select, report
-
-
-def _soups(sweep: Path, answered: Sequence[_Answered], rows: list[Row]) -> list[_Answered]:
-    """The soups cooked from this sweep; those that cannot be read any more join `rows` with the reason."""
-    found = []
-    for pointer in sorted((sweep / "soups").glob("*.json")):
-        row = Row("soup", f"{pointer.stem} soup", "finished")
-        try:
-            told = json.loads(pointer.read_text(encoding="utf-8"))
-            folder = (pointer.parent / told["path"]).resolve()
-            record = json.loads((folder / "soup.json").read_text(encoding="utf-8"))
-            predictions = _both(folder / told.get("predictions", PREDICTIONS), answered)
-            found.append(_Answered(_soup_row(row, record, answered), *predictions))
-        except (OSError, ValueError, KeyError, PredictionsError) as error:
-            rows.append(replace(row, status="gone", reason=f"{error}. Cook it again."))
-    return found
-
-
-def _soup_row(row: Row, record: Mapping[str, Any], answered: Sequence[_Answered]) -> Row:
-    names = [i["name"] for i in record["ingredients"]]
-    runs = {a.row.name: a.row for a in answered}
-    members = [runs[name] for name in names if name in runs]
-    optimistic = bool(record.get("optimistic"))
+def _scored(contender: Contender, metric: Metric, resamples: int) -> Row:
+    """Its row with the scores of all its answers."""
+    scores = {role: score(p, metric, resamples=resamples) for role, p in contender.answers.items()}
+    select, report = scores["select"], scores["report"]
     return replace(
-        row,
-        status="optimistic" if optimistic else "finished",
-        reason="chosen on the report rows, so its report score is too good" if optimistic else "",
-        ingredients=len(names),
-        pool=len(record.get("pool", [])) or None,
-        parameters=members[0].parameters if members else None,
-        macs=members[0].macs if members else None,
-        train_seconds=_sum([m.train_seconds for m in members]) if len(members) == len(names) else None,
-        device=_devices(members),
+        contender.row,
+        select=select.value,
+        select_low=select.low,
+        select_high=select.high,
+        report=report.value,
+        report_low=report.low,
+        report_high=report.high,
+        report_nll=negative_log_likelihood(contender.report),
+        report_ece=expected_calibration_error(contender.report),
+        shifts={role.removeprefix(SHIFT): found for role, found in scores.items() if role.startswith(SHIFT)},
     )
 
 
-def _mean_logits(answered: Sequence[_Answered]) -> _Answered:
-    members = [a.row for a in answered]
-    row = Row(
-        "ensemble",
-        "mean-logit ensemble",
-        "finished",
-        ingredients=len(members),
-        pool=len(members),
-        parameters=_sum([m.parameters for m in members]),
-        macs=_sum([m.macs for m in members]),
-        train_seconds=_sum([m.train_seconds for m in members]),
-        device=_devices(members),
-    )
-    return _Answered(row, geometric_mean([a.select for a in answered]), geometric_mean([a.report for a in answered]))
+def _shift_rows(found: Contenders) -> dict[str, ShiftRows]:
+    rows = {}
+    for name in found.shifts:
+        answers = next(p for c in (*found.runs, *found.soups) if (p := c.answers.get(f"{SHIFT}{name}")) is not None)
+        rows[name] = ShiftRows(len(answers), len(np.unique(answers.needs_labels())), answers.classes)
+    return rows
 
 
 def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:
@@ -235,23 +149,3 @@ def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:
     assert best.report is not None
     words = difference_in_words(row.report, best.report, metric, rows)
     return replace(row, report_gain=row.report - best.report, gain=words)
-
-
-def _rank(metric: Metric, predictions: Predictions) -> float:
-    return _rank_of(metric, metric.compute(predictions))
-
-
-def _rank_of(metric: Metric, value: float | None) -> float:
-    """Smaller is better; NaN and None come last. Report scores are never ranked."""
-    if value is None or math.isnan(value):
-        return math.inf
-    return -value if metric.greater_is_better else value
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """The sum, or None when a part of it is not known."""
-    return None if any(v is None for v in values) else sum(values)
-
-
-def _devices(rows: Sequence[Row]) -> str:
-    return " + ".join(sorted({row.device for row in rows if row.device}))

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from hf_soups.costs import count_macs, count_parameters, median_row
-from hf_soups.data import Split, Splits, load_splits
+from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, InputError, RecipeError, RunFailed
 from hf_soups.families.family import Encoded
 from hf_soups.families.loading import quiet
@@ -28,6 +28,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, read_run, write_run, written_whole
 from hf_soups.start import Start, load_start, make_start, start_key
+from hf_soups.tasks import SHIFT
 
 IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mixup")
 
@@ -92,7 +93,8 @@ def _run(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, A
             record = RunRecord(status="finished", **about, scores=scores, finished=_now())
             _write_run_folder(order, job, answers, record)
         name = job.metric.name
-        meter.line(f"{title}: {name} {scores['select'][name]:.4f} on select, {scores['report'][name]:.4f} on report")
+        told = ", ".join(f"{score[name]:.4f} on {role.removeprefix(SHIFT)}" for role, score in scores.items())
+        meter.line(f"{title}: {name} {told}")
         meter.line(f"{title}: written to {order.out}")
     accelerator.wait_for_everyone()
 
@@ -104,7 +106,7 @@ class _Job:
     recipe: Recipe
     splits: Splits
     start: Start
-    encoded: Mapping[str, Encoded]  # by role
+    encoded: Mapping[str, Encoded]  # train, and all that is answered
     metric: Metric
 
 
@@ -115,8 +117,8 @@ def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, A
     folder = order.start or _own_start(accelerator, recipe, splits, cache)
     start = load_start(folder, recipe, splits)
     encoded: dict[str, Encoded] = {
-        split.role: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
-        for split in (splits.train, splits.select, splits.report)
+        name: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
+        for name, split in {"train": splits.train, **splits.answered}.items()
     }
     about.update(
         head_fingerprint=start.head_fingerprint,
@@ -147,25 +149,27 @@ def _own_start(accelerator: Accelerator, recipe: Recipe, splits: Splits, cache: 
 def _trained_answers(
     accelerator: Accelerator, job: _Job, history: History, about: dict[str, Any]
 ) -> dict[str, Predictions]:
-    """Train, then answer select and report; report is not looked at before the weights are final."""
+    """Train, then answer select, report and shifts, which are not looked at before the weights are final."""
     train, model, family = job.recipe.train, job.start.model, job.start.family
 
-    def answers(split: Split) -> Predictions:
+    splits = job.splits.answered
+
+    def answers(name: str) -> Predictions:
         return predict_distributed(
-            accelerator, model, family, job.encoded[split.role], split,
+            accelerator, model, family, job.encoded[name], splits[name],
             batch_size=train.eval_batch_size, name=job.recipe.name,
         )  # fmt: skip
 
     def score() -> float:
-        return value_of(job.metric, answers(job.splits.select))
+        return value_of(job.metric, answers("select"))
 
     selection = Selection(score, job.metric.greater_is_better) if train.keep == "best" else None
     examples = Examples(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
     trained = train_model(accelerator, model, family, examples, train, history, selection=selection)
     about.update(train_seconds=round(trained.seconds, 3))
-    select = answers(job.splits.select)
+    select = answers("select")
     check_classes(select)
-    return {"select": select, "report": answers(job.splits.report)}
+    return {"select": select, **{name: answers(name) for name in splits if name != "select"}}
 
 
 def value_of(metric: Metric, answers: Predictions) -> float:
@@ -226,7 +230,8 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def _in_words(splits: Splits) -> str:
-    return f"{len(splits.train)} train, {len(splits.select)} select and {len(splits.report)} report rows"
+    shifts = "".join(f", {len(split)} of the shift {name}" for name, split in splits.shifts.items())
+    return f"{len(splits.train)} train, {len(splits.select)} select and {len(splits.report)} report rows{shifts}"
 
 
 def _now() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from hf_soups.soups.folder import write_file
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-    from hf_soups.leaderboard import Leaderboard, Row
+    from hf_soups.contenders import Row
+    from hf_soups.leaderboard import Leaderboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Column:
 
     title: str
     text: Callable[[Row, str], str]  # row, metric
-    rank: int
+    rank: float
     left: bool = False
 
 
@@ -62,7 +64,7 @@ class LeaderboardTable:
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        columns = _fitting(rows, self.board.metric, width)
+        columns = _fitting(_columns(self.board), rows, self.board.metric, width)
         for column in columns:
             table.add_column(
                 column.title, justify="left" if column.left else "right", no_wrap=not column.left, overflow="fold"
@@ -74,16 +76,27 @@ class LeaderboardTable:
         return table
 
 
-def _fitting(rows: Sequence[Row], metric: str, width: int) -> list[Column]:
+def _columns(board: Leaderboard) -> list[Column]:
+    """Those of every leaderboard and, behind report, one for each shift and their mean."""
+    shifts = []
+    for name in board.shifts:
+        shifts += [Column(name, partial(_shift, name), rank=2.5), Column("[95%]", partial(_shift_ends, name), rank=3.5)]
+    if len(board.shifts) > 1:
+        shifts.append(Column("shifts", lambda row, metric: score_in_words(board.shift_mean(row), metric), rank=2.7))
+    after = [column.title for column in COLUMNS].index("report [95%]") + 1
+    return [*COLUMNS[:after], *shifts, *COLUMNS[after:]]
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Row], metric: str, width: int) -> list[Column]:
     """The most important columns that fit side by side without a line break; at least name and report score."""
-    widths = {c.title: max(len(text) for text in (c.title, *(c.text(row, metric) for row in rows))) for c in COLUMNS}
+    widths = {c: max(len(text) for text in (c.title, *(c.text(row, metric) for row in rows))) for c in columns}
     chosen: list[Column] = []
-    for column in sorted(COLUMNS, key=lambda c: c.rank):
+    for column in sorted(columns, key=lambda c: c.rank):
         together = [*chosen, column]
-        if len(chosen) >= 2 and sum(widths[c.title] + BETWEEN for c in together) > width:
+        if len(chosen) >= 2 and sum(widths[c] + BETWEEN for c in together) > width:
             break
         chosen = together
-    return [c for c in COLUMNS if c in chosen]
+    return [c for c in columns if c in chosen]
 
 
 def notes(board: Leaderboard) -> list[str]:
@@ -96,13 +109,15 @@ def notes(board: Leaderboard) -> list[str]:
             f"{board.metric}{scale}; select: {board.select_rows} rows, chosen on; report: {board.report_rows} rows, "
             "not looked at when choosing. Gains are over the best on select; NLL and ECE (x 100) are of report."
         )
+        if board.shifts:
+            lines.append(_shifts(board))
         lines.append(_training(board.rows))
     else:
         lines.append("No run has finished yet: there is nothing to score.")
     for row in board.rows:
         if row.status not in ("finished", ""):
             lines.append(f"{row.name}: {row.status}" + (f" ({row.reason})" if row.reason else ""))
-    return lines
+    return [*lines, *board.notes]
 
 
 def amount(value: float | None) -> str:
@@ -119,19 +134,20 @@ def amount(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def save_csv(rows: Sequence[Row], path: Path) -> None:
+def save_csv(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields; scores at full precision, nothing for what is not known."""
+    rows = [_values(board, row) for row in board.rows]
 
     def write(staged: Path) -> None:
         with staged.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(rows[0])])
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+            writer.writerows(rows)
 
     write_file(path, write)
 
 
-def save_parquet(rows: Sequence[Row], path: Path) -> None:
+def save_parquet(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields with their types, also where a column holds nothing."""
     import pyarrow
     import pyarrow.parquet
@@ -141,9 +157,34 @@ def save_parquet(rows: Sequence[Row], path: Path) -> None:
         "int | None": pyarrow.int64(),
         "float | None": pyarrow.float64(),
     }
-    schema = pyarrow.schema([(f.name, types[str(f.type)]) for f in fields(rows[0])])
-    table = pyarrow.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    rows = [_values(board, row) for row in board.rows]
+    own = {f.name: types[str(f.type)] for f in fields(board.rows[0]) if f.name != "shifts"}
+    schema = pyarrow.schema([(name, own.get(name, pyarrow.float64())) for name in rows[0]])
+    table = pyarrow.Table.from_pylist(rows, schema=schema)
     write_file(path, lambda staged: pyarrow.parquet.write_table(table, staged))
+
+
+def _values(board: Leaderboard, row: Row) -> dict[str, Any]:
+    """All of a row by column; each shift is three of them, shift_<name> and the ends of its interval."""
+    values = {f.name: getattr(row, f.name) for f in fields(row) if f.name != "shifts"}
+    for name in board.shifts:
+        found = row.shifts.get(name)
+        values[f"shift_{name}"] = None if found is None else found.value
+        values[f"shift_{name}_low"] = None if found is None else found.low
+        values[f"shift_{name}_high"] = None if found is None else found.high
+    if len(board.shifts) > 1:
+        values["shifts_mean"] = board.shift_mean(row)
+    return values
+
+
+def _shifts(board: Leaderboard) -> str:
+    told = [
+        f"{name}: {about.rows} rows"
+        + (f" of {about.present} of the {about.classes} classes" if about.present < about.classes else "")
+        for name, about in board.shifts.items()
+    ]
+    mean = "; shifts: their plain mean" if len(told) > 1 else ""
+    return f"Shifts, other distributions that nothing was chosen on: {', '.join(told)}{mean}."
 
 
 def _training(rows: Sequence[Row]) -> str:
@@ -164,6 +205,16 @@ def _name(row: Row) -> str:
 
 def _report(row: Row, metric: str) -> str:
     return f"{score_in_words(row.report, metric)} {_ends(row.report_low, row.report_high, metric)}"
+
+
+def _shift(name: str, row: Row, metric: str) -> str:
+    found = row.shifts.get(name)
+    return "-" if found is None else score_in_words(found.value, metric)
+
+
+def _shift_ends(name: str, row: Row, metric: str) -> str:
+    found = row.shifts.get(name)
+    return "" if found is None else _ends(found.low, found.high, metric)
 
 
 def _ends(low: float | None, high: float | None, metric: str) -> str:
