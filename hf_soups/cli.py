@@ -133,6 +133,35 @@ def cook(
 
 
 @app.command()
+def inspect(
+    sources: Annotated[list[str], typer.Argument(help="Checkpoints: folders or Hub repos; or a sweep's folder.")],
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="What they were fine-tuned from. Default: what the runs record."),
+    ] = None,
+    align_labels: Annotated[
+        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --align-labels: where the permuted checkpoints are written.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
+) -> None:
+    """What of some checkpoints matches and what does not; exit status 1 if they cannot be mixed."""
+    from hf_soups.inspection import inspect_checkpoints, save_json, write_aligned
+
+    if out is not None and not align_labels:
+        raise InputError("--out is where --align-labels writes; give both, or leave --out away.")
+    found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
+    _print(found.to_rich())
+    if json_file is not None:
+        save_json(found, json_file)
+    for path in write_aligned(found, out) if out is not None else ():
+        _print(f"[dim]wrote {path}[/dim]")
+    raise typer.Exit(0 if found.mixable else 1)
+
+
+@app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
+from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, PredictionsError
 from hf_soups.mixing.blocks import BlockMixer
 from hf_soups.mixing.spans import plan_spans, shared_names
+from hf_soups.predictions import Predictions
+from hf_soups.run_folder import PREDICTIONS
+from hf_soups.tensor_names import why_names_differ, wrapped
 from hf_soups.weights.dtypes import FLOATS
 
 # Keys of a tokenizer's or processor's files that say nothing of what the model is fed: not told.
@@ -98,6 +101,7 @@ def preflight(
     usable = [_compared(notes, readable[0], c, align_labels, require_head) for c in readable]
     for checkpoint in readable:
         _check_run(notes, checkpoint)
+        _check_answers(notes, checkpoint)
     if check_values:
         _check_values(notes, readable, threads)
     if check_duplicates:
@@ -143,9 +147,11 @@ def _compared(
     """The other checkpoint as it may be mixed with the first."""
     if other is first:
         notes.attempt(first, "labels", lambda: first.label_names)
+        _check_wrapper(notes, first)
         return first
     _check_config(notes, first, other)
-    if notes.attempt(other, "tensors", lambda: shared_names([first, other])):
+    if _check_tensors(notes, first, other):
+        _check_wrapper(notes, other)
         _check_dtypes(notes, first, other)
     _check_processor(notes, first, other)
     if require_head:
@@ -171,6 +177,25 @@ def _check_config(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
             other, "config",
             f"{other}: config.json differs from {first} in {', '.join(differing)}; the soup takes {first}'s.",
         )  # fmt: skip
+
+
+def _check_tensors(notes: _Notes, first: Checkpoint, other: Checkpoint) -> bool:
+    try:
+        shared_names([first, other])
+    except HfSoupsError as error:
+        why = why_names_differ(first, other)
+        if why is None:
+            notes.error(other, "tensors", str(error))
+        else:
+            notes.error(other, why.topic, why.message)
+        return False
+    return True
+
+
+def _check_wrapper(notes: _Notes, checkpoint: Checkpoint) -> None:
+    told = wrapped(checkpoint)
+    if told is not None:
+        notes.warn(checkpoint, "tensors", told)
 
 
 def _check_dtypes(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
@@ -289,6 +314,35 @@ def _check_run(notes: _Notes, checkpoint: Checkpoint) -> None:
     if status != "finished":
         reason = f" ({run.get('reason')})" if run and run.get("reason") else ""
         notes.error(checkpoint, "run", f"{checkpoint}: its run ended as {status!r}{reason}. Leave it out of the soup.")
+
+
+def answers_one_class(checkpoint: Checkpoint) -> bool | None:
+    """Whether it gave one answer to all its cached select rows, though their labels differ; None: nothing is cached.
+
+    Raises:
+        PredictionsError: if what is cached cannot be read.
+    """
+    path = checkpoint.folder / PREDICTIONS / "select.safetensors"
+    if not path.is_file():
+        return None
+    cached = Predictions.load(path)
+    if cached.labels is None or len(set(cached.labels.tolist())) < 2:
+        return None
+    return len(set(cached.answers.tolist())) == 1
+
+
+def _check_answers(notes: _Notes, checkpoint: Checkpoint) -> None:
+    try:
+        one = answers_one_class(checkpoint)
+    except PredictionsError as error:
+        notes.warn(checkpoint, "answers", f"{checkpoint}: whether it answers all classes is not known: {error}")
+        return
+    if one:
+        notes.warn(
+            checkpoint, "answers",
+            f"{checkpoint}: its cached answers on select are all of one class, so a soup gains nothing by it. Leave it "
+            "out, or train it with a lower learning rate.",
+        )  # fmt: skip
 
 
 def _check_values(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:

@@ -385,3 +385,12 @@ def test_transformers_loads_what_was_mixed(build: Callable[..., Path], largest: 
 
 def test_item_sizes_are_torchs() -> None:
     assert all(TORCH[dtype].itemsize == ITEM_BYTES[dtype] for dtype in TORCH)
+
+
+def test_a_bias_that_is_zero_everywhere_stands_for_no_other(tmp_path: Path) -> None:
+    """Untrained biases are equal without being tied: the one that is lacking must be told, not dropped."""
+    whole = {"a.bias": torch.zeros(4), "b.bias": torch.zeros(4), "w": torch.ones(2, 2)}
+    lacking = {name: tensor for name, tensor in whole.items() if name != "b.bias"}
+    pair = [Checkpoint(folder_of(tmp_path / name, t)) for name, t in (("whole", whole), ("lacking", lacking))]
+    with pytest.raises(IncompatibleCheckpoints, match=r"lacking: lacks 1 tensors.*b\.bias"):
+        mixed(tmp_path / "out", pair, (0.5, 0.5))

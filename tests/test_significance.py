@@ -168,7 +168,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         paired_bootstrap(Predictions.from_probs(a.probs), b, "accuracy")
     with pytest.raises(PredictionsError, match="same rows"):
         mcnemar(a, answering(np.ones(len(a)), np.arange(len(a)) + 100))
-    with pytest.raises(InputError, match="confidence is 1.0"):
+    with pytest.raises(InputError, match=r"confidence is 1\.0"):
         paired_bootstrap(a, b, "accuracy", confidence=1.0)
     empty = Predictions.from_probs(np.empty((0, 2)), labels=np.empty(0, dtype=int))
     with pytest.raises(PredictionsError, match="no rows"):

@@ -166,13 +166,19 @@ def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
 
 
 def twin(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:
-    """Another tensor of the same checkpoint with the same dtype, shape and values: the two are tied."""
+    """Another tensor of the same checkpoint with the same dtype, shape and values: the two are tied.
+
+    Values that are all the same tell nothing: two biases that were never trained are both 0.
+    """
     info = checkpoint.tensors[name]
+    values = checkpoint.read(name)
+    if values.size and (values == values.flat[0]).all():
+        return None
     for other in among:
         found = checkpoint.tensors[other]
         if (found.dtype, found.shape) != (info.dtype, info.shape) or other == name:
             continue
-        if np.array_equal(checkpoint.read(other), checkpoint.read(name)):
+        if np.array_equal(checkpoint.read(other), values):
             return other
     return None
 

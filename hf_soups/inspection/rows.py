@@ -1,0 +1,145 @@
+"""Rows: one checkpoint against the first, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.compatibility import Finding, answers_one_class
+from hf_soups.errors import HfSoupsError
+from hf_soups.tensor_names import ties
+from hf_soups.weights.dtypes import FLOATS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What of one checkpoint matches the first; of one that cannot be read or used only `reason` is known."""
+
+    name: str
+    source: str
+    reason: str = ""  # why it cannot be used; "" for all others
+    tensors: int = 0
+    parameters: int = 0  # elements of all float tensors
+    missing: tuple[str, ...] = ()  # tensors that the first has and it lacks
+    extra: tuple[str, ...] = ()  # and the other way round; tied ones that are stored twice are none of them
+    other_shapes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()  # of its float tensors, that of most elements first
+    other_dtypes: tuple[str, ...] = ()  # tensors that the first stores as another one
+    ties: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor it stands for
+    tied: Literal["none", "same", "stored twice", "not recorded", "other"] = "none"
+    label_names: tuple[str, ...] | None = None
+    labels: Literal["same", "not named", "other order", "other"] = "same"
+    label_order: tuple[int, ...] = ()  # its own index of each class of the first, where the order is another
+    processor: Literal["same", "none", "slightly other", "other"] = "same"
+    head: Literal["same", "not recorded", "other"] = "same"  # the start of the head, by fingerprint
+    finite: bool = True  # neither NaN nor infinity in its weights
+    one_class: bool | None = None  # gives one answer to all its cached select rows; None: none are cached
+    from_start: float | None = None  # Euclidean distance of all learned weights
+    angle: float | None = None  # at the start, to the first; degrees
+
+    @property
+    def usable(self) -> bool:
+        """Whether it could be read at all."""
+        return not self.reason
+
+
+def row_of(first: Checkpoint, other: Checkpoint, name: str, findings: Collection[tuple[bool, Finding]]) -> Row:
+    """Compare one checkpoint with the first.
+
+    Args:
+        first: read without an error.
+        other: read without an error; may be the first itself.
+        name: in the table.
+        findings: pre-flight's of `other`, each with whether it is an error.
+    """
+    common = set(first.tensors) & set(other.tensors)
+    theirs, own = ties(first, common), ties(other, common)
+    told = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
+    shapes, stored = ({n: getattr(c.tensors[n], a) for n in common} for c, a in ((first, "shape"), (first, "dtype")))
+    labels, order = _labels(first, other)
+    return Row(
+        name,
+        str(other),
+        tensors=len(other.tensors),
+        parameters=other.parameters,
+        missing=tuple(n for n in first.tensors if n not in common and n not in theirs),
+        extra=tuple(n for n in other.tensors if n not in common and n not in own),
+        other_shapes=tuple(n for n in other.tensors if n in common and other.tensors[n].shape != shapes[n]),
+        dtypes=_dtypes(other),
+        other_dtypes=tuple(n for n in other.tensors if n in common and other.tensors[n].dtype != stored[n]),
+        ties=own,
+        tied=_tied(theirs, own, other, told),
+        label_names=_label_names(other),
+        labels=labels,
+        label_order=order,
+        processor=_processor(other, told),
+        head=_head(first, other),
+        finite="values" not in told,
+        one_class=_one_class(other),
+    )
+
+
+def _dtypes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    counted: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        if info.dtype in FLOATS:
+            counted[info.dtype] += info.elements
+    return tuple(dtype for dtype, _ in counted.most_common())
+
+
+def _tied(
+    theirs: Mapping[str, str], own: Mapping[str, str], other: Checkpoint, told: Mapping[str, bool]
+) -> Literal["none", "same", "stored twice", "not recorded", "other"]:
+    if told.get("tied weights"):
+        return "other"
+    if any(name in other.tensors for name in own):
+        return "stored twice"
+    if set(map(frozenset, own.items())) == set(map(frozenset, theirs.items())):
+        return "same" if own else "none"
+    return "not recorded"
+
+
+def _labels(
+    first: Checkpoint, other: Checkpoint
+) -> tuple[Literal["same", "not named", "other order", "other"], tuple[int, ...]]:
+    a, b = _label_names(first), _label_names(other)
+    if a is None or b is None:
+        return ("same" if other is first and b is not None else "not named"), ()
+    if a == b:
+        return "same", ()
+    if sorted(a) == sorted(b) and len(set(b)) == len(b):
+        return "other order", tuple(b.index(name) for name in a)
+    return "other", ()
+
+
+def _label_names(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    try:
+        return checkpoint.label_names
+    except HfSoupsError:
+        return None  # pre-flight tells
+
+
+def _processor(checkpoint: Checkpoint, told: Mapping[str, bool]) -> Literal["same", "none", "slightly other", "other"]:
+    if "processor" in told:
+        return "other" if told["processor"] else "slightly other"
+    return "same" if checkpoint.processor_files() else "none"
+
+
+def _head(first: Checkpoint, other: Checkpoint) -> Literal["same", "not recorded", "other"]:
+    try:
+        a, b = first.head_fingerprint, other.head_fingerprint
+    except HfSoupsError:
+        return "not recorded"
+    if a is None or b is None:
+        return "not recorded"
+    return "same" if a == b else "other"
+
+
+def _one_class(checkpoint: Checkpoint) -> bool | None:
+    try:
+        return answers_one_class(checkpoint)
+    except HfSoupsError:
+        return None
