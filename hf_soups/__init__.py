@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.compatibility import preflight
+    from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble
+    from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.predictions import Predictions
     from hf_soups.recipe import Recipe, load_recipe
@@ -30,9 +32,11 @@ _HOME = {
     "Soup": "soups",
     "Task": "tasks",
     "build_leaderboard": "leaderboard",
+    "diagnose": "diagnosis",
     "ensemble": "ensembles",
     "average_of_run": "soups.trajectory",
     "greedy": "soups",
+    "inspect_checkpoints": "inspection",
     "learned": "soups.learned",
     "load_recipe": "recipe",
     "model_stock": "soups",
@@ -52,8 +56,10 @@ __all__ = [
     "Task",
     "average_of_run",
     "build_leaderboard",
+    "diagnose",
     "ensemble",
     "greedy",
+    "inspect_checkpoints",
     "learned",
     "load_recipe",
     "model_stock",
