@@ -5,6 +5,7 @@
     python benchmarks/merge.py --ingredients 72     the files of 8, each used 9 times
     python benchmarks/merge.py --small              seconds; checks that the benchmark itself works
     python benchmarks/merge.py --mergekit ENV/bin/python
+    python benchmarks/merge.py --commands --mergekit ENV/bin/python     whole commands, imports and all
 
 Every run is a process of its own; runs are interleaved and their medians printed. Imports are not timed. The floor
 reads the same bytes in the same blocks and threads, adds them as integers and writes as many bytes as one checkpoint.
@@ -41,6 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="merge-", dir=options.folder) as place:
         distinct = min(options.ingredients, options.distinct)
         command(sys.executable, options, place, "make")
+        if options.commands:
+            whole_commands(options, Path(place))
+            return
         results = interleaved(options, place)
         size = (Path(place) / "ingredient_0" / "model.safetensors").stat().st_size
     report(options, results, size * options.ingredients, distinct)
@@ -55,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="a model of 4 MB")
     parser.add_argument("--mergekit", help="the Python of an environment that has mergekit")
+    parser.add_argument("--commands", action="store_true", help="time `hf-soups cook` and `mergekit-yaml` as a whole")
     parser.add_argument("--folder", help="where the checkpoints are made; needs (distinct + 1) x 438 MB")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--method", help=argparse.SUPPRESS)
@@ -86,6 +91,43 @@ def command(python: str, options: argparse.Namespace, place: str, method: str) -
     if done.returncode:
         raise SystemExit(f"{method} failed:\n{done.stderr}")
     return {**json.loads(done.stdout.splitlines()[-1]), "command_seconds": time.perf_counter() - began}
+
+
+def whole_commands(options: argparse.Namespace, place: Path) -> None:
+    """`hf-soups cook`, with digests not yet and already known, against `mergekit-yaml`; medians, interleaved."""
+    folders = [str(place / f"ingredient_{i % options.distinct}") for i in range(options.ingredients)]
+    cook = [str(Path(sys.executable).with_name("hf-soups")), "cook", *folders, "--method", "uniform"]
+    asked = {"cook, digests unknown": [*cook, "--out"], "cook, digests known": [*cook, "--out"]}
+    if options.mergekit:
+        models = [{"model": folder, "parameters": {"weight": 1.0}} for folder in folders]
+        told = {"merge_method": "linear", "dtype": TORCH_DTYPES[options.dtype], "models": models}
+        (place / "merge.yaml").write_text(json.dumps(told))  # JSON is YAML
+        asked["mergekit-yaml"] = [
+            str(Path(options.mergekit).with_name("mergekit-yaml")), "--no-copy-tokenizer", str(place / "merge.yaml"),
+        ]  # fmt: skip
+    time.sleep(2.5)  # digests of files that were just written are not remembered
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
+    seconds: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(options.repeats):
+        shutil.rmtree(place / "cache", ignore_errors=True)
+        for name, words in asked.items():
+            began = time.perf_counter()
+            done = subprocess.run(
+                [*words, str(place / "out")], capture_output=True, text=True, check=False,
+                env={**environment, "HF_SOUPS_CACHE": str(place / "cache")},
+            )  # fmt: skip
+            seconds[name].append(time.perf_counter() - began)
+            if done.returncode:
+                raise SystemExit(f"{name} failed:\n{done.stderr}")
+            shutil.rmtree(place / "out")
+    print(
+        f"{options.ingredients} {options.dtype} checkpoints, whole commands, medians of {options.repeats} interleaved "
+        "runs\n"
+    )
+    middle = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, times in seconds.items():
+        ratio = f"{middle['mergekit-yaml'] / middle[name]:6.2f}x as fast as mergekit-yaml" if options.mergekit else ""
+        print(f"{name:24}{middle[name]:8.2f} s ({min(times):.2f}-{max(times):.2f}) {ratio}")
 
 
 def report(options: argparse.Namespace, results: dict[str, list[dict[str, float]]], read: int, distinct: int) -> None:

@@ -250,11 +250,10 @@ class Checkpoint:
         Raises:
             CheckpointError: if a file is gone, or changed since its header was read.
         """
-        return self._sha256
-
-    @cached_property
-    def _sha256(self) -> str:
-        return sha256_of(self.stamps)
+        # not a cached_property: Python 3.11 computes those of all instances under one lock, one after the other
+        if "_sha256" not in self.__dict__:
+            object.__setattr__(self, "_sha256", sha256_of(self.stamps))
+        return str(self.__dict__["_sha256"])
 
     # Labels in another order.
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
@@ -55,16 +55,28 @@ class BlockMixer:
                 raw = self._read(only, start, count)  # bit for bit, -0.0 and all
                 self._check(span, start, self._decoded(only, raw, self._values[:count]))
                 return raw
+            if span.wide and span.dtype == "F32":
+                return self._rounded_at_once(span, start, count)
             return self._rounded(self.accumulated(span, start, count), span.dtype)
 
     def accumulated(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
         """The weighted sum of a block before it is rounded to the output's dtype; float32 or float64."""
         with np.errstate(all="ignore"):
-            total = (self._sum_float64 if span.wide else self._sum_float32)(span, start, count)
-            if not span.wide and not _fits(total, span.dtype):
-                total = self._sum_float64(span, start, count)  # the sum overflowed, its mean may not
+            total = None if span.wide else self._sum_float32(span, start, count)
+            if total is None or not _fits(total, span.dtype):  # the sum overflowed, its mean may not
+                total, factor = self._sum_float64(span, start, count)
+                np.multiply(total, factor, out=total)
             self._check(span, start, total)
         return total
+
+    def _rounded_at_once(self, span: Span, start: int, count: int) -> NDArray[np.float32]:
+        """The float64 sum scaled and rounded to float32 in one pass, and looked at in half the bytes."""
+        total, factor = self._sum_float64(span, start, count)
+        narrow = self._values[:count]
+        np.multiply(total, factor, out=narrow, casting="same_kind")
+        if not _fits(narrow, span.dtype):
+            self._check(span, start, np.multiply(total, factor, out=total))
+        return narrow
 
     def fill(self, source: Source, start: int, into: NDArray[np.float32]) -> None:
         """One ingredient's own values of a block, without its coefficient; `into` is contiguous and sets the length."""
@@ -95,7 +107,8 @@ class BlockMixer:
             np.multiply(total, np.float32(first.coefficient), out=total)
         return total
 
-    def _sum_float64(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
+    def _sum_float64(self, span: Span, start: int, count: int) -> tuple[Float64[np.ndarray, " elements"], float]:
+        """The sum, and what it is still to be multiplied by: one product instead of one for each ingredient."""
         even, total = _even(span), self._wide_sum[:count]
         for i, source in enumerate(span.sources):
             values = self._widest(source, start, count)
@@ -106,9 +119,7 @@ class BlockMixer:
                 np.copyto(total, values)
             if i:
                 np.add(total, values if even else product, out=total)
-        if even and span.sources[0].coefficient != 1:
-            np.multiply(total, span.sources[0].coefficient, out=total)
-        return total
+        return total, span.sources[0].coefficient if even else 1.0
 
     def _rounded(self, total: Float[np.ndarray, " elements"], dtype: str) -> NDArray[np.generic]:
         if dtype == "F64":
@@ -164,7 +175,7 @@ class BlockMixer:
     def _file(self, source: Source) -> int:
         """One open file for each ingredient: the number of shards does not count against the limit of open files."""
         path, file = self._files.get(source.ingredient, (None, -1))
-        if path != source.file:
+        if path is not source.file:  # the same object as long as the file is the same
             if path is not None:
                 del self._files[source.ingredient]
                 os.close(file)
