@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--many", type=int, default=32, help="ingredients of the second streamed run")
     parser.add_argument("--distinct", type=int, default=8, help="different files on disk; used in turn")
     parser.add_argument("--per", choices=("ingredient", "tensor"), default="ingredient")
-    parser.add_argument("--rows", type=int, default=8, help="in a batch")
+    parser.add_argument("--rows", type=int, default=32, help="in a batch; the paper's have 256")
     parser.add_argument("--tokens", type=int, default=64, help="in a row")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
