@@ -98,6 +98,9 @@ def cook(
         int | None, typer.Option(min=1, help="learned-free: ingredients read in a step. Default: all.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="Cut the weights into files of at most this size, e.g. 5GB. Default: one file.")
+    ] = None,
     align_labels: Annotated[
         bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
     ] = False,
@@ -125,6 +128,7 @@ def cook(
         overrides=_overrides(changes),
         options=options,
         dtype=dtype,
+        max_shard_size=max_shard_size,
         align_labels=align_labels,
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,

@@ -117,6 +117,26 @@ def test_methods_without_a_score_need_no_data(made: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "x").exists()
 
 
+def test_weights_may_be_cut_into_shards(soups: tuple[Path, Path], tmp_path: Path) -> None:
+    quietly([soups[0]], ("uniform",), tmp_path / "cut", max_shard_size="20KB")
+    cut, whole = tmp_path / "cut/uniform", soups[1] / "uniform"
+    shards = sorted(cut.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    index = json.loads((cut / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == {shard.name for shard in shards}
+    joined = {name: values for shard in shards for name, values in load_file(shard).items()}
+    expected = load_file(whole / "model.safetensors")
+    assert joined.keys() == expected.keys()
+    assert all(np.array_equal(joined[name], values) for name, values in expected.items())
+    assert record(cut)["scores"] == record(whole)["scores"]
+
+
+@pytest.mark.parametrize("size", ["5 apples", "0", "-1GB", ""])
+def test_a_size_that_is_none_is_refused(made: Path, tmp_path: Path, size: str) -> None:
+    with pytest.raises(InputError, match="is not understood"):
+        quietly([made / "sweep"], ("uniform",), tmp_path / "soups", max_shard_size=size)
+
+
 def test_one_fine_tune_is_enough_for_the_line_to_its_start(made: Path, tmp_path: Path) -> None:
     pile = make_pile(tmp_path / "pile", models=1)
     options = Options(start=str(pile / "start"))

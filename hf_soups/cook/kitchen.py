@@ -34,10 +34,16 @@ class Order:
 
     options: Options
     dtype: str | None
+    max_shard_size: int | None
     chosen_on: Literal["select", "report"]
     overwrite: bool
     threads: int
     tell: Tell
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """How weights are written."""
+        return {"dtype": self.dtype, "max_shard_size": self.max_shard_size, "threads": self.threads}
 
 
 def cook_one(
@@ -68,12 +74,12 @@ def cook_one(
     if tasting is None:
         soup = method.make(_bench(method, pool, order, None, "averaged", beside))
         soup = replace(soup, about={**soup.about, **about})
-        soup.save_pretrained(folder, dtype=order.dtype, overwrite=order.overwrite, threads=order.threads)
+        soup.save_pretrained(folder, overwrite=order.overwrite, **order.storage)
         return read_record(folder)
     soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
     with soup_folder(folder, overwrite=order.overwrite) as staged:
         order.tell(f"{method.name}: writing {len(soup.ingredients)} of {len(pool.checkpoints)} ingredients")
-        soup.write_model(staged, dtype=order.dtype, threads=order.threads)
+        soup.write_model(staged, **order.storage)
         scores = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
         about |= _outcome(soup, pool, tasting, batchnorm)
         soup = replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about})

@@ -19,7 +19,7 @@ from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.folder import SOUP_FILE, refuse_existing, write_file
 from hf_soups.soups.journal import digest
-from hf_soups.soups.soup import stored_dtype
+from hf_soups.soups.soup import size_in_bytes, stored_dtype
 
 if TYPE_CHECKING:
     from hf_soups.soups.tasting import Tasting
@@ -99,6 +99,7 @@ def cook(
     overrides: Mapping[str, Any] | None = None,
     options: Options | None = None,
     dtype: str | None = None,
+    max_shard_size: int | str | None = None,
     align_labels: bool = False,
     select_on: Literal["select", "report"] | None = None,
     allow_selection_on_report: bool = False,
@@ -120,6 +121,7 @@ def cook(
         overrides: values of the recipe to change.
         options: of the methods; see `Options`.
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
+        max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
         align_labels: permute heads whose label names stand in another order than the first's.
         select_on: the rows to choose on; default: select, or report when that is allowed.
         allow_selection_on_report: let report rows choose; the soups are then marked optimistic.
@@ -133,7 +135,9 @@ def cook(
         OutOfMemory: if the rows or models do not fit.
     """
     wanted = chosen(list(methods))
-    order = _checked(options or Options(), dtype, select_on, allow_selection_on_report, overwrite, threads, tell)
+    order = _checked(
+        options or Options(), dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell
+    )
     least = min(method.least for method in wanted)
     pool = gather(sources, recipe=recipe, overrides=overrides, start=order.options.start, least=least)
     if not any(method.needs_score for method in wanted) and recipe is None and not pool.is_sweep:
@@ -195,6 +199,7 @@ def _check_needs(wanted: Sequence[Method], pool: Pool) -> None:
 def _checked(
     options: Options,
     dtype: str | None,
+    max_shard_size: int | str | None,
     select_on: Literal["select", "report"] | None,
     allowed: bool,
     overwrite: bool,
@@ -208,7 +213,8 @@ def _checked(
             "Choose on select, or say that you mean it (--allow-selection-on-report)."
         )
     stored = None if dtype is None else stored_dtype(dtype)
-    return Order(options, stored, chosen_on, overwrite, threads, tell or (lambda line: None))
+    largest = None if max_shard_size is None else size_in_bytes(max_shard_size)
+    return Order(options, stored, largest, chosen_on, overwrite, threads, tell or (lambda line: None))
 
 
 def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
@@ -264,7 +270,9 @@ def _key(method: Method, pool: Pool, order: Order) -> str:
     # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
     recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})
     ingredients = [[c.name, c.sha256(), list(c.label_order)] for c in pool.checkpoints]
-    return digest([method.key(order.options, pool.start), ingredients, order.dtype, order.chosen_on, recipe])
+    return digest(
+        [method.key(order.options, pool.start), ingredients, order.dtype, order.max_shard_size, order.chosen_on, recipe]
+    )
 
 
 def _already(folder: Path, key: str) -> Mapping[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,12 +90,19 @@ class Soup:
         return self.by_tensor is None and all(c == 1 / len(self.coefficients) for c in self.coefficients)
 
     def save_pretrained(
-        self, out: str | Path, *, dtype: str | None = None, overwrite: bool = False, threads: int = 2
+        self,
+        out: str | Path,
+        *,
+        dtype: str | None = None,
+        max_shard_size: int | str | None = None,
+        overwrite: bool = False,
+        threads: int = 2,
     ) -> Path:
         """Write an ordinary checkpoint folder plus `soup.json`; it appears whole or not at all.
 
         Weights are streamed and keep the ingredients' dtype unless `dtype` ("float32", "bfloat16", ...) is given;
-        config, tokenizer or image processor and generation config are those of the first ingredient.
+        config, tokenizer or image processor and generation config are those of the first ingredient. `max_shard_size`,
+        in bytes or as text such as "5GB", cuts the weights into several files with an index; default: one file.
 
         Raises:
             InputError: if `out` exists (and, with `overwrite`, is no soup).
@@ -103,14 +111,17 @@ class Soup:
         """
         target = Path(out)
         with soup_folder(target, overwrite=overwrite) as staged:
-            self.write_model(staged, dtype=dtype, threads=threads)
+            self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
             self.write_record(staged)
         return target
 
-    def write_model(self, folder: Path, *, dtype: str | None = None, threads: int = 2) -> None:
+    def write_model(
+        self, folder: Path, *, dtype: str | None = None, max_shard_size: int | str | None = None, threads: int = 2
+    ) -> None:
         """Write weights, config and processor into an existing folder."""
         stored = None if dtype is None else stored_dtype(dtype)
-        mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads)
+        largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
+        mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest)
         for source in self.ingredients[0].carried_files():
             # not every carried file lies at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
@@ -173,6 +184,23 @@ def stored_dtype(name: str) -> str:
     if name not in DTYPES:
         raise InputError(f"a soup cannot be cast to {name!r}; expected one of {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def size_in_bytes(size: int | str) -> int:
+    """A size as transformers takes it: bytes, or a number with KB, MB, GB (thousands) or KiB, MiB, GiB (1,024s).
+
+    >>> size_in_bytes("5GB"), size_in_bytes("1.5MiB"), size_in_bytes(7)
+    (5000000000, 1572864, 7)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(i?)B?", str(size), flags=re.IGNORECASE)
+    bytes_ = (
+        0
+        if found is None
+        else int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    )
+    if bytes_ < 1:
+        raise InputError(f"a size of {size!r} is not understood; expected bytes, or a text such as '500MB' or '5GB'.")
+    return bytes_
 
 
 def step_values(step: Step) -> dict[str, Any]:
