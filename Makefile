@@ -49,6 +49,7 @@ examples: .venv/test
 bench: .venv/test
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/merge.py --small
+	$(BIN)/python benchmarks/learned.py --small --repeats 1
 	$(BIN)/python benchmarks/greedy.py --small
 
 clean:
