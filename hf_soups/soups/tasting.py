@@ -138,7 +138,9 @@ def open_tasting(
     scorers = {"averaged": plain}
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
-        scorers["recomputed"] = replace(plain, batchnorm_batches=_batches(encode(rows), plain.batch_size, model))
+        scorers["recomputed"] = replace(
+            plain, batchnorm_batches=_batches(encode(rows), recipe.train.eval_batch_size, model)
+        )
     cached = _cached(checkpoints, chosen_on, getattr(splits, chosen_on).fingerprint)
     return Tasting(splits, encoded, chosen_on, metric, scorers, cached)
 
