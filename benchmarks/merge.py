@@ -23,11 +23,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from memory import Memory
 
 METHODS = ("hf_soups", "hf_soups-float32", "naive", "mergekit", "floor")
 BLOCK = 512 * 1024
@@ -173,43 +174,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
         began, computed = time.perf_counter(), time.process_time()
         work()
         seconds, computed = time.perf_counter() - began, time.process_time() - computed
-    return {
-        "seconds": seconds,
-        "cpu": computed,
-        "anonymous": memory.growth["RssAnon"],
-        "file": memory.growth["RssFile"],
-    }
-
-
-class Memory:
-    """The largest growth of this process's resident pages, looked at every 2 ms."""
-
-    def __enter__(self) -> Memory:
-        self._before = self._now()
-        self.growth = dict.fromkeys(self._before, 0.0)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._look()
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.002):
-            self._look()
-
-    def _look(self) -> None:
-        for kind, size in self._now().items():
-            self.growth[kind] = max(self.growth[kind], size - self._before[kind])
-
-    @staticmethod
-    def _now() -> dict[str, float]:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        found = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")}
-        return {kind: found[kind] for kind in ("RssAnon", "RssFile")}
+    return {"seconds": seconds, "cpu": computed, **memory.figures()}
 
 
 def ours(folders: list[Path], out: Path, threads: int, accumulate: Any) -> Callable[[], None]:
