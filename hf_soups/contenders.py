@@ -192,7 +192,9 @@ def _run_row(run: Run) -> Row:
 
 
 def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> Row:
-    names = [i["name"] for i in record["ingredients"]]
+    pool = record.get("pool") or []
+    # without the start, which Model Stock and its like mix in: it was not trained here, and is not one of the pool
+    names = [i["name"] for i in record["ingredients"] if not pool or i["name"] in pool]
     members = [runs[name] for name in names if name in runs]
     optimistic = bool(record.get("optimistic"))
     return replace(
@@ -200,7 +202,7 @@ def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> R
         status="optimistic" if optimistic else "finished",
         reason="chosen on the report rows, so its report score is too good" if optimistic else "",
         ingredients=len(names),
-        pool=len(record.get("pool", [])) or None,
+        pool=len(pool) or None,
         parameters=members[0].parameters if members else None,
         macs=members[0].macs if members else None,
         train_seconds=_sum([m.train_seconds for m in members]) if len(members) == len(names) else None,

@@ -71,6 +71,15 @@ def test_the_leaderboard_has_every_soup(soups: tuple[Path, Path]) -> None:
     assert sorted(rows) == sorted(f"{method} soup" for method in METHODS)
 
 
+def test_the_start_is_not_counted_as_an_ingredient(soups: tuple[Path, Path]) -> None:
+    rows = {row.name: row for row in build_leaderboard(soups[0], resamples=20).rows}
+    assert [i["name"] for i in record(soups[1] / "model-stock")["ingredients"]][-1] == "start"
+    assert (rows["model-stock soup"].ingredients, rows["model-stock soup"].pool) == (3, 3)
+    assert rows["model-stock soup"].train_seconds == rows["uniform soup"].train_seconds
+    again = quietly([soups[0]], ("model-stock",), soups[1]).soups[0]
+    assert again.words()[0].startswith("model-stock soup of 3 of 3:")
+
+
 @pytest.mark.parametrize("method", ["learned", "learned-by-tensor", "learned-free"])
 def test_a_learned_soup_is_never_below_the_uniform_one_on_select(soups: tuple[Path, Path], method: str) -> None:
     scores = {m: record(soups[1] / m)["scores"]["select"]["accuracy"] for m in (method, "uniform")}

@@ -78,7 +78,7 @@ def cook_one(
         return read_record(folder)
     soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
     with soup_folder(folder, overwrite=order.overwrite) as staged:
-        order.tell(f"{method.name}: writing {len(soup.ingredients)} of {len(pool.checkpoints)} ingredients")
+        order.tell(f"{method.name}: writing {_counted(soup, pool)} ingredients")
         soup.write_model(staged, **order.storage)
         scores = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
         about |= _outcome(soup, pool, tasting, batchnorm)
@@ -102,7 +102,7 @@ def _chosen(
         value = soup.scores.get("score")
         if value is None:  # of a method that chose nothing by score
             value = first(bench.scored()(soup))
-            bench.say(f"{len(soup.ingredients)} of {len(pool.checkpoints)}: {bench.in_words(value)}")
+            bench.say(f"{_counted(soup, pool)}: {bench.in_words(value)}")
         found[variant] = soup, value
     kept = _better({variant: value for variant, (_, value) in found.items()})
     soup = _in_the_metrics_sign(found[kept][0], tasting.sign)
@@ -207,6 +207,11 @@ def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, A
             f"recomputed on train rows {score_in_words(batchnorm['recomputed'], metric)})."
         )
     return told
+
+
+def _counted(soup: Soup, pool: Pool) -> str:
+    """How many of the pool are in the soup; the start, if it is mixed in, is none of them."""
+    return f"{sum(c in pool.checkpoints for c in soup.ingredients)} of {len(pool.checkpoints)}"
 
 
 def _singles(soup: Soup, pool: Pool, tasting: Tasting) -> Mapping[str, float]:

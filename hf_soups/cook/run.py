@@ -54,7 +54,8 @@ class Cooked:
 
     def words(self) -> list[str]:
         """What came out, line by line."""
-        record, n = self.record, len(self.ingredients)
+        record = self.record
+        n = sum(name in record["pool"] for name in self.ingredients)  # the start may be mixed in as well
         kept = " (cooked before from the same, and kept)" if self.already else ""
         lines = [f"{self.method} soup of {n} of {len(record['pool'])}: {self.folder}{kept}"]
         if self.score is not None:
