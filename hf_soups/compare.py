@@ -186,7 +186,8 @@ def print_comparisons(told: Comparisons) -> None:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if told.against_best:
-        console.print(told.to_rich())
+        # into a file or a pipe nobody set a width: names are then not folded
+        Console(width=None if console.is_terminal else 140, highlight=False, markup=False).print(told.to_rich())
         console.print(told.conclusion())
     else:
         for line in told.words(told.pairs[0]):

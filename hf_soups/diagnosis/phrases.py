@@ -24,9 +24,9 @@ def points(facts: Facts, value: float) -> str:
     return f"{100 * value:.1f} points" if facts.metric in PERCENT else f"{value:.4f}"
 
 
-def loss(facts: Facts, lost: float) -> str:
-    """What was lost, in rows too where the metric counts rows."""
-    return "everything: it answers NaN" if math.isinf(lost) else loss_in_words(lost, facts.metric, facts.rows)
+def loss(facts: Facts, lost: float, rows: int) -> str:
+    """What was lost on so many rows, in rows too where the metric counts rows."""
+    return "everything: it answers NaN" if math.isinf(lost) else loss_in_words(lost, facts.metric, rows)
 
 
 def height(facts: Facts, barrier: float) -> str:

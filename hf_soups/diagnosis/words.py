@@ -9,6 +9,7 @@ from hf_soups.diagnosis.facts import Facts, Single
 from hf_soups.diagnosis.phrases import above, height, loss, points, rate, score, scored, settings, shown
 from hf_soups.diagnosis.rules import lowest_learning_rate, separating_rule
 from hf_soups.diagnosis.verdict import verdict
+from hf_soups.soups.soup import Step
 
 
 def in_words(facts: Facts) -> tuple[str, ...]:
@@ -123,17 +124,24 @@ def _told(facts: Facts, reason: str, run: Single) -> str:
         return f"(their average {gains[0]} the mean of the two, {gains[1]} the better)"
     if lost is None:
         return ""
-    return f"(together {above(facts, -lost)} it)" if lost <= 0 else f"(adding it lost {loss(facts, lost)})"
+    # greedy's own steps were scored on all select rows, pairs on those that were asked for
+    rows = facts.all_rows if _refused(facts, run) else facts.rows
+    return f"(together {above(facts, -lost)} it)" if lost <= 0 else f"(adding it lost {loss(facts, lost, rows)})"
 
 
 def _lost(facts: Facts, single: Single) -> float | None:
     """What adding the run lost: in greedy's own step, else in the average with the best; None if not measured."""
-    steps = () if facts.greedy is None else facts.greedy.steps
-    refused = [s for s in steps if s.candidate == single.name and not s.accepted and not s.removes]
+    refused = _refused(facts, single)
     if refused:
         return math.inf if math.isnan(refused[0].score) else facts.gain(refused[0].best_so_far, refused[0].score)
     pair = facts.with_best(single.name)
     return None if pair is None else -pair.line.gain_over_better
+
+
+def _refused(facts: Facts, single: Single) -> list[Step]:
+    """Greedy's step that left the run out, if it did."""
+    steps = () if facts.greedy is None else facts.greedy.steps
+    return [s for s in steps if s.candidate == single.name and not s.accepted and not s.removes]
 
 
 def _nan(facts: Facts) -> list[str]:
