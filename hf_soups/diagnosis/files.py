@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from hf_soups.diagnosis.facts import Facts
 from hf_soups.diagnosis.landscape import coefficients_at
 from hf_soups.diagnosis.words import paragraphs
 from hf_soups.errors import InputError
+from hf_soups.report.table import write_csv
 from hf_soups.run_folder import finite
 from hf_soups.soups.folder import write_file
 
@@ -138,18 +138,6 @@ def _mixtures(facts: Facts) -> Iterator[tuple[str, str, str, float, float]]:
     for mixed in (facts.uniform, *facts.soups):
         if mixed.members:
             yield "soup", mixed.name, " ".join(mixed.members), mixed.soup, mixed.ensemble
-
-
-def write_csv(path: Path, rows: Rows) -> None:
-    """Write rows of the same keys; numbers at full precision."""
-
-    def write(staged: Path) -> None:
-        with staged.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_file(path, write)
 
 
 def write_text(path: Path, text: str) -> None:

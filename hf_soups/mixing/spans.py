@@ -20,7 +20,7 @@ Accumulate = Literal["float32", "float64"]
 # so the first ingredient's serve as well as any.
 COUNTER = "num_batches_tracked"
 # 256 Ki elements: 1 MiB of float32 and a float64 accumulator of 2 MiB; smaller blocks hand the interpreter lock over
-# more often (bfloat16 with two threads: 0.63 s against 0.53 s for 128 Ki), larger ones fall out of the second-level
+# more often (bfloat16, two threads: 0.63 s with 128 Ki, 0.53 s with 256), larger ones fall out of the second-level
 # cache (benchmarks/merge.py).
 BLOCK_ELEMENTS = 256 * 1024
 

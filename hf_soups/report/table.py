@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,11 @@ def amount(value: float | None) -> str:
 
 def save_csv(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields; scores at full precision, nothing for what is not known."""
-    rows = [_values(board, row) for row in board.rows]
+    write_csv(path, [_values(board, row) for row in board.rows])
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one or more rows of the same keys, whole or not at all; numbers at full precision."""
 
     def write(staged: Path) -> None:
         with staged.open("w", newline="", encoding="utf-8") as file:
