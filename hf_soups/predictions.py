@@ -101,7 +101,7 @@ class Predictions:
         if names is not None and len(names) != classes:
             raise PredictionsError(f"{len(names)} label names for {classes} classes.")
         about = {**about, "label_names": None if names is None else tuple(names)}
-        return cls(log_probs.astype(np.float32), ids, y, **about)
+        return cls(log_probs.astype(np.float32, copy=False), ids, y, **about)
 
     def __len__(self) -> int:
         return int(self.log_probs.shape[0])
@@ -120,6 +120,21 @@ class Predictions:
     def answers(self) -> Int64[np.ndarray, " examples"]:
         """The most probable class of each row; the lowest index wins a tie."""
         return np.asarray(self.log_probs.argmax(axis=1), dtype=np.int64)
+
+    def block(self, start: int, stop: int) -> Float32[np.ndarray, "rows classes"]:
+        """The log-probabilities of rows `start` to `stop`, all classes."""
+        return np.asarray(self.log_probs[start:stop])
+
+    def at_temperature(self, temperature: float) -> Predictions:
+        """The predictions with logits divided by `temperature`: above 1 less sure, below 1 surer; answers stay."""
+        if temperature == 1:
+            return self
+        if not (temperature > 0 and np.isfinite(temperature)):
+            raise PredictionsError(f"a temperature of {temperature}; expected a number above 0.")
+        z = self.log_probs.astype(np.float64) / temperature
+        z -= z.max(axis=1, keepdims=True)
+        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return replace(self, log_probs=np.maximum(z, np.log(SMALLEST)).astype(np.float32))
 
     def needs_labels(self) -> Int64[np.ndarray, " examples"]:
         """The labels, or an error that says which predictions lack them."""
@@ -144,6 +159,8 @@ class Predictions:
             raise PredictionsError(f"predictions on other data: {self.data} against {other.data}.")
         if self.row_ids.dtype.kind != other.row_ids.dtype.kind:
             raise PredictionsError("row ids of one set are text, of the other numbers: they cannot be joined.")
+        if np.array_equal(self.row_ids, other.row_ids):  # nothing is copied: the rows may be mapped from a large file
+            return self._labelled_as(other)
         mine, theirs = np.argsort(self.row_ids, kind="stable"), np.argsort(other.row_ids, kind="stable")
         if len(self) != len(other) or not np.array_equal(self.row_ids[mine], other.row_ids[theirs]):
             missing = np.setdiff1d(other.row_ids, self.row_ids)
@@ -155,14 +172,17 @@ class Predictions:
             )
         order = np.empty(len(self), dtype=np.int64)
         order[theirs] = mine
-        aligned = self.take(order)
-        if aligned.labels is not None and other.labels is not None and not np.array_equal(aligned.labels, other.labels):
-            row = int(np.flatnonzero(aligned.labels != other.labels)[0])
+        return self.take(order)._labelled_as(other)
+
+    def _labelled_as(self, other: Predictions) -> Predictions:
+        """Itself, if the labels of the rows are those of `other`, whose rows stand in the same order."""
+        if self.labels is not None and other.labels is not None and not np.array_equal(self.labels, other.labels):
+            row = int(np.flatnonzero(self.labels != other.labels)[0])
             raise PredictionsError(
-                f"row {aligned.row_ids[row]!r} has label {aligned.labels[row]} in one set and "
+                f"row {self.row_ids[row]!r} has label {self.labels[row]} in one set and "
                 f"{other.labels[row]} in the other: the data differ."
             )
-        return aligned
+        return self
 
     def take(self, rows: ArrayLike) -> Predictions:
         """The given rows (indices or a mask), in that order."""

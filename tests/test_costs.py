@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.costs import count_macs, count_parameters, eager_attention, median_row
+from hf_soups.costs.count import count_macs, count_parameters, eager_attention, median_row
 from hf_soups.families.encoder import Encoders
 from hf_soups.families.vision import Vision
 from tests.tiny import TINY_IMAGE, tiny_bert, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit

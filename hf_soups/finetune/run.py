@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from hf_soups.costs import count_macs, count_parameters, median_row
+from hf_soups.costs.count import count_macs, count_parameters, median_row
 from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, InputError, RecipeError, RunFailed
 from hf_soups.families.family import Encoded

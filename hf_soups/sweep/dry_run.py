@@ -108,7 +108,7 @@ def _probed(recipe: Recipe, plan: Sequence[PlannedRun], splits: Splits, scratch:
     """Seconds of a step with the largest batch, its rows, and the model's parameters."""
     from accelerate import Accelerator
 
-    from hf_soups.costs import count_parameters
+    from hf_soups.costs.count import count_parameters
     from hf_soups.finetune.history import History
     from hf_soups.finetune.progress import Meter
     from hf_soups.finetune.training import Examples, train_model

@@ -1,4 +1,4 @@
-"""What an answer costs: multiply-adds per example and parameters, counted rather than estimated.
+"""Counting what an answer costs: multiply-adds per example and parameters, counted rather than estimated.
 
 Papers' "FLOPs" of vision and language models are mostly multiply-adds (MACs); one is two floating-point operations.
 """

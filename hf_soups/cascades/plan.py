@@ -1,0 +1,89 @@
+"""Plan: one cascade as the search found it, members and thresholds with what they reach and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_soups.cascades.rule import Rule, checked_thresholds
+from hf_soups.cascades.simulate import CascadePredictions, simulate
+from hf_soups.errors import InputError, PredictionsError
+from hf_soups.predictions import Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A cascade by the names of its members, and what it scored and cost on the rows it was chosen on.
+
+    One member is that model alone; thresholds of 2 (`NEVER`) make an ensemble of its members.
+    """
+
+    members: tuple[str, ...]
+    thresholds: tuple[float, ...]  # one for each member but the last
+    costs: tuple[float, ...]  # of each member on one example, in `unit`
+    rule: Rule = field(default_factory=Rule)
+    temperatures: tuple[float, ...] = ()  # one per member; empty: all 1
+    score: float = float("nan")  # of `metric`, on select
+    score_low: float | None = None  # lower confidence bound of it
+    average_cost: float = float("nan")
+    exit_shares: tuple[float, ...] = ()  # of the rows, by stage; they sum to 1
+    metric: str = "accuracy"
+    unit: str = ""
+    hardware: str = ""
+    rows: int = 0  # that it was scored on
+
+    def __post_init__(self) -> None:
+        checked_thresholds(self.thresholds, len(self.members))
+        if len(set(self.members)) != len(self.members):
+            raise InputError(f"a cascade of {', '.join(self.members)}: a member stands there twice.")
+        for name, values in (("costs", self.costs), ("temperatures", self.temperatures or self.members)):
+            if len(values) != len(self.members):
+                raise InputError(f"{len(values)} {name} for {len(self.members)} members; expected one for each.")
+        if any(not t > 0 for t in self.temperatures):
+            raise InputError(f"temperatures are {self.temperatures}; expected numbers above 0.")
+
+    @property
+    def worst_cost(self) -> float:
+        """What a row costs that meets every member."""
+        return float(sum(self.costs))
+
+    @property
+    def cost_by_exit(self) -> tuple[float, ...]:
+        """What a row costs that leaves at each stage."""
+        return tuple(float(c) for c in np.cumsum(self.costs))
+
+    def apply(self, predictions: Mapping[str, Predictions]) -> CascadePredictions:
+        """The cascade's answers on other rows, with each row's exit stage and cost.
+
+        Args:
+            predictions: those of the members, by name, of the same rows in any order; others are not looked at.
+        Raises:
+            PredictionsError: if a member is missing, or they are not of the same rows and labels.
+
+        >>> small, big = (Predictions.from_probs(p) for p in ([[0.9, 0.1], [0.6, 0.4]], [[1, 0], [0, 1]]))
+        >>> done = Plan(("small", "big"), (0.8,), (1.0, 5.0)).apply({"small": small, "big": big})
+        >>> done.exits.tolist(), done.costs.tolist(), done.answers.tolist()
+        ([0, 1], [1.0, 6.0], [0, 1])
+        """
+        missing = [name for name in self.members if name not in predictions]
+        if missing:
+            raise PredictionsError(
+                f"no predictions of {', '.join(missing)}; there are: {', '.join(predictions)}. The cascade's members "
+                f"are {', '.join(self.members)}."
+            )
+        first = predictions[self.members[0]]
+        aligned = [predictions[name].aligned_to(first) for name in self.members]
+        scaled = [p.at_temperature(t) for p, t in zip(aligned, self.temperatures or (1.0,) * len(aligned), strict=True)]
+        log_probs, exits = simulate(scaled, self.thresholds, self.rule)
+        return CascadePredictions(
+            log_probs,
+            first.row_ids,
+            next((p.labels for p in aligned if p.labels is not None), None),
+            next((p.label_names for p in aligned if p.label_names), None),
+            next((p.data for p in aligned if p.data), ""),
+            f"cascade of {', '.join(self.members)}",
+            exits=exits,
+            costs=np.asarray(self.cost_by_exit)[exits],
+        )

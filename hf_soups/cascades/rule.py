@@ -1,0 +1,153 @@
+"""The rule of a cascade: how the answers of members 1..k become one, and how sure that one is.
+
+One arithmetic serves the search, the simulation and the running model: float64 sums member by member, in the order of
+the cascade, and confidences rounded once to float32. So a model leaves where the search said that it would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+from numpy.typing import ArrayLike
+
+from hf_soups.errors import InputError
+from hf_soups.predictions import SMALLEST
+
+Combine = Literal["mean", "geometric", "last"]
+Confidence = Literal["max", "gap", "entropy", "agreement"]
+NEVER = 2.0  # a threshold that no confidence reaches; confidences lie in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What members 1..k answer together, and what counts as their confidence.
+
+    `combine`: "mean" of probabilities, "geometric" mean (the softmax of mean log-probabilities), or the "last" member
+    alone. `confidence`, in [0, 1]: the "max" probability, the "gap" between the two most probable classes, "entropy"
+    (1 - entropy / log classes, so it grows as the entropy falls), or the "agreement": the share of members 1..k whose
+    own answer is the combined one.
+    """
+
+    combine: Combine = "mean"
+    confidence: Confidence = "max"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("combine", self.combine, get_args(Combine)),
+            ("confidence", self.confidence, get_args(Confidence)),
+        ):
+            if value not in known:
+                raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
+
+
+def checked_thresholds(thresholds: Sequence[float], members: int) -> tuple[float, ...]:
+    """One threshold for each member but the last, in [0, 1]; anything in (1, 2] is never reached.
+
+    Raises:
+        InputError: if there are more or fewer, or one is negative, above 2 or not a number.
+
+    >>> checked_thresholds([0.9, 2], members=3)
+    (0.9, 2.0)
+    """
+    if members < 1:
+        raise InputError("a cascade needs at least one member.")
+    if len(thresholds) != members - 1:
+        raise InputError(
+            f"{len(thresholds)} thresholds for {members} members; expected {members - 1}: one for each but the last, "
+            "which always answers."
+        )
+    for stage, threshold in enumerate(thresholds):
+        if not 0 <= threshold <= NEVER:  # also refuses NaN
+            raise InputError(
+                f"the threshold of stage {stage} is {threshold}; expected 0 (always leave) to 1, or {NEVER:g} (never)."
+            )
+    return tuple(float(t) for t in thresholds)
+
+
+@dataclass(frozen=True, eq=False)
+class Committee:
+    """What members 1..k answered on some rows; immutable, grown by `joined` and cut by `take`."""
+
+    rule: Rule
+    members: int = 0
+    total: Float64[np.ndarray, "rows classes"] | None = None  # sum of probabilities, or of log-probabilities
+    votes: tuple[Int64[np.ndarray, " rows"], ...] = ()  # each member's answers, kept for agreement alone
+
+    def joined(self, log_probs: Float32[np.ndarray, "rows classes"]) -> Committee:
+        """The committee with one more member, given its natural-log probabilities of the same rows."""
+        own = log_probs.astype(np.float64)
+        if self.rule.combine == "mean":
+            np.exp(own, out=own)
+        if self.total is not None and self.rule.combine != "last":
+            own += self.total
+        vote = (log_probs.argmax(axis=1),) if self.rule.confidence == "agreement" else ()
+        return replace(self, members=self.members + 1, total=own, votes=(*self.votes, *vote))
+
+    def take(self, rows: ArrayLike) -> Committee:
+        """The committee on some of its rows (indices or a mask)."""
+        assert self.total is not None
+        at = np.asarray(rows)
+        return replace(self, total=self.total[at], votes=tuple(vote[at] for vote in self.votes))
+
+    def probs(self) -> Float64[np.ndarray, "rows classes"]:
+        """The combined probabilities."""
+        assert self.total is not None, "no member has answered yet"
+        if self.rule.combine == "mean":
+            return np.asarray(self.total / self.members)
+        return np.asarray(np.exp(self._logs()))
+
+    def log_probs(self) -> Float32[np.ndarray, "rows classes"]:
+        """The combined natural-log probabilities."""
+        logs = np.log(np.maximum(self.probs(), SMALLEST)) if self.rule.combine == "mean" else self._logs()
+        return logs.astype(np.float32)
+
+    def answers(self) -> Int64[np.ndarray, " rows"]:
+        """The combined answers; the lowest index wins a tie."""
+        assert self.total is not None
+        return np.asarray(self.total.argmax(axis=1), dtype=np.int64)
+
+    def confidence(self) -> Float32[np.ndarray, " rows"]:
+        """How sure the committee is of each row, in [0, 1]."""
+        if self.rule.confidence == "agreement":
+            answers = self.answers()
+            agreeing = np.stack([vote == answers for vote in self.votes])
+            return np.asarray(agreeing.mean(axis=0), dtype=np.float32)
+        return np.asarray(np.clip(_CONFIDENCE[self.rule.confidence](self.probs()), 0, 1), dtype=np.float32)
+
+    def _logs(self) -> Float64[np.ndarray, "rows classes"]:
+        assert self.total is not None
+        if self.rule.combine == "last":
+            return self.total
+        mean = self.total / self.members
+        mean -= mean.max(axis=1, keepdims=True)
+        return np.asarray(mean - np.log(np.exp(mean).sum(axis=1, keepdims=True)))
+
+
+def _max(probs: Float64[np.ndarray, "rows classes"]) -> Float64[np.ndarray, " rows"]:
+    return np.asarray(probs.max(axis=1))
+
+
+def _gap(probs: Float64[np.ndarray, "rows classes"]) -> Float64[np.ndarray, " rows"]:
+    if probs.shape[1] == 1:
+        return _max(probs)
+    top = np.partition(probs, -2, axis=1)
+    return np.asarray(top[:, -1] - top[:, -2])
+
+
+def _entropy(probs: Float64[np.ndarray, "rows classes"]) -> Float64[np.ndarray, " rows"]:
+    if probs.shape[1] == 1:
+        return _max(probs)
+    return np.asarray(1 + (probs * np.log(np.maximum(probs, SMALLEST))).sum(axis=1) / math.log(probs.shape[1]))
+
+
+_CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy}
+
+
+def leaving(confidence: Float32[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:
+    """Which rows leave at a stage: those with a confidence of the threshold or more, compared in float32."""
+    return np.asarray(confidence >= np.float32(threshold))
