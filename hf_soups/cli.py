@@ -29,8 +29,22 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is al
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", metavar="FILE|MODULE", help="Run this Python file or module of yours first, e.g. one that "
+            "registers a model class (repeatable)."
+        ),
+    ] = None,
+) -> None:  # fmt: skip
     """Options of every command; `main` reads --debug itself, before anything can fail."""
+    if imports:
+        from hf_soups.user_code import import_user_code
+
+        for name in imports:
+            import_user_code(name)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.families.family import Batch, Encoded, Loaded
-from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, where
+from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
 from hf_soups.families.texts import encode_texts
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ class Encoders:
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Every architecture that transformers classifies texts with, but those with an encoder and a decoder."""
+        from transformers import AutoModelForSequenceClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
-        return config.get("model_type") in KNOWN and not config.get("is_encoder_decoder")
+        model_type = config.get("model_type")
+        known = model_type in KNOWN or registered(AutoModelForSequenceClassification, model_type)
+        return known and not config.get("is_encoder_decoder")
 
     def load(
         self,

@@ -49,9 +49,11 @@ def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None
             str(source), use_safetensors=True, output_loading_info=True, **where(how.pop("revision", None), subfolder),
             **options(**how),
         )  # fmt: skip
-    if info["missing_keys"]:
+    # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
+    missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
+    if missing:
         raise CheckpointError(
-            f"{place(source, subfolder)}: {type(model).__name__} needs {named(info['missing_keys'])}, which the "
+            f"{place(source, subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
             "checkpoint does not hold. Fine-tune it first, or load it with a new head (load_with_new_head)."
         )
     return model.eval()  # type: ignore[no-any-return]
@@ -92,6 +94,14 @@ def load_new_head(
             if name in new:
                 parameter.copy_(source_of[name])
     return Loaded(model.eval(), new)
+
+
+def registered(auto: Any, model_type: Any) -> bool:
+    """Whether the user registered a model class of their own for this `model_type` with `auto`."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING._extra_content.get(model_type)
+    return config is not None and config in auto._model_mapping._extra_content
 
 
 def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:

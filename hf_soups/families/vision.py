@@ -14,7 +14,7 @@ from jaxtyping import Float
 from hf_soups.errors import CheckpointError
 from hf_soups.families.family import Batch, Encoded, Loaded
 from hf_soups.families.images import encode_images, resized_processor
-from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, where
+from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,10 +32,12 @@ class Vision:
     kinds: tuple[str, ...] = ("image",)
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
-        """Every architecture that transformers classifies images with."""
+        """Every architecture that transformers classifies images with, and those registered with it."""
+        from transformers import AutoModelForImageClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
-        return config.get("model_type") in KNOWN
+        model_type = config.get("model_type")
+        return model_type in KNOWN or registered(AutoModelForImageClassification, model_type)
 
     def load(
         self,

@@ -18,6 +18,7 @@ from hf_soups.errors import HfSoupsError, InputError, RunFailed
 from hf_soups.finetune import default_out, finetune
 from hf_soups.recipe import Data, Head, Recipe, Train, load_recipe
 from hf_soups.tasks import Task
+from hf_soups.user_code import import_what_the_parent_did
 
 USAGE = """usage: accelerate launch -m hf_soups.finetune RECIPE.yaml [options]     (or python -m hf_soups.finetune ...)
 
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "help" in command.flags:
             print(usage())
             return 0
+        import_what_the_parent_did()
         recipe = load_recipe(command.recipe or "", command.values)
         finetune(
             recipe,
