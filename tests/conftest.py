@@ -19,6 +19,8 @@ install_import_hook(
         "hf_soups.families.anatomy",
         "hf_soups.ensembles",
         "hf_soups.augment",
+        "hf_soups.cascades.rule",
+        "hf_soups.cascades.simulate",
     ],
     "beartype.beartype",
 )
