@@ -35,7 +35,8 @@ class Plan:
     rows: int = 0  # that it was scored on
 
     def __post_init__(self) -> None:
-        checked_thresholds(self.thresholds, len(self.members))
+        object.__setattr__(self, "thresholds", checked_thresholds(self.thresholds, len(self.members)))
+        object.__setattr__(self, "costs", tuple(float(cost) for cost in self.costs))
         if len(set(self.members)) != len(self.members):
             raise InputError(f"a cascade of {', '.join(self.members)}: a member stands there twice.")
         for name, values in (("costs", self.costs), ("temperatures", self.temperatures or self.members)):
