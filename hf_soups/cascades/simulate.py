@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -29,8 +28,14 @@ class CascadePredictions(Predictions):
         at = at.astype(np.int64) if not at.size else at
         assert self.exits is not None
         assert self.costs is not None
-        some = cast(CascadePredictions, super().take(at))  # replace() keeps the class
-        return replace(some, exits=self.exits[at], costs=self.costs[at])
+        return replace(
+            self,
+            log_probs=self.log_probs[at],
+            row_ids=self.row_ids[at],
+            labels=None if self.labels is None else self.labels[at],
+            exits=self.exits[at],
+            costs=self.costs[at],
+        )
 
 
 def simulate(
