@@ -42,6 +42,16 @@ class PredictionsError(InputError):
     """Predictions that are malformed, or that do not describe the same rows."""
 
 
+class MemberError(HfSoupsError):
+    """A member of a cascade cannot be loaded, or answers what it must not.
+
+    No ValueError: transformers' `pipeline()` takes those for a wrong dtype, loads everything again, and buries the
+    message under two tracebacks.
+    """
+
+    exit_status = 2
+
+
 class SelectionOnReport(InputError):
     """Something would be chosen by looking at the rows kept for the report."""
 

@@ -6,9 +6,10 @@ scored from them. Stored as one safetensors file; needs numpy alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,18 @@ class Predictions:
         return np.asarray(self.log_probs.argmax(axis=1), dtype=np.int64)
 
     def block(self, start: int, stop: int) -> Float32[np.ndarray, "rows classes"]:
-        """The log-probabilities of rows `start` to `stop`, all classes."""
-        return np.asarray(self.log_probs[start:stop])
+        """The log-probabilities of rows `start` to `stop`, all classes.
+
+        Raises:
+            PredictionsError: if a value is NaN or infinite: the file that the rows are mapped from is damaged.
+        """
+        rows = np.asarray(self.log_probs[start:stop])
+        if not np.isfinite(rows.sum(dtype=np.float64)):  # one pass, and a sum of finite values cannot overflow
+            raise PredictionsError(
+                f"the predictions {self.model or ''} hold NaN or infinity among rows {start} to {start + len(rows)}: "
+                "the file is damaged. Predict again."
+            )
+        return rows
 
     def at_temperature(self, temperature: float) -> Predictions:
         """The predictions with logits divided by `temperature`: above 1 less sure, below 1 surer; answers stay."""
@@ -202,12 +213,7 @@ class Predictions:
         from safetensors.numpy import save_file
 
         about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
-        tensors = {"log_probs": np.ascontiguousarray(self.log_probs)}
-        if self.row_ids.dtype.kind == "i":
-            tensors["row_ids"] = np.ascontiguousarray(self.row_ids)
-        else:
-            text = json.dumps(self.row_ids.tolist(), ensure_ascii=False).encode()
-            tensors["row_ids_json"] = np.frombuffer(text, dtype=np.uint8)
+        tensors = {"log_probs": np.ascontiguousarray(self.log_probs), **dict([id_tensor(self.row_ids)])}
         if self.labels is not None:
             tensors["labels"] = np.ascontiguousarray(self.labels)
         target = Path(path)
@@ -226,35 +232,117 @@ class Predictions:
             ) from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Predictions:
+    def load(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Predictions:
         """Read what `save` wrote.
 
+        Args:
+            path: of the file.
+            mapped: leave the log-probabilities in the file and read them where they are asked for; the whole may then
+                be larger than memory.
         Raises:
             PredictionsError: if the file is missing, corrupt or not a file of predictions.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as f:
-                about = f.metadata() or {}
-                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
-        except FileNotFoundError:
-            raise PredictionsError(f"{path}: no such file of predictions.") from None
-        except (SafetensorError, OSError) as error:
-            raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
+        about, tensors = mapped_tensors(path) if mapped else _read_tensors(path)
         if about.get("format") != FORMAT:
             raise PredictionsError(
                 f"{path}: a safetensors file, but not of predictions (format {about.get('format')!r})."
             )
+        return cls._from_tensors(path, about, tensors)
+
+    @classmethod
+    def _from_tensors(
+        cls, path: str | os.PathLike[str], about: Mapping[str, str], tensors: Mapping[str, np.ndarray]
+    ) -> Predictions:
         try:
-            if "row_ids" in tensors:
-                ids = tensors["row_ids"]
-            else:
-                ids = np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
             told = {"label_names": json.loads(about["label_names"]), "data": about["data"], "model": about["model"]}
-            return cls._checked(tensors["log_probs"], tensors.get("labels"), ids, told)
+            return cls._checked(tensors["log_probs"], tensors.get("labels"), stored_ids(tensors), told)
         except (KeyError, ValueError) as error:
             raise PredictionsError(f"{path}: damaged predictions ({error}). Predict again.") from error
+
+
+def stored_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The row ids as a file of predictions holds them: numbers, or texts as JSON.
+
+    Raises:
+        KeyError, ValueError: if there are none.
+    """
+    if "row_ids" in tensors:
+        return np.array(tensors["row_ids"])
+    return np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
+
+
+def id_tensor(row_ids: np.ndarray) -> tuple[str, np.ndarray]:
+    """Row ids as a tensor with its name, as `stored_ids` reads them."""
+    if row_ids.dtype.kind == "i":
+        return "row_ids", np.ascontiguousarray(row_ids)
+    text = json.dumps(row_ids.tolist(), ensure_ascii=False).encode()
+    return "row_ids_json", np.frombuffer(text, dtype=np.uint8)
+
+
+def mapped_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
+    """The metadata of a safetensors file, and its tensors mapped from it, read-only; none is read yet.
+
+    Raises:
+        PredictionsError: if the file is missing, truncated or corrupt.
+    """
+    from hf_soups.weights.dtypes import NATIVE
+    from hf_soups.weights.tensorfile import read_header
+
+    if not Path(path).exists():
+        raise PredictionsError(f"{path}: no such file of predictions.")
+    try:
+        header = read_header(Path(path))
+    except HfSoupsError as error:
+        raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
+    tensors: dict[str, np.ndarray] = {}
+    whole = _mapped(Path(path))
+    for name, info in header.tensors.items():
+        dtype = NATIVE.get(info.dtype)
+        if dtype is None:
+            raise PredictionsError(f"{path}: {name} is stored as {info.dtype}, so this is no file of predictions.")
+        tensors[name] = whole[info.offset : info.offset + info.nbytes].view(dtype).reshape(info.shape)
+    return header.metadata, tensors
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The bytes of a file, mapped; each map keeps the file open, and 1,000 are what a process may usually hold."""
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        if _more_open_files():
+            return _mapped(path)
+        raise PredictionsError(
+            f"{path}: cannot be opened beside all the others, since this process may hold no more files open. Raise "
+            "the limit (ulimit -n), or give fewer predictions at once."
+        ) from error
+
+
+def _more_open_files() -> bool:
+    """Raise the number of files that this process may hold open to what the system allows; whether that is more."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return False
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return True
+
+
+def _read_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
+    """The metadata and all tensors of a safetensors file, in memory."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as f:
+            return f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise PredictionsError(f"{path}: no such file of predictions.") from None
+    except (SafetensorError, OSError) as error:
+        raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
 
 
 def _as_labels(labels: ArrayLike) -> Int64[np.ndarray, " labels"]:

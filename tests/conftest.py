@@ -13,13 +13,14 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         "hf_soups.predictions",
+        "hf_soups.topk",
+        "hf_soups.pool.labels",
         "hf_soups.metrics",
         "hf_soups.data.strata",
         "hf_soups.costs",
         "hf_soups.families.anatomy",
         "hf_soups.ensembles",
         "hf_soups.augment",
-        "hf_soups.cascades.rule",
         "hf_soups.cascades.simulate",
     ],
     "beartype.beartype",

@@ -134,6 +134,22 @@ def tiny_mobilenet_v2(path: str | Path, labels: int = 3, seed: int = 0, **config
     return _save_image(path, MobileNetV2ForImageClassification, made, processor, seed)
 
 
+def tiny_clip(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """Both towers of CLIP in two layers of width 32, with tokenizer and image processor; for zero-shot answers."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    about = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    tokenizer = _clip_tokenizer()
+    text = dict(vocab_size=len(tokenizer), max_position_embeddings=32, bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    made = CLIPConfig(
+        text_config={**about, **text}, vision_config={**about, "image_size": IMAGE_SIZE, "patch_size": 8},
+        projection_dim=16, **config,
+    )  # fmt: skip
+    tokenizer.save_pretrained(path)
+    return _save_image(path, CLIPModel, made, CLIPImageProcessorPil(size=_shortest(), crop_size=_square()), seed)
+
+
 TINY_TEXT: dict[str, Callable[..., Path]] = {
     "bert": tiny_bert,
     "bert-without-pooler": tiny_bert_without_pooler,
@@ -215,6 +231,20 @@ def _patches(labels: int) -> dict[str, Any]:
         image_size=IMAGE_SIZE, patch_size=8, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_labels=labels,
     )  # fmt: skip
+
+
+def _clip_tokenizer() -> Any:
+    """CLIP's kind of byte-level BPE, with no merges: one token for each letter."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*letters, *[f"{letter}</w>" for letter in letters], "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=32)
+
+
+def _shortest() -> dict[str, int]:
+    return {"shortest_edge": IMAGE_SIZE}
 
 
 def _square() -> dict[str, int]:

@@ -111,17 +111,22 @@ class Encoders:
         return logits.float()
 
 
-def _check_length(model: torch.nn.Module, tokens: int) -> None:
+def longest_row(model: torch.nn.Module) -> int | None:
+    """How many tokens a row may have; None where the model sets no limit."""
     config = getattr(model, "config", None)
     places = getattr(config, "max_position_embeddings", None)
     if places is None:
-        return
+        return None
     # RoBERTa and its like count positions from the padding index on: 514 places hold 512 tokens
     embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     offset = getattr(table, "padding_idx", None)
-    longest = places if offset is None else places - offset - 1
-    if tokens > longest:
+    return int(places if offset is None else places - offset - 1)
+
+
+def _check_length(model: torch.nn.Module, tokens: int) -> None:
+    longest = longest_row(model)
+    if longest is not None and tokens > longest:
         raise InputError(
             f"a row has {tokens} tokens, but {type(model).__name__} takes {longest}. Set data.max_length: {longest}."
         )

@@ -186,7 +186,7 @@ def _decode(split: Split, processor: Any, column: str, into: Path) -> None:
         values = rows[start : start + ROWS_AT_ONCE][column]
         ids = split.row_ids[start : start + ROWS_AT_ONCE]
         images = [open_image(v, f"{row} of {split.source}", column) for v, row in zip(values, ids, strict=True)]
-        return _stacked((normalised if affine is None else moved)(processor, images))
+        return stacked_images((normalised if affine is None else moved)(processor, images))
 
     first = encode(0)
     kind = np.dtype(np.float32 if affine is None else np.uint8)
@@ -208,7 +208,12 @@ def _blocks(encode: Any, first: np.ndarray, rows: int) -> Iterator[np.ndarray]:
                 yield block
 
 
-def _stacked(images: list[np.ndarray]) -> np.ndarray:
+def stacked_images(images: list[np.ndarray]) -> np.ndarray:
+    """Images (channels, height, width) as one array (images, height, width, channels).
+
+    Raises:
+        DataError: if their sizes differ.
+    """
     shapes = {image.shape[1:] for image in images}
     if len(shapes) > 1:
         raise _uneven(shapes)

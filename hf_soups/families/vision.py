@@ -78,7 +78,7 @@ class Vision:
         )  # fmt: skip
         if image_size is None:
             return loaded
-        return replace(loaded, model=_for_image_size(loaded.model, image_size, place(source, subfolder)))
+        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, subfolder)))
 
     def processor(
         self,
@@ -107,8 +107,12 @@ class Vision:
         return logits.float()
 
 
-def _for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedModel:
-    """The model for images of `size` pixels: other position embeddings where it has them, else as it is."""
+def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedModel:
+    """The model for images of `size` pixels: other position embeddings where it has them, else as it is.
+
+    Raises:
+        CheckpointError: if it cannot be set to that size; `at` names it.
+    """
     from transformers import AutoModelForImageClassification
 
     if getattr(model.config, "image_size", size) in (size, [size, size], (size, size)):

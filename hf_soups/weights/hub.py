@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from hf_soups.errors import CheckpointError
 
@@ -24,8 +25,8 @@ def is_repo_id(text: str) -> bool:
     return bool(_REPO.fullmatch(text)) and "--" not in text and ".." not in text
 
 
-def download(repo: str, revision: str | None, subfolder: str | None) -> Path:
-    """The snapshot's folder on this machine.
+def download(repo: str, revision: str | None, subfolder: str | None, **hub: Any) -> Path:
+    """The snapshot's folder on this machine; `hub` is passed on (token, cache_dir, local_files_only, ...).
 
     Raises:
         CheckpointError: if there is no such repo or revision, no access to it, or no way to reach it.
@@ -48,6 +49,7 @@ def download(repo: str, revision: str | None, subfolder: str | None) -> Path:
             revision=revision,
             allow_patterns=[prefix + pattern for pattern in WANTED],
             ignore_patterns=[prefix + "*/*"],  # other models in subfolders
+            **hub,
         )
     except GatedRepoError as error:
         raise CheckpointError(

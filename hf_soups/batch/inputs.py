@@ -1,0 +1,222 @@
+"""Inputs: the rows to answer, read a shard at a time; a row that cannot be read is an error in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hf_soups.errors import DataError
+from hf_soups.pool.rows import Wanted, task_columns
+
+if TYPE_CHECKING:
+    import datasets
+
+TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one of images
+NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
+SAMPLED = 64  # rows of a data set that its fingerprint looks at
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """In the place of a value: why the row has none."""
+
+    reason: str
+
+
+class Inputs(Protocol):
+    """Rows to answer, in a fixed order."""
+
+    @property
+    def kind(self) -> str:
+        """What a row is: image, text or text-pair."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether a later call has the same rows."""
+
+    def __len__(self) -> int: ...
+
+    def ids(self, start: int, stop: int) -> list[Any]:
+        """How the rows are called: numbers, or names of files."""
+
+    def values(self, start: int, stop: int) -> list[Any]:
+        """Images, or pairs (text, text or None); `Unreadable` where there is none."""
+
+
+def find_inputs(wanted: Wanted, *, kind: str | None = None, id_column: str | None = None) -> Inputs:
+    """A folder of images, or a data set with or without labels.
+
+    Args:
+        wanted: the data and their columns; labels are not looked at.
+        kind: what the model takes.
+        id_column: whose values call the rows; default: their numbers.
+    Raises:
+        DataError: if there are no rows, or they are not of the model's kind.
+    """
+    folder = Path(str(wanted.data)).expanduser()
+    if folder.is_dir() and wanted.split is None and not _is_data_set(folder):
+        return ImageFolder.of(folder, wanted.limit)
+    from hf_soups.data import load_dataset_split
+    from hf_soups.data.sources import source_name
+    from hf_soups.tasks import Task
+
+    place = Task(kind="image", image="image", path=str(wanted.data), config=wanted.config, revision=wanted.revision)
+    split = wanted.split or "train"
+    rows, where = load_dataset_split(place, split), source_name(place, split)
+    columns = task_columns(rows, Wanted(text=wanted.text, image=wanted.image, label=wanted.label, kind=kind), where)
+    if id_column is not None and id_column not in rows.column_names:
+        raise DataError(f"{where}: no column {id_column!r}; there are: {', '.join(rows.column_names)}.")
+    if wanted.limit is not None:
+        rows = rows.select(range(min(wanted.limit, len(rows))))
+    named = (columns["image"],) if columns["kind"] == "image" else columns["text"]
+    return DataSet(columns["kind"], rows.with_format(None), tuple(named), id_column, where)
+
+
+def _is_data_set(folder: Path) -> bool:
+    """A README that configures it, or tables of rows; a csv file among images is a note beside them."""
+    readme = folder / "README.md"
+    if readme.is_file() and "configs:" in readme.read_text(encoding="utf-8", errors="replace"):
+        return True
+    endings = {path.suffix.lower() for path in folder.rglob("*")}
+    return bool(endings & {*TABLES}) or (bool(endings & {*NOTES}) and not endings & {*image_endings()})
+
+
+def image_endings() -> tuple[str, ...]:
+    """Endings of file names that Pillow takes for images it can read."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(ending for ending, format in Image.EXTENSION.items() if format in Image.OPEN)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """All image files below a folder, in order of their paths; they are called by these."""
+
+    folder: Path
+    files: tuple[str, ...]  # relative to the folder, with forward slashes
+    kind: str = "image"
+
+    @classmethod
+    def of(cls, folder: Path, limit: int | None = None) -> ImageFolder:
+        """The images of a folder, told by their file names' endings; links to folders are not followed.
+
+        Raises:
+            DataError: if there is none.
+        """
+        endings = image_endings()
+        found = [
+            (Path(place) / name).relative_to(folder).as_posix()
+            for place, _, names in os.walk(folder)
+            for name in names
+            if name.lower().endswith(endings) and not name.startswith(".")
+        ]
+        if not found:
+            raise DataError(
+                f"{folder}: no images there (files that end in .jpg, .png, ...), nor parquet or csv files. Give the "
+                "folder that holds them."
+            )
+        return cls(folder, tuple(sorted(found)[:limit]))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the names and sizes of all files."""
+        told = [(name, (self.folder / name).lstat().st_size) for name in self.files]
+        return _digest(told)
+
+    def ids(self, start: int, stop: int) -> list[Any]:
+        """Paths of the files inside the folder."""
+        return list(self.files[start:stop])
+
+    def values(self, start: int, stop: int) -> list[Any]:
+        """The images in RGB."""
+        return _opened([str(self.folder / name) for name in self.files[start:stop]], self.ids(start, stop), "file")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Rows of a data set; called by a column's values, or by their numbers."""
+
+    kind: str
+    rows: datasets.Dataset
+    columns: tuple[str, ...]
+    id_column: str | None
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the place, the number of rows and some of them: reading millions would take too long."""
+        at = np.unique(np.linspace(0, max(len(self) - 1, 0), SAMPLED).astype(np.int64))[: len(self)]
+        some = self._raw.select(at)[:]
+        return _digest([self.where, len(self), self.columns, some])
+
+    def ids(self, start: int, stop: int) -> list[Any]:
+        """Values of the id column, or numbers of the rows."""
+        if self.id_column is None:
+            return list(range(start, stop))
+        return list(self.rows.select_columns([self.id_column])[start:stop][self.id_column])
+
+    def values(self, start: int, stop: int) -> list[Any]:
+        """Images in RGB, or texts."""
+        told = self._raw[start:stop]
+        columns = [told[name] for name in self.columns]
+        if self.kind == "image":
+            return _opened(columns[0], self.ids(start, stop), self.columns[0])
+        return [self._text(row) for row in zip(*columns, strict=True)]
+
+    @cached_property
+    def _raw(self) -> Any:
+        """The columns that are read; images as bytes or paths, so that a broken one is met here, with its row."""
+        from datasets import Image
+
+        rows = self.rows.select_columns(list(self.columns))
+        if self.kind == "image" and isinstance(rows.features[self.columns[0]], Image):
+            rows = rows.cast_column(self.columns[0], Image(decode=False))
+        return rows
+
+    def _text(self, row: tuple[Any, ...]) -> Any:
+        for name, text in zip(self.columns, row, strict=True):
+            if not isinstance(text, str):
+                return Unreadable(f"column {name!r} holds {text!r:.60}, not text")
+        return (row[0], row[1] if len(row) > 1 else None)
+
+
+def _opened(values: Sequence[Any], ids: Sequence[Any], column: str) -> list[Any]:
+    """The images, decoded in threads: Pillow releases the interpreter's lock."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as threads:
+        return list(threads.map(_image, values, ids, [column] * len(values)))
+
+
+def _image(value: Any, row: Any, column: str) -> Any:
+    from hf_soups.families.images import open_image
+
+    try:
+        return open_image(value, row, column)
+    except DataError as error:
+        return Unreadable(str(error).removesuffix(" Replace or remove the row."))
+
+
+def _digest(told: Any) -> str:
+    text = json.dumps(told, default=_short, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    """What JSON cannot hold: the bytes of images."""
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)

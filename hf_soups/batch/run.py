@@ -1,0 +1,237 @@
+"""Batch predict: every row of a data set answered once by one model or cascade, shard after shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_soups.batch.inputs import Inputs, Unreadable, find_inputs
+from hf_soups.batch.models import is_cascade, one_model, unit_of, weights_of
+from hf_soups.batch.outputs import Parts, claim, table_of
+from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
+from hf_soups.pool.processes import processes
+from hf_soups.pool.rows import Wanted
+
+if TYPE_CHECKING:
+    from hf_soups.batch.answering import Answerer, Answers
+    from hf_soups.finetune.progress import Meter
+
+Values = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsResult:
+    """What a call of batch predict did."""
+
+    out: Path
+    rows: int
+    answered: int  # by this call (and this process)
+    seconds: float  # of answering them
+    errors: int  # rows that hold an error instead of an answer
+    exits: tuple[int, ...] = ()  # rows by exit stage
+    average_cost: float | None = None  # of the rows that were answered
+    unit: str = ""
+
+
+def predict_rows(
+    model: str | Path,
+    *,
+    data: str,
+    out: str | Path,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    kind: str | None = None,
+    text: Sequence[str] = (),
+    image: str | None = None,
+    id_column: str | None = None,
+    label_names: Sequence[str] = (),
+    limit: int | None = None,
+    max_length: int = 128,
+    budget: float | None = None,
+    top_k: int = 5,
+    batch_size: int = 64,
+    shard_rows: int = 4096,
+    dtype: str = "float32",
+    device: str | None = None,
+    templates: Sequence[str] | None = None,
+    progress: bool = True,
+) -> RowsResult:
+    """Answer all rows into parquet files: one output row for each input row, in their order.
+
+    A row that cannot be read has an error instead of an answer. The same call goes on where it was stopped; a kill
+    loses one shard at most. Under torchrun every process calls it and takes its share of the shards.
+
+    Args:
+        model: a classifier's or a cascade's folder or Hub repo.
+        data: a folder of images (also in folders below it), or a Hub id, Hub-layout folder, parquet or csv files.
+        out: the folder of the answers: answers.json and part-<number>.parquet.
+        split: of a data set; default "train". A folder of images has none.
+        config: of the data set.
+        revision: of the data set.
+        kind: text, text-pair or image; default: the cascade's, or as the columns are.
+        text: one or two text columns; default: the only ones.
+        image: column; default: the only one.
+        id_column: column that calls the rows; default: their numbers. Images of a folder are called by their paths.
+        label_names: the classes that a zero-shot model is asked about.
+        limit: the first so many rows.
+        max_length: tokens of a text, for a single classifier.
+        budget: of a cascade: average cost in shares of its most expensive member's.
+        top_k: labels with scores of each row.
+        batch_size: rows at once.
+        shard_rows: rows of each file.
+        dtype: of a single classifier's weights; a cascade knows its members'.
+        device: default: the GPU where there is one.
+        templates: of a zero-shot model, each with {} where the class goes.
+        progress: show progress.
+    Raises:
+        InputError: if the call makes no sense, or `out` holds answers of something else.
+        DataError: if there are no rows.
+        CheckpointError: if the model cannot be loaded.
+    """
+    from hf_soups.batch.answering import load_answerer
+    from hf_soups.finetune.progress import Meter
+    from hf_soups.pool.opened import How
+
+    if top_k < 1 or shard_rows < 1:
+        raise InputError(f"top_k is {top_k}, shard_rows {shard_rows}; expected 1 or more of both.")
+    group = processes()
+    how = How(batch_size, dtype, device or group.device)
+    how = how if templates is None else replace(how, templates=tuple(templates))
+    checkpoint = one_model(model)
+    own = str(checkpoint.config.get("kind")) if is_cascade(checkpoint) else kind
+    wanted = Wanted(data, split, config, revision, own, tuple(text), image, limit=limit)
+    inputs = find_inputs(wanted, kind=own, id_column=id_column)
+    parts = Parts(Path(out), len(inputs), shard_rows)
+    told = {
+        "data": data, "rows": len(inputs), "fingerprint": inputs.fingerprint, "rows_of_each_file": shard_rows,
+        "model": str(checkpoint), "weights": weights_of(checkpoint), "top_k": top_k, "budget": budget,
+        "unit": unit_of(checkpoint),
+    }  # fmt: skip
+    if group.is_main:
+        claim(parts.folder, told)
+    group.wait()
+    answered, seconds = 0, 0.0
+    mine = [number for number in parts.missing() if group.mine(number)]
+    if mine:
+        answerer = load_answerer(
+            checkpoint, how, kind=inputs.kind, classes=label_names, max_length=max_length, budget=budget
+        )
+        with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
+            answered, seconds = _answer(mine, parts, inputs, answerer, top_k, batch_size, meter)
+    group.wait()
+    return _result(parts, answered, seconds, unit_of(checkpoint))
+
+
+def print_result(result: RowsResult) -> None:
+    """Print how many rows were answered, at which stage, and what to look at."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    pace = f" ({result.answered / result.seconds:.0f} rows a second)" if result.answered and result.seconds else ""
+    console.print(f"{result.rows} rows in {result.out}, {result.answered} answered now{pace}.", style="bold")
+    if len(result.exits) > 1:
+        total = max(1, sum(result.exits))
+        shares = ", ".join(f"stage {i}: {n / total:.1%}" for i, n in enumerate(result.exits))
+        console.print(f"left at {shares}; average cost {result.average_cost:.4g} {result.unit}")
+    if result.errors:
+        console.print(f"{result.errors} rows could not be answered; the column `error` says why.", style="yellow")
+
+
+def _answer(
+    numbers: Sequence[int],
+    parts: Parts,
+    inputs: Inputs,
+    answerer: Answerer,
+    top_k: int,
+    batch_size: int,
+    meter: Meter,
+) -> tuple[int, float]:
+    """Answer and write these parts; rows and seconds."""
+    import pyarrow as pa
+
+    started, rows = time.perf_counter(), 0
+    spans = [parts.span(number) for number in numbers]
+    batches = [(a, min(a + batch_size, stop)) for start, stop in spans for a in range(start, stop, batch_size)]
+    ends = {stop: number for number, (_, stop) in zip(numbers, spans, strict=True)}
+    tables: list[pa.Table] = []
+    for start, stop, values in _ahead(inputs, batches):
+        values, answers = _answered(answerer, values)
+        tables.append(table_of(inputs.ids(start, stop), values, answers, answerer.label_names, top_k))
+        rows += stop - start
+        meter(stop)
+        if stop in ends:
+            parts.write(ends[stop], pa.concat_tables(tables, promote_options="permissive"))
+            tables = []
+    return rows, time.perf_counter() - started
+
+
+def _ahead(inputs: Inputs, batches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, Values]]:
+    """The batches with their values; the next one is read while this one is answered."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = [reader.submit(inputs.values, *span) for span in batches[:1]]
+        for i, (start, stop) in enumerate(batches):
+            values = waiting.pop().result()
+            waiting += [reader.submit(inputs.values, *span) for span in batches[i + 1 : i + 2]]
+            yield start, stop, values
+
+
+def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | None]:
+    """The answers to a batch; a row that the model cannot take is `Unreadable` afterwards.
+
+    Raises:
+        HfSoupsError: if it can take none of several: then it is the model's fault, not the rows'.
+    """
+    at = [i for i, value in enumerate(values) if not isinstance(value, Unreadable)]
+    if not at:
+        return values, None
+    try:
+        return values, answerer.answer([values[i] for i in at])
+    except Exception as error:  # processors raise nearly anything for an odd image
+        if is_short_of_memory(error):
+            raise
+        return _one_by_one(answerer, values, at, error)
+
+
+def _one_by_one(
+    answerer: Answerer, values: Values, at: Sequence[int], error: Exception
+) -> tuple[Values, Answers | None]:
+    from hf_soups.batch.answering import Answers
+
+    values, done = list(values), []
+    for i in at:
+        try:
+            done.append(answerer.answer([values[i]]))
+        except Exception as own:  # as above, of this row alone
+            values[i] = Unreadable(f"it cannot be answered ({type(own).__name__}: {str(own)[:200]})")
+    if not done and len(at) > 1:
+        if isinstance(error, HfSoupsError):
+            raise error
+        raise HfSoupsError(f"none of {len(at)} rows can be answered ({type(error).__name__}: {error}).") from error
+    if not done:
+        return values, None
+    costs = [a.costs for a in done if a.costs is not None]
+    joined = Answers(
+        np.concatenate([a.log_probs for a in done]),
+        np.concatenate([a.exits for a in done]),
+        np.concatenate(costs) if costs else None,
+    )
+    return values, joined
+
+
+def _result(parts: Parts, answered: int, seconds: float, unit: str) -> RowsResult:
+    """The totals over all files, whoever wrote them."""
+    done = parts.read(["exit_stage", "cost", "error"])
+    exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
+    costs = np.asarray(done.column("cost").drop_null().to_numpy(), dtype=np.float64)
+    return RowsResult(
+        parts.folder, parts.rows, answered, seconds, done.num_rows - done.column("error").null_count,
+        tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
+        unit,
+    )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Shards: a member's answers cut by rows into files that appear whole, so that a kill loses at most one of them.
+
+Which rows a shard holds follows from their number and the batch size alone, so any number of processes, and any number
+of attempts, write the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.predictions import FORMAT, Predictions, id_tensor
+from hf_soups.run_folder import writable
+from hf_soups.topk import TopKPredictions, load_predictions, write_top_k
+
+ROWS = 1024  # of a shard at most: 4 MB of answers in 1,000 classes, 150 MB of decoded images of 224 pixels
+PIECES = 16  # a small split is still cut into about so many, for several processes to share
+WORK = ".work"  # folder of what is not finished
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files of one member's answers, on their way."""
+
+    folder: Path
+    rows: int
+    size: int  # rows of each but the last
+    top_k: int | None = None
+
+    @classmethod
+    def of(
+        cls, out: Path, rows: int, *, batch_size: int, top_k: int | None, settings: Any, size: int | None = None
+    ) -> Shards:
+        """The shards for answers made under these settings; with other ones they would lie elsewhere."""
+        if size is None:
+            wanted = min(ROWS, math.ceil(rows / PIECES))
+            size = max(1, math.ceil(wanted / batch_size)) * batch_size
+        key = hashlib.sha256(json.dumps([rows, size, batch_size, top_k, settings], default=str).encode()).hexdigest()
+        return cls(out / WORK / key[:24], rows, size, top_k)
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(self.rows / self.size))
+
+    def span(self, number: int) -> tuple[int, int]:
+        """The first row of a shard, and the first after it."""
+        return number * self.size, min((number + 1) * self.size, self.rows)
+
+    def path(self, number: int) -> Path:
+        """Its file."""
+        return self.folder / f"{number:06d}.safetensors"
+
+    def missing(self) -> list[int]:
+        """Shards that are still to be answered."""
+        return [number for number in range(len(self)) if not self.path(number).is_file()]
+
+    def write(self, number: int, answered: Predictions) -> None:
+        """Keep a shard's answers."""
+        kept = answered if self.top_k is None else TopKPredictions.of(answered, self.top_k)
+        with writable(self.path(number)):
+            kept.save(self.path(number))
+
+    def failed(self, rank: int, reason: str) -> None:
+        """Leave word for the other processes of why this one gave up."""
+        with writable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / f"{rank}.failed").write_text(reason, encoding="utf-8")
+
+    def forget_failure(self, rank: int) -> None:
+        """Take back what this process said in an earlier call."""
+        (self.folder / f"{rank}.failed").unlink(missing_ok=True)
+
+    def failure(self) -> str:
+        """Why a process gave up; empty if none did."""
+        told = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.failed"))]
+        return told[0] if told else ""
+
+    def assemble(self, path: Path) -> None:
+        """Write all shards as one file of predictions. They stay until `remove`: the pool must know the file first.
+
+        Raises:
+            PredictionsError: if a shard is missing or damaged; a damaged one is removed, to be answered again.
+        """
+        if self.missing():
+            raise PredictionsError(f"{len(self.missing())} of {len(self)} parts of the answers are missing.")
+        parts = [self._read(number) for number in range(len(self))]
+        if self.top_k is None:
+            _write_dense(path, parts)
+        else:
+            write_top_k(path, [p for p in parts if isinstance(p, TopKPredictions)])
+
+    def remove(self) -> None:
+        """Remove its files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, number: int) -> Predictions:
+        start, stop = self.span(number)
+        try:
+            found = load_predictions(self.path(number))
+            if len(found) != stop - start:
+                raise PredictionsError(f"{self.path(number)}: {len(found)} rows instead of {stop - start}.")
+        except PredictionsError as error:
+            self.path(number).unlink(missing_ok=True)
+            raise PredictionsError(f"{error} It is removed; run the same command again.") from error
+        return found
+
+
+def _write_dense(path: Path, parts: Sequence[Predictions]) -> None:
+    """One safetensors file, the log-probabilities copied part by part: the whole may be larger than memory."""
+    from hf_soups.weights.tensorfile import TensorWriter, lay_out
+
+    first, rows = parts[0], sum(map(len, parts))
+    small = dict([id_tensor(np.concatenate([p.row_ids for p in parts]))])
+    if first.labels is not None:
+        small["labels"] = np.concatenate([p.needs_labels() for p in parts])
+    about = {"format": FORMAT, "label_names": json.dumps(first.label_names), "data": first.data, "model": first.model}
+    told = {"row_ids": "I64", "labels": "I64", "row_ids_json": "U8"}
+    numbers = [name for name in ("row_ids", "labels") if name in small]
+    texts = [name for name in ("row_ids_json",) if name in small]  # last: it ends anywhere, numbers must not start so
+    ordered = [
+        *((name, told[name], small[name].shape) for name in numbers),
+        ("log_probs", "F32", (rows, first.classes)),
+        *((name, told[name], small[name].shape) for name in texts),
+    ]
+    layout = lay_out(ordered, about)
+    with TensorWriter({path: layout}) as writer:
+        for name, array in small.items():
+            if array.size:
+                writer.write(path, np.ascontiguousarray(array).view(np.uint8).data, layout.offsets[name])
+        for offset, block in _blocks(parts, layout.offsets["log_probs"]):
+            writer.write(path, block.view(np.uint8).reshape(-1).data, offset)
+
+
+def _blocks(parts: Sequence[Predictions], offset: int) -> Iterator[tuple[int, np.ndarray]]:
+    for part in parts:
+        if len(part):
+            block = np.ascontiguousarray(part.block(0, len(part)))
+            yield offset, block
+            offset += block.nbytes
+
+
+def check_disk(out: Path, *, members: int, rows: int, classes: int, top_k: int | None) -> None:
+    """Find out before hours of work whether the answers fit on the disk.
+
+    Raises:
+        HfSoupsError: if they do not; says what is needed and what top-k would need.
+    """
+    if not members:
+        return
+    at = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(at).free
+    needed = (members + 1) * rows * row_bytes(classes, top_k)  # one member more: its shards, until they are one file
+    if needed > free:
+        fewer = (members + 1) * rows * row_bytes(classes, 20)
+        advice = f" With --top-k 20 it would be {in_gb(fewer)}." if top_k is None and classes > 40 else ""
+        raise HfSoupsError(
+            f"{out}: the answers of {members} models on {rows:,} rows of {classes:,} classes need {in_gb(needed)}, but "
+            f"{in_gb(free)} are free there. Free some space or choose another folder (--out).{advice}"
+        )
+
+
+def row_bytes(classes: int, top_k: int | None) -> int:
+    """Bytes of one row's answers, with its id and label.
+
+    >>> row_bytes(1000, None), row_bytes(1000, 20)
+    (4016, 144)
+    """
+    if top_k is None:
+        return 16 + 4 * classes
+    return 24 + min(top_k, classes) * (4 + (2 if classes <= 2**16 else 4))
+
+
+def in_gb(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

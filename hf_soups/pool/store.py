@@ -1,0 +1,198 @@
+"""A pool's folder: pool.json, which says what was answered by whom, and one file of predictions for each member."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.costs.unit import Cost
+from hf_soups.errors import InputError, PredictionsError
+from hf_soups.pool.member import Member
+from hf_soups.predictions import Predictions
+from hf_soups.run_folder import writable
+from hf_soups.topk import load_predictions
+
+POOL_FILE = "pool.json"
+FORMAT = "hf_soups.pool.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolData:
+    """Which rows a pool's members answered."""
+
+    path: str  # as the user named it
+    split: str
+    config: str | None = None
+    revision: str | None = None
+    rows: int = 0
+    fingerprint: str = ""  # of their content, see `Split`
+    columns: tuple[str, ...] = ()  # that the models read
+    label: str | None = None  # column; None: rows without labels
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Many models' answers on the rows of one split. Predictions are mapped from their files when they are asked for.
+
+    All members know the same classes in the order of `label_names`, whatever the order in their own heads.
+    """
+
+    folder: Path
+    kind: str  # of task: text, text-pair or image
+    data: PoolData
+    label_names: tuple[str, ...]
+    members: Mapping[str, Member] = field(default_factory=dict)
+    top_k: int | None = None  # classes kept of each row; None: all
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def predictions(self) -> Mapping[str, Predictions]:
+        """The members' predictions by name, each read when it is looked up."""
+        return _Lazy(self)
+
+    def costs(self, unit: str = "macs") -> dict[str, Cost]:
+        """What an example costs each member.
+
+        Raises:
+            InputError: if the unit is unknown or a member was not measured in it.
+        """
+        return {name: member.cost(unit) for name, member in self.members.items()}
+
+    def member(self, name: str) -> Member:
+        """The member of that name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if name not in self.members:
+            raise InputError(f"{self.folder}: no member {name!r}; there are: {', '.join(self.members)}.")
+        return self.members[name]
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """A member's weights. Whether they are still those that answered tells `Checkpoint.sha256`."""
+        return self.member(name).checkpoint
+
+    def with_member(self, member: Member) -> Pool:
+        """The pool with one more member, or with another of that name."""
+        return replace(self, members={**self.members, member.name: member})
+
+
+class _Lazy(Mapping[str, Predictions]):
+    """Predictions by name, mapped on first use."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._read: dict[str, Predictions] = {}
+
+    def __getitem__(self, name: str) -> Predictions:
+        if name not in self._pool.members:
+            raise KeyError(name)
+        if name not in self._read:
+            self._read[name] = _checked(self._pool, name)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pool.members)
+
+    def __len__(self) -> int:
+        return len(self._pool.members)
+
+
+def _checked(pool: Pool, name: str) -> Predictions:
+    path = pool.folder / pool.members[name].file
+    found = load_predictions(path)
+    if found.data != pool.data.fingerprint or len(found) != pool.data.rows or found.label_names != pool.label_names:
+        raise PredictionsError(
+            f"{path}: holds {len(found)} rows of data {found.data}, but the pool is of {pool.data.rows} rows of "
+            f"{pool.data.fingerprint}, or its labels are others. Delete the file and predict again."
+        )
+    return found
+
+
+def read_pool(folder: str | Path) -> Pool:
+    """The pool in a folder that `hf-soups predict` wrote.
+
+    Raises:
+        InputError: if there is no pool, or pool.json cannot be read or names a file outside the folder.
+    """
+    at = Path(folder)
+    path = at / POOL_FILE
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{at}: no {POOL_FILE} here, so this is no pool. Make one with hf-soups predict.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Predict again into another folder.") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise InputError(f"{path}: expected a pool of predictions ({FORMAT!r}). Predict again with this version.")
+    try:
+        return _pool(at, told)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a valid pool ({error}). Predict again into another folder.") from error
+
+
+def _pool(folder: Path, told: Mapping[str, Any]) -> Pool:
+    known = {f.name: told["data"][f.name] for f in fields(PoolData) if f.name in told["data"]}
+    data = PoolData(**{**known, "columns": tuple(known.get("columns", ()))})
+    members = {}
+    for name, entry in told["members"].items():
+        member = Member.from_json(name, {**entry, "source": _found(folder, str(entry["source"]))})
+        if Path(member.file).name != member.file or not member.file:
+            raise ValueError(f"the predictions of {name} are said to lie in {member.file!r}, not in the pool's folder")
+        members[name] = member
+    return Pool(folder, str(told["kind"]), data, tuple(told["label_names"]), members, told.get("top_k"))
+
+
+def write_pool(pool: Pool) -> None:
+    """Write pool.json through a temporary file and a rename."""
+    told = {
+        "format": FORMAT,
+        "kind": pool.kind,
+        "data": {key: value for key, value in asdict(pool.data).items() if value is not None},
+        "label_names": pool.label_names,
+        **({} if pool.top_k is None else {"top_k": pool.top_k}),
+        "members": {
+            name: {**member.to_json(), "source": _written(pool.folder, member.source)}
+            for name, member in pool.members.items()
+        },
+    }
+    partial = pool.folder / f".{POOL_FILE}.{os.getpid()}"
+    with writable(pool.folder):
+        pool.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.replace(pool.folder / POOL_FILE)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def file_of(name: str) -> str:
+    """The name of the file for a member's predictions.
+
+    >>> file_of("org/model@160")
+    'org--model@160.safetensors'
+    """
+    return re.sub(r"[^\w.@+-]", "--", name).lstrip(".") + ".safetensors"
+
+
+def _written(folder: Path, source: str) -> str:
+    """A local folder relative to the pool's, so that both can move together; a Hub repo as it is."""
+    if not Path(source).is_absolute():
+        return source
+    relative = os.path.relpath(source, folder.resolve())
+    return relative if relative.startswith(".") else f"./{relative}"
+
+
+def _found(folder: Path, written: str) -> str:
+    """The source as `Member` names it; Hub repos never start with a dot."""
+    if not written.startswith("."):
+        return written
+    return os.path.normpath(folder.resolve() / written)
