@@ -1,0 +1,198 @@
+"""Building a cascade's folder: config, members and what an endpoint needs, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hf_soups.cascades.config import COMMIT, KINDS, CascadeConfig, Place, place_values, plan_values
+from hf_soups.cascades.plan import Plan
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.families import family_for
+from hf_soups.pool.labels import match_labels
+from hf_soups.pool.member import Member
+from hf_soups.run_folder import written_whole
+from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.soup import versions
+from hf_soups.weights.files import INDEX, SINGLE
+
+MARKER = "handler.py"  # only a folder that holds one is ever replaced
+ARCHITECTURES = {"image": "CascadeForImageClassification"}
+NEEDED = ("hf_soups", "transformers")  # by an endpoint; torch is there
+
+
+@dataclass(frozen=True)
+class _Placed:
+    place: Place
+    checkpoint: Checkpoint
+
+
+def build_cascade(
+    plan: Plan,
+    members: Mapping[str, Member],
+    out: str | Path,
+    *,
+    kind: str,
+    label_names: Sequence[str],
+    frontier: Sequence[Plan] = (),
+    max_length: int | None = None,
+    references: bool = False,
+    assume_label_order: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a cascade that `from_pretrained` and the cascade pipelines load.
+
+    The folder holds config.json, a folder for each member with its weights and processor (once for members that share
+    both), handler.py and requirements.txt for inference endpoints. Members are copied as they are; where one knows the
+    labels in another order, or more of them, the config says which of its logits stand for the cascade's labels.
+
+    Args:
+        plan: members, thresholds, rule and costs.
+        members: where the plan's members lie, by name; others are not looked at.
+        out: the folder to make.
+        kind: what a row is: "image", "text" or "text-pair".
+        label_names: of the data that the plan was chosen on, in their order.
+        frontier: plans that `budget` can choose at run time; those with other members or another unit are left out.
+        max_length: tokens after which texts are cut, as when the predictions were made.
+        references: keep Hub ids with the commit of each member instead of copies.
+        assume_label_order: take members without label names to have the data's order, if they have as many.
+        overwrite: replace a cascade that is there.
+    Returns:
+        `out`.
+    Raises:
+        InputError: if the plan and the members do not fit together, or `out` exists.
+        MemberError: naming the member that cannot be used.
+        HfSoupsError: if the place cannot be written.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    missing = [name for name in plan.members if name not in members]
+    if missing:
+        raise InputError(f"no member {', '.join(missing)}; there are: {', '.join(members)}.")
+    placed: list[_Placed] = []
+    for name in plan.members:
+        try:
+            placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
+        except HfSoupsError as error:
+            raise MemberError(f"member {name!r} cannot be part of the cascade: {error}") from error
+    config = CascadeConfig(
+        kind=kind,
+        members=[place_values(p.place) for p in placed],
+        plan=plan_values(plan),
+        frontier=[plan_values(p) for p in _fitting(frontier, plan)],
+        max_length=max_length,
+        id2label=dict(enumerate(label_names)),
+        label2id={name: i for i, name in enumerate(label_names)},
+        problem_type="single_label_classification" if len(label_names) > 1 else None,
+        architectures=[ARCHITECTURES.get(kind, "CascadeForSequenceClassification")],
+    )
+    target = Path(out)
+    with written_whole(target, overwrite=overwrite, marker=MARKER) as partial:
+        _write(partial, config, placed)
+    return target
+
+
+def _placed(
+    member: Member,
+    before: Sequence[_Placed],
+    members: Mapping[str, Member],
+    kind: str,
+    label_names: Sequence[str],
+    references: bool,
+    assume_order: bool,
+) -> _Placed:
+    """Where a member is to lie, after everything about it that can be checked without loading it was."""
+    checkpoint = member.checkpoint
+    if checkpoint.config.get("model_type") == CascadeConfig.model_type:
+        raise InputError("it is a cascade itself. Search one cascade over all members instead.")
+    if member.templates:
+        raise InputError(
+            "it is a zero-shot model, which has no head of its own to store. Fine-tune it, or leave it out."
+        )
+    family_for(checkpoint.config, kind)
+    if not checkpoint.tensors or not checkpoint.processor_files():
+        raise InputError(f"{checkpoint} holds no tokenizer or image processor. Save it beside the weights.")
+    order = _label_order(checkpoint, label_names, assume_order)
+    place = Place(
+        member.name, subfolder=f"member_{len(before)}", image_size=member.image_size, dtype=member.dtype,
+        label_order=order,
+    )  # fmt: skip
+    if references:
+        return _Placed(_pinned(place, checkpoint), checkpoint)
+    same = next((p for p in before if _share(members[p.place.name], member)), None)
+    return _Placed(place if same is None else replace(place, subfolder=same.place.subfolder), checkpoint)
+
+
+def _label_order(checkpoint: Checkpoint, wanted: Sequence[str], assume_order: bool) -> tuple[int, ...]:
+    names = checkpoint.label_names
+    # without id2label transformers takes two classes
+    classes = len(names or checkpoint.config.get("id2label") or range(2))
+    match = match_labels(names, wanted, classes=classes, who=str(checkpoint), assume_order=assume_order)
+    return () if match.is_identity else match.order
+
+
+def _pinned(place: Place, checkpoint: Checkpoint) -> Place:
+    if Path(checkpoint.source).expanduser().is_dir():
+        raise InputError(
+            f"{checkpoint.source} is a folder on this machine, so others cannot load it by reference. Push it to the "
+            "Hub and predict with its id, or copy the members into the cascade (without references)."
+        )
+    parts = checkpoint.folder.parts  # .../snapshots/<commit>/...: what a branch's name stood for
+    at = [part for before, part in itertools.pairwise(parts) if before == "snapshots"]
+    commit = next((c for c in (checkpoint.revision or "", *at) if COMMIT.fullmatch(c)), None)
+    if commit is None:
+        raise InputError(f"the commit of {checkpoint} cannot be told. Name it as the revision.")
+    return replace(place, repo=checkpoint.source, revision=commit, subfolder=checkpoint.subfolder)
+
+
+def _share(one: Member, other: Member) -> bool:
+    """Whether one folder serves both: the same weights with the same config and processor."""
+    mine, theirs = one.checkpoint, other.checkpoint
+    if mine.folder.resolve() == theirs.folder.resolve():
+        return True
+    if not one.sha256 or one.sha256 != other.sha256:
+        return False
+    return _digests(mine) == _digests(theirs)
+
+
+def _digests(checkpoint: Checkpoint) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoint.carried_files()}
+
+
+def _fitting(frontier: Sequence[Plan], built: Plan) -> list[Plan]:
+    """The plans that the members at hand can follow, costed as the built one is."""
+    own = dict(zip(built.members, built.costs, strict=True))
+    kept = []
+    for plan in frontier:
+        same_costs = all(own.get(name) == cost for name, cost in zip(plan.members, plan.costs, strict=True))
+        if same_costs and (plan.unit, plan.hardware) == (built.unit, built.hardware) and plan not in kept:
+            kept.append(plan)
+    return kept
+
+
+def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
+    config.save_pretrained(folder)
+    own = {p.place.subfolder: p.checkpoint for p in placed if p.place.repo is None}
+    for subfolder, checkpoint in own.items():
+        _copy(checkpoint, folder / str(subfolder))
+    shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
+    told = versions()
+    (folder / "requirements.txt").write_text("".join(f"{name}>={told[name]}\n" for name in NEEDED if name in told))
+
+
+def _copy(checkpoint: Checkpoint, into: Path) -> None:
+    """Weights, config, processor and the record of a soup; files only, since the Hub takes one level of folders.
+
+    Copies, not hard links: whoever saves into the member's own folder later would change the cascade's weights too.
+    """
+    into.mkdir()
+    sharded = [] if checkpoint.weight_files[0].name == SINGLE else [checkpoint.folder / INDEX]
+    files = [*checkpoint.carried_files(), *checkpoint.weight_files, *sharded, checkpoint.folder / SOUP_FILE]
+    for file in files:
+        if file.is_file() and file.parent.name != "additional_chat_templates":
+            shutil.copyfile(file, into / file.name)

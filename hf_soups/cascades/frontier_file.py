@@ -1,0 +1,156 @@
+"""A frontier as a JSON file, and how the command line names its plans and its costs: `frontier.json#3`, `0.5x`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.rule import Rule
+from hf_soups.errors import InputError
+from hf_soups.metrics import METRICS
+from hf_soups.soups.folder import write_file
+
+FORMAT = "hf_soups.frontier.v1"
+MAKE_IT = "`hf-soups cascade search` writes one."
+_GROUPS = ("plans", "singles", "ensembles")
+_REFERENCE = re.compile(r"(?P<path>.+)#(?P<index>\d+)")
+_AMOUNT = re.compile(r"(?P<number>[0-9.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>[xkMGT]?)")
+_TIMES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
+    """Write the frontier as JSON, a plan a line, whole or not at all."""
+    about = {"pool": frontier.pool, "data": frontier.data, "report": frontier.report, "seed": frontier.seed}
+    head = {"format": FORMAT, **about}
+    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
+    for group in _GROUPS:
+        plans = [json.dumps(_written(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
+        lines.append(f"{json.dumps(group)}: [" + ",".join(f"\n  {plan}" for plan in plans) + "]")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    write_file(Path(path), lambda staged: staged.write_text(text, encoding="utf-8"))
+
+
+def load_frontier(path: str | os.PathLike[str]) -> Frontier:
+    """Read what `save_frontier` wrote.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another kind.
+    """
+    try:
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable frontier ({error}). {MAKE_IT}") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        kind = told.get("format") if isinstance(told, dict) else type(told).__name__
+        raise InputError(f"{path}: JSON, but not a frontier (format {kind!r}; expected {FORMAT!r}). {MAKE_IT}")
+    try:
+        plans, singles, ensembles = (tuple(_read(p) for p in told[group]) for group in _GROUPS)
+        about = {key: str(told[key]) for key in ("data", "pool", "report")}
+        return Frontier(plans, singles, ensembles, **about, seed=int(told["seed"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a damaged frontier ({error}). Search again.") from error
+
+
+def split_reference(reference: str) -> tuple[Path, int]:
+    """The file and the index of a plan's name such as `preds/frontier.json#3`.
+
+    Raises:
+        InputError: if it has another form.
+
+    >>> split_reference("preds/frontier.json#3")[1]
+    3
+    """
+    found = _REFERENCE.fullmatch(reference)
+    if found is None:
+        raise InputError(
+            f"{reference!r} does not name a plan; expected FILE#NUMBER such as preds/frontier.json#3, with the number "
+            "in the first column of the printed frontier."
+        )
+    return Path(found["path"]), int(found["index"])
+
+
+def plan_at(reference: str) -> Plan:
+    """The plan that a name such as `preds/frontier.json#3` stands for.
+
+    Raises:
+        InputError: if the name has another form, the file is not a frontier, or there is no such plan.
+    """
+    path, index = split_reference(reference)
+    frontier = load_frontier(path)
+    try:
+        return frontier.plan(index)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def relative_cost(text: str | float, frontier: Frontier) -> float:
+    """A cost as the command line takes it, in the frontier's unit: "0.5x" is half of the best single model's.
+
+    Args:
+        text: a number, with k, M, G or T for thousands and so on, or with x for multiples of the best single's cost.
+        frontier: whose unit and best single model are meant.
+    Raises:
+        InputError: if it is not a cost.
+    """
+    found = _AMOUNT.fullmatch(str(text).strip())
+    try:
+        number = float(found["number"]) if found else math.nan
+    except ValueError:
+        number = math.nan
+    if found is None or not math.isfinite(number):
+        raise InputError(
+            f"{text!r} is not a cost; expected a number such as 390M, or a multiple of the best single model's cost "
+            "such as 0.5x."
+        )
+    if found["unit"] == "x":
+        return number * frontier.best_single.average_cost
+    return number * _TIMES[found["unit"]]
+
+
+def wanted_score(text: str | float, frontier: Frontier) -> float:
+    """A least score as the command line takes it: "best" (the best single model's) or a number of the metric's own.
+
+    Returns:
+        Higher is better, as in plans: a loss is negated.
+    Raises:
+        InputError: if it is neither.
+    """
+    if str(text).strip() == "best":
+        return frontier.best_single.score
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    metric = frontier.best_single.metric
+    if not math.isfinite(number) or (metric == "accuracy" and not 0 <= number <= 1):
+        raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
+    known = METRICS.get(metric)
+    return number if known is None or known.greater_is_better else -number
+
+
+def _written(plan: Plan) -> dict[str, Any]:
+    """All fields; NaN, which JSON does not have, as null."""
+    told = asdict(plan)
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in told.items()}
+
+
+def _read(told: Any) -> Plan:
+    known = {f.name for f in fields(Plan)}
+    unknown = sorted(set(told) - known)
+    if unknown:
+        raise ValueError(f"unknown fields of a plan: {', '.join(unknown)}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    values["rule"] = Rule(**told["rule"])
+    for name in ("score", "average_cost"):
+        if values[name] is None:
+            values[name] = math.nan
+    return Plan(**values)
