@@ -45,13 +45,17 @@ def test_commands_and_options_exist(page: str, command: str) -> None:
 
     from hf_soups.cli import app
 
-    program = get_command(app)
-    name, *words = command.split()
-    assert name in program.commands, f"{page}: hf-soups {command}"  # type: ignore[attr-defined]
-    options = {o for p in program.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
+    found, words = get_command(app), command.split()
+    if words[0] == "--import":
+        words = words[2:]
+    while hasattr(found, "commands"):  # the program, or a group such as `cascade`
+        name, *words = words
+        assert name in found.commands, f"{page}: hf-soups {command}"
+        found = found.commands[name]
+    options = {o for p in found.params for o in (*p.opts, *p.secondary_opts)}
     for word in words:
         if word.startswith("--"):
-            assert word in options, f"{page}: hf-soups {name} has no {word}"
+            assert word in options, f"{page}: hf-soups {command} has no {word}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -76,10 +80,13 @@ def test_every_command_is_documented() -> None:
     from hf_soups.cli import app
 
     text = "".join(page.read_text() for page in PAGES)
-    for command in app.registered_commands:
-        name = command.name or command.callback.__name__  # type: ignore[union-attr]
-        if name != "version":
-            assert f"hf-soups {name}" in text
+    groups = [(f"{group.name} ", group.typer_instance) for group in app.registered_groups]
+    for prefix, program in (("", app), *groups):
+        assert program is not None
+        for command in program.registered_commands:
+            name = command.name or command.callback.__name__  # type: ignore[union-attr]
+            if name != "version":
+                assert f"hf-soups {prefix}{name}" in text
 
 
 @pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.walk_packages(hf_soups.__path__, "hf_soups.")))

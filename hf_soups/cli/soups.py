@@ -1,50 +1,14 @@
-"""The command line: one subcommand a stage. It parses, calls and prints; everything else lives in the modules.
-
-Nothing heavy is imported before a command runs, so `hf-soups --help` answers at once.
-"""
+"""Commands of fine-tunes and soups, from sweep to compare; and quickstart, doctor and version."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
-
-app = typer.Typer(
-    name="hf-soups",
-    help="Fine-tune a pile of classifiers, cook soups from it, and see what came out.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. train.epochs=2 (repeatable)."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--import", metavar="FILE|MODULE", help="Run this Python file or module of yours first, e.g. one that "
-            "registers a model class (repeatable)."
-        ),
-    ] = None,
-) -> None:  # fmt: skip
-    """Options of every command; `main` reads --debug itself, before anything can fail."""
-    if imports:
-        from hf_soups.user_code import import_user_code
-
-        for name in imports:
-            import_user_code(name)
+from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.errors import InputError
 
 
 @app.command()
@@ -63,7 +27,7 @@ def sweep(
     from hf_soups.sweep import print_result
     from hf_soups.sweep import sweep as run_sweep
 
-    loaded = load_recipe(recipe, _overrides(changes))
+    loaded = load_recipe(recipe, overrides(changes))
     if dry_run:
         from hf_soups.sweep.dry_run import print_dry_run
 
@@ -139,7 +103,7 @@ def cook(
         methods=tuple(method or ("uniform",)),
         out=out,
         recipe=recipe,
-        overrides=_overrides(changes),
+        overrides=overrides(changes),
         options=options,
         dtype=dtype,
         max_shard_size=max_shard_size,
@@ -171,11 +135,11 @@ def inspect(
     if out is not None and not align_labels:
         raise InputError("--out is where --align-labels writes; give both, or leave --out away.")
     found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
-    _print(found.to_rich())
+    printed(found.to_rich())
     if json_file is not None:
         save_json(found, json_file)
     for path in write_aligned(found, out) if out is not None else ():
-        _print(f"[dim]wrote {path}[/dim]")
+        printed(f"[dim]wrote {path}[/dim]")
     raise typer.Exit(0 if found.mixable else 1)
 
 
@@ -188,9 +152,9 @@ def leaderboard(
     from hf_soups.leaderboard import build_leaderboard
 
     board = build_leaderboard(folder, resamples=resamples)
-    _print(board.to_rich())
+    printed(board.to_rich())
     for path in board.save(folder):
-        _print(f"[dim]wrote {path}[/dim]")
+        printed(f"[dim]wrote {path}[/dim]")
 
 
 @app.command()
@@ -223,7 +187,7 @@ def diagnose(
         sources,
         out,
         recipe=recipe,
-        overrides=_overrides(changes),
+        overrides=overrides(changes),
         start=start,
         pairs=pairs,
         points=points,
@@ -245,7 +209,7 @@ def answer(
     from hf_soups.answer import answer as answer_shifts
     from hf_soups.answer import print_result
 
-    result = answer_shifts(sources, recipe=recipe, overrides=_overrides(changes))
+    result = answer_shifts(sources, recipe=recipe, overrides=overrides(changes))
     print_result(result)
     raise typer.Exit(result.exit_status)
 
@@ -286,7 +250,7 @@ def doctor() -> None:
     from hf_soups.doctor import doctor_table
 
     rows = examine()
-    _print(doctor_table(rows))
+    printed(doctor_table(rows))
     raise typer.Exit(0 if all(row.ok for row in rows) else 1)
 
 
@@ -296,55 +260,3 @@ def version() -> None:
     from hf_soups import __version__
 
     typer.echo(__version__)
-
-
-def _overrides(changes: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    values = {}
-    for change in changes or []:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.epochs=2.")
-        values[key] = yaml.safe_load(text)
-    return values
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 140).print(what)
-
-
-def main() -> None:
-    """Run the command line: exit status 0, 1 for a failure, 2 for wrong input, 130 when interrupted."""
-    debug = "--debug" in sys.argv
-    try:
-        app()
-    except HfSoupsError as error:
-        if debug:
-            raise
-        sys.exit(_said(str(error), error.exit_status))
-    except KeyboardInterrupt:
-        sys.exit(_said("interrupted; the same command goes on from here.", 130))
-    except BrokenPipeError:
-        sys.exit(141)
-    except OSError as error:
-        if debug:
-            raise
-        sys.exit(_said(f"{error}. Nothing was left half-written; free space or check permissions and repeat.", 1))
-    except Exception as error:  # the last line of defence: a defect of ours, said plainly
-        if debug:
-            raise
-        if is_short_of_memory(error):
-            sys.exit(_said(f"out of memory ({error}). Use smaller batches or fewer rows, or a larger machine.", 1))
-        sys.exit(_said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1))
-
-
-def _said(message: str, status: int) -> int:
-    typer.echo(f"hf-soups: {message}", err=True)
-    return status
-
-
-if __name__ == "__main__":
-    main()

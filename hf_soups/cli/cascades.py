@@ -1,0 +1,267 @@
+"""Commands of predictions, ensembles and cascades: predict, ensemble, cascade search, show, build, certify, draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.errors import InputError
+
+cascade = typer.Typer(no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them.")
+app.add_typer(cascade, name="cascade")
+
+Reference = Annotated[str, typer.Argument(metavar="FRONTIER#NUMBER", help="A plan, such as preds/frontier.json#3.")]
+Report = Annotated[
+    str, typer.Option("--report", help="Rows to report on: a share of the pool's rows (0.5), or another pool's folder.")
+]
+Unit = Annotated[
+    str, typer.Option("--cost", help="Unit of costs: macs, parameters, seconds, seconds_batch_1 or bytes.")
+]
+Members = Annotated[list[str] | None, typer.Option("--member", help="Only this member (repeatable). Default: all.")]
+Temperatures = Annotated[
+    bool, typer.Option("--temperatures", help="Fit a temperature for each member on the rows chosen on.")
+]
+
+
+@app.command()
+def predict(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Folders, Hub repos, sweeps; NAME=MODEL names one, MODEL@160 asks it at 160 pixels."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The pool's folder, or that of the answers.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Hub data set, folder of one, folder of images, parquet or csv files.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe that names task and data instead.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: train; of a recipe: select.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
+    kind: Annotated[
+        Literal["text", "text-pair", "image"] | None, typer.Option(help="Default: as the columns are.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text column (twice for pairs). Default: the only ones.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Image column. Default: the only one.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column. Default: label, labels, or the only one.")] = None,
+    label_names: Annotated[
+        str | None,
+        typer.Option("--label-names", help="Names of the classes, separated by commas. Default: the data's."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many rows; of a pool, stratified.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 128,
+    image_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Ask every model at this size in pixels (repeatable).")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Prompt of zero-shot models, with {} for the class (repeatable).")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many classes of each row. Default: all; of answers: 5.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 64,
+    shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="Default: the GPU where there is one.")] = None,
+    assume_label_order: Annotated[
+        bool, typer.Option("--assume-label-order", help="Models without label names have the data's order.")
+    ] = False,
+    measure_seconds: Annotated[
+        bool, typer.Option("--measure-seconds", help="Measure seconds per example too, at batch 1 and at the best.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of encoded rows, shared by equal processors.")] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="One model: write a row for each row (parquet). A cascade always does.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Of a cascade: average cost in shares of its most expensive member's.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="Of answers: column that calls the rows.")] = None,
+    changes: Set = None,
+) -> None:
+    """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
+    from hf_soups.batch.models import names_a_cascade
+
+    names = tuple(name.strip() for name in label_names.split(",")) if label_names else None
+    if answers or names_a_cascade(models):
+        if len(models) != 1 or data is None:
+            raise InputError("answers are one model's or cascade's, on --data: give one of each.")
+        from hf_soups.batch import predict_rows
+        from hf_soups.batch.run import print_result as print_rows
+
+        print_rows(
+            predict_rows(
+                models[0], data=data, out=out, split=split, config=config, revision=revision, kind=kind,
+                text=text or (), image=image, id_column=id_column, limit=limit, max_length=max_length, budget=budget,
+                top_k=top_k or 5, batch_size=batch_size, shard_rows=shard_rows or 4096, dtype=dtype, device=device,
+                templates=template, label_names=names or (),
+            )
+        )  # fmt: skip
+        return
+    if budget is not None or id_column is not None:
+        raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
+    from hf_soups.pool.predicting import TEMPLATES, predict_pool, print_result
+
+    result = predict_pool(
+        models, out=out, data=data, split=split, config=config, revision=revision, kind=kind, text=text or (),
+        image=image, label=label, label_names=names, limit=limit, max_length=max_length, recipe=recipe,
+        overrides=overrides(changes),
+        image_sizes=image_size or (), templates=template or TEMPLATES, top_k=top_k, batch_size=batch_size,
+        shard_rows=shard_rows, dtype=dtype, device=device, assume_label_order=assume_label_order,
+        measure_seconds=measure_seconds, cache=cache,
+    )  # fmt: skip
+    print_result(result)
+    raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def ensemble(
+    pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
+    members: Members = None,
+    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    cost: Unit = "macs",
+    temperatures: Temperatures = False,
+    rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
+    combine: Annotated[
+        Literal["mean", "geometric", "vote"], typer.Option(help="How the selected members are combined.")
+    ] = "mean",
+    report: Report = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of report rows.")] = 0,
+    curves: Annotated[
+        Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
+    ] = None,
+) -> None:
+    """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
+    from hf_soups.from_pool import pool_ensembles
+
+    found = pool_ensembles(
+        pool, members=members or (), metric=metric, cost=cost, temperatures=temperatures, rounds=rounds,
+        combine=combine, report=report, seed=seed, curves=curves,
+    )  # fmt: skip
+    printed(found)
+    for path in found.pictures:
+        printed(f"[dim]wrote {path}[/dim]")
+
+
+@cascade.command()
+def search(
+    pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
+    members: Members = None,
+    cost: Unit = "macs",
+    method: Annotated[
+        Literal["exhaustive", "beam", "streeter"],
+        typer.Option(help="beam: for pools of hundreds; streeter: for a thousand, members answer alone."),
+    ] = "exhaustive",
+    max_members: Annotated[int, typer.Option(min=1, help="Of a cascade.")] = 4,
+    combine: Annotated[
+        Literal["mean", "geometric", "last"], typer.Option(help="How the members so far become one answer.")
+    ] = "mean",
+    confidence: Annotated[
+        Literal["max", "gap", "entropy", "agreement"], typer.Option(help="What thresholds are on.")
+    ] = "max",
+    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    grid: Annotated[
+        int | None, typer.Option(min=3, help="Thresholds of a stage tried before all confidences are.")
+    ] = None,
+    min_accuracy: Annotated[
+        str | None,
+        typer.Option("--min-accuracy", "--min-score", help="Least cost at this score: best (the default) or a number."),
+    ] = None,
+    max_average_cost: Annotated[
+        str | None, typer.Option(help="Best score within this cost: 390M, or 0.5x of the best single model's.")
+    ] = None,
+    max_worst_cost: Annotated[
+        str | None, typer.Option(help="Bound for a row that meets every member: 390M, or 1.2x.")
+    ] = None,
+    temperatures: Temperatures = False,
+    folds: Annotated[int, typer.Option(min=0, help="Of cross-fitted lower bounds; 0: none.")] = 5,
+    report: Report = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of report rows and of folds.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Default: frontier.json in the pool's folder.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as there are cores.")] = None,
+) -> None:
+    """Search members, order and thresholds; print the frontier and the plan for the goal."""
+    from hf_soups.from_pool import search_pool
+    from hf_soups.report.search import SearchTable, search_progress
+
+    with search_progress() as progress:
+        result = search_pool(
+            pool, members=members or (), cost=cost, method=method, max_members=max_members, combine=combine,
+            confidence=confidence, metric=metric, grid=grid, min_score=min_accuracy, max_average_cost=max_average_cost,
+            max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, report=report, seed=seed, out=out,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+    printed(SearchTable(result))
+    raise typer.Exit(0 if result.choice.plan is not None else 1)
+
+
+@cascade.command()
+def show(
+    frontier: Annotated[Path, typer.Argument(help="A frontier that a search wrote.")],
+    count: Annotated[int, typer.Option(min=2, help="Plans to print.")] = 16,
+) -> None:
+    """Print a frontier again."""
+    from hf_soups.cascades import Frontier
+    from hf_soups.report.frontier import FrontierTable
+
+    printed(FrontierTable(Frontier.load(frontier), count))
+
+
+@cascade.command()
+def build(
+    plan: Reference,
+    out: Annotated[Path, typer.Option("--out", help="The cascade's folder.")],
+    pool: Annotated[Path | None, typer.Option(help="Default: the pool that was searched.")] = None,
+    references: Annotated[
+        bool, typer.Option("--references", help="Keep Hub ids with pinned commits instead of copies.")
+    ] = False,
+    assume_label_order: Annotated[
+        bool, typer.Option("--assume-label-order", help="Members without label names have the data's order.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
+    from hf_soups.from_pool import build_from
+
+    path = build_from(
+        plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite
+    )
+    printed(f"wrote {path}")
+
+
+@cascade.command()
+def certify(
+    plan: Reference,
+    max_loss: Annotated[float, typer.Option(help="Accuracy that may be lost.")] = 0.01,
+    delta: Annotated[float, typer.Option(help="Chance that the certificate is wrong.")] = 0.05,
+    against: Annotated[
+        str | None, typer.Option(help="The model that the loss is against. Default: all members together.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split of the report rows.")] = 0,
+) -> None:
+    """Thresholds that lose at most --max-loss with probability 1 - --delta, shown on rows the search did not see."""
+    from hf_soups.from_pool import certify_plan
+
+    found = certify_plan(plan, against=against, max_loss=max_loss, delta=delta, seed=seed)
+    printed(found.in_words())
+    if found.plan is not None:
+        thresholds = ", ".join(f"{t:.6g}" for t in found.plan.thresholds)
+        printed(f"thresholds {thresholds}; average cost {found.plan.average_cost:.4g} {found.plan.unit}")
+    raise typer.Exit(0 if found.certified else 1)
+
+
+@cascade.command()
+def draw(
+    plan: Reference,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pictures.")],
+    images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
+) -> None:
+    """Score against cost, rows and accuracy by exit, reliability, and a sheet of images by exit."""
+    from hf_soups.from_pool import draw_plan
+
+    for path in draw_plan(plan, out, images=images):
+        printed(f"[dim]wrote {path}[/dim]")

@@ -1,0 +1,74 @@
+"""From a plan of a frontier to a cascade's folder, with the frontier of its own members to move along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hf_soups.cascades.folder import build_cascade
+from hf_soups.cascades.frontier_file import load_frontier, split_reference
+from hf_soups.cascades.plan import Plan
+from hf_soups.from_pool.halves import halves
+from hf_soups.pool import Pool, read_pool
+
+STORED = 32  # plans that `budget` can choose from
+
+
+def build_from(
+    reference: str,
+    out: str | Path,
+    *,
+    pool: str | Path | None = None,
+    references: bool = False,
+    assume_label_order: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
+
+    Its members are searched once more by themselves, so that the cascade can move along their own frontier.
+
+    Args:
+        reference: FILE#NUMBER.
+        out: the folder to make.
+        pool: whose members they are; default: the one that the frontier was searched on.
+        references: keep Hub ids with the commit of each member instead of copies.
+        assume_label_order: take members without label names to have the data's order.
+        overwrite: replace a cascade that is there.
+    Raises:
+        InputError: if there is no such plan or pool, or `out` exists.
+    """
+    path, index = split_reference(reference)
+    frontier = load_frontier(path)
+    plan = frontier.plan(index)
+    found = read_pool(pool or frontier.pool)
+    return build_cascade(
+        plan,
+        found.members,
+        out,
+        kind=found.kind,
+        label_names=found.label_names,
+        frontier=_of_its_members(plan, found, frontier.report, frontier.seed),
+        references=references,
+        assume_label_order=assume_label_order,
+        overwrite=overwrite,
+    )
+
+
+def _of_its_members(plan: Plan, pool: Pool, report: str, seed: int) -> tuple[Plan, ...]:
+    """At most `STORED` plans over subsets of a plan's members in any order, the cheapest first."""
+    if len(plan.members) == 1:
+        return (plan,)
+    from hf_soups.cascades.search import search_cascades
+
+    select = halves(pool, report, seed).select
+    temperatures = dict(zip(plan.members, plan.temperatures, strict=True)) if plan.temperatures else None
+    own = search_cascades(
+        {name: select[name] for name in plan.members},
+        {name: cost for name, cost in pool.costs(plan.unit).items() if name in plan.members},
+        max_members=len(plan.members),
+        combine=plan.rule.combine,
+        confidence=plan.rule.confidence,
+        metric=plan.metric,
+        temperatures=temperatures,
+    )
+    return tuple(replace(own.plans[i]) for i in own.printed(STORED))
