@@ -1,24 +1,13 @@
-"""The whole job in minutes, on data that comes with the install: scikit-learn's handwritten digits and a small ViT.
-
-Nothing here is a shortcut: it writes a data set in Hub layout and two recipes, and then runs the same functions
-as the commands `finetune`, `sweep`, `cook` and `leaderboard` do. Everything it made can be run again by hand.
-"""
+"""What the quickstart starts from: the digits as a data set in Hub layout, blank models of two sizes, and recipes."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.errors import InputError
-
 if TYPE_CHECKING:
     import numpy as np
-    from rich.console import Console
-
-    from hf_soups.leaderboard import Leaderboard
 
 UPSTREAM_ROWS = 600  # pretraining sees these; the rest of the 1,797 digits is the downstream task
 UPSTREAM_TEST_ROWS = 60  # of them: what the pretraining is reported on
@@ -26,6 +15,9 @@ DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split, 300 are trai
 TURNS = ("upright", "turned_90", "turned_180", "turned_270")
 DIGITS = tuple(str(digit) for digit in range(10))
 SEED = 0
+
+LARGE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 PRETRAIN = """\
 # The start of every fine-tune: a small ViT learns which digit it sees, and how it is turned (40 classes).
@@ -67,57 +59,18 @@ sweep:
 """
 
 
-def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs: int | None = None) -> Leaderboard:
-    """Pretrain, fine-tune, cook and compare; prints each stage and ends with the leaderboard.
-
-    Args:
-        out: the folder of the whole job: digits/, start/, runs/, soups/ and the two recipes.
-        slots: fine-tunes side by side.
-        overwrite: throw away what a former quickstart left in `out`.
-        sweep_runs: number of fine-tunes; default: the recipe's.
-    Raises:
-        InputError: if `out` holds something and `overwrite` is not given.
-    """
-    from rich.console import Console
-
-    from hf_soups.cook import cook
-    from hf_soups.finetune import finetune
-    from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.recipe import load_recipe
-    from hf_soups.sweep import sweep
-
-    _clear(out, overwrite)
-    started, console = time.perf_counter(), Console(width=None if sys.stdout.isatty() else 140)
-    _stage(console, 1, "handwritten digits of scikit-learn, in Hub layout", out / "digits")
-    pretraining, finetuning = write_inputs(out)
-
-    _stage(console, 2, "a small ViT is pretrained: which digit, and how is it turned?", out / "start")
-    finetune(load_recipe(pretraining), out / "start")
-
-    changes = {} if sweep_runs is None else {"sweep.runs": sweep_runs}
-    recipe = load_recipe(finetuning, changes)
-    _stage(console, 3, f"{recipe.sweep.runs} fine-tunes from that one start", out / "runs")
-    sweep(recipe, out / "runs", slots=slots)
-
-    _stage(console, 4, "uniform and greedy soups", out / "soups")
-    cook([str(out / "runs")], methods=("uniform", "greedy"), out=out / "soups")
-
-    _stage(console, 5, "the leaderboard", out / "runs" / "leaderboard.csv")
-    board = build_leaderboard(out / "runs")
-    board.save(out / "runs")
-    console.print(board.to_rich())
-    console.print(f"The whole job took {time.perf_counter() - started:.0f} s. Look at {out}/runs/leaderboard.png,")
-    console.print(f"and repeat any stage by hand, for example: hf-soups sweep {finetuning} --out {out}/again --dry-run")
-    return board
-
-
 def write_inputs(out: Path) -> tuple[Path, Path]:
     """Data set, blank model and the two recipes; returns the recipes' paths (pretraining, fine-tuning)."""
     write_digits(out / "digits")
-    write_blank_vit(out / "blank")
+    return write_recipes(out, out / "digits", LARGE)
+
+
+def write_recipes(out: Path, digits: Path, size: Mapping[str, Any]) -> tuple[Path, Path]:
+    """A blank model of this size and the two recipes: pretrain.yaml, and digits.yaml which starts from `out`/start."""
+    write_blank_vit(out / "blank", size)
     pretraining, finetuning = out / "pretrain.yaml", out / "digits.yaml"
-    pretraining.write_text(PRETRAIN.format(data=out / "digits", blank=out / "blank", turned=", ".join(turned_names())))
-    finetuning.write_text(FINETUNE.format(data=out / "digits", start=out / "start"))
+    pretraining.write_text(PRETRAIN.format(data=digits, blank=out / "blank", turned=", ".join(turned_names())))
+    finetuning.write_text(FINETUNE.format(data=digits, start=out / "start"))
     return pretraining, finetuning
 
 
@@ -164,7 +117,7 @@ def _write_parquet(path: Path, images: np.ndarray, labels: np.ndarray, features:
     Dataset.from_dict(rows, features=features).to_parquet(path)
 
 
-def write_blank_vit(folder: Path) -> None:
+def write_blank_vit(folder: Path, size: Mapping[str, Any]) -> None:
     """A ViT of 16 tokens with random weights, and its image processor."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -175,29 +128,10 @@ def write_blank_vit(folder: Path) -> None:
             ViTConfig(
                 image_size=8,
                 patch_size=2,
-                hidden_size=64,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                intermediate_size=128,
+                **size,
                 id2label=dict(enumerate(turned_names())),
             )
         )
     model.save_pretrained(folder)
     half = [0.5, 0.5, 0.5]
     ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=half, image_std=half).save_pretrained(folder)
-
-
-def _clear(out: Path, overwrite: bool) -> None:
-    if not out.exists() or not any(out.iterdir()):
-        out.mkdir(parents=True, exist_ok=True)
-        return
-    if not overwrite:
-        raise InputError(f"{out} is not empty: give another --out, or --overwrite to start again.")
-    if not (out / "digits.yaml").exists():
-        raise InputError(f"{out} was not made by the quickstart, so --overwrite deletes nothing: give another --out.")
-    shutil.rmtree(out)
-    out.mkdir(parents=True)
-
-
-def _stage(console: Console, number: int, what: str, where: Path) -> None:
-    console.print(f"\n[bold]{number}/5[/bold] {what}  [dim]({where})[/dim]")

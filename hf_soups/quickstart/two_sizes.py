@@ -1,0 +1,45 @@
+"""The last stages of the quickstart: a smaller model, and what it and the soup do together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_soups.quickstart.inputs import SMALL, write_recipes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SMALL_RUN = {"learning_rate": 1e-3, "weight_decay": 0.01, "batch_size": 32, "epochs": 20}
+
+
+def train_small(out: Path) -> Path:
+    """Pretrain and fine-tune a ViT of half the width and half the layers; the folder of the fine-tune."""
+    from hf_soups.finetune import finetune
+    from hf_soups.recipe import load_recipe
+
+    folder = out / "small"
+    folder.mkdir()
+    pretraining, finetuning = write_recipes(folder, out / "digits", SMALL)
+    finetune(load_recipe(pretraining), folder / "start")
+    finetune(load_recipe(finetuning, {f"train.{key}": value for key, value in SMALL_RUN.items()}), folder / "run")
+    return folder / "run"
+
+
+def two_sizes(out: Path, console: Console) -> None:
+    """Both models' answers as pools, their ensembles, the search, the cascade's folder and pictures."""
+    from hf_soups.from_pool import build_from, draw_plan, pool_ensembles, search_pool
+    from hf_soups.pool.predicting import predict_pool
+    from hf_soups.report.search import SearchTable
+
+    select, report = out / "preds" / "select", out / "preds" / "report"
+    models = [f"small={out / 'small' / 'run'}", f"soup={out / 'soups' / 'greedy'}"]
+    for split, pool in (("select", select), ("report", report)):
+        predict_pool(models, recipe=out / "digits.yaml", split=split, out=pool)
+    console.print(pool_ensembles(select, report=str(report)))
+    found = search_pool(select, report=str(report))
+    console.print(SearchTable(found))
+    assert found.choice.plan is not None  # the best single model, or what matches it, always fits the default goal
+    index = found.frontier.plans.index(found.choice.plan)
+    build_from(f"{found.path}#{index}", out / "cascade")
+    draw_plan(f"{found.path}#{index}", out / "pictures")
