@@ -221,7 +221,7 @@ def _role(found: Contenders, on: str) -> str:
 
 def _sides(found: Contenders, names: Sequence[str], role: str, folder: str | Path) -> list[tuple[Contender, Contender]]:
     """Each comparison: the two that are named, or everything against the best on select."""
-    best, everything = found.runs[0], (*found.soups, *found.ensembles, *found.runs)
+    best, everything = found.runs[0], found.everything
     chosen = [_named(found, name) for name in names] or [c for c in everything if role in c.answers]
     sides = [(chosen[0], chosen[1])] if len(names) == 2 else [(c, best) for c in chosen if c is not best]
     if not sides or sides[0][0] is sides[0][1]:
@@ -236,14 +236,14 @@ def _sides(found: Contenders, names: Sequence[str], role: str, folder: str | Pat
 
 
 def _named(found: Contenders, name: str) -> Contender:
-    """A row by its name on the leaderboard, "greedy" for "greedy soup", "best" or "ensemble"."""
-    everything = (*found.runs, *found.soups, *found.ensembles)
+    """A row by its name on the leaderboard, "greedy" for "greedy soup", "best", "ensemble" for the mean-logit one."""
+    everything = found.everything
     for contender in everything:
-        if contender.row.name in (name, f"{name} soup"):
+        if contender.row.name in (name, f"{name} soup", f"{name} ensemble"):
             return contender
     if name == "best":
         return found.runs[0]
-    if name == "ensemble" and len(found.ensembles) == 1:
+    if name == "ensemble" and found.ensembles:
         return found.ensembles[0]
     for row in found.unscored:
         if row.name in (name, f"{name} soup"):
@@ -283,7 +283,7 @@ def _warnings(
     for row in compared.values():
         if row.status == "optimistic" and role == "report":
             yield f"{row.name}: {row.reason}; the tests do not make up for that."
-    missing = [c.row.name for c in (*found.soups, *found.ensembles, *found.runs) if role not in c.answers]
+    missing = [c.row.name for c in found.everything if role not in c.answers]
     if missing and everything:
         yield f"left out, without answers on {role.removeprefix(SHIFT)}: {', '.join(missing)}."
 

@@ -1,4 +1,4 @@
-"""Leaderboard: every run, the best on select, the soups and the ensemble in one table, made from files alone."""
+"""Leaderboard: the best on select, soups, ensembles, cascades and every run in one table, made from files alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_soups.contenders import KINDS, Contender, Contenders, Row, rank_of, read_contenders
+from hf_soups.contenders import (
+    KINDS,
+    Contender,
+    Contenders,
+    Row,
+    rank_of,
+    read_contenders,
+    search_among,
+    with_cascades,
+)
 from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score
 from hf_soups.report.words import difference_in_words
 from hf_soups.tasks import SHIFT
@@ -31,7 +40,7 @@ class ShiftRows:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """The rows, the best on select first, then soups, the ensemble and single runs, each kind by select score."""
+    """The rows, the best on select first, then soups, ensembles, cascades and runs, each kind by select score."""
 
     rows: tuple[Row, ...]
     metric: str
@@ -91,25 +100,32 @@ class Leaderboard:
 
 def name_with_count(row: Row) -> str:
     """The row's name with its number of ingredients: "greedy soup of 3"."""
-    return f"{row.name} of {row.ingredients}" if row.kind in ("soup", "ensemble") and row.ingredients else row.name
+    counted = row.kind in ("soup", "ensemble", "cascade") and row.ingredients
+    return f"{row.name} of {row.ingredients}" if counted else row.name
 
 
-def build_leaderboard(folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
+def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bool = False) -> Leaderboard:
     """Score everything under a sweep's folder from its cached predictions; no model is loaded.
 
     Args:
         folder: a sweep's folder, or one that holds run folders.
         resamples: bootstrap resamples of each interval.
+        cascades: search cascades among the runs and soups first, on select, and keep them in the folder. Those that
+            were kept before are shown without searching again.
     Raises:
-        InputError: if there is no run in the folder.
+        InputError: if there is no run in the folder, or cascades are asked for and cannot be searched.
     """
     found = read_contenders(folder)
+    if cascades:
+        search_among(found, folder)
+        before = tuple(row for row in found.unscored if row.kind != "cascade")
+        found = with_cascades(replace(found, unscored=before), folder)
     metric = found.metric
     if not found.runs:
         return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
     scored = [_scored(c, metric, resamples) for c in found.runs]
     best = replace(scored[0], kind="best on select")
-    others = [_scored(c, metric, resamples) for c in (*found.soups, *found.ensembles)]
+    others = [_scored(c, metric, resamples) for c in (*found.soups, *found.ensembles, *found.cascades)]
     select, report = len(found.runs[0].select), len(found.runs[0].report)
     gained = [_with_gain(row, best, metric.name, report) for row in (*others, *scored)]
     ranked = sorted(gained, key=lambda row: (KINDS.index(row.kind), rank_of(metric, row.select)))

@@ -19,6 +19,7 @@ from hf_soups.predictions import Predictions
 from tests.synthetic_sweep import REPORT, SELECT, answers, write_failed_run, write_finished_run, write_plan
 
 RESAMPLES = 200
+ENSEMBLES = ("mean-logit ensemble", "mean-prob ensemble", "selected ensemble")
 
 
 @pytest.fixture
@@ -90,10 +91,10 @@ def test_rows_go_by_their_names_and_one_alone_meets_the_best(sweep: Path, name: 
 def test_without_names_everything_meets_the_best_on_select_and_is_corrected(sweep: Path) -> None:
     result = compare(sweep, resamples=RESAMPLES)
     assert [(p.a, p.b) for p in result.pairs] == [
-        (name, "run_01") for name in ("greedy soup", "mean-logit ensemble", "run_02", "run_00")
+        (name, "run_01") for name in ("greedy soup", *ENSEMBLES, "run_02", "run_00")
     ]
     assert [p.holm_p for p in result.pairs] == holm([p.mcnemar_p for p in result.pairs])
-    assert "Holm: corrected for 4 comparisons. 1 of 4 differ from the best on select" in result.conclusion()
+    assert "Holm: corrected for 6 comparisons. 1 of 6 differ from the best on select" in result.conclusion()
     assert "(run_00)" in result.conclusion()
 
 
@@ -136,7 +137,7 @@ def test_other_metrics_are_decided_by_their_own_bootstrap_and_lower_may_be_bette
 def test_a_shift_is_compared_too_and_what_lacks_it_is_said(sweep: Path) -> None:
     result = compare(sweep, on="books", resamples=RESAMPLES)
     assert (result.on, result.rows) == ("books", 100)
-    assert [p.a for p in result.pairs] == ["mean-logit ensemble", "run_02", "run_00"]
+    assert [p.a for p in result.pairs] == [*ENSEMBLES, "run_02", "run_00"]
     assert result.warnings == ("left out, without answers on books: greedy soup.",)
     with pytest.raises(InputError, match=r"greedy soup has no answers on 'books': `hf-soups answer .*` makes them"):
         compare(sweep, ["greedy", "run_00"], on="books")
@@ -161,7 +162,7 @@ def test_a_soup_chosen_on_report_is_warned_of(sweep: Path) -> None:
         (
             ["grady", "best"],
             "report",
-            r"no row 'grady' on the leaderboard; there are: best, run_01, .*greedy, mean-logit",
+            r"no row 'grady' on the leaderboard; there are: best, greedy, mean-logit ensemble, .*run_01",
         ),
         (["run_03", "best"], "report", r"run_03 has no scores: nan-loss \(the loss was NaN at step 7\)"),
         (["run_01", "best"], "report", "name two rows of the leaderboard that differ"),

@@ -76,7 +76,9 @@ def test_rows_stand_by_kind_and_within_it_by_select_score(sweep: Path) -> None:
         ("best on select", "run_01"),
         ("soup", "greedy soup"),
         ("soup", "uniform soup"),
+        ("ensemble", "mean-prob ensemble"),
         ("ensemble", "mean-logit ensemble"),
+        ("ensemble", "selected ensemble"),
         ("run", "run_01"),
         ("run", "run_00"),
         ("run", "run_02"),
@@ -95,7 +97,7 @@ def test_scores_and_intervals_are_those_of_the_cached_predictions(sweep: Path) -
 
 
 def test_the_ensemble_is_of_the_finished_runs_and_costs_their_sum(sweep: Path) -> None:
-    found = row(build_leaderboard(sweep), "ensemble")
+    found = row(build_leaderboard(sweep), "ensemble", "mean-logit")
     finished = [Predictions.load(sweep / f"run_0{i}/predictions/report.safetensors") for i in range(3)]
     assert found.report == METRICS["accuracy"].compute(geometric_mean(finished))
     assert (found.ingredients, found.parameters, found.macs) == (3, 3_000_000, 15_000_000)
@@ -150,7 +152,7 @@ def test_corrupt_predictions_are_listed_and_the_rest_is_scored(sweep: Path) -> N
     board = build_leaderboard(sweep)
     assert row(board, "run", "run_00").status == "unusable predictions"
     assert "not a readable file of predictions" in row(board, "run", "run_00").reason
-    assert row(board, "ensemble").ingredients == 2
+    assert row(board, "ensemble", "mean-logit").ingredients == 2
 
 
 def test_an_unreadable_record_is_listed_and_the_rest_is_scored(sweep: Path) -> None:

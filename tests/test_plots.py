@@ -74,9 +74,12 @@ def test_the_line_goes_through_what_joined_and_crosses_mark_what_did_not(drawn: 
 
 
 def test_soups_differ_in_shape_as_well_as_colour() -> None:
-    looks = [plots.STYLES[kind][:2] for kind in ("run", "best on select", "ensemble")] + list(plots.SOUPS)
+    looks = [plots.STYLES[kind][:2] for kind in ("run", "best on select", "ensemble", "cascade")]
+    looks += plots.SOUPS
     assert len({marker for marker, _ in looks[2:]}) == len(looks[2:])
     assert len({colour for _, colour in looks}) == len(looks)
+    several = [marker for marker, _ in (*plots.SOUPS, *plots.ENSEMBLES, *plots.CASCADES)]
+    assert len(set(several)) == len(several)
 
 
 def test_a_single_point_and_nan_scores_are_drawn_without_fail(tmp_path: Path) -> None:

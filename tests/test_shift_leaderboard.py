@@ -70,14 +70,14 @@ def test_a_shift_never_decides_what_is_best(sweep: Path) -> None:
 def test_the_ensemble_answers_shifts_too(sweep: Path) -> None:
     members = [Predictions.load(sweep / f"run_0{i}/predictions/shift-books.safetensors") for i in range(2)]
     expected = METRICS["accuracy"].compute(geometric_mean(members))
-    assert row(build_leaderboard(sweep), "ensemble").shifts["books"].value == expected
+    assert row(build_leaderboard(sweep), "ensemble", "mean-logit").shifts["books"].value == expected
 
 
 def test_what_lacks_a_shift_shows_a_dash_and_so_does_the_ensemble(sweep: Path) -> None:
     (sweep / "run_01/predictions/shift-books.safetensors").unlink()
     board = build_leaderboard(sweep)
     assert list(board.shifts) == ["books", "kitchen"]
-    for kind, name in (("run", "run_01"), ("ensemble", "")):
+    for kind, name in (("run", "run_01"), ("ensemble", "mean-logit")):
         found = row(board, kind, name)
         assert "books" not in found.shifts
         assert board.shift_mean(found) is None

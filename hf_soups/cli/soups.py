@@ -147,11 +147,14 @@ def inspect(
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,
+    cascades: Annotated[
+        bool, typer.Option("--cascades", help="Search cascades of the best runs and soups too; they stay as rows.")
+    ] = False,
 ) -> None:
-    """One table of every run, soup and ensemble; also written as CSV, parquet and PNG."""
+    """One table of every run, soup, ensemble and cascade; also written as CSV, parquet and PNG."""
     from hf_soups.leaderboard import build_leaderboard
 
-    board = build_leaderboard(folder, resamples=resamples)
+    board = build_leaderboard(folder, resamples=resamples, cascades=cascades)
     printed(board.to_rich())
     for path in board.save(folder):
         printed(f"[dim]wrote {path}[/dim]")

@@ -22,7 +22,10 @@ STYLES = {
     "best on select": ("o", BLUE, 110),
     "soup": ("D", VERMILION, 100),
     "ensemble": ("^", GREEN, 130),
+    "cascade": ("*", "#000000", 150),
 }
+ENSEMBLES = (("^", GREEN), ("v", GREEN), ("<", GREEN))
+CASCADES = (("*", "#000000"), ("p", "#000000"))
 SOUPS = (("D", VERMILION), ("s", ORANGE), ("P", PURPLE), ("X", "#56B4E9"))
 
 
@@ -71,12 +74,13 @@ def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Fig
     """All points in the style of their kind, with the line on which both scores are equal."""
     figure, axes = new_figure()
     scale = scale_of(metric)
-    soups = iter(SOUPS * len(points))
-    # single runs lie below the rest; soups by name, so that a method looks the same in every plot
+    several = {"soup": SOUPS, "ensemble": ENSEMBLES, "cascade": CASCADES}
+    looks = {kind: iter(each * len(points)) for kind, each in several.items()}
+    # single runs lie below the rest; the others by name, so that a method looks the same in every plot
     for point in sorted(points, key=lambda p: (list(STYLES).index(p.kind), p.name)):
         marker, colour, size = STYLES[point.kind]
-        if point.kind == "soup":
-            marker, colour = next(soups)
+        if point.kind in looks:
+            marker, colour = next(looks[point.kind])
         _interval(axes, point, colour, scale)
         axes.scatter(
             scale * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
@@ -136,19 +140,30 @@ def score_by_ingredients(
 
 def new_figure() -> tuple[Figure, Axes]:
     """A figure of README size and its axes, drawn without pyplot."""
+    figure, (axes,) = new_panels(1)
+    return figure, axes
+
+
+def new_panels(columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
+    """The same with several axes side by side; `options` are matplotlib's of subplots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    panels = [figure.add_subplot(1, columns, 1 + i, **options) for i in range(columns)]
+    for axes in panels:
+        _styled(axes)
+    return figure, panels
+
+
+def _styled(axes: Axes) -> None:
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=10)
     axes.xaxis.label.set_fontsize(11)
     axes.yaxis.label.set_fontsize(11)
-    return figure, axes
 
 
 def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
@@ -173,7 +188,6 @@ def _legend(point: Point) -> str:
     return {
         "run": "single run",
         "best on select": f"best on select ({point.name})",
-        "ensemble": point.name,
     }.get(point.kind, point.name)
 
 
@@ -182,6 +196,8 @@ def legend_below(axes: Axes) -> None:
     handles: dict[str, Any] = {}
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         handles.setdefault(label, handle)
+    if not handles:
+        return
     # below the axes: it never covers a point
     axes.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 

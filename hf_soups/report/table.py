@@ -112,6 +112,7 @@ def notes(board: Leaderboard) -> list[str]:
         if board.shifts:
             lines.append(_shifts(board))
         lines.append(_training(board.rows))
+        lines += _made_of(scored)
     else:
         lines.append("No run has finished yet: there is nothing to score.")
     for row in board.rows:
@@ -196,9 +197,16 @@ def _training(rows: Sequence[Row]) -> str:
     devices = " + ".join(sorted({row.device for row in runs if row.device})) or "a device that was not recorded"
     total = sum(row.train_seconds or 0.0 for row in runs)
     return (
-        f"Training seconds on {devices}: a soup's and the ensemble's are the sum of their ingredients'; "
+        f"Training seconds on {devices}: those of soups, ensembles and cascades are the sum over all runs in them; "
         f"the whole pile of {len(runs)} took {total:.0f} s."
     )
+
+
+def _made_of(rows: Sequence[Row]) -> list[str]:
+    """What was chosen: weights of an ensemble, members of a cascade."""
+    told = [f"{row.name}: {row.made_of}" for row in rows if row.made_of]
+    cascades = any(row.kind == "cascade" for row in rows)
+    return told + (["MACs of a cascade are the average over report rows."] if cascades else [])
 
 
 def _name(row: Row) -> str:

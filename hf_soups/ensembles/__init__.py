@@ -1,0 +1,24 @@
+"""Ensembles: several answerers' predictions joined by row id into one. Needs no model.
+
+`combining` makes one set of predictions of many, `selection` chooses members and weights greedily, `curves` tells what
+each further copy of a model adds. All of them read the members block of rows by block of rows.
+"""
+
+from hf_soups.ensembles.combining import Combine, ensemble, geometric_mean, mean, mean_logits, vote
+from hf_soups.ensembles.curves import Curve, CurvePoint, member_curve, member_curves
+from hf_soups.ensembles.selection import Selection, select_ensemble
+
+__all__ = [
+    "Combine",
+    "Curve",
+    "CurvePoint",
+    "Selection",
+    "ensemble",
+    "geometric_mean",
+    "mean",
+    "mean_logits",
+    "member_curve",
+    "member_curves",
+    "select_ensemble",
+    "vote",
+]
