@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from hf_soups.cascades import Frontier
 from hf_soups.errors import InputError
 
 
 @pytest.mark.slow
-def test_the_quickstart_ends_with_soups_and_a_leaderboard(tmp_path: Path) -> None:
+def test_the_quickstart_ends_with_soups_a_leaderboard_and_a_cascade(tmp_path: Path) -> None:
     from hf_soups.quickstart import quickstart
 
     out = tmp_path / "job"
@@ -24,6 +25,10 @@ def test_the_quickstart_ends_with_soups_and_a_leaderboard(tmp_path: Path) -> Non
         assert (out / "soups" / soup / "model.safetensors").exists()
     for kind in ("csv", "parquet", "png"):
         assert (out / "runs" / f"leaderboard.{kind}").stat().st_size > 0
+    plans = Frontier.load(out / "preds/select/frontier.json")
+    assert {member for plan in plans.plans for member in plan.members} == {"small", "soup"}
+    assert (out / "cascade" / "config.json").exists()
+    assert (out / "pictures" / "score_vs_cost.png").stat().st_size > 0
 
 
 def test_the_quickstart_deletes_nothing_that_it_did_not_make(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from hf_soups.quickstart.inputs import SMALL, write_recipes
 if TYPE_CHECKING:
     from rich.console import Console
 
-SMALL_RUN = {"learning_rate": 1e-3, "weight_decay": 0.01, "batch_size": 32, "epochs": 20}
+# Longer and at higher rates than the large one: with its recipe the small one stayed at 92 % and no cascade gained.
+SMALL_PRETRAINING = {"learning_rate": 3e-3, "epochs": 60}
+SMALL_RUN = {"learning_rate": 2e-3, "batch_size": 32, "epochs": 40, "mixup": 0.4}
 
 
 def train_small(out: Path) -> Path:
@@ -21,8 +23,8 @@ def train_small(out: Path) -> Path:
     folder = out / "small"
     folder.mkdir()
     pretraining, finetuning = write_recipes(folder, out / "digits", SMALL)
-    finetune(load_recipe(pretraining), folder / "start")
-    finetune(load_recipe(finetuning, {f"train.{key}": value for key, value in SMALL_RUN.items()}), folder / "run")
+    for recipe, train, into in ((pretraining, SMALL_PRETRAINING, "start"), (finetuning, SMALL_RUN, "run")):
+        finetune(load_recipe(recipe, {f"train.{key}": value for key, value in train.items()}), folder / into)
     return folder / "run"
 
 
