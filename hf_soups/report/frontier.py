@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TITLES = ("#", "members", "leave at", "score", ">= (95%)", "average", "x best", "worst", "leave here")
 LEFT = ("members", "leave at", "leave here")
+NARROW = 110  # columns of a terminal below which names of members would be folded
+DISPENSABLE = ("x best", "worst", "leave here")  # what is left out there; `frontier.json` holds all
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class FrontierTable:
 
         bounded = any(self.frontier.plans[i].score_low is not None for i in self.frontier.printed(self.count))
         shown = [title for title in TITLES if bounded or not title.startswith(">=")]
+        if options.max_width < NARROW:
+            shown = [title for title in shown if title not in DISPENSABLE]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in shown:
             left = title in LEFT
-            table.add_column(title, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+            table.add_column(title, justify="left" if left else "right", no_wrap=not left)
         rows = self.rows()
         for i, (cells, following) in enumerate(zip(rows, [*rows[1:], None], strict=True)):
             ends = following is not None and cells["#"].isdigit() and not following["#"].isdigit()
