@@ -8,15 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.pipelines.registration import register_with_transformers
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hf_soups.calibration import calibrated, fit_temperature
+    from hf_soups.cascades import Frontier, Plan, Rule
+    from hf_soups.cascades.certify import certify
+    from hf_soups.cascades.config import CascadeConfig
+    from hf_soups.cascades.folder import build_cascade
+    from hf_soups.cascades.model import CascadeForImageClassification, CascadeForSequenceClassification
+    from hf_soups.cascades.search import search_cascades
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.compatibility import preflight
+    from hf_soups.costs import Cost
     from hf_soups.diagnosis import diagnose
-    from hf_soups.ensembles import ensemble
+    from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.pool import read_pool
+    from hf_soups.pool.predicting import predict_pool
     from hf_soups.predictions import Predictions
     from hf_soups.recipe import Recipe, load_recipe
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
@@ -26,6 +38,21 @@ if TYPE_CHECKING:
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
+    "CascadeConfig": "cascades.config",
+    "CascadeForImageClassification": "cascades.model",
+    "CascadeForSequenceClassification": "cascades.model",
+    "Cost": "costs",
+    "Frontier": "cascades",
+    "Plan": "cascades",
+    "Rule": "cascades",
+    "build_cascade": "cascades.folder",
+    "calibrated": "calibration",
+    "certify": "cascades.certify",
+    "fit_temperature": "calibration",
+    "predict_pool": "pool.predicting",
+    "read_pool": "pool",
+    "search_cascades": "cascades.search",
+    "select_ensemble": "ensembles",
     "Checkpoint": "checkpoint",
     "Predictions": "predictions",
     "Recipe": "recipe",
@@ -49,23 +76,38 @@ _HOME = {
 }
 
 __all__ = [
+    "CascadeConfig",
+    "CascadeForImageClassification",
+    "CascadeForSequenceClassification",
     "Checkpoint",
+    "Cost",
+    "Frontier",
+    "Plan",
     "Predictions",
     "Recipe",
+    "Rule",
     "Soup",
     "Task",
     "average_of_run",
+    "build_cascade",
     "build_leaderboard",
+    "calibrated",
+    "certify",
     "diagnose",
     "ensemble",
+    "fit_temperature",
     "greedy",
     "inspect_checkpoints",
     "learned",
     "load_recipe",
     "model_stock",
     "named_task",
+    "predict_pool",
     "preflight",
+    "read_pool",
     "run_checkpoints",
+    "search_cascades",
+    "select_ensemble",
     "task_vectors",
     "uniform",
     "wise_ft",
@@ -82,3 +124,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+register_with_transformers()

@@ -1,6 +1,6 @@
 """Python of the user's own, run because a flag names it: modules that register a model class with transformers.
 
-Nothing that was downloaded is ever run by this: only what `--import` names, here and in the processes started from here.
+Nothing that was downloaded is ever run by this: only what `--import` names, here and in processes started from here.
 """
 
 from __future__ import annotations

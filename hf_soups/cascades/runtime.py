@@ -37,11 +37,16 @@ def run_rows(answer: Answer, count: int, plan: Plan) -> Answered:
         committee = committee.joined(answer(stage, rows))
         sure = committee.confidence()
         out = np.ones(len(rows), dtype=bool) if stage == last else leaving(sure, plan.thresholds[stage])
+        if not out.any():
+            continue
         exits[rows[out]], confidences[rows[out]] = stage, sure[out]
-        left.append((rows[out], committee.take(out).log_probs()))
-        if out.all():
+        if out.all():  # nothing is gathered: at batch 1 always so
+            left.append((rows, committee.log_probs()))
             break
+        left.append((rows[out], committee.take(out).log_probs()))
         rows, committee = rows[~out], committee.take(~out)
+    if len(left) == 1:
+        return Answered(left[0][1], exits, confidences)
     log_probs = np.empty((count, left[0][1].shape[1]), dtype=np.float32)
     for at, own in left:
         log_probs[at] = own

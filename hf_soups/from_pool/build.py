@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from hf_soups.cascades.folder import build_cascade
@@ -48,6 +47,7 @@ def build_from(
         kind=found.kind,
         label_names=found.label_names,
         frontier=_of_its_members(plan, found, frontier.report, frontier.seed),
+        max_length=found.data.max_length,
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
@@ -71,4 +71,4 @@ def _of_its_members(plan: Plan, pool: Pool, report: str, seed: int) -> tuple[Pla
         metric=plan.metric,
         temperatures=temperatures,
     )
-    return tuple(replace(own.plans[i]) for i in own.printed(STORED))
+    return tuple(own.plans[i] for i in own.printed(STORED))

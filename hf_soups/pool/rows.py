@@ -63,6 +63,7 @@ class Rows:
             fingerprint=self.split.fingerprint,
             columns=self.task.columns,
             label=self.task.label,
+            max_length=None if self.task.kind == "image" else self.data.max_length,
         )
 
 

@@ -34,6 +34,7 @@ class PoolData:
     fingerprint: str = ""  # of their content, see `Split`
     columns: tuple[str, ...] = ()  # that the models read
     label: str | None = None  # column; None: rows without labels
+    max_length: int | None = None  # tokens after which texts were cut
 
 
 @dataclass(frozen=True)

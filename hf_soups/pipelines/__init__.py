@@ -1,0 +1,1 @@
+"""The tasks `cascade-image-classification` and `cascade-text-classification` of transformers' `pipeline()`."""
