@@ -93,7 +93,7 @@ def test_every_single_ensemble_and_plan_is_a_point(frontier: Frontier, drawn: li
     assert axes.get_xscale() == "log"
     assert axes.get_xlabel() == "MACs per example, average over rows"
     assert axes.get_ylabel() == "select: accuracy x 100, 60 rows"
-    assert {"2 single models", "1 ensemble", "best within a cost", "chosen: small -> big"} <= legend(drawn[0])
+    assert {"2 single models", "1 ensemble", "best of these within a cost", "chosen: small -> big"} <= legend(drawn[0])
 
 
 def test_on_report_rows_everything_is_scored_anew(frontier: Frontier, drawn: list[Figure], tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_loss_is_drawn_in_its_own_sign_with_the_lowest_as_best(drawn: list[Fig
     picture = costs.cost_picture(Frontier(singles, singles))
     assert [p.score for p in picture.points] == [0.2, 0.4, 0.9]
     costs.draw_cost_picture(picture, tmp_path / "c.png")
-    (stairs,) = [line for line in drawn[0].axes[0].get_lines() if line.get_label() == "best within a cost"]
+    (stairs,) = [line for line in drawn[0].axes[0].get_lines() if line.get_label() == "best of these within a cost"]
     assert list(stairs.get_ydata()) == [0.4, 0.2, 0.2]
 
 
@@ -220,7 +220,7 @@ def test_a_sheet_shows_the_surest_of_each_exit_first_and_marks_what_is_wrong(
             wrong = done.answers[i] != done.needs_labels()[i]
             assert axes.spines["left"].get_visible() == wrong
             assert (f"not {done.needs_labels()[i]}" in axes.get_xlabel()) == wrong
-        assert f"exit {stage + 1} ({('small', 'big')[stage]})" in row[0].get_title(loc="left")
+        assert f"exit {stage + 1} ({('small', 'big')[stage]})" in drawn[0].texts[stage].get_text()
 
 
 def test_images_of_a_split_are_joined_by_row_id_and_a_broken_one_has_its_place(

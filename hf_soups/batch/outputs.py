@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hf_soups.batch.answering import Answers
 
-MANIFEST = "answers.json"
+MANIFEST = "_answers.json"
 FORMAT = "hf_soups.answers.v1"
 
 

@@ -71,7 +71,7 @@ def predict_rows(
     Args:
         model: a classifier's or a cascade's folder or Hub repo.
         data: a folder of images (also in folders below it), or a Hub id, Hub-layout folder, parquet or csv files.
-        out: the folder of the answers: answers.json and part-<number>.parquet.
+        out: the folder of the answers: _answers.json and part-<number>.parquet.
         split: of a data set; default "train". A folder of images has none.
         config: of the data set.
         revision: of the data set.

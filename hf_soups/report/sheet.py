@@ -62,7 +62,8 @@ def draw_sheet(
             axes = figure.add_subplot(count, per_exit, stage * per_exit + column + 1)
             _bare(axes)
             if column == 0:
-                axes.set_title(_title(answers, stage, stages), fontsize=8, loc="left")
+                cell = axes.get_position(original=True)  # a wide image's own axes end below the tall ones'
+                figure.text(cell.x0, cell.y1 + 0.05 / count, _title(answers, stage, stages), fontsize=8)
             if column < len(shown):
                 _show(axes, read(int(shown[column])), answers, int(shown[column]))
     at = Path(path)

@@ -66,7 +66,7 @@ def test_each_image_of_a_folder_is_answered_once_as_the_stock_pipeline_would(
     assert told["row_id"] == wanted
     assert (result.rows, result.answered, result.errors) == (ROWS, ROWS, 0)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "answers.json", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
+        "_answers.json", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
     ]  # fmt: skip
     stock = pipeline(
         "image-classification", model=AutoModelForImageClassification.from_pretrained(vit),
@@ -170,7 +170,7 @@ def test_an_empty_folder_and_other_peoples_files_are_told(vit: Path, photos: Pat
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    with pytest.raises(InputError, match=r"mine: there are other files, and no answers.json"):
+    with pytest.raises(InputError, match=r"mine: there are other files, and no _answers.json"):
         predict_rows(vit, data=str(photos), out=tmp_path / "mine", progress=False)
 
 
