@@ -12,6 +12,7 @@ from rich.console import Console
 
 from hf_soups import build_leaderboard
 from hf_soups.from_pool import search_pool
+from hf_soups.quickstart.two_sizes import RULE
 from hf_soups.report.search import SearchTable
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ def put(readme: str, name: str, text: str) -> str:
 def main(job: Path) -> None:
     """Write the README's blocks and copy the pictures."""
     readme = ROOT / "README.md"
-    found = search_pool(job / "preds" / "select", report=str(job / "preds" / "report"))
+    found = search_pool(job / "preds" / "select", report=str(job / "preds" / "report"), **RULE)
     text = put(readme.read_text(), "quickstart", rendered(build_leaderboard(job / "runs").to_rich()))
     readme.write_text(put(text, "cascade", rendered(SearchTable(found))))
     for picture, name in PICTURES.items():
