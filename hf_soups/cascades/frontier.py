@@ -13,6 +13,7 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.errors import InputError
 
 PRINTED = 16  # plans of a printed frontier
+ROUNDING = 1e-12  # by this share a cost may be above its bound: a mean of costs differs so with the order of its sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ class Frontier:
     def best(self, *, max_average_cost: float | None = None, max_worst_cost: float | None = None) -> Plan | None:
         """The plan of the highest score within the costs; None where nothing fits."""
         fitting = [
-            p for p in self._bounded(max_worst_cost) if max_average_cost is None or p.average_cost <= max_average_cost
+            p
+            for p in self._bounded(max_worst_cost)
+            if max_average_cost is None or _keeps(p.average_cost, max_average_cost)
         ]
         return max(fitting, key=lambda p: (p.score, -p.average_cost, -p.worst_cost), default=None)
 
@@ -165,7 +168,7 @@ class Frontier:
         return load_frontier(path)
 
     def _bounded(self, max_worst_cost: float | None) -> list[Plan]:
-        return [p for p in self.plans if max_worst_cost is None or p.worst_cost <= max_worst_cost]
+        return [p for p in self.plans if max_worst_cost is None or _keeps(p.worst_cost, max_worst_cost)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class _Bounds:
     worst: float | None
 
     def affords(self, plan: Plan) -> bool:
-        return self.excess(plan) <= 0
+        return self.excess(plan) <= ROUNDING
 
     def fits(self, plan: Plan) -> bool:
         return self.affords(plan) and (self.score is None or plan.score >= self.score)
@@ -191,6 +194,10 @@ class _Bounds:
             if most is not None:
                 wanted.append(f"costs {most:.6g} or less {'on average' if name == 'average' else 'at worst'}")
         return f"no plan {' and '.join(wanted)}."
+
+
+def _keeps(cost: float, most: float) -> bool:
+    return cost <= most * (1 + ROUNDING)
 
 
 def is_ensemble(plan: Plan) -> bool:

@@ -184,7 +184,9 @@ def _stairs(axes: Axes, points: Sequence[CostPoint], scale: float, better: bool)
             best.append(point)
     costs, scores = [p.cost for p in best], [scale * p.score for p in best]
     last = max(p.cost for p in points)
-    axes.step([*costs, last], [*scores, scores[-1]], where="post", color=BLUE, lw=1.5, label="best of these within a cost")
+    axes.step(
+        [*costs, last], [*scores, scores[-1]], where="post", color=BLUE, lw=1.5, label="best of these within a cost"
+    )
 
 
 def _bounds(axes: Axes, cascades: Sequence[CostPoint], scale: float) -> None:
