@@ -1,27 +1,120 @@
 """What chains of subsets score over a grid of thresholds: the compiled loops.
 
 A row that stays at stages 1 to 3 of a chain meets the fourth member. What it adds to the hits is the difference of two
-subsets that share all members but one; they differ on a few rows in a hundred, and only those are counted anew. How many
+subsets that share all members but one; they differ on a few rows in a hundred: only those are counted anew. How many
 rows stay is a matter of the first three stages alone, and so is counted once for all fourth members. Chains of fewer
-stages have axes of one threshold that keeps all rows.
+stages have axes of one threshold that keeps all rows. All of it stands in one file, since numba keeps compiled code by
+the file of the caller and would not see a change in another. Arrays are copied by loops, since NumPy's own functions
+take seconds to compile.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from hf_soups.cascades.compiled import compiled
 
 WORD = 32  # rows whose hits are kept in one word
-ROUNDING = 1e-12
 DE_BRUIJN = 0x077CB531  # times a power of two its upper 5 bits differ for each, which tells the place of the bit
-BIT_PLACES = np.zeros(32, np.int64)
-for _place in range(32):
-    BIT_PLACES[((DE_BRUIJN << _place) & 0xFFFFFFFF) >> 27] = _place
+BIT_PLACES = np.argsort([((DE_BRUIJN << place) & 0xFFFFFFFF) >> 27 for place in range(32)])
+ROUNDING = 1e-12  # relative: the same costs added up in another order differ by less
+
+
+class Problem(NamedTuple):
+    """The chains of one length. A group is all beginnings that end in one state, and all members that can follow."""
+
+    group_state: np.ndarray  # that the beginnings of each group end in
+    prefix_start: np.ndarray  # where each group's rows of `prefixes` begin, and the end
+    following_start: np.ndarray  # the same of `following`
+    prefixes: np.ndarray  # (prefixes, 3) members, -1 before the first
+    prefix_states: np.ndarray  # (prefixes, 3), -1 for stages that are not there
+    following: np.ndarray  # members that can follow
+    following_states: np.ndarray  # that this leads to
+    costs: np.ndarray  # of one row, by member
+    max_worst: float  # that a chain may cost
+    hits: np.ndarray  # (states, words), packed
+    counts: np.ndarray  # hits of each state
+    bins: np.ndarray  # (states asked, rows) where each row falls on the grid
+    sizes: np.ndarray  # (3) thresholds of each stage, 1 for stages that are not there
+    worst_levels: np.ndarray  # of `Known`, as are the next two
+    low: float
+    scale: float
+
+
+class Room(NamedTuple):
+    """Arrays that are written again and again. Costs of rows are also told in buckets of `Known`."""
+
+    plane: np.ndarray  # (rows) place of each row on the grid of the first two stages
+    cell: np.ndarray  # (rows) and of all three
+    staying: np.ndarray  # (grid) rows that stay at all three thresholds
+    base: np.ndarray  # (plane) hits of all rows, if the third stage answers all that come to it
+    spent: np.ndarray  # (plane) what a row costs then on average, in buckets
+    added: np.ndarray  # (grid) what the last member adds to the hits
+    rows: np.ndarray  # (following and one, rows) that the last member changes
+    gains: np.ndarray  # (following and one, rows) 1 where it wins the row, -1 where it loses it
+    changes: np.ndarray  # (following) how many
+    lines: np.ndarray  # (following, buckets) best hits known at the worst cost of the chain
+    worst: np.ndarray  # (following) that worst cost, -1 for none
+    news: np.ndarray  # (following) the first bucket that `best` does not know of
 
 
 @compiled
-def differing(one: np.ndarray, other: np.ndarray, rows: np.ndarray, gains: np.ndarray) -> int:
+def search_groups(first: int, stop: int, p: Problem, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of the grid that nothing known beats, of the chains in some groups.
+
+    Args:
+        first, stop: groups to do.
+        p: the chains.
+        best: (levels, buckets) hits known, as in `Known`, -1 for none; int32, changed.
+    Returns:
+        (cells, 6): place in `prefixes`, last member, three places of thresholds, hits; and their average costs.
+    """
+    r = _room(p, first, stop, best.shape[1])
+    cells, averages, found = np.empty((1024, 6), np.int32), np.empty(1024), 0
+    for group in range(first, stop):
+        begin, end = p.following_start[group], p.following_start[group + 1]
+        for n in range(begin, end):
+            one, other = p.hits[p.group_state[group]], p.hits[p.following_states[n]]
+            r.changes[n - begin] = _differing(one, other, r.rows[n - begin], r.gains[n - begin])
+        for prefix in range(p.prefix_start[group], p.prefix_start[group + 1]):
+            paid = _paid(p.prefixes[prefix], p.costs)
+            if paid > p.max_worst * (1 + ROUNDING):
+                continue
+            _place(p, r, p.prefix_states[prefix])
+            _score_beginning(p, r, p.prefixes[prefix], p.prefix_states[prefix])
+            for n in range(begin, end):
+                member = p.following[n]
+                worst = paid + p.costs[member]
+                if worst > p.max_worst * (1 + ROUNDING) or _holds(p.prefixes[prefix], member):
+                    continue
+                _look_up(p, r, n - begin, worst, best)
+                _add(r, n - begin)
+                cells, averages, found = _new_cells(p, r, n - begin, prefix, member, cells, averages, found)
+        for n in range(end - begin):
+            _tell(p, r, n, best)
+            r.worst[n] = -1
+    return cells[:found], averages[:found]
+
+
+@compiled
+def _room(p: Problem, first: int, stop: int, buckets: int) -> Room:
+    following = 0
+    for group in range(first, stop):
+        following = max(following, p.following_start[group + 1] - p.following_start[group])
+    rows, (b1, b2, b3) = p.bins.shape[1], (p.sizes[0], p.sizes[1], p.sizes[2])
+    return Room(
+        np.empty(rows, np.int32), np.empty(rows, np.int32), np.empty((b1, b2, b3), np.int32),
+        np.empty((b1, b2), np.int32), np.empty((b1, b2)), np.empty((b1, b2, b3), np.int32),
+        np.empty((following + 1, rows), np.int32), np.empty((following + 1, rows), np.int8),
+        np.empty(following, np.int64), np.empty((following, buckets), np.int32), np.full(following, -1.0),
+        np.full(following, buckets),
+    )  # fmt: skip
+
+
+@compiled
+def _differing(one: np.ndarray, other: np.ndarray, rows: np.ndarray, gains: np.ndarray) -> int:
     """Rows that just one of two states hits; `gains` is 1 where it is the other. Returns how many."""
     found = 0
     for word in range(len(one)):
@@ -34,164 +127,6 @@ def differing(one: np.ndarray, other: np.ndarray, rows: np.ndarray, gains: np.nd
             left ^= lowest
             found += 1
     return found
-
-
-@compiled
-def search_groups(
-    first: int, stop: int, group_state: np.ndarray, group_prefixes: np.ndarray, group_following: np.ndarray,
-    prefixes: np.ndarray, prefix_states: np.ndarray, following: np.ndarray, following_states: np.ndarray,
-    costs: np.ndarray, max_worst: float, hits: np.ndarray, counts: np.ndarray, bins: np.ndarray, sizes: np.ndarray,
-    worst_levels: np.ndarray, low: float, scale: float, best: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Cells of the grid that nothing known beats, of the chains in some groups.
-
-    A group is all beginnings that end in one state, and all members that can follow them.
-
-    Args:
-        first, stop: groups to do.
-        group_state: state that the beginnings of each group end in.
-        group_prefixes, group_following: (groups + 1) where the rows of each group begin below.
-        prefixes: (prefixes, 3) members of the beginnings, -1 before the first.
-        prefix_states: (prefixes, 3) their states, -1 for stages that are not there.
-        following, following_states: members that can follow, and the states that this makes.
-        costs: of one row, by member.
-        max_worst: the most that a chain may cost at worst.
-        hits, counts: packed by state, and how many.
-        bins: (states asked, rows) which bin of the grid each row falls into.
-        sizes: (3) thresholds of each stage; 1 for stages that are not there.
-        worst_levels, low, scale, best: of `Known`, in hits and costs of one row; `best` is changed.
-    Returns:
-        (cells, 6): place in `prefixes`, following member, three places of thresholds, hits; and average costs.
-    """
-    rows, (b1, b2, b3) = bins.shape[1], (sizes[0], sizes[1], sizes[2])
-    most = np.max(group_following[first + 1 : stop + 1] - group_following[first:stop])
-    changed, gains = np.empty((most, rows), np.int32), np.empty((most, rows), np.int8)
-    changes, other_rows, other_gains = np.empty(most, np.int64), np.empty(rows, np.int32), np.empty(rows, np.int8)
-    plane, cell = np.empty(rows, np.int32), np.empty(rows, np.int32)
-    staying, base, spent = np.empty((b1, b2, b3)), np.empty((b1, b2)), np.empty((b1, b2))
-    gained, open_columns, grid = np.empty((b1, b2)), np.empty((b1, b2), np.bool_), np.empty((b1, b2, b3), np.int32)
-    line = np.empty(best.shape[1])
-    cells, averages, found = np.empty((1024, 6), np.int32), np.empty(1024), 0
-    for group in range(first, stop):
-        begin, end = group_following[group], group_following[group + 1]
-        for n in range(begin, end):
-            changes[n - begin] = differing(
-                hits[group_state[group]], hits[following_states[n]], changed[n - begin], gains[n - begin]
-            )  # fmt: skip
-        for p in range(group_prefixes[group], group_prefixes[group + 1]):
-            members = prefixes[p]
-            spent_before = _spent_before(members, costs)
-            if spent_before > max_worst * (1 + ROUNDING):
-                continue
-            _place(prefix_states[p], bins, b2, b3, plane, cell, staying)
-            _score_without_last(
-                prefix_states[p], members, costs, hits, counts, plane, staying, base, spent, other_rows, other_gains
-            )  # fmt: skip
-            for n in range(begin, end):
-                member = following[n]
-                worst = spent_before + costs[member]
-                if member == members[0] or member == members[1] or worst > max_worst * (1 + ROUNDING):
-                    continue
-                level = np.searchsorted(worst_levels, worst * (1 + ROUNDING), side="right") - 1
-                if level >= 0:
-                    line[:] = best[level]
-                else:
-                    line[:] = -np.inf
-                last_cost = costs[member]
-                differ = changes[n - begin]
-                if not _columns(
-                    changed[n - begin], gains[n - begin], differ, plane, staying, base, spent, last_cost, low, scale,
-                    line, gained, open_columns,
-                ):  # fmt: skip
-                    continue
-                _grid(changed[n - begin], gains[n - begin], differ, cell, grid)
-                before = found
-                for i in range(b1):
-                    for j in range(b2):
-                        if not open_columns[i, j]:
-                            continue
-                        total, top = base[i, j], -np.inf
-                        for k in range(b3):
-                            total += grid[i, j, k]
-                            if total <= top:
-                                continue
-                            average = (spent[i, j] + staying[i, j, k] * last_cost) / rows
-                            place = (average - low) * scale
-                            if total <= line[min(max(int(place), 0), len(line) - 1)]:
-                                continue
-                            top = total
-                            if found == len(averages):
-                                cells, averages = _doubled(cells), _doubled_line(averages)
-                            cells[found, 0], cells[found, 1], cells[found, 5] = p, member, np.int32(total)
-                            cells[found, 2], cells[found, 3], cells[found, 4] = i, j, k
-                            averages[found] = average
-                            found += 1
-                            _learn(line, int(np.ceil(place)), total)
-                level = np.searchsorted(worst_levels, worst * (1 - ROUNDING))
-                for f in range(before, found):
-                    place = int(np.ceil((averages[f] - low) * scale))
-                    for other in range(level, len(worst_levels)):
-                        if not _learn(best[other], place, cells[f, 5]):
-                            break
-    return cells[:found], averages[:found]
-
-
-@compiled
-def _doubled(cells: np.ndarray) -> np.ndarray:
-    more = np.empty((2 * len(cells), cells.shape[1]), cells.dtype)
-    more[: len(cells)] = cells
-    return more
-
-
-@compiled
-def _doubled_line(averages: np.ndarray) -> np.ndarray:
-    more = np.empty(2 * len(averages), averages.dtype)
-    more[: len(averages)] = averages
-    return more
-
-
-@compiled
-def _learn(line: np.ndarray, place: int, score: float) -> bool:
-    """Note a score from a bucket on; whether it is news there."""
-    if place >= len(line) or line[place] >= score:
-        return False
-    while place < len(line) and line[place] < score:
-        line[place] = score
-        place += 1
-    return True
-
-
-@compiled
-def _spent_before(members: np.ndarray, costs: np.ndarray) -> float:
-    total = 0.0
-    for m in members:
-        if m >= 0:
-            total += costs[m]
-    return total
-
-
-@compiled
-def _place(
-    states: np.ndarray, bins: np.ndarray, b2: int, b3: int, plane: np.ndarray, cell: np.ndarray, staying: np.ndarray
-) -> None:
-    """Where each row falls in the grid of the first three stages, and how many rows stay at each of its cells."""
-    staying[:] = 0
-    plane[:] = 0
-    flat = staying.reshape(-1)
-    if states[0] >= 0:
-        for row in range(len(plane)):
-            plane[row] = bins[states[0], row] * b2
-    if states[1] >= 0:
-        for row in range(len(plane)):
-            plane[row] += bins[states[1], row]
-    for row in range(len(plane)):
-        cell[row] = plane[row] * b3 + bins[states[2], row]
-        flat[cell[row]] += 1
-    _sum_planes(staying)
-    for i in range(staying.shape[0]):
-        for j in range(staying.shape[1]):
-            for k in range(1, staying.shape[2]):
-                staying[i, j, k] += staying[i, j, k - 1]
 
 
 @compiled
@@ -208,92 +143,183 @@ def _sum_planes(grid: np.ndarray) -> None:
 
 
 @compiled
-def _score_without_last(
-    states: np.ndarray, members: np.ndarray, costs: np.ndarray, hits: np.ndarray, counts: np.ndarray,
-    plane: np.ndarray, staying: np.ndarray, base: np.ndarray, spent: np.ndarray, rows: np.ndarray, gains: np.ndarray,
-) -> None:  # fmt: skip
+def _sum_plane(plane: np.ndarray) -> None:
+    for i in range(plane.shape[0]):
+        for j in range(1, plane.shape[1]):
+            plane[i, j] += plane[i, j - 1]
+    for i in range(1, plane.shape[0]):
+        for j in range(plane.shape[1]):
+            plane[i, j] += plane[i - 1, j]
+
+
+@compiled
+def _paid(members: np.ndarray, costs: np.ndarray) -> float:
+    total = 0.0
+    for m in members:
+        if m >= 0:
+            total += costs[m]
+    return total
+
+
+@compiled
+def _place(p: Problem, r: Room, states: np.ndarray) -> None:
+    """Where each row falls on the grid of the first three stages, and how many rows stay at each of its cells."""
+    b1, b2, b3 = r.staying.shape
+    for row in range(len(r.plane)):
+        r.plane[row] = 0
+    for stage in range(2):
+        if states[stage] >= 0:
+            times = np.int32(b2 if stage == 0 else 1)
+            for row in range(len(r.plane)):
+                r.plane[row] += np.int32(p.bins[states[stage], row]) * times
+    for row in range(len(r.plane)):
+        r.cell[row] = r.plane[row] * np.int32(b3) + np.int32(p.bins[states[2], row])
+    r.staying[:] = 0
+    flat = r.staying.reshape(-1)
+    for row in range(len(r.plane)):
+        flat[r.cell[row]] += 1
+    _sum_planes(r.staying)
+    for i in range(b1):
+        for j in range(b2):
+            for k in range(1, b3):
+                r.staying[i, j, k] += r.staying[i, j, k - 1]
+
+
+@compiled
+def _score_beginning(p: Problem, r: Room, members: np.ndarray, states: np.ndarray) -> None:
     """Hits and cost of all rows by the first two thresholds, if the third stage answers all that come to it."""
-    b1, b2, b3 = staying.shape
-    base[:] = 0
+    b1, b2, b3 = r.staying.shape
     begin = 0 if states[0] >= 0 else 1 if states[1] >= 0 else 2
-    if begin < 2:
-        for n in range(differing(hits[states[1]], hits[states[2]], rows, gains)):
-            base[plane[rows[n]] // b2, plane[rows[n]] % b2] += gains[n]
-        for i in range(b1):
-            for j in range(1, b2):
-                base[i, j] += base[i, j - 1]
-    if begin == 0:
-        for n in range(differing(hits[states[0]], hits[states[1]], rows, gains)):
-            base[plane[rows[n]] // b2] += gains[n]
-    for i in range(1, b1):
-        for j in range(b2):
-            base[i, j] += base[i - 1, j]
-    first = costs[members[0]] if members[0] >= 0 else 0.0
-    second = costs[members[1]] if members[1] >= 0 else 0.0
-    everyone = staying[b1 - 1, b2 - 1, b3 - 1]
+    rows, gains = r.rows[-1], r.gains[-1]  # the line that no last member has
+    r.base[:] = 0
+    flat = r.base.reshape(-1)
+    for stage in range(begin, 2):  # what the next stage adds on the rows that come to it
+        for n in range(_differing(p.hits[states[stage]], p.hits[states[stage + 1]], rows, gains)):
+            flat[p.bins[states[0], rows[n]] * b2 if stage == 0 else r.plane[rows[n]]] += gains[n]
+    _sum_plane(r.base)
+    first = p.costs[members[0]] if members[0] >= 0 else 0.0
+    second = p.costs[members[1]] if members[1] >= 0 else 0.0
     for i in range(b1):
         for j in range(b2):
-            base[i, j] += counts[states[begin]]
-            spent[i, j] = (
-                everyone * first + staying[i, b2 - 1, b3 - 1] * second + staying[i, j, b3 - 1] * costs[members[2]]
-            )
+            r.base[i, j] += p.counts[states[begin]]
+            later = r.staying[i, b2 - 1, b3 - 1] * second + r.staying[i, j, b3 - 1] * p.costs[members[2]]
+            r.spent[i, j] = (first + later / len(r.plane) - p.low) * p.scale
 
 
 @compiled
-def _columns(
-    rows: np.ndarray, gains: np.ndarray, differ: int, plane: np.ndarray, staying: np.ndarray, base: np.ndarray,
-    spent: np.ndarray, last_cost: float, low: float, scale: float, line: np.ndarray, gained: np.ndarray,
-    open_columns: np.ndarray,
-) -> bool:  # fmt: skip
-    """Which columns of the grid could hold a cell that nothing known beats: all gains at the least cost beat it."""
-    b1, b2, b3 = staying.shape
-    gained[:] = 0
-    flat = gained.reshape(-1)
-    for n in range(differ):
-        if gains[n] > 0:
-            flat[plane[rows[n]]] += 1
-    any_open = False
-    everyone = staying[b1 - 1, b2 - 1, b3 - 1]
-    for i in range(b1):
-        for j in range(b2):
-            if j > 0:
-                gained[i, j] += gained[i, j - 1]
-        if i > 0:
-            for j in range(b2):
-                gained[i, j] += gained[i - 1, j]
-        for j in range(b2):
-            place = ((spent[i, j] + staying[i, j, 0] * last_cost) / everyone - low) * scale
-            is_open = base[i, j] + gained[i, j] > line[min(max(int(place), 0), len(line) - 1)]
-            open_columns[i, j] = is_open
-            any_open |= is_open
-    return any_open
+def _look_up(p: Problem, r: Room, n: int, worst: float, best: np.ndarray) -> None:
+    """Make the line of a last member what is known at no more than a worst cost, unless it is."""
+    if abs(worst - r.worst[n]) <= worst * ROUNDING:
+        return
+    _tell(p, r, n, best)
+    level = 0
+    while level < len(p.worst_levels) and p.worst_levels[level] <= worst * (1 + ROUNDING):
+        level += 1
+    for place in range(r.lines.shape[1]):
+        r.lines[n, place] = best[level - 1, place] if level > 0 else -1
+    r.worst[n] = worst
 
 
 @compiled
-def _grid(rows: np.ndarray, gains: np.ndarray, differ: int, cell: np.ndarray, grid: np.ndarray) -> None:
-    """What the last member adds to the hits, by cell: summed over the first two thresholds, not yet over the third."""
-    grid[:] = 0
-    flat = grid.reshape(-1)
-    for n in range(differ):
-        flat[cell[rows[n]]] += gains[n]
-    _sum_planes(grid)
+def _tell(p: Problem, r: Room, n: int, best: np.ndarray) -> None:
+    """Make the news of a line known at every level of worst cost that is no less than its own."""
+    level, buckets = 0, r.lines.shape[1]
+    if r.news[n] == buckets:
+        return
+    while level < len(p.worst_levels) and p.worst_levels[level] < r.worst[n] * (1 - ROUNDING):
+        level += 1
+    is_news = True
+    while is_news and level < len(p.worst_levels):  # higher levels know what this one does
+        is_news = False
+        for place in range(r.news[n], buckets):
+            is_news |= r.lines[n, place] > best[level, place]
+            best[level, place] = max(best[level, place], r.lines[n, place])
+        level += 1
+    r.news[n] = buckets
 
 
 @compiled
-def unbeaten(order: np.ndarray, merits: np.ndarray, costs: np.ndarray, kept: np.ndarray) -> None:
-    """Keep each point that has a higher merit than all points before it in `order` that cost no more.
+def _add(r: Room, n: int) -> None:
+    """What the last member adds to the hits: summed over the first two thresholds, not yet over the third."""
+    r.added[:] = 0
+    flat = r.added.reshape(-1)
+    for i in range(r.changes[n]):
+        flat[r.cell[r.rows[n, i]]] += r.gains[n, i]
+    _sum_planes(r.added)
 
-    By a tree of maxima over ranks of cost: the logarithm of the points for each point.
+
+@compiled
+def _new_cells(
+    p: Problem, r: Room, n: int, prefix: int, member: int, cells: np.ndarray, averages: np.ndarray, found: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Put cells that nothing known beats behind those found; the arrays, which may have grown, and how many it is."""
+    of_row = p.costs[member] * p.scale / len(r.plane)
+    for i in range(r.base.shape[0]):
+        for j in range(r.base.shape[1]):
+            least = r.spent[i, j] + r.staying[i, j, 0] * of_row
+            if r.base[i, j] + _most(r.added[i, j]) <= r.lines[n, int(least)]:
+                continue
+            if found + r.staying.shape[2] > len(averages):
+                cells, averages = _longer(cells, averages)
+            more = _new_in_column(
+                r.base[i, j], r.spent[i, j], r.added[i, j], r.staying[i, j], of_row, r.lines[n], cells[found:],
+                averages[found:],
+            )  # fmt: skip
+            for f in range(found, found + more):
+                r.news[n] = min(r.news[n], int(averages[f]))
+                averages[f] = averages[f] / p.scale + p.low
+                cells[f, 0], cells[f, 1], cells[f, 2], cells[f, 3] = prefix, member, i, j
+            found += more
+    return cells, averages, found
+
+
+@compiled
+def _most(added: np.ndarray) -> int:
+    """The most that the last member adds at any threshold of a column."""
+    total, most = 0, 0
+    for more in added:
+        total += more
+        most = max(most, total)
+    return most
+
+
+@compiled
+def _new_in_column(
+    hits: int, spent: float, added: np.ndarray, staying: np.ndarray, of_row: float, line: np.ndarray,
+    cells: np.ndarray, places: np.ndarray,
+) -> int:  # fmt: skip
+    """New cells of one column, and in which buckets they are; how many.
+
+    Apart from the loop that may let the arrays grow: there numba counts references to them at every cell.
     """
-    tree = np.full(len(order) + 1, -1, np.int64)
-    for point in order:
-        best, at = -1, costs[point] + 1
-        while at > 0:
-            best = max(best, tree[at])
-            at -= at & -at
-        if merits[point] > best:
-            kept[point] = True
-            at = costs[point] + 1
-            while at <= len(order):
-                tree[at] = max(tree[at], merits[point])
-                at += at & -at
+    found = 0
+    for k in range(len(staying)):
+        hits += added[k]
+        place = spent + staying[k] * of_row
+        if hits > line[int(place)]:
+            cells[found, 4], cells[found, 5], places[found] = k, hits, place
+            found += 1
+            bucket = int(np.ceil(place))
+            while bucket < len(line) and line[bucket] < hits:
+                line[bucket] = hits
+                bucket += 1
+    return found
+
+
+@compiled
+def _longer(cells: np.ndarray, averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with as much room again."""
+    more_cells, more_averages = np.empty((2 * len(cells), 6), np.int32), np.empty(2 * len(cells))
+    for f in range(len(cells)):
+        more_averages[f] = averages[f]
+        for column in range(6):
+            more_cells[f, column] = cells[f, column]
+    return more_cells, more_averages
+
+
+@compiled
+def _holds(members: np.ndarray, member: int) -> bool:
+    found = False
+    for m in members:
+        found |= m == member
+    return found

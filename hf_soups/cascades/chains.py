@@ -1,4 +1,4 @@
-"""Chains: every ordered choice of members at every threshold of a grid, for accuracy; what is surely beaten is left out.
+"""Chains: every ordered choice of members at every threshold of a grid, by accuracy; what is beaten is left out.
 
 Exact: a cell of the grid is left out only if a cascade is known that costs no more, at worst and on average, and hits
 as many rows.
@@ -95,16 +95,17 @@ class _Search:
 
     def points(self, groups_of_task: tuple[int, int], known: Known) -> Points:
         """Cascades of these groups that are not surely beaten by what is known."""
-        from hf_soups.cascades.chain_kernels import search_groups
+        from hf_soups.cascades.chain_kernels import Problem, search_groups
 
-        (first, stop), groups, rows = groups_of_task, self.groups, self.states.rows
-        assert self.states.hits is not None
-        cells, averages = search_groups(
-            first, stop, groups.state, groups.prefix_start, groups.following_start, groups.prefixes,
-            groups.prefix_states, groups.following, groups.following_states, self.entries.costs, self.max_worst,
-            self.states.hits, self.states.hit_counts, self.grid.bins, self._sizes(), known.worst, known.low,
-            known.scale, np.rint(known.best * rows),
+        groups, states = self.groups, self.states
+        assert states.hits is not None
+        problem = Problem(
+            groups.state, groups.prefix_start, groups.following_start, groups.prefixes, groups.prefix_states,
+            groups.following, groups.following_states, self.entries.costs, self.max_worst, states.hits,
+            states.hit_counts, self.grid.bins, self._sizes(), known.worst, known.low, known.scale,
         )  # fmt: skip
+        hits = np.where(known.best < 0, -1, np.rint(known.best * states.rows)).astype(np.int32)
+        cells, averages = search_groups(*groups_of_task, problem, hits)
         return self._as_points(cells, averages)
 
     def _sizes(self) -> Int64[np.ndarray, " 3"]:

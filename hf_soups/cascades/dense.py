@@ -95,7 +95,7 @@ class _Beginning:
     def _staying(self, stages: int) -> Float64[np.ndarray, "*grid"]:
         """The share of rows that stay at the first stages, as an array that stretches over the rest of the grid."""
         ones = np.ones((self.states.rows, 1))
-        return self._over_grid(ones, stages)[..., 0] / self.states.rows
+        return np.asarray(self._over_grid(ones, stages)[..., 0] / self.states.rows)
 
     def _over_grid(
         self, values: Real[np.ndarray, "rows statistics"], stages: int
@@ -118,10 +118,10 @@ def rising(
     """Those cells that score more than every cheaper one, the cheapest first."""
     order = np.lexsort((-scores, averages))
     before = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order][:-1]]))
-    return order[scores[order] > before]
+    return np.asarray(order[scores[order] > before])
 
 
 def _difference(
     after: Real[np.ndarray, "rows statistics"], before: Real[np.ndarray, "rows statistics"]
 ) -> Float64[np.ndarray, "rows statistics"]:
-    return after.astype(np.float64) - before
+    return np.asarray(after.astype(np.float64) - before)

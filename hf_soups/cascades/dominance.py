@@ -1,4 +1,4 @@
-"""Dominance: which cascades no other beats in score, average cost and worst cost at once, and a table that tells soon."""
+"""Dominance: which cascades no other beats in score, average cost and worst cost, and a table that tells it soon."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def nondominated(
 
     Values that differ by rounding alone count as equal.
     """
-    from hf_soups.cascades.chain_kernels import unbeaten
+    from hf_soups.cascades.unbeaten import keep_unbeaten
 
     if not len(score):
         return np.zeros(0, dtype=np.int64)
     merits, costs, limits = _ranks(score), _ranks(average), _ranks(worst)
     order = np.lexsort((np.arange(len(score)), -merits, costs, limits))
     kept = np.zeros(len(score), dtype=np.bool_)
-    unbeaten(order, merits, costs, kept)
+    keep_unbeaten(order, merits, costs, kept)
     return np.flatnonzero(kept)
 
 

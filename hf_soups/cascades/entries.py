@@ -58,7 +58,9 @@ class Entries:
 
     def block(self, member: int, start: int, stop: int) -> Float32[np.ndarray, "rows classes"]:
         """A member's natural-log probabilities of some rows, at its temperature."""
-        return scaled_block(self.predictions[member], self.temperatures[member], slice(start, stop))
+        p = self.predictions[member]
+        temperature = self.temperatures[member] if type(p) is Predictions else 1.0  # the others are scaled
+        return scaled_block(p, temperature, slice(start, stop))
 
 
 def checked_entries(
@@ -88,15 +90,21 @@ def checked_entries(
         )
     first = next((name for name in names if predictions[name].labels is not None), names[0])
     aligned = aligned_members([first, *names], predictions)
+    at = _checked_temperatures(names, temperatures or {})
     return Entries(
         names,
-        tuple(aligned[name] for name in names),
+        tuple(_scaled(aligned[name], temperature) for name, temperature in zip(names, at, strict=True)),
         aligned[first].needs_labels(),
         *_checked_costs(names, costs),
-        _checked_temperatures(names, temperatures or {}),
+        at,
         rule,
         summed_metric(metric),
     )
+
+
+def _scaled(p: Predictions, temperature: float) -> Predictions:
+    """Dense predictions as they are: mapped from a file, they are scaled block by block; others as scaled."""
+    return p if type(p) is Predictions else p.at_temperature(temperature)
 
 
 def _checked_costs(

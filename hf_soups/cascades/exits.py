@@ -80,9 +80,7 @@ class Chain:
         from hf_soups.cascades.exit_kernels import sweep
 
         fixed = point.thresholds[0, : self.thresholds].astype(np.float32)
-        cuts = sweep(
-            self._ascending[stage], self.confidence, fixed, stage, self.statistics, self.costs, *room
-        )
+        cuts = sweep(self._ascending[stage], self.confidence, fixed, stage, self.statistics, self.costs, *room)
         sums, averages, between = (part[:cuts] for part in room)
         scores = entries.scores(sums)
         # the average cost rises from cut to cut: a cut is of use if it scores more than all before it

@@ -6,6 +6,8 @@ cannot lift above the best are left out: rows that members agree on are decided 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from hf_soups.cascades.compiled import compiled
@@ -13,6 +15,19 @@ from hf_soups.cascades.compiled import compiled
 WORD = 32  # rows whose hits are kept in one word
 NEAR = 1e-5  # relative: log-probabilities that round to one float32 are of probabilities that differ by less
 SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+class Walk(NamedTuple):
+    """Where one row's walk through the subsets stands; the first axis of most is how many members are chosen."""
+
+    chosen: np.ndarray  # the latest member
+    classes: np.ndarray  # (sizes, candidates) that can still win
+    sums: np.ndarray  # (sizes, candidates) of their probabilities
+    alive: np.ndarray  # how many they are
+    own: np.ndarray  # which of them is the label
+    following: np.ndarray  # number of the next subset of each size
+    most: np.ndarray  # (candidates, members and one) that this member or a later one gives each class
+    rival: np.ndarray  # (members) the best class but the label, for each last member
 
 
 @compiled
@@ -31,143 +46,131 @@ def answer_subsets(
         confidence: (subsets asked, rows) float32, written.
         hits: (subsets, words of rows) uint32, written.
     """
-    deepest, members, asked = len(numbers), probs.shape[1], confidence.shape[0]
-    words = np.zeros(hits.shape[0], np.int64)
-    sure = np.zeros((WORD, asked), np.float32)
-    most = np.zeros((widest, members + 1))
-    classes, sums = np.zeros((deepest, widest), np.int64), np.zeros((deepest, widest))
-    alive, own = np.zeros(deepest, np.int64), np.zeros(deepest, np.int64)
-    chosen, following = np.zeros(deepest, np.int64), np.zeros(deepest, np.int64)
-    rival = np.empty(members)
+    sizes, members, asked = len(numbers), probs.shape[1], confidence.shape[0]
+    words, sure = np.zeros(hits.shape[0], np.int64), np.zeros((WORD, asked), np.float32)
+    w = Walk(
+        np.zeros(sizes, np.int64), np.zeros((sizes, widest), np.int64), np.zeros((sizes, widest)),
+        np.zeros(sizes, np.int64), np.zeros(sizes, np.int64), np.zeros(sizes, np.int64),
+        np.zeros((widest, members + 1)), np.empty(members),
+    )  # fmt: skip
     for word in range(first, stop, WORD):
         end = min(word + WORD, stop)
         words[:] = 0
         for row in range(word, end):
             here = probs[start[row] : start[row + 1]]
-            _begin(here, label[row] - start[row], most, classes[0], sums[0])
-            alive[0], own[0], chosen[0], depth = len(here), label[row] - start[row], -1, 0
-            following[:] = numbers
-            bit = np.int64(1) << (row - word)
-            while depth >= 0:
-                after, base = chosen[depth] + 1, following[depth]
-                following[depth] += members - after
-                if base < asked:
-                    _best(
-                        here, classes[depth], sums[depth], alive[depth], own[depth], after, base, depth + 1, bit, words,
-                        rival, sure[row - word],
-                    )  # fmt: skip
-                elif alive[depth] == 1:
-                    for j in range(members - after):
-                        words[base + j] |= bit
-                elif alive[depth] > 1:
-                    _hit(
-                        here, classes[depth], sums[depth], alive[depth], own[depth], after, base, depth + 1, bit, words,
-                        rival,
-                    )  # fmt: skip
-                depth = _next(depth, deepest, members, chosen)
-                if depth > 0:
-                    _join(here, depth, deepest, chosen[depth], most, classes, sums, alive, own)
+            _begin(w, here, label[row] - start[row], numbers)
+            _answer_row(w, here, 1 << (row - word), words, sure[row - word])
         for subset in range(hits.shape[0]):
             hits[subset, word // WORD] = words[subset]
-        for subset in range(asked):
+        for subset in range(asked):  # rows of one subset lie together, and so are written together
             for row in range(word, end):
                 confidence[subset, row] = sure[row - word, subset]
 
 
 @compiled
-def _begin(here: np.ndarray, label: int, most: np.ndarray, classes: np.ndarray, sums: np.ndarray) -> None:
-    """The empty subset, and the most that any member from m on gives each class."""
+def _begin(w: Walk, here: np.ndarray, label: int, numbers: np.ndarray) -> None:
+    """The empty subset."""
+    for size in range(len(numbers)):
+        w.following[size] = numbers[size]
+    w.alive[0], w.own[0], w.chosen[0] = len(here), label, -1
     for c in range(len(here)):
-        classes[c], sums[c] = c, 0.0
-        most[c, here.shape[1]] = 0.0
+        w.classes[0, c], w.sums[0, c] = c, 0.0
+        w.most[c, here.shape[1]] = 0.0
         for m in range(here.shape[1] - 1, -1, -1):
-            most[c, m] = max(most[c, m + 1], here[c, m])
+            w.most[c, m] = max(w.most[c, m + 1], here[c, m])
 
 
 @compiled
-def _next(depth: int, deepest: int, members: int, chosen: np.ndarray) -> int:
+def _answer_row(w: Walk, here: np.ndarray, bit: int, words: np.ndarray, sure: np.ndarray) -> None:
+    """Walk through all subsets that another member can follow, and answer those with one member more."""
+    size, members = 0, here.shape[1]
+    while size >= 0:
+        after = w.chosen[size] + 1
+        base = w.following[size]
+        w.following[size] += members - after
+        if base < len(sure):
+            _hit(w, here, size, after, base, bit, words)
+            total, c = w.sums[size, w.own[size]], w.classes[size, w.own[size]]
+            for j in range(members - after):
+                sure[base + j] = min(max(total + here[c, after + j], w.rival[j]) / (size + 1), 1.0)
+        elif w.alive[size] == 1:  # only the label can win
+            for j in range(members - after):
+                words[base + j] |= bit
+        elif w.alive[size] > 1:
+            _hit(w, here, size, after, base, bit, words)
+        size = _next(w, size, members)
+        if size > 0:
+            _join(w, here, size)
+
+
+@compiled
+def _next(w: Walk, size: int, members: int) -> int:
     """Go on to the next subset that another member can follow; its size, or -1 after the last."""
-    if depth + 1 < deepest and chosen[depth] + 1 <= members - 2:
-        chosen[depth + 1] = chosen[depth] + 1
-        return depth + 1
-    while depth > 0 and chosen[depth] + 1 > members - 2:
-        depth -= 1
-    chosen[depth] += 1
-    return depth if depth > 0 else -1
+    if size + 1 < len(w.chosen) and w.chosen[size] + 1 <= members - 2:
+        w.chosen[size + 1] = w.chosen[size] + 1
+        return size + 1
+    while size > 0 and w.chosen[size] + 1 > members - 2:
+        size -= 1
+    w.chosen[size] += 1
+    return size if size > 0 else -1
 
 
 @compiled
-def _join(
-    here: np.ndarray, depth: int, deepest: int, member: int, most: np.ndarray, classes: np.ndarray, sums: np.ndarray,
-    alive: np.ndarray, own: np.ndarray,
-) -> None:  # fmt: skip
-    """One member more: the sums of those classes that can still win.
+def _join(w: Walk, here: np.ndarray, size: int) -> None:
+    """One member more: the sums of those classes that can still win, and of the label.
 
-    In the largest subsets only hits count: `alive` is 0 if the label cannot win, 1 if it wins for sure.
+    Before the largest subsets, of which only hits count, `alive` is 0 if the label cannot win.
     """
-    last, left, best = depth - 1, deepest - depth, 0.0
-    for i in range(alive[last]):
-        best = max(best, sums[last, i] + here[classes[last, i], member])
+    last, member, left, best = size - 1, w.chosen[size], len(w.chosen) - size, 0.0
+    for i in range(w.alive[last]):
+        best = max(best, w.sums[last, i] + here[w.classes[last, i], member])
     kept = 0
-    for i in range(alive[last]):
-        c = classes[last, i]
-        total = sums[last, i] + here[c, member]
-        can_win = total + left * most[c, member + 1] >= best * (1 - NEAR)
-        if i == own[last]:
-            own[depth] = kept
+    for i in range(w.alive[last]):
+        c = w.classes[last, i]
+        total = w.sums[last, i] + here[c, member]
+        can_win = total + left * w.most[c, member + 1] >= best * (1 - NEAR)
+        if i == w.own[last]:
+            w.own[size] = kept
             if left == 1 and not can_win:
-                alive[depth] = 0
+                w.alive[size] = 0
                 return
-        if can_win or i == own[last]:
-            classes[depth, kept], sums[depth, kept] = c, total
+        if can_win or i == w.own[last]:
+            w.classes[size, kept], w.sums[size, kept] = c, total
             kept += 1
-    alive[depth] = kept
+    w.alive[size] = kept
 
 
 @compiled
-def _hit(
-    here: np.ndarray, classes: np.ndarray, sums: np.ndarray, alive: int, own: int, after: int, base: int, size: int,
-    bit: int, words: np.ndarray, rival: np.ndarray,
-) -> None:  # fmt: skip
+def _hit(w: Walk, here: np.ndarray, size: int, after: int, base: int, bit: int, words: np.ndarray) -> None:
     """Note for which members from `after` on, as the last one, the label wins; `rival` is the best other class."""
-    count = here.shape[1] - after
-    rival[:count] = -1.0
-    for i in range(alive):
+    count, own = here.shape[1] - after, w.own[size]
+    for j in range(count):
+        w.rival[j] = -1.0
+    for i in range(w.alive[size]):
         if i != own:
-            total, c = sums[i], classes[i]
+            total, c = w.sums[size, i], w.classes[size, i]
             for j in range(count):
-                rival[j] = max(rival[j], total + here[c, after + j])
-    total, c = sums[own], classes[own]
+                w.rival[j] = max(w.rival[j], total + here[c, after + j])
+    total, c = w.sums[size, own], w.classes[size, own]
     for j in range(count):
         mine = total + here[c, after + j]
-        if abs(mine - rival[j]) <= NEAR * mine:
-            wins = _wins_rounded(here, classes, sums, alive, own, after + j, size)
-        else:
-            wins = mine > rival[j]
-        if wins:
+        is_near = abs(mine - w.rival[j]) <= NEAR * mine
+        if _wins_rounded(w, here, size, after + j) if is_near else mine > w.rival[j]:
             words[base + j] |= bit
 
 
 @compiled
-def _wins_rounded(
-    here: np.ndarray, classes: np.ndarray, sums: np.ndarray, alive: int, own: int, member: int, size: int
-) -> bool:
+def _wins_rounded(w: Walk, here: np.ndarray, size: int, member: int) -> bool:
     """Whether the label wins when log-probabilities are rounded to float32, as answers are; the lowest wins a tie."""
-    mine = np.float32(np.log(max((sums[own] + here[classes[own], member]) / size, SMALLEST)))
-    for i in range(alive):
-        theirs = np.float32(np.log(max((sums[i] + here[classes[i], member]) / size, SMALLEST)))
+    own = w.own[size]
+    mine = _rounded((w.sums[size, own] + here[w.classes[size, own], member]) / (size + 1))
+    for i in range(w.alive[size]):
+        theirs = _rounded((w.sums[size, i] + here[w.classes[size, i], member]) / (size + 1))
         if theirs > mine or (theirs == mine and i < own):
             return False
     return True
 
 
 @compiled
-def _best(
-    here: np.ndarray, classes: np.ndarray, sums: np.ndarray, alive: int, own: int, after: int, base: int, size: int,
-    bit: int, words: np.ndarray, rival: np.ndarray, sure: np.ndarray,
-) -> None:  # fmt: skip
-    """The same, and the mean of the class that wins."""
-    _hit(here, classes, sums, alive, own, after, base, size, bit, words, rival)
-    total, c = sums[own], classes[own]
-    for j in range(here.shape[1] - after):
-        sure[base + j] = min(max(total + here[c, after + j], rival[j]) / size, 1.0)
+def _rounded(prob: float) -> np.float32:
+    return np.float32(np.log(max(prob, SMALLEST)))

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import comb
 
 from hf_soups.cascades.rule import Rule
 
 Members = tuple[int, ...]  # places in the pool
+
+
+def sets_of_size(models: int, size: int, rule: Rule) -> int:
+    """How many beginnings of `size` members answer differently."""
+    if rule.combine != "last":
+        return comb(models, size)
+    return models if rule.confidence != "agreement" else models * comb(models - 1, size - 1)
 
 
 def key_of(members: Members, rule: Rule) -> Members:

@@ -18,6 +18,7 @@ from hf_soups.cascades.numbering import Members
 from hf_soups.cascades.subsets import States
 from hf_soups.cascades.turns import Told, in_turns
 
+SWEEP_ROWS = 10_000  # a sweep of few rows takes as long as these
 Polished = set[bytes]
 
 
@@ -31,17 +32,18 @@ def polish(
         entries, states: the models and what they answer.
         found, known: from the search on a grid.
         pool: whose threads sweep.
-        allowance: rows that may be swept in all; half of what is left in each round, so that a bound on time holds.
+        allowance: rows that may be swept in all, which bounds the time; a round takes half of what is left. A sweep
+            counts `SWEEP_ROWS` rows more than there are, for what it takes beside them.
         told: called with the share of the allowance that is spent.
     """
     done: Polished = set()
-    left = allowance
-    while left > states.rows:
-        chosen = _chosen(found, done, sweeps=max(1, left // 2 // states.rows))
+    left, of_sweep = allowance, states.rows + SWEEP_ROWS
+    while left > of_sweep:
+        chosen = _chosen(found, done, sweeps=max(1, left // 2 // of_sweep))
         if not len(chosen):
             break
         done |= set(_keys(found.take(chosen)))
-        left -= int((found.members[chosen] >= 0).sum() - len(chosen)) * states.rows
+        left -= int((found.members[chosen] >= 0).sum() - len(chosen)) * of_sweep
         tasks = by_chain(found, chosen)
 
         def work(task: tuple[Members, Points], known: Known) -> Points:
@@ -54,11 +56,11 @@ def polish(
 
 def _chosen(found: Points, done: Polished, sweeps: int) -> Int64[np.ndarray, " some"]:
     """Cascades not yet polished: first those that are best whatever the worst cost, each kind evenly thinned."""
-    fresh = np.array([key not in done for key in _keys(found)], dtype=bool) & (found.members[:, 1] >= 0)
+    stages = (found.members >= 0).sum(axis=1) - 1
+    fresh = np.array([key not in done for key in _keys(found)], dtype=bool) & (stages > 0)
     flat = np.zeros(len(found), dtype=bool)
     flat[nondominated(found.score, found.average, np.zeros(len(found)))] = True
     chosen: list[Int64[np.ndarray, " some"]] = []
-    stages = (found.members >= 0).sum(axis=1) - 1
     for kind in (fresh & flat, fresh & ~flat):
         at = np.flatnonzero(kind)
         share = min(1.0, sweeps / max(1, int(stages[at].sum())))

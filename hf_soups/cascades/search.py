@@ -29,7 +29,7 @@ from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions
 
 GRID = (256, 128, 32)  # thresholds of each stage in cascades of two, of three, and of four or more members
-POLISHED_ROWS = 10**8  # rows swept: 2,000 sweeps of 50,000
+POLISHED_ROWS = 10**8  # rows swept: 1,700 sweeps of 50,000
 PARTS = {"answers": 0.4, "grid": 0.4, "polish": 0.15, "counting": 0.05}  # of the time, about
 Progress = Callable[[float, str], object]
 
@@ -94,11 +94,13 @@ def search_cascades(
     with ThreadPoolExecutor(workers, thread_name_prefix="search") as pool:
         found, known = _search_grid(entries, states, counts, limit, pool, told.part("grid"))
         found = polish(entries, states, found, known, pool, allowance=POLISHED_ROWS, told=told.part("polish"))
+        told.part("counting")(0.0)
         plans = _as_plans(entries, states, found, pool)
         singles = _as_plans(entries, states, _singles(entries, states), pool)
+        ensembles = _as_plans(entries, states, _ensembles(entries, states), pool)
     told.part("counting")(1.0)
-    best_first = tuple(sorted(singles, key=lambda plan: (-plan.score, plan.average_cost)))
-    return Frontier(plans, best_first, data=next((p.data for p in entries.predictions if p.data), ""))
+    data = next((p.data for p in entries.predictions if p.data), "")
+    return Frontier(plans, _best_first(singles), _best_first(ensembles), data)
 
 
 def _search_grid(
@@ -125,9 +127,24 @@ def _singles(entries: Entries, states: States) -> Points:
     models, deepest = np.arange(len(entries)), states.numbering.deepest
     members = np.full((len(models), deepest), -1, dtype=np.int16)
     members[:, 0] = models
-    sums = [states.statistics_of(states.numbering[(m,)]).sum(axis=0, dtype=np.float64) for m in range(len(models))]
-    thresholds = np.full((len(models), deepest - 1), NEVER)
-    return Points(members, thresholds, entries.scores(np.array(sums)), entries.costs, entries.costs)
+    scores = entries.scores(states.sums)[[states.numbering[(m,)] for m in range(len(models))]]
+    return Points(members, np.full((len(models), deepest - 1), NEVER), scores, entries.costs, entries.costs)
+
+
+def _ensembles(entries: Entries, states: States) -> Points:
+    """Those sets of members, all run, that no other beats in score and cost; none where the last answers alone."""
+    deepest = states.numbering.deepest
+    several = [n for n, key in enumerate(states.numbering.keys) if len(key) > 1 and entries.rule.combine != "last"]
+    if not several:
+        return Points.none(deepest)
+    padded = [(*states.numbering.keys[n], *(-1,) * (deepest - len(states.numbering.keys[n]))) for n in several]
+    members = np.array(padded, dtype=np.int16)
+    scores, worst = entries.scores(states.sums)[several], entries.worst(members)
+    return Points(members, np.full((len(members), deepest - 1), NEVER), scores, worst, worst).nondominated()
+
+
+def _best_first(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    return tuple(sorted(plans, key=lambda plan: (-plan.score, plan.average_cost)))
 
 
 def _worst_costs(entries: Entries, longest: int) -> Float64[np.ndarray, " subsets"]:
@@ -138,7 +155,7 @@ def _worst_costs(entries: Entries, longest: int) -> Float64[np.ndarray, " subset
 
 
 def _as_plans(entries: Entries, states: States, points: Points, pool: ThreadPoolExecutor) -> tuple[Plan, ...]:
-    """The cascades as plans, counted once more row by row; those that the count shows to be beaten are left out."""
+    """The cascades as plans, counted once more row by row."""
 
     def counted(task: tuple[Members, Points]) -> list[Plan]:
         chain = Chain.of(entries, states, task[0])

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from math import comb
 
 import numpy as np
-from jaxtyping import Float32, Int64, Real, UInt8, UInt32
+from jaxtyping import Float32, Float64, Int64, Real, UInt8, UInt32
 
 from hf_soups.cascades.candidates import Candidates, find_candidates
 from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.numbering import Members, Numbering
+from hf_soups.cascades.numbering import Members, Numbering, sets_of_size
 from hf_soups.cascades.rule import Committee
 from hf_soups.cascades.stages import statistics_of
+from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 
 ELEMENTS_AT_ONCE = 2**19  # rows x classes of a block: 4 MB in float64, which stay in the cache
 WORD_ROWS = 32  # rows whose hits are kept in one word
 TASK_ROWS = 50 * WORD_ROWS  # of one thread's turn
+MOST_SETS = 2 * 10**6  # 60 models up to 4 members are 522,000
 Told = Callable[[float], object]
 
 
@@ -40,18 +42,25 @@ class States:
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return self.confidence.shape[1]
+        return int(self.confidence.shape[1])
 
     @cached_property
     def hit_counts(self) -> Int64[np.ndarray, " states"]:
         """How many rows each state hits."""
         assert self.hits is not None
-        return np.bitwise_count(self.hits).sum(axis=1, dtype=np.int64)
+        return np.array([np.unpackbits(packed.view(np.uint8)).sum() for packed in self.hits], dtype=np.int64)
+
+    @cached_property
+    def sums(self) -> Float64[np.ndarray, "states statistics"]:
+        """The row statistics of each state, over all rows."""
+        if self.statistics is not None:
+            return np.asarray(self.statistics.sum(axis=1, dtype=np.float64))
+        return np.stack([self.hit_counts, np.full(len(self.numbering), self.rows)], axis=1).astype(np.float64)
 
     def statistics_of(self, state: int) -> Real[np.ndarray, "rows statistics"]:
         """The row statistics of one state; for accuracy, hit and one."""
         if self.statistics is not None:
-            return self.statistics[state]
+            return np.asarray(self.statistics[state])
         assert self.hits is not None
         hit = np.unpackbits(self.hits[state].view(np.uint8), bitorder="little", count=self.rows)
         return np.stack([hit, np.ones_like(hit)], axis=1)
@@ -66,6 +75,7 @@ def compute_states(entries: Entries, deepest: int, *, threads: int, told: Told =
         threads: blocks of rows computed at once.
         told: called with the share that is done.
     """
+    _check_size(entries, deepest)
     numbering = Numbering.of(len(entries), deepest, entries.rule)
     by_few_classes = (
         entries.rule.confidence == "max"
@@ -77,12 +87,27 @@ def compute_states(entries: Entries, deepest: int, *, threads: int, told: Told =
     return _by_committees(entries, numbering, threads, told)
 
 
+def _check_size(entries: Entries, deepest: int) -> None:
+    """Refuse what would not fit into memory, before hours are spent on it."""
+    sizes = [sets_of_size(len(entries), size, entries.rule) for size in range(1, deepest + 1)]
+    of_row = 1 / 8 if entries.metric is METRICS["accuracy"] else _sample(entries).nbytes
+    asked = sum(sizes[: max(deepest - 1, 1)])
+    needed = entries.rows * (sum(sizes) * of_row + asked * np.dtype(np.float32).itemsize)
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else np.inf
+    if sum(sizes) > MOST_SETS or needed > room / 2:
+        raise InputError(
+            f"{len(entries)} models in cascades of up to {deepest} members make {sum(sizes):,} sets of members, whose "
+            f"answers on {entries.rows:,} rows take {needed / 1e9:.1f} GB: too much to try them one by one. Take fewer "
+            "models, members or rows, or a search for large pools: `beam`, or `streeter` where members answer alone."
+        )
+
+
 def _by_candidates(entries: Entries, numbering: Numbering, threads: int, told: Told) -> States:
     from hf_soups.cascades.kernels import answer_subsets
 
     largest = numbering.deepest if entries.rule.combine == "mean" else 1  # the last alone is a mean of one
     found = find_candidates(entries, largest, threads=threads, told=lambda share: told(share / 2))
-    sizes = [comb(len(entries), size) for size in range(1, largest + 1)]
+    sizes = [sets_of_size(len(entries), size, entries.rule) for size in range(1, largest + 1)]
     numbers = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
     confidence = np.empty((numbering.asked, entries.rows), dtype=np.float32)
     hits = np.zeros((len(numbering), -(-entries.rows // WORD_ROWS)), dtype=np.uint32)
@@ -133,9 +158,14 @@ def _room(entries: Entries, states: int) -> UInt8[np.ndarray, "states bytes"] | 
     """Where hits are packed, or the statistics in the type that the metric gives."""
     if entries.metric is METRICS["accuracy"]:
         return np.zeros((states, -(-entries.rows // WORD_ROWS) * WORD_ROWS // 8), dtype=np.uint8)
-    one = Committee(entries.rule).joined(entries.block(0, 0, 1))
-    sample = statistics_of(one, entries.labels[:1], entries.metric)
+    sample = _sample(entries)
     return np.empty((states, entries.rows, sample.shape[1]), dtype=sample.dtype)
+
+
+def _sample(entries: Entries) -> Real[np.ndarray, "one statistics"]:
+    """The statistics of one row."""
+    one = Committee(entries.rule).joined(entries.block(0, 0, 1))
+    return statistics_of(one, entries.labels[:1], entries.metric)
 
 
 def _following(numbering: Numbering) -> dict[Members, list[Members]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +33,7 @@ def in_turns(
         told: called with the share that is done.
     """
     edges = np.linspace(0, len(tasks), max(1, min(TURNS, len(tasks) // LEAST)) + 1).astype(int)
-    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+    for first, stop in pairwise(edges):
         before = known  # bound here, so that a task of this turn never sees the next table
         parts = list(pool.map(lambda task, before=before: work(task, before), tasks[first:stop]))
         if any(len(part) for part in parts):
