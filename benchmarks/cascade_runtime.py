@@ -29,8 +29,8 @@ from transformers.utils import logging
 
 import hf_soups  # noqa: F401  # registers the pipelines
 from hf_soups.cascades import Plan
-from hf_soups.cascades.folder import build_cascade
-from hf_soups.cascades.model import CascadeForImageClassification
+from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.model import CascadeForImageClassification
 from hf_soups.pool import Member
 
 DEFERRED = 0.3

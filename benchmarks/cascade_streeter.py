@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from memory import Memory
 
-from hf_soups.cascades.streeter import SHARES, streeter
+from hf_soups.cascades.searching.streeter import SHARES, streeter
 from hf_soups.topk import TopKPredictions, load_predictions
 
 K = 5

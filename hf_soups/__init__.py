@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from hf_soups.calibration import calibrated, fit_temperature
     from hf_soups.cascades import Frontier, Plan, Rule
     from hf_soups.cascades.certify import certify
-    from hf_soups.cascades.config import CascadeConfig
-    from hf_soups.cascades.folder import build_cascade
-    from hf_soups.cascades.model import CascadeForImageClassification, CascadeForSequenceClassification
-    from hf_soups.cascades.search import search_cascades
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.folder import build_cascade
+    from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
+    from hf_soups.cascades.searching.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.compatibility import preflight
     from hf_soups.costs import Cost
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
-    "CascadeConfig": "cascades.config",
-    "CascadeForImageClassification": "cascades.model",
-    "CascadeForSequenceClassification": "cascades.model",
+    "CascadeConfig": "cascades.running.config",
+    "CascadeForImageClassification": "cascades.running.model",
+    "CascadeForSequenceClassification": "cascades.running.model",
     "Cost": "costs",
     "Frontier": "cascades",
     "Plan": "cascades",
     "Rule": "cascades",
-    "build_cascade": "cascades.folder",
+    "build_cascade": "cascades.running.folder",
     "calibrated": "calibration",
     "certify": "cascades.certify",
     "fit_temperature": "calibration",
     "predict_pool": "pool.predicting",
     "read_pool": "pool",
-    "search_cascades": "cascades.search",
+    "search_cascades": "cascades.searching.exhaustive",
     "select_ensemble": "ensembles",
     "Checkpoint": "checkpoint",
     "Predictions": "predictions",

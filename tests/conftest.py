@@ -17,7 +17,7 @@ install_import_hook(
         "hf_soups.pool.labels",
         "hf_soups.metrics",
         "hf_soups.data.strata",
-        "hf_soups.costs",
+        "hf_soups.costs.count",
         "hf_soups.families.anatomy",
         "hf_soups.ensembles",
         "hf_soups.augment",

@@ -88,3 +88,9 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(sorted(set({heavy!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("one", "other"), [("searching", "running"), ("running", "searching")])
+def test_searching_cascades_and_running_them_do_not_know_each_other(one: str, other: str) -> None:
+    for path in sorted((PACKAGE / "cascades" / one).glob("*.py")):
+        assert f"cascades.{other}" not in path.read_text(), f"{path.name} imports from {other}"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from hf_soups.batch.models import is_cascade
-from hf_soups.cascades.readers import ImageReader, Reader, Rows, TextReader
+from hf_soups.cascades.running.readers import ImageReader, Reader, Rows, TextReader
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.families import Family
@@ -99,7 +99,7 @@ class Cascade:
     @classmethod
     def load(cls, checkpoint: Checkpoint, how: How, budget: float | None) -> Cascade:
         """Load all its members; each answers in the precision that its predictions were made in."""
-        from hf_soups.cascades.model import CascadeForImageClassification, CascadeForSequenceClassification
+        from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
 
         image = checkpoint.config.get("kind") == "image"
         auto = CascadeForImageClassification if image else CascadeForSequenceClassification

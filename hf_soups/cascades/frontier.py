@@ -216,7 +216,7 @@ def pareto(plans: Iterable[Plan]) -> tuple[Plan, ...]:
 
 def undominated(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """Those plans that none beats in score, average cost and worst cost at once, the cheapest on average first."""
-    from hf_soups.cascades.dominance import nondominated
+    from hf_soups.cascades.searching.dominance import nondominated
 
     found = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
     columns = [[p.score for p in found], [p.average_cost for p in found], [p.worst_cost for p in found]]

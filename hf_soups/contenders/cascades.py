@@ -32,7 +32,7 @@ def search_among(found: Contenders, folder: str | Path, *, max_members: int = ME
     Raises:
         InputError: if fewer than two have recorded multiply-adds, or the metric is not one of those known by name.
     """
-    from hf_soups.cascades.search import search_cascades
+    from hf_soups.cascades.searching.exhaustive import search_cascades
 
     if found.metric.name not in METRICS or found.metric.row_statistics is None:
         raise InputError(

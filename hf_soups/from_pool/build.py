@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_soups.cascades.folder import build_cascade
 from hf_soups.cascades.frontier_file import load_frontier, split_reference
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.from_pool.halves import halves
 from hf_soups.pool import Pool, read_pool
 
@@ -58,7 +58,7 @@ def _of_its_members(plan: Plan, pool: Pool, report: str, seed: int) -> tuple[Pla
     """At most `STORED` plans over subsets of a plan's members in any order, the cheapest first."""
     if len(plan.members) == 1:
         return (plan,)
-    from hf_soups.cascades.search import search_cascades
+    from hf_soups.cascades.searching.exhaustive import search_cascades
 
     select = halves(pool, report, seed).select
     temperatures = dict(zip(plan.members, plan.temperatures, strict=True)) if plan.temperatures else None

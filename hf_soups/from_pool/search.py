@@ -151,16 +151,16 @@ def _searched(
     method: Method, select: Mapping[str, Predictions], costs: Mapping[str, Any], how: dict[str, Any]
 ) -> Frontier:
     if method == "exhaustive":
-        from hf_soups.cascades.search import search_cascades
+        from hf_soups.cascades.searching.exhaustive import search_cascades
 
         return search_cascades(select, costs, **how)
     if method == "beam":
-        from hf_soups.cascades.beam import beam
+        from hf_soups.cascades.searching.beam import beam
 
         return beam(select, costs, **how)
     if method != "streeter":
         raise InputError(f"method is {method!r}; expected exhaustive, beam or streeter.")
-    from hf_soups.cascades.streeter import streeter
+    from hf_soups.cascades.searching.streeter import streeter
 
     return streeter(select, costs, **how)
 

@@ -12,8 +12,8 @@ from jaxtyping import Float32
 from torch.utils.data import DataLoader
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from hf_soups.cascades.model import CascadeModel, CascadeOutput
-from hf_soups.cascades.readers import Rows
+from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
+from hf_soups.cascades.running.readers import Rows
 from hf_soups.errors import InputError
 
 

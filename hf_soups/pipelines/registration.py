@@ -24,14 +24,14 @@ def register_with_transformers() -> None:
 
 
 def _config(module: Any) -> None:
-    from hf_soups.cascades.config import CascadeConfig
+    from hf_soups.cascades.running.config import CascadeConfig
 
     module.AutoConfig.register(CascadeConfig.model_type, CascadeConfig, exist_ok=True)
 
 
 def _models(module: Any) -> None:
-    from hf_soups.cascades.config import CascadeConfig
-    from hf_soups.cascades.model import CascadeForImageClassification, CascadeForSequenceClassification
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
 
     for auto, model in (
         (module.AutoModelForImageClassification, CascadeForImageClassification),

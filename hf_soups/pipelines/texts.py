@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from hf_soups.cascades.readers import Pair
+from hf_soups.cascades.running.readers import Pair
 from hf_soups.errors import InputError
 from hf_soups.pipelines.cascade import CascadePipeline
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 SMALL_PRETRAINING = {"learning_rate": 3e-3, "epochs": 60}
 SMALL_RUN = {"learning_rate": 2e-3, "batch_size": 32, "epochs": 40, "mixup": 0.4}
 
-# Members answer alone: the soup's answers are less sure than the small model's (label smoothing, mixup, averaging), so in
-# a mean of both the small one's errors outweigh them.
+# Members answer alone: the soup's answers are less sure than the small model's (label smoothing, mixup, averaging), so
+# in a mean of both the small one's errors outweigh them.
 RULE: dict[str, Any] = {"combine": "last"}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_soups.cascades.folder import build_cascade
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Committee, Rule
+from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.data import Split
 from hf_soups.families import family_for
 from hf_soups.families.vision import for_image_size

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.cascades import Frontier, Rule
-from hf_soups.cascades.beam import beam
-from hf_soups.cascades.entries import checked_entries
-from hf_soups.cascades.reached import Bar, Reached, on_front
-from hf_soups.cascades.search import search_cascades
-from hf_soups.cascades.sketch import sketched
+from hf_soups.cascades.searching.beam import beam
+from hf_soups.cascades.searching.entries import checked_entries
+from hf_soups.cascades.searching.exhaustive import search_cascades
+from hf_soups.cascades.searching.reached import Bar, Reached, on_front
+from hf_soups.cascades.searching.sketch import sketched
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS

@@ -17,7 +17,7 @@ from hf_soups.cascades.certify import (
     rows_to_certify,
     safe_path,
 )
-from hf_soups.cascades.stages import Stages
+from hf_soups.cascades.searching.stages import Stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
 from tests.cascades.pools import random_pool

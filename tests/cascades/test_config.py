@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hf_soups.cascades.config import CascadeConfig, plan_of, plan_values
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
+from hf_soups.cascades.running.config import CascadeConfig, plan_of, plan_values
 from hf_soups.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,7 +105,7 @@ def test_an_inconsistent_config_is_refused(changes: dict[str, Any], told: str) -
 
 
 SEEN = """
-from hf_soups.cascades.config import CascadeConfig
+from hf_soups.cascades.running.config import CascadeConfig
 assert type(AutoConfig.for_model("cascade")) is CascadeConfig
 assert CascadeConfig in AutoModelForImageClassification._model_mapping
 assert CascadeConfig in AutoModelForSequenceClassification._model_mapping
@@ -121,8 +121,8 @@ NAMES = "from transformers import AutoConfig, AutoModelForImageClassification, A
         NAMES + "import hf_soups\n",
         "import transformers, hf_soups\n" + NAMES,
         "from transformers import AutoConfig\nimport hf_soups\n" + NAMES,
-        "from hf_soups.cascades.config import CascadeConfig\n" + NAMES,
-        "from hf_soups.cascades.model import CascadeForImageClassification\n" + NAMES,
+        "from hf_soups.cascades.running.config import CascadeConfig\n" + NAMES,
+        "from hf_soups.cascades.running.model import CascadeForImageClassification\n" + NAMES,
         "import hf_soups.pipelines.images, hf_soups.pipelines.texts\n" + NAMES,
     ],
 )

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_soups.cascades.config import CascadeConfig
-from hf_soups.cascades.folder import build_cascade
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.pool.member import Member
@@ -134,7 +134,7 @@ class TestReferences:
             ("org/small", COMMIT),
             ("org/big", COMMIT),
         ]
-        from hf_soups.cascades.model import CascadeForImageClassification
+        from hf_soups.cascades.running.model import CascadeForImageClassification
 
         model = CascadeForImageClassification.from_pretrained(out)
         model.save_pretrained(tmp_path / "again")  # type: ignore[union-attr]
@@ -152,7 +152,7 @@ class TestReferences:
             return snapshot
 
         monkeypatch.setattr("hf_soups.checkpoint.download", download)
-        monkeypatch.setattr("hf_soups.cascades.loading.download", download)
+        monkeypatch.setattr("hf_soups.cascades.running.loading.download", download)
 
     def test_local_members_cannot_be_references(self, members: dict[str, Member], tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="a folder on this machine"):
@@ -216,7 +216,7 @@ class TestBadInput:
             if "member_1" in str(target):
                 raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("hf_soups.cascades.folder.shutil.copyfile", full)
+        monkeypatch.setattr("hf_soups.cascades.running.folder.shutil.copyfile", full)
         with pytest.raises(HfSoupsError, match="the disk is full"):
             build_cascade(PLAN, members, tmp_path / "c", **HOW)
         assert list(tmp_path.iterdir()) == []
@@ -247,7 +247,7 @@ def test_what_push_to_hub_uploads_is_the_whole_cascade(
 
     from transformers.utils import hub
 
-    from hf_soups.cascades.model import CascadeForImageClassification
+    from hf_soups.cascades.running.model import CascadeForImageClassification
 
     model: Any = CascadeForImageClassification.from_pretrained(build_cascade(PLAN, members, tmp_path / "c", **HOW))
     sent: list[str] = []

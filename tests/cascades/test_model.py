@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.cascades.config import CascadeConfig
-from hf_soups.cascades.model import CascadeForImageClassification, CascadeForSequenceClassification
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.readers import ImageReader, like_lengths
 from hf_soups.cascades.rule import NEVER, Rule
-from hf_soups.cascades.runtime import run_rows, within_budget
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
+from hf_soups.cascades.running.readers import ImageReader, like_lengths
+from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError
 from hf_soups.predictions import Predictions
 from tests.cascades.made import Made, answers_of, make, margins_of
@@ -173,7 +173,7 @@ def test_labels_in_another_order_are_put_in_the_cascades(tmp_path: Path) -> None
     pool = make("image", tmp_path, rows=8)
     names = ("great", "bad", "good", "fine")
     plan = Plan(("vit", "resnet"), (NEVER,), (1.0, 2.0))
-    from hf_soups.cascades.folder import build_cascade
+    from hf_soups.cascades.running.folder import build_cascade
 
     model = load(build_cascade(plan, pool.members, tmp_path / "c", kind="image", label_names=names), "image")
     order = [("bad", "fine", "good", "great").index(name) for name in names]
@@ -215,7 +215,7 @@ def test_a_cascade_on_the_hub_is_loaded_member_by_member(
         asked.append((repo, revision, subfolder, hub))
         return folder
 
-    monkeypatch.setattr("hf_soups.cascades.loading.download", download)
+    monkeypatch.setattr("hf_soups.cascades.running.loading.download", download)
     how: dict[str, Any] = {"revision": "v1", "token": "secret", "config": CascadeConfig.from_pretrained(folder)}
     load(Path("me/cascade"), "image", **how)
     assert asked == [("me/cascade", "v1", f"member_{i}", {"token": "secret"}) for i in range(3)]

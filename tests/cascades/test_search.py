@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.cascades.search import search_cascades
+from hf_soups.cascades.searching.exhaustive import search_cascades
 from hf_soups.costs import Cost
 from hf_soups.errors import HfSoupsError, InputError, PredictionsError, RecipeError
 from hf_soups.metrics import METRICS

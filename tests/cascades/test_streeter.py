@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.cascades import Plan
-from hf_soups.cascades.streeter import streeter
+from hf_soups.cascades.searching.streeter import streeter
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_soups.cascades.compiled import compiled
+from hf_soups.cascades.searching.compiled import compiled
 
 WORD = 32  # rows whose hits are kept in one word
 DE_BRUIJN = 0x077CB531  # times a power of two its upper 5 bits differ for each, which tells the place of the bit

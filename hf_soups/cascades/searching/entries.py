@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Integer, Real
 
 from hf_soups.cascades.rule import Rule
-from hf_soups.cascades.stages import aligned_members, scaled_block, summed_metric
+from hf_soups.cascades.searching.stages import aligned_members, scaled_block, summed_metric
 from hf_soups.costs import Cost, one_unit
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import Metric

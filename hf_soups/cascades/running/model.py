@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_soups.cascades.pretrained import CascadeModel, CascadeOutput
-from hf_soups.cascades.readers import GivenPixels, Pair, Rows
+from hf_soups.cascades.running.pretrained import CascadeModel, CascadeOutput
+from hf_soups.cascades.running.readers import GivenPixels, Pair, Rows
 from hf_soups.errors import InputError
 
 __all__ = ["CascadeForImageClassification", "CascadeForSequenceClassification", "CascadeModel", "CascadeOutput"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from hf_soups.cascades.entries import Entries
+from hf_soups.cascades.searching.entries import Entries
 
 ELEMENTS_AT_ONCE = 2**23  # members x rows x classes of a block: 33 MB in float32
 MARGIN = 1e-4  # of log-probabilities: more than rounding to float32 moves any of them

@@ -11,18 +11,18 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.cascades.chains import LONGEST, search_chains
-from hf_soups.cascades.dense import search_densely
-from hf_soups.cascades.dominance import Known, Points
-from hf_soups.cascades.entries import Entries, checked_entries
-from hf_soups.cascades.exits import Chain
 from hf_soups.cascades.frontier import Frontier
-from hf_soups.cascades.numbering import Members
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.polish import by_chain, polish
 from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
-from hf_soups.cascades.subsets import States, compute_states
-from hf_soups.cascades.turns import Told
+from hf_soups.cascades.searching.chains import LONGEST, search_chains
+from hf_soups.cascades.searching.dense import search_densely
+from hf_soups.cascades.searching.dominance import Known, Points
+from hf_soups.cascades.searching.entries import Entries, checked_entries
+from hf_soups.cascades.searching.exits import Chain
+from hf_soups.cascades.searching.numbering import Members
+from hf_soups.cascades.searching.polish import by_chain, polish
+from hf_soups.cascades.searching.subsets import States, compute_states
+from hf_soups.cascades.searching.turns import Told
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError
 from hf_soups.metrics import Metric

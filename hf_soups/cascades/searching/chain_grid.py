@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from hf_soups.cascades.cuts import thresholds_of
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.stages import Stages
+from hf_soups.cascades.searching.cuts import thresholds_of
+from hf_soups.cascades.searching.stages import Stages
 
 CELLS = 40_000  # combinations of thresholds x statistics: 34 thresholds for each of three stages
 MOST = 2_048  # thresholds of one stage

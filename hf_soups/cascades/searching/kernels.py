@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_soups.cascades.compiled import compiled
+from hf_soups.cascades.searching.compiled import compiled
 
 WORD = 32  # rows whose hits are kept in one word
 NEAR = 1e-5  # relative: log-probabilities that round to one float32 are of probabilities that differ by less

@@ -14,15 +14,15 @@ from functools import partial
 
 import numpy as np
 
-from hf_soups.cascades.chain_grid import CELLS, chain_grid
-from hf_soups.cascades.entries import Entries, checked_entries
 from hf_soups.cascades.frontier import Frontier, undominated
-from hf_soups.cascades.opening import Asked, Opening, opening_of
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.reached import Bar, Reached, on_front
 from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
-from hf_soups.cascades.sketch import Sketch, sketched
-from hf_soups.cascades.stages import Stages, read_stages, workers
+from hf_soups.cascades.searching.chain_grid import CELLS, chain_grid
+from hf_soups.cascades.searching.entries import Entries, checked_entries
+from hf_soups.cascades.searching.opening import Asked, Opening, opening_of
+from hf_soups.cascades.searching.reached import Bar, Reached, on_front
+from hf_soups.cascades.searching.sketch import Sketch, sketched
+from hf_soups.cascades.searching.stages import Stages, read_stages, workers
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError
 from hf_soups.metrics import Metric

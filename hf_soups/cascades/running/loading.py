@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from hf_soups.cascades.config import CascadeConfig, Place
-from hf_soups.cascades.readers import ImageReader, Reader, TextReader
+from hf_soups.cascades.running.config import CascadeConfig, Place
+from hf_soups.cascades.running.readers import ImageReader, Reader, TextReader
 from hf_soups.errors import HfSoupsError, MemberError
 from hf_soups.families import Family, family_for
 from hf_soups.families.encoder import longest_row

@@ -11,13 +11,13 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Float64, Int64, Real
 
-from hf_soups.cascades.cuts import Grid
-from hf_soups.cascades.dominance import Known, Points
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.numbering import Members
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.subsets import States
-from hf_soups.cascades.turns import Told, in_turns
+from hf_soups.cascades.searching.cuts import Grid
+from hf_soups.cascades.searching.dominance import Known, Points
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.numbering import Members
+from hf_soups.cascades.searching.subsets import States
+from hf_soups.cascades.searching.turns import Told, in_turns
 
 CELLS = 2**21  # of the grid times the statistics of the metric: 16 MB in float64
 

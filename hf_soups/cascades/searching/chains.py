@@ -13,13 +13,13 @@ from itertools import pairwise, permutations
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from hf_soups.cascades.cuts import Grid
-from hf_soups.cascades.dominance import Known, Points
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.numbering import Members, Numbering
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.subsets import States
-from hf_soups.cascades.turns import Told, in_turns
+from hf_soups.cascades.searching.cuts import Grid
+from hf_soups.cascades.searching.dominance import Known, Points
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.numbering import Members, Numbering
+from hf_soups.cascades.searching.subsets import States
+from hf_soups.cascades.searching.turns import Told, in_turns
 
 LONGEST = 4  # members; the grid of the compiled loops has three axes
 TASKS = 320  # of one length
@@ -95,7 +95,7 @@ class _Search:
 
     def points(self, groups_of_task: tuple[int, int], known: Known) -> Points:
         """Cascades of these groups that are not surely beaten by what is known."""
-        from hf_soups.cascades.chain_kernels import Problem, search_groups
+        from hf_soups.cascades.searching.chain_kernels import Problem, search_groups
 
         groups, states = self.groups, self.states
         assert states.hits is not None

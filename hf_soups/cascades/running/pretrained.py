@@ -14,11 +14,11 @@ from jaxtyping import Float, Int64
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from hf_soups.cascades.config import CascadeConfig
-from hf_soups.cascades.loading import LoadedMember, load_members
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.readers import Reader, Rows, numbered
-from hf_soups.cascades.runtime import run_rows, within_budget
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.loading import LoadedMember, load_members
+from hf_soups.cascades.running.readers import Reader, Rows, numbered
+from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.families.family import Batch
 from hf_soups.families.loading import quiet

@@ -60,7 +60,7 @@ def nondominated(
 
     Values that differ by rounding alone count as equal.
     """
-    from hf_soups.cascades.unbeaten import keep_unbeaten
+    from hf_soups.cascades.searching.unbeaten import keep_unbeaten
 
     if not len(score):
         return np.zeros(0, dtype=np.int64)

@@ -11,11 +11,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real, UInt8, UInt32
 
-from hf_soups.cascades.candidates import Candidates, find_candidates
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.numbering import Members, Numbering, sets_of_size
 from hf_soups.cascades.rule import Committee
-from hf_soups.cascades.stages import statistics_of
+from hf_soups.cascades.searching.candidates import Candidates, find_candidates
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.numbering import Members, Numbering, sets_of_size
+from hf_soups.cascades.searching.stages import statistics_of
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 
@@ -103,7 +103,7 @@ def _check_size(entries: Entries, deepest: int) -> None:
 
 
 def _by_candidates(entries: Entries, numbering: Numbering, threads: int, told: Told) -> States:
-    from hf_soups.cascades.kernels import answer_subsets
+    from hf_soups.cascades.searching.kernels import answer_subsets
 
     largest = numbering.deepest if entries.rule.combine == "mean" else 1  # the last alone is a mean of one
     found = find_candidates(entries, largest, threads=threads, told=lambda share: told(share / 2))

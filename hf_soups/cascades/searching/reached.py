@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from hf_soups.cascades.dominance import ROUNDING, nondominated
+from hf_soups.cascades.searching.dominance import ROUNDING, nondominated
 
 LEVELS = 32  # of worst cost, at which what is known is kept apart
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_soups.cascades.compiled import compiled
+from hf_soups.cascades.searching.compiled import compiled
 
 
 @compiled

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from hf_soups.cascades.cuts import halfway
-from hf_soups.cascades.entries import Entries, checked_entries
 from hf_soups.cascades.frontier import Frontier, undominated
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Committee, Confidence, Rule
-from hf_soups.cascades.stages import workers
+from hf_soups.cascades.searching.cuts import halfway
+from hf_soups.cascades.searching.entries import Entries, checked_entries
+from hf_soups.cascades.searching.stages import workers
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
@@ -182,7 +182,7 @@ def _prefixes(
     surest: Surest, reference: int, remaining: Bool[np.ndarray, " rows"], share: float, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows that each model may answer, the least confidence among them and the next lower one, or -1."""
-    from hf_soups.cascades.prefixes import longest_prefixes
+    from hf_soups.cascades.searching.prefixes import longest_prefixes
 
     models = len(surest.order)
     results = (np.empty(models, np.int64), np.empty(models, np.float32), np.empty(models, np.float32))

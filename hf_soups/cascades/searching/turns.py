@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hf_soups.cascades.dominance import Known, Points
+from hf_soups.cascades.searching.dominance import Known, Points
 
 T = TypeVar("T")
 TURNS, LEAST = 40, 8  # turns of one pass, and tasks of a turn at least

@@ -9,7 +9,7 @@ class EndpointHandler:
     """Loads the cascade of a folder once and answers requests with its pipeline."""
 
     def __init__(self, path: str = "") -> None:
-        import hf_soups.cascades.model  # noqa: F401  # makes cascades known to transformers
+        import hf_soups.cascades.running.model  # noqa: F401  # makes cascades known to transformers
 
         from transformers import AutoConfig, pipeline  # isort: skip  # after that
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 
-from hf_soups.cascades.chain_grid import cuts, summed_up
-from hf_soups.cascades.entries import Entries
 from hf_soups.cascades.rule import Committee
-from hf_soups.cascades.sketch import Sketch
-from hf_soups.cascades.stages import statistics_of
+from hf_soups.cascades.searching.chain_grid import cuts, summed_up
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.sketch import Sketch
+from hf_soups.cascades.searching.stages import statistics_of
 from hf_soups.metrics import Metric
 
 

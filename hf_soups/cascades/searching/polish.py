@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Int64
 
-from hf_soups.cascades.dominance import Known, Points, nondominated
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.exits import Chain
-from hf_soups.cascades.numbering import Members
-from hf_soups.cascades.subsets import States
-from hf_soups.cascades.turns import Told, in_turns
+from hf_soups.cascades.searching.dominance import Known, Points, nondominated
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.exits import Chain
+from hf_soups.cascades.searching.numbering import Members
+from hf_soups.cascades.searching.subsets import States
+from hf_soups.cascades.searching.turns import Told, in_turns
 
 SWEEP_ROWS = 10_000  # a sweep of few rows takes as long as these
 Polished = set[bytes]

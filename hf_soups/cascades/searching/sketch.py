@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.stages import scaled_block
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.stages import scaled_block
 from hf_soups.metrics import METRICS
 
 SURER_FIRST = np.float32(1e-3)

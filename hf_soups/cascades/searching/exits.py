@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 
-from hf_soups.cascades.cuts import halfway
-from hf_soups.cascades.dominance import Known, Points
-from hf_soups.cascades.entries import Entries
-from hf_soups.cascades.numbering import Members
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.subsets import States
+from hf_soups.cascades.searching.cuts import halfway
+from hf_soups.cascades.searching.dominance import Known, Points
+from hf_soups.cascades.searching.entries import Entries
+from hf_soups.cascades.searching.numbering import Members
+from hf_soups.cascades.searching.subsets import States
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Chain:
         self, thresholds: Float64[np.ndarray, "plans stages_but_last"]
     ) -> tuple[Float64[np.ndarray, "plans statistics"], Float64[np.ndarray, "plans stages"]]:
         """Of several plans: sums of the row statistics, and the share of rows that leaves at each stage."""
-        from hf_soups.cascades.exit_kernels import count_exits
+        from hf_soups.cascades.searching.exit_kernels import count_exits
 
         stages, statistics, rows = self.statistics.shape
         kind = np.int64 if self.statistics.dtype.kind in "iub" else np.float64
@@ -77,7 +77,7 @@ class Chain:
     def _swept_at(
         self, stage: int, point: Points, entries: Entries, known: Known, room: tuple[np.ndarray, np.ndarray, np.ndarray]
     ) -> Points:
-        from hf_soups.cascades.exit_kernels import sweep
+        from hf_soups.cascades.searching.exit_kernels import sweep
 
         fixed = point.thresholds[0, : self.thresholds].astype(np.float32)
         cuts = sweep(self._ascending[stage], self.confidence, fixed, stage, self.statistics, self.costs, *room)
