@@ -51,6 +51,9 @@ bench: .venv/test
 	$(BIN)/python benchmarks/merge.py --small
 	$(BIN)/python benchmarks/learned.py --small --repeats 1
 	$(BIN)/python benchmarks/greedy.py --small
+	$(BIN)/python benchmarks/cascade_search.py
+	$(BIN)/python benchmarks/cascade_streeter.py
+	$(BIN)/python benchmarks/cascade_runtime.py
 
 clean:
 	rm -rf .venv quickstart dist build .pytest_cache .mypy_cache .ruff_cache
