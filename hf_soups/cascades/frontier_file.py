@@ -6,13 +6,11 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import Rule
+from hf_soups.cascades.plan_values import plan_of, plan_values
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 from hf_soups.soups.folder import write_file
@@ -31,7 +29,7 @@ def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     head = {"format": FORMAT, **about}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
-        plans = [json.dumps(_written(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
+        plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
         lines.append(f"{json.dumps(group)}: [" + ",".join(f"\n  {plan}" for plan in plans) + "]")
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     write_file(Path(path), lambda staged: staged.write_text(text, encoding="utf-8"))
@@ -53,7 +51,7 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         kind = told.get("format") if isinstance(told, dict) else type(told).__name__
         raise InputError(f"{path}: JSON, but not a frontier (format {kind!r}; expected {FORMAT!r}). {MAKE_IT}")
     try:
-        plans, singles, ensembles = (tuple(_read(p) for p in told[group]) for group in _GROUPS)
+        plans, singles, ensembles = (tuple(plan_of(p, str(path)) for p in told[group]) for group in _GROUPS)
         about = {key: str(told[key]) for key in ("data", "pool", "report")}
         return Frontier(plans, singles, ensembles, **about, seed=int(told["seed"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -135,22 +133,3 @@ def wanted_score(text: str | float, frontier: Frontier) -> float:
         raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
     known = METRICS.get(metric)
     return number if known is None or known.greater_is_better else -number
-
-
-def _written(plan: Plan) -> dict[str, Any]:
-    """All fields; NaN, which JSON does not have, as null."""
-    told = asdict(plan)
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in told.items()}
-
-
-def _read(told: Any) -> Plan:
-    known = {f.name for f in fields(Plan)}
-    unknown = sorted(set(told) - known)
-    if unknown:
-        raise ValueError(f"unknown fields of a plan: {', '.join(unknown)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-    values["rule"] = Rule(**told["rule"])
-    for name in ("score", "average_cost"):
-        if values[name] is None:
-            values[name] = math.nan
-    return Plan(**values)

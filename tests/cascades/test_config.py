@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan_values import plan_of, plan_values
 from hf_soups.cascades.rule import Rule
-from hf_soups.cascades.running.config import CascadeConfig, plan_of, plan_values
+from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,6 +106,7 @@ def test_an_inconsistent_config_is_refused(changes: dict[str, Any], told: str) -
 
 
 SEEN = """
+from hf_soups.cascades.plan_values import plan_of, plan_values
 from hf_soups.cascades.running.config import CascadeConfig
 assert type(AutoConfig.for_model("cascade")) is CascadeConfig
 assert CascadeConfig in AutoModelForImageClassification._model_mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import Rule
+from hf_soups.cascades.plan_values import plan_of
 from hf_soups.errors import InputError
 from hf_soups.weights.hub import is_repo_id
 
@@ -115,30 +114,6 @@ def place_values(place: Place) -> dict[str, Any]:
     """The fields of a place as JSON holds them; what says nothing is left out."""
     told = {**asdict(place), "label_order": list(place.label_order)}
     return {name: value for name, value in told.items() if value not in (None, [])}
-
-
-def plan_values(plan: Plan) -> dict[str, Any]:
-    """The fields of a plan as JSON holds them; what is not known is left out.
-
-    >>> plan_values(Plan(("a",), (), (1.0,)))["members"]
-    ['a']
-    """
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-    return {name: v for name, v in told.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
-
-
-def plan_of(told: Mapping[str, Any]) -> Plan:
-    """The plan that `plan_values` wrote; keys of later versions are left out.
-
-    Raises:
-        InputError: if something is missing or not allowed.
-    """
-    try:
-        known = {f.name: told[f.name] for f in fields(Plan) if f.name in told}
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-        return Plan(**{**known, "rule": Rule(**told.get("rule", {}))})
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"config.json of the cascade holds a plan that is none ({error}). Build it again.") from error
 
 
 def _place_of(told: Any) -> Place:

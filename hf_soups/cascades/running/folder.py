@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values, plan_values
+from hf_soups.cascades.plan_values import plan_values
+from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.families import family_for

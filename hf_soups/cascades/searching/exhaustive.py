@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ from hf_soups.cascades.searching.entries import Entries, checked_entries
 from hf_soups.cascades.searching.exits import Chain
 from hf_soups.cascades.searching.numbering import Members
 from hf_soups.cascades.searching.polish import by_chain, polish
+from hf_soups.cascades.searching.stages import workers
 from hf_soups.cascades.searching.subsets import States, compute_states
 from hf_soups.cascades.searching.turns import Told
 from hf_soups.costs import Cost
@@ -89,9 +89,9 @@ def search_cascades(
             "fits. Raise it, or add a cheaper model."
         )
     limit = np.inf if max_worst_cost is None else float(max_worst_cost)
-    told, workers = _Told(progress), _workers(threads)
-    states = compute_states(entries, min(max_members, len(entries)), threads=workers, told=told.part("answers"))
-    with ThreadPoolExecutor(workers, thread_name_prefix="search") as pool:
+    told, count = _Told(progress), workers(threads)
+    states = compute_states(entries, min(max_members, len(entries)), threads=count, told=told.part("answers"))
+    with ThreadPoolExecutor(count, thread_name_prefix="search") as pool:
         found, known = _search_grid(entries, states, counts, limit, pool, told.part("grid"))
         found = polish(entries, states, found, known, pool, allowance=POLISHED_ROWS, told=told.part("polish"))
         told.part("counting")(0.0)
@@ -198,14 +198,6 @@ def _checked_grid(grid: int | Sequence[int]) -> tuple[int, ...]:
             "two members, of three, and of four or more."
         )
     return counts
-
-
-def _workers(threads: int | None) -> int:
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise InputError(f"{threads} threads; the search needs at least 1.")
-    return threads
 
 
 class _Told:
