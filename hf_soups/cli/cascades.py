@@ -167,6 +167,13 @@ def search(
     grid: Annotated[
         int | None, typer.Option(min=3, help="Thresholds of a stage tried before all confidences are.")
     ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="beam: chains grown at each level.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="streeter: the model whose accuracy is kept. Default: the best.")
+    ] = None,
+    share: Annotated[
+        list[float] | None, typer.Option(help="streeter: share of that accuracy to keep (repeatable).")
+    ] = None,
     min_accuracy: Annotated[
         str | None,
         typer.Option("--min-accuracy", "--min-score", help="Least cost at this score: best (the default) or a number."),
@@ -191,7 +198,8 @@ def search(
     with search_progress() as progress:
         result = search_pool(
             pool, members=members or (), cost=cost, method=method, max_members=max_members, combine=combine,
-            confidence=confidence, metric=metric, grid=grid, min_score=min_accuracy, max_average_cost=max_average_cost,
+            confidence=confidence, metric=metric, grid=grid, width=width, reference=reference,
+            shares=share or (), min_score=min_accuracy, max_average_cost=max_average_cost,
             max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, report=report, seed=seed, out=out,
             threads=threads, progress=progress,
         )  # fmt: skip

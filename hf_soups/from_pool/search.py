@@ -60,6 +60,9 @@ def search_pool(
     confidence: Confidence = "max",
     metric: str = "accuracy",
     grid: int | None = None,
+    width: int | None = None,
+    reference: str | None = None,
+    shares: Sequence[float] = (),
     min_score: str | None = None,
     max_average_cost: str | None = None,
     max_worst_cost: str | None = None,
@@ -83,7 +86,10 @@ def search_pool(
         combine: how members' answers become one.
         confidence: what thresholds are on.
         metric: a name in METRICS.
-        grid: thresholds of a stage that are tried before polishing; default: the search's.
+        grid: thresholds of a stage that are tried before polishing; default: the search's. Not for "streeter".
+        width: of the beam: chains that are grown at each level.
+        reference: for "streeter": the model whose accuracy is kept; default: the best.
+        shares: for "streeter": of the reference's accuracy, a cascade for each; default: its own path of shares.
         min_score: least score of the plan: "best" (the best single model's, the default) or a number.
         max_average_cost: of the plan: a number such as 390M, or 0.5x of the best single model's.
         max_worst_cost: the same for a row that meets every member; cascades beyond it are not searched.
@@ -112,12 +118,11 @@ def search_pool(
         "max_members": max_members, "confidence": confidence, "temperatures": fitted, "threads": threads,
         "progress": progress,
     }  # fmt: skip
-    if method != "streeter":
-        how |= {"combine": combine, "metric": metric, "max_worst_cost": worst} | (
-            {} if grid is None else {"grid": grid}
-        )
-    elif metric != "accuracy":
+    if method == "streeter" and metric != "accuracy":
         raise InputError(f"Streeter's greedy keeps a share of accuracy, so it cannot search by {metric}.")
+    if method != "streeter":
+        how |= {"combine": combine, "metric": metric, "max_worst_cost": worst}
+    how |= _own_options(method, {"grid": grid, "width": width, "reference": reference, "shares": tuple(shares) or None})
     frontier = _searched(method, select, costs, how)
     frontier = replace(frontier, pool=str(folder), report=report, seed=seed)
     if folds:
@@ -145,6 +150,19 @@ def _on(report: Mapping[str, Predictions], name: str, plan: Plan, base: Predicti
     shares = tuple(float((answers.exits == stage).mean()) for stage in range(len(plan.members)))
     p_value = mcnemar(answers, base).p_value if plan.metric == "accuracy" and name != "best single" else None
     return Reported(name, plan, score(answers, plan.metric), float(answers.costs.mean()), shares, p_value)
+
+
+OWN = {"exhaustive": ("grid",), "beam": ("grid", "width"), "streeter": ("reference", "shares")}
+
+
+def _own_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, if they are the method's."""
+    told = {name: value for name, value in given.items() if value is not None}
+    foreign = [name for name in told if name not in OWN.get(method, told)]
+    if foreign:
+        own = " and ".join(OWN[method])
+        raise InputError(f"{', '.join(foreign)}: no option of the method {method!r}, whose own are {own}.")
+    return told
 
 
 def _searched(

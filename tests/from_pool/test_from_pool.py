@@ -128,6 +128,15 @@ def test_a_cost_that_was_not_measured_says_what_to_do(pool: Path) -> None:
         search_pool(pool, cost="seconds")
 
 
+def test_methods_take_their_own_options_and_refuse_those_of_others(pool: Path, tmp_path: Path) -> None:
+    result = search_pool(pool, method="streeter", reference="m1", shares=[0.9], out=tmp_path / "f.json", folds=0)
+    assert all("m2" not in plan.members for plan in result.frontier.plans if len(plan.members) > 1)
+    with pytest.raises(InputError, match="width: no option of the method 'exhaustive', whose own are grid"):
+        search_pool(pool, width=3)
+    with pytest.raises(InputError, match="grid: no option of the method 'streeter'"):
+        search_pool(pool, method="streeter", grid=9)
+
+
 def test_streeter_searches_by_accuracy_alone(pool: Path) -> None:
     with pytest.raises(InputError, match="cannot search by nll"):
         search_pool(pool, method="streeter", metric="nll")
