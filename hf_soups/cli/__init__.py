@@ -3,7 +3,7 @@
 Nothing heavy is imported before a command runs, so `hf-soups --help` answers at once.
 """
 
-from hf_soups.cli import cascades, soups
+from hf_soups.cli import cascades, hub, soups
 from hf_soups.cli.app import app, main
 
-__all__ = ["app", "cascades", "main", "soups"]
+__all__ = ["app", "cascades", "hub", "main", "soups"]
