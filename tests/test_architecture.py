@@ -19,7 +19,7 @@ LEVELS = (
     ("predict", "start", "soups", "ensembles", "adapters", "calibration"),
     ("finetune", "sweep"),
     ("pool", "cascades", "pipelines", "batch"),
-    ("cook", "inspection", "contenders", "leaderboard", "report", "diagnosis", "answer", "compare", "from_pool"),
+    ("cook", "inspection", "contenders", "leaderboard", "report", "diagnosis", "answer", "compare", "from_pool", "hub"),
     ("quickstart", "doctor"),
     ("cli", "__init__"),
 )
