@@ -195,10 +195,12 @@ def test_code_is_compiled_where_it_cannot_be_kept(monkeypatch: pytest.MonkeyPatc
     """As in a read-only installation of a user without a home."""
     real = numba.njit
 
-    def nowhere_to_write(**options: Any) -> Any:
+    def nowhere_to_write(*functions: Any, **options: Any) -> Any:
         if options.get("cache"):
             raise RuntimeError("cannot cache function 'doubled': no locator available")
-        return real(**options)
+        return real(*functions, **options)
+
+    real(lambda x: x)(1)  # what numba compiles for itself when it first compiles anything
 
     monkeypatch.setattr(numba, "njit", nowhere_to_write)
 
