@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test format lint types unit slow real examples bench clean
+.PHONY: quickstart test format lint types unit browser slow real examples bench clean
 
 quickstart: .venv/core
 	$(BIN)/hf-soups quickstart --out quickstart --overwrite
@@ -37,7 +37,13 @@ types: .venv/test
 unit: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-slow: .venv/test
+# Report and demo are tested in a real browser: the system's own, installed here where this may be done.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	|| { echo "The tests of report and demo need Chromium or Chrome: install one, e.g. apt-get install chromium" >&2; exit 1; }
+
+slow: .venv/test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real'
 
 real: .venv/test
