@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.pipelines.registration import register_with_transformers
+from hf_soups.weights.publish import publish_with
 
 __version__ = "0.1.0"
 
@@ -126,4 +127,11 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _publish(save: Any, repo_id: str, **options: Any) -> str:
+    from hf_soups.hub import push_saved
+
+    return push_saved(save, repo_id, **options).url
+
+
 register_with_transformers()
+publish_with(_publish)

@@ -34,6 +34,12 @@ class CheckpointError(InputError):
     """A checkpoint is missing, truncated, corrupt or of an unknown layout."""
 
 
+class HubFailed(CheckpointError):
+    """The Hub failed, or the way to it did: nothing is wrong with what was asked for, another try may succeed."""
+
+    exit_status = 1
+
+
 class IncompatibleCheckpoints(InputError):
     """Checkpoints that cannot be mixed: other names, shapes, labels, processors or heads."""
 

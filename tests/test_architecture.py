@@ -14,12 +14,12 @@ PACKAGE = Path(__file__).parent.parent / "hf_soups"
 # Bottom to top; docs/decisions/0001-levels.md says why.
 LEVELS = (
     ("errors", "user_code"),
-    ("weights", "checkpoint", "predictions", "topk", "tasks", "recipe", "run_folder"),
+    ("weights", "checkpoint", "predictions", "topk", "tasks", "prompts", "recipe", "recipe_kept", "run_folder"),
     ("mixing", "tensor_names", "compatibility", "metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
     ("predict", "start", "soups", "ensembles", "adapters", "calibration"),
     ("finetune", "sweep"),
     ("pool", "cascades", "pipelines", "batch"),
-    ("cook", "inspection", "contenders", "leaderboard", "report", "diagnosis", "answer", "compare", "from_pool", "hub"),
+    ("cook", "inspection", "contenders", "leaderboard", "report", "diagnosis", "answer", "compare", "from_pool", "demo", "hub"),
     ("quickstart", "doctor"),
     ("cli", "__init__"),
 )

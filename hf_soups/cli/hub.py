@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,41 +18,81 @@ def card(
     name: Annotated[
         str | None, typer.Option(help="OWNER/NAME that users will load it by. Default: the folder's name.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe that names the task's data.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe of a soup that keeps none: it names the task and its data.")
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="The Hub's word for it, such as apache-2.0. Default: as in the card that is there."),
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Code of the texts' language, such as en (repeatable).")
+    ] = None,
+    data_set: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hub that local data are a copy of.")] = None,
+    base_model: Annotated[
+        list[str] | None, typer.Option(help="OWNER/NAME on the Hub that local models come from (repeatable).")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only compare the card's figures with the files.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the model card (README.md) of a soup or cascade, every figure taken from its files."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.card import check_card, write_card
+    from hf_soups.report.card import Said, check_card, write_card
 
     if check:
         check_card(folder)
         printed(f"{folder}: the card says what the files say.")
         return
     known = None if recipe is None else load_recipe(recipe)
-    printed(f"wrote {write_card(folder, name=name, recipe=known, overwrite=overwrite)}")
+    said = Said(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
+    printed(f"wrote {write_card(folder, name=name, recipe=known, said=said, overwrite=overwrite)}")
 
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="A soup's or a cascade's folder.")],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model repo; made where there is none.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Of a soup, a cascade, a sweep with its leaderboard, or a pool of predictions."),
+    ],
+    repo: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The repo; made where there is none, as a model or a data set.")
+    ],
+    space: Annotated[bool, typer.Option("--space", help="Make a Space of a cascade: its demo page.")] = False,
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Of a new repo. Default: as your settings on the Hub say.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch. Default: main.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and sizes; send nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what another folder left in the repo.")] = False,
-) -> None:
-    """Push a soup or cascade in one commit; the same content again makes none. HF_TOKEN or `hf auth login`."""
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show files, sizes and the card; send nothing, run nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what the repo holds, without asking.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Push to the Hub in one commit; the same content again makes none. HF_TOKEN or `hf auth login`.
+
+    Soups and cascades go as models, with a card whose figures were checked and whose code was run; leaderboards and
+    pools of predictions as data sets; with --space a cascade goes with its demo page.
+    """
     from hf_soups.hub import push as push_folder
 
     done = push_folder(
         folder, repo, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
-        force=force,
+        force=force, space=_page() if space else None, confirm=_confirm if sys.stdin.isatty() else None,
+        tell=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
+    # not by rich: cards hold square brackets, and a long URL must stay in one piece
     for line in done.words():
-        printed(line)
+        typer.echo(line)
+
+
+def _page() -> Callable[[Path], Mapping[str, str]]:
+    from hf_soups.demo import space_files
+
+    return space_files
+
+
+def _confirm(question: str) -> bool:
+    return typer.confirm(question, err=True)

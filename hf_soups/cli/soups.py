@@ -151,12 +151,13 @@ def leaderboard(
         bool, typer.Option("--cascades", help="Search cascades of the best runs and soups too; they stay as rows.")
     ] = False,
 ) -> None:
-    """One table of every run, soup, ensemble and cascade; also written as CSV, parquet and PNG."""
+    """One table of every run, soup, ensemble and cascade; written as CSV, parquet and PNG, and kept with the soups."""
     from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.report.board_kept import keep_with_soups
 
     board = build_leaderboard(folder, resamples=resamples, cascades=cascades)
     printed(board.to_rich())
-    for path in board.save(folder):
+    for path in (*board.save(folder), *keep_with_soups(board, folder)):
         printed(f"[dim]wrote {path}[/dim]")
 
 

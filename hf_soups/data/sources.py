@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
+from hf_soups.weights.refusals import in_short, is_passing, status_of
 
 if TYPE_CHECKING:
     import datasets
@@ -120,6 +121,8 @@ def _loaded(
             "Correct `path` and `revision`; for a private or gated one log in with `hf auth login`."
         ) from error
     except Exception as error:  # a data set can fail in nearly any way
+        if (refused := _answered(where, error)) is not None:
+            raise refused from error
         if isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx"):
             raise _unreachable(task, where, error) from error
         empty = _empty_split(error)
@@ -134,6 +137,19 @@ def _loaded(
         local = Path(str(place[0]))
         files = [str(f) for suffix in READERS for f in sorted(local.rglob(f"*{suffix}"))] if local.is_dir() else []
         raise _unreadable(where, files, error) from error
+
+
+def _answered(where: str, error: Exception) -> DataError | None:
+    """The Hub's refusal, where it answered with one."""
+    told: Any = error
+    while told is not None and status_of(told) is None:
+        told = told.__cause__
+    if told is None:
+        return None
+    advice = "Check `path`, `revision` and the token (hf auth login, or HF_TOKEN)."
+    refused = DataError(f"{where}: {in_short(told)}. {'Try again later.' if is_passing(told) else advice}")
+    refused.exit_status = 1 if is_passing(told) else 2  # what may pass is no wrong input
+    return refused
 
 
 def _unreachable(task: Task, where: str, error: Exception) -> DataError:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.hub.contents import LocalFile
+from hf_soups.hub.contents import LocalFile, RepoType
 from hf_soups.weights.hub import is_repo_id
+from hf_soups.weights.refusals import is_passing, one_line, refuses_token, status_of, transport_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, RepoFile
 
 # What the Hub's page keeps beside the model: never a reason to refuse, never removed.
 KEPT = (".gitattributes", "README.md", "LICENSE")
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that another try may not meet
 LONGEST_NAME = 96  # characters of a repo's id, the Hub's own limit
 
 
@@ -51,32 +51,40 @@ class Remote:
         return sorted({*replaced, *self.others(files)})
 
 
-def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
+def look(api: HfApi, repo_id: str, revision: str | None, repo_type: RepoType = "model") -> Remote:
     """What a repo holds at a branch, or at main where there is no such branch."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        main = info = api.model_info(repo_id)
+        main = info = api.repo_info(repo_id, repo_type=repo_type)
     except RepositoryNotFoundError as error:
-        if _refused_token(error):
+        if refuses_token(error):
             raise
         return Remote()
     branch, has_revision = revision not in (None, "main"), True
     if branch:
         try:
-            info = api.model_info(repo_id, revision=revision)
+            info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
         except RevisionNotFoundError:
             has_revision = False
     head = str(info.sha)
-    return Remote(head, bool(info.private), has_revision, branch and head == main.sha, files_at(api, repo_id, head))
+    there = files_at(api, repo_id, head, repo_type)
+    return Remote(head, bool(info.private), has_revision, branch and head == main.sha, there)
 
 
-def files_at(api: HfApi, repo_id: str, commit: str) -> dict[str, RepoFile]:
+def files_at(api: HfApi, repo_id: str, commit: str, repo_type: RepoType = "model") -> dict[str, RepoFile]:
     """Every file of one commit by its path."""
     from huggingface_hub import RepoFile
 
-    tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+    tree = api.list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=repo_type)
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+
+def url_of(repo_id: str, repo_type: RepoType) -> str:
+    """The page of a repo."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else repo_type + 's/'}{repo_id}"
 
 
 def check_name(repo_id: str) -> None:
@@ -124,35 +132,6 @@ def refusals_told(repo_id: str) -> Iterator[None]:
             f"{repo_id}: {constants.ENDPOINT} cannot be reached, or broke off ({one_line(error)}). Nothing that was "
             "sent is lost: the same command again goes on from there."
         ) from error
-
-
-def transport_errors() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises for a connection that fails or breaks off."""
-    from huggingface_hub import errors
-
-    client_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2
-    return (client_error, ConnectionError, TimeoutError)
-
-
-def is_passing(error: Exception) -> bool:
-    """Whether the same request may well succeed a moment later."""
-    status = status_of(error)
-    return status is None or status in PASSING
-
-
-def status_of(error: Exception) -> int | None:
-    """The HTTP status that the Hub answered with; None where there was no answer."""
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def one_line(said: object) -> str:
-    """A message without its line breaks."""
-    return " ".join(str(said).split())
-
-
-def _refused_token(error: Any) -> bool:
-    """The Hub says 401 without this code for a token that it does not know, whatever the client makes of it."""
-    return status_of(error) == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound"
 
 
 def _told(repo_id: str, error: Any) -> HfSoupsError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,23 +15,30 @@ from typing import Any
 import pytest
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, InputError
-from hf_soups.hub import push
-from hf_soups.hub.contents import contents
+from hf_soups.errors import InputError
+from hf_soups.hub import push, push_saved
 from hf_soups.hub.remote import look, refusals_told
+from hf_soups.report.card import write_card
 from hf_soups.soups import uniform
+from tests.hub.clients import knowing, run
 from tests.hub.server import DROP, LOSE, Blob, Hub, running
 from tests.tiny import tiny_vit
 
-ROOT = Path(__file__).parents[2]
 REPO = "me/vit-soup"
 PUSHES = """
 import json, os, sys
 from hf_soups.errors import HfSoupsError
-from hf_soups.hub import push, pushing
+from hf_soups.hub import models, push, pushing, spaces
 pushing.WAITS = (0.0, 0.0, 0.0)
+models.run_snippet = spaces.run_snippet = lambda *_, **__: None  # test_push_cards.py runs it
 
 def told(folder, repo, options):
+    if "confirm" in options:
+        said, questions = options["confirm"], []
+        options = {**options, "confirm": lambda question: questions.append(question) or said}
+    if "space" in options:
+        page = options["space"]
+        options = {**options, "space": lambda folder: page}
     try:
         done = push(folder, repo, **options)
     except HfSoupsError as error:
@@ -45,35 +52,6 @@ for line in sys.stdin:
     print(json.dumps([told(*one) for one in asked]), flush=True)
 """
 Push = Callable[..., dict[str, Any]]
-
-
-def run(hub: Hub, code: str, *arguments: str, home: Path, token: str | None = "hf_write", typed: str = "") -> str:
-    """What a fresh process prints that knows only this Hub."""
-    env = knowing(hub, home) | ({} if token is None else {"HF_TOKEN": token})
-    whole = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(whole, env=env, input=typed, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
-
-
-def knowing(hub: Hub, home: Path) -> dict[str, str]:
-    """The environment in which this Hub is the only one."""
-    env = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
-    env |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    env |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "no_proxy": "127.0.0.1", "PYTHONPATH": str(ROOT)}
-    return env
-
-
-@pytest.fixture(scope="module")
-def lasting_hub() -> Iterator[Hub]:
-    with running() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(lasting_hub: Hub) -> Hub:
-    lasting_hub.forget()
-    return lasting_hub
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +69,11 @@ def client(lasting_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def soup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("soup")
     ingredients = [Checkpoint(tiny_vit(at / f"run_{seed}", seed=seed)) for seed in (0, 1)]
-    return uniform(ingredients).save_pretrained(at / "soup")
+    made = uniform(ingredients).save_pretrained(at / "soup")
+    record = re.sub(r'"source": ".*/', '"source": "./', (made / "soup.json").read_text())  # as it is pushed
+    (made / "soup.json").write_text(record)
+    write_card(made, name=REPO)
+    return made
 
 
 @pytest.fixture
@@ -125,8 +107,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def held(hub: Hub, branch: str = "main", repo: str = REPO) -> dict[str, bytes]:
-    found = hub.repo(repo).at(branch)
+def held(hub: Hub, branch: str = "main", repo: str = REPO, kind: str = "models") -> dict[str, bytes]:
+    found = hub.repo(repo, kind).at(branch)
     assert found is not None
     return {path: blob.data for path, blob in found.files.items() if path != ".gitattributes"}
 
@@ -181,10 +163,22 @@ def test_other_content_is_refused_without_force_and_replaced_with_it(hub: Hub, s
     before = {"config.json": b"{}", "old-weights.safetensors": b"old", "README.md": b"a card", "member_0/a.json": b"1"}
     hub.create(REPO).commit("main", "other", {path: Blob(data) for path, data in before.items()})
     refused, forced = pushed.several([(soup, REPO, {}), (soup, REPO, {"force": True})], "hf_write")
-    assert "holds other content: config.json, member_0/a.json, old-weights.safetensors. Replace" in refused["error"]
+    lost = "README.md, config.json, member_0/a.json, old-weights.safetensors"
+    assert f"holds other content: {lost}. Replace it with --force" in refused["error"]
     assert forced["unchanged"] is False
     assert hub.repo(REPO).titles == ["Push a soup with hf_soups", "other"]
-    assert held(hub) == {**bytes_of(soup), "README.md": b"a card"}
+    assert held(hub) == bytes_of(soup)
+
+
+def test_before_other_content_is_replaced_the_user_is_asked_where_there_is_one(
+    hub: Hub, soup: Path, pushed: Any
+) -> None:
+    hub.create(REPO).commit("main", "other", {"config.json": Blob(b"{}")})
+    no, yes, same = pushed.several([(soup, REPO, {"confirm": said}) for said in (False, True, False)], "hf_write")
+    assert no["error"].startswith(f"{REPO}: left as it is, nothing was sent.")
+    assert hub.repo(REPO).titles == ["Push a soup with hf_soups", "other"]
+    assert (yes["unchanged"], same["unchanged"]) == (False, True)
+    assert held(hub) == bytes_of(soup)
 
 
 @pytest.mark.parametrize(("code", "missing"), [(None, False), ("RepoNotFound", True)])
@@ -194,10 +188,10 @@ def test_an_expired_token_is_not_taken_for_a_repo_that_is_not_there(code: str | 
 
     answer: Any = SimpleNamespace(status_code=401, headers={"X-Error-Code": code} if code else {}, request=None)
 
-    def model_info(*_: Any, **__: Any) -> None:
+    def repo_info(*_: Any, **__: Any) -> None:
         raise RepositoryNotFoundError("no", response=answer, server_message="the token is expired")
 
-    api: Any = SimpleNamespace(model_info=model_info)
+    api: Any = SimpleNamespace(repo_info=repo_info)
     if missing:
         assert look(api, REPO, None).head is None
     else:
@@ -305,7 +299,7 @@ def test_a_file_that_the_repo_ignores_is_told(hub: Hub, soup: Path, pushed: Push
 
 def test_a_card_with_broken_metadata_is_told_before_any_upload(hub: Hub, copied: Path, pushed: Push) -> None:
     (copied / "README.md").write_text("---\ntags: [a\n---\n")
-    assert "nothing was committed. Invalid metadata in README.md. - while parsing" in pushed(copied)["error"]
+    assert "README.md: its metadata cannot be read (while parsing" in pushed(copied)["error"]
     assert not hub.stored
 
 
@@ -323,111 +317,67 @@ def test_offline_mode_is_told(soup: Path, monkeypatch: pytest.MonkeyPatch) -> No
         push(soup, REPO, token="hf_write")
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "me/", "../me", "me/a b", "me/x.git", "me/" + "x" * 94])
-def test_what_is_no_name_of_a_repo_is_refused(soup: Path, name: str) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_space_is_made_or_filled_where_only_the_hubs_own_readme_lies(
+    hub: Hub, soup: Path, tmp_path: Path, pushed: Any, exists: bool
+) -> None:
+    cascade = tmp_path / "cascade"
+    shutil.copytree(soup, cascade / "member_0")
+    (cascade / "config.json").write_text('{"model_type": "cascade", "members": [{"subfolder": "member_0"}]}')
+    if exists:
+        hub.create("me/space", kind="spaces").commit("main", "initial", {"README.md": Blob(b"# a new Space")})
+    page = {"app.py": "print()\n", "README.md": "---\nsdk: gradio\n---\n"}
+    asked = (cascade, "me/space", {"space": page})
+    first, second = pushed.several([asked, asked], "hf_write")
+    assert first["url"] == f"{hub.url}/spaces/me/space"
+    assert (first["unchanged"], second["unchanged"]) == (False, True)
+    below = {f"model/{path}": data for path, data in bytes_of(cascade).items()}
+    told = {path: text.encode() for path, text in page.items()}
+    assert held(hub, repo="me/space", kind="spaces") == {**below, **told}
+
+
+PUBLISHED = """
+import json, sys
+from hf_soups import Checkpoint, uniform
+from hf_soups.hub import models
+models.run_snippet = lambda *_, **__: None
+soup = uniform([Checkpoint(folder) for folder in sys.argv[1:]])
+print(soup.push_to_hub("vit-soup", private=True, commit_message="mine", dtype="float16"))
+"""
+
+
+def test_a_soup_pushes_itself(hub: Hub, soup: Path, tmp_path: Path) -> None:
+    runs = [str(soup.parent / f"run_{seed}") for seed in (0, 1)]
+    assert run(hub, PUBLISHED, *runs, home=tmp_path) == f"{hub.url}/{REPO}"
+    assert hub.repo(REPO).titles == ["mine"]
+    assert hub.repo(REPO).private
+    there = held(hub)
+    assert there["README.md"].startswith(b"---\nlibrary_name: transformers")
+    assert len(there["model.safetensors"]) < 0.6 * (soup / "model.safetensors").stat().st_size
+    assert b'"source": "./run_0"' in there["soup.json"]
+
+
+def test_a_soup_of_a_bad_name_is_not_even_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Path] = []
     with pytest.raises(InputError, match="is no name of a repo"):
-        push(soup, name, dry_run=True)
+        push_saved(saved.append, "me/a b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="offline mode is on"):
+        push_saved(saved.append, "me/a")
+    assert saved == []
 
 
-def test_what_a_run_leaves_behind_is_not_pushed_and_told(copied: Path) -> None:
-    leavings = {
-        "train.log": "a log", "x.lock": "a lock", "model.safetensors.part": "a partial file",
-        "optimizer.pt": "a pickle", "predictions/select.safetensors": "predictions of rows", ".git/HEAD": "hidden",
-    }  # fmt: skip
-    kept = sorted([*bytes_of(copied), ".eval_results/glue.yaml"])
-    for path in (*leavings, ".eval_results/glue.yaml"):
-        (copied / path).parent.mkdir(exist_ok=True)
-        (copied / path).write_bytes(b"x")
-    found = contents(copied)
-    assert sorted(file.path for file in found.files) == kept
-    assert dict(found.left_out) == leavings
-
-
-def test_links_that_lead_out_are_refused(copied: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("x")
-    (copied / "notes.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(InputError, match=r"notes\.txt: a link to .*secret, outside the folder"):
-        contents(copied)
-    (copied / "notes.txt").unlink()
-    (copied / "more").symlink_to(tmp_path)
-    with pytest.raises(InputError, match="more: a link to a folder"):
-        contents(copied)
-
-
-def test_a_torn_file_of_weights_is_refused(copied: Path) -> None:
-    weights = copied / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        push(copied, REPO, dry_run=True)
-
-
-@pytest.mark.parametrize(
-    ("marker", "message"),
-    [
-        ("plan.json", "a sweep; push one of its soups"),
-        ("leaderboard.csv", "a leaderboard; push"),
-        ("pool.json", "a pool of predictions"),
-        ("anything.txt", "neither a soup"),
-    ],
-)
-def test_a_folder_that_is_neither_soup_nor_cascade_is_refused(tmp_path: Path, marker: str, message: str) -> None:
-    (tmp_path / marker).write_text("{}")
-    with pytest.raises(InputError, match=message):
-        push(tmp_path, REPO, dry_run=True)
-
-
-def test_a_cascade_is_known_by_its_config_and_pushed_with_its_members(soup: Path, tmp_path: Path) -> None:
-    at = tmp_path / "cascade"
-    shutil.copytree(soup, at / "member_0")
-    (at / "config.json").write_text('{"model_type": "cascade"}')
-    found = contents(at)
-    assert found.kind == "cascade"
-    assert {"config.json", "member_0/config.json", "member_0/model.safetensors"} <= {f.path for f in found.files}
-    (at / "member_0" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
-        contents(at)
-    shutil.copy(soup / "config.json", at / "member_0")
-    (at / "member_0" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"member_0.*safetensors"):
-        contents(at)
-
-
-LOADED = """
-import sys, torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification
-model = AutoModelForImageClassification.from_pretrained(sys.argv[1])
-AutoImageProcessor.from_pretrained(sys.argv[1], backend="pil")
-model.eval()
-with torch.no_grad():
-    print(model(torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)).logits.tolist())
-"""
-
-
-@pytest.mark.slow
-def test_a_pushed_soup_loads_by_its_name_and_answers_as_its_folder(hub: Hub, tmp_path: Path, pushed: Push) -> None:
-    large = {"hidden_size": 256, "intermediate_size": 2048}  # 10 MB and more
-    ingredients = [Checkpoint(tiny_vit(tmp_path / f"run_{seed}", seed=seed, **large)) for seed in (0, 1)]
-    at = uniform(ingredients).save_pretrained(tmp_path / "soup")
-    assert (at / "model.safetensors").stat().st_size > 10_000_000
-    assert pushed(at, private=True)["commit"] == hub.repo(REPO).branches["main"]
-    told = [run(hub, LOADED, where, home=tmp_path / "pull") for where in (REPO, str(at))]
-    assert told[0] == told[1]
-    with pytest.raises(AssertionError, match="not a valid model identifier"):
-        run(hub, LOADED, REPO, home=tmp_path / "stranger", token=None)
-
-
-ANSWERED = """
+PUBLISHED_CASCADE = """
 import sys
-from PIL import Image
-from transformers import pipeline
-import hf_soups
-answer = pipeline("cascade-image-classification", sys.argv[1])
-print([answer(Image.linear_gradient("L").convert("RGB").rotate(90 * turn)) for turn in range(4)])
+from hf_soups import CascadeForImageClassification
+print(CascadeForImageClassification.from_pretrained(sys.argv[1]).push_to_hub("me/cascade", revision="v2"))
 """
 
 
 @pytest.mark.slow
-def test_a_pushed_cascade_loads_by_its_name_and_answers_as_its_folder(hub: Hub, tmp_path: Path, pushed: Push) -> None:
+def test_a_cascade_pushes_itself_with_members_here_and_pinned_after_its_cards_code_ran(
+    hub: Hub, tmp_path: Path
+) -> None:
     from hf_soups.cascades.plan import Plan
     from hf_soups.cascades.running.folder import build_cascade
     from hf_soups.pool.member import Member
@@ -437,9 +387,17 @@ def test_a_pushed_cascade_loads_by_its_name_and_answers_as_its_folder(hub: Hub, 
     members = {n: Member(n, str(tiny_vit(tmp_path / n, seed=len(n), **labels))) for n in ("small", "larger")}
     plan = Plan(("small", "larger"), (0.8,), (1.0, 4.0), unit="macs")
     at = build_cascade(plan, members, tmp_path / "cascade", kind="image", label_names=names)
-    told = pushed(at, "me/cascade")
-    assert hub.repo("me/cascade").titles == ["Push a cascade with hf_soups"]
-    assert told["commit"] == hub.repo("me/cascade").branches["main"]
-    assert held(hub, repo="me/cascade") == bytes_of(at)
-    answers = [run(hub, ANSWERED, where, home=tmp_path / "pull") for where in ("me/cascade", str(at))]
-    assert answers[0] == answers[1]
+    pinned = hub.create("me/small").commit(
+        "main", "weights", {path: Blob(data) for path, data in bytes_of(at / "member_0").items()}
+    )
+    config = json.loads((at / "config.json").read_text())
+    del config["members"][0]["subfolder"]
+    config["members"][0] |= {"repo": "me/small", "revision": pinned.oid}
+    (at / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(at / "member_0")
+    assert run(hub, PUBLISHED_CASCADE, str(at), home=tmp_path) == f"{hub.url}/me/cascade"
+    there = held(hub, "v2", "me/cascade")
+    assert b"- me/small" in there["README.md"]
+    assert json.loads(there["config.json"])["members"] == config["members"]
+    assert there["member_1/model.safetensors"] == (at / "member_1" / "model.safetensors").read_bytes()
+    assert not [path for path in there if path.startswith("member_0/")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,8 +24,12 @@ from hf_soups.families.family import Batch
 from hf_soups.families.loading import quiet
 from hf_soups.predict import on_device
 from hf_soups.predictions import Predictions
+from hf_soups.weights.hub import download
+from hf_soups.weights.publish import publish
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+# the numbers of the rows that reach a stage, and what its member alone answered on them
+Seen = Callable[[Int64[np.ndarray, " rows"], np.ndarray], None]
 
 
 @dataclass
@@ -98,11 +102,12 @@ class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __i
             options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download` as in transformers.
         Raises:
             MemberError: naming the member that cannot be loaded.
-            InputError: if the config is not a cascade's of this kind, or not safe.
+            InputError: if the config is not a cascade's of this kind, or not safe; if there is no such folder or repo.
         """
         source, hub = str(pretrained_model_name_or_path), {k: options[k] for k in HUB if options.get(k) is not None}
         if config is None:
-            config = CascadeConfig.from_pretrained(source, **hub)
+            config, commit = _config_at(source, hub)
+            hub |= {} if commit is None else {"revision": commit}  # members of the commit that the config is of
         cls._check_kind(config, source)
         dtype = options.get("torch_dtype") if dtype is None else dtype
         members = load_members(config, source, dtype=_as_dtype(dtype), attention=attn_implementation, hub=hub)
@@ -139,6 +144,44 @@ class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __i
         if push_to_hub:
             repo = options.pop("repo_id", folder.name)
             self.push_to_hub(repo, max_shard_size=max_shard_size, **options)
+
+    def push_to_hub(  # type: ignore[override]  # what concerns weights of its own is left out
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        force: bool = False,
+        max_shard_size: int | str = "50GB",
+    ) -> str:
+        """Save the cascade into a temporary folder and push that with a card, as `hf-soups push` does; the repo's URL.
+
+        Not as transformers does it for other models: that would take one level of the members' folders only, and write
+        a card that says nothing of the cascade.
+
+        Args:
+            repo_id: "owner/name", or "name" under the token's own user; made where there is none.
+            private: of a new repo; None leaves it to the owner's setting.
+            token: default: HF_TOKEN or the one that `hf auth login` stored.
+            revision: branch to commit to.
+            create_pr: open a pull request instead.
+            commit_message: of the commit.
+            force: replace other content.
+            max_shard_size: of the members' weight files.
+        Raises:
+            InputError, HfSoupsError: as `hf_soups.hub.push`.
+        """
+
+        def save(folder: Path) -> None:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+
+        return publish(
+            save, repo_id, private=private, token=token, revision=revision, create_pr=create_pr,
+            message=commit_message, force=force,
+        )  # fmt: skip
 
     def _own_members(self) -> list[tuple[Any, LoadedMember]]:
         placed = zip(self.places, self.loaded, strict=True)
@@ -183,15 +226,28 @@ class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __i
         return len({self.reader_numbers[member] for member in self.stages}) == 1
 
     @torch.inference_mode()
-    def run(self, rows: Rows) -> CascadeOutput:
-        """The cascade's answers on a batch of raw rows."""
+    def run(self, rows: Rows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
+        """The cascade's answers on a batch of raw rows.
+
+        Args:
+            rows: images or texts.
+            plan: another one over these members, for this batch alone; default: the one that is followed now.
+            seen: called at each stage with the numbers of the rows that reach it, and what that member alone answered
+                on them: natural-log probabilities (rows, classes), at its temperature.
+        Raises:
+            InputError: if there are no rows.
+        """
         if not rows.count:
             raise InputError("an empty batch: give one row at least.")
-        stages, plan = self.stages, self._plan
+        plan = self._plan if plan is None else plan
+        stages = [self.names.index(name) for name in plan.members]
         temperatures = plan.temperatures or (1.0,) * len(stages)
 
         def answer(stage: int, at: Int64[np.ndarray, " rows"]) -> np.ndarray:
-            return self._log_probs(stages[stage], rows, at, temperatures[stage])
+            own = self._log_probs(stages[stage], rows, at, temperatures[stage])
+            if seen is not None:
+                seen(at, own)
+            return own
 
         done = run_rows(answer, rows.count, plan)
         return CascadeOutput(
@@ -235,6 +291,17 @@ class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __i
                 f"{source}: a cascade of kind {config.kind!r}; {cls.__name__} takes {' and '.join(cls.kinds)}. Use "
                 f"{'CascadeForImageClassification' if config.kind == 'image' else 'CascadeForSequenceClassification'}."
             )
+
+
+def _config_at(source: str, hub: Mapping[str, Any]) -> tuple[CascadeConfig, str | None]:
+    """The config and, of a repo of the Hub, the commit it is of."""
+    here = Path(source)
+    local = here.is_dir()
+    rest = {name: value for name, value in hub.items() if name != "revision"}
+    folder = here if local else download(source, hub.get("revision"), None, **rest)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{source}: no config.json there. Name a cascade: hf-soups cascade build writes its folder.")
+    return CascadeConfig.from_pretrained(folder), None if local else folder.name
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -1,0 +1,91 @@
+"""A sweep's leaderboard as a data set: a row for every model, soup, ensemble and cascade, without any weights."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_soups.errors import InputError
+from hf_soups.hub.contents import Contents, LocalFile, Stage, replaced
+from hf_soups.hub.data_cards import board_card
+from hf_soups.hub.kinds import BOARD
+from hf_soups.hub.local_paths import cleaned, told_of
+from hf_soups.hub.walking import inside_file
+from hf_soups.report.card import README
+
+TABLE = "leaderboard.parquet"
+TAKEN = (BOARD, TABLE, "leaderboard*.png", "recipe.yaml", README, "LICENSE")
+NEEDED = ("kind", "name", "status", "select", "report")
+MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
+
+
+def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
+    """A leaderboard as it would be pushed: CSV for people, parquet for `load_dataset`, pictures and the recipe.
+
+    A README.md of the folder is pushed as it is; else one is made.
+
+    Raises:
+        InputError: if the files cannot be read, or the two tables differ.
+    """
+    inside = sorted(path.name for path in folder.iterdir())
+    taken = [name for name in inside if any(fnmatch.fnmatch(name, pattern) for pattern in TAKEN)]
+    files = [inside_file(folder, name) for name in taken]
+    rows = _rows(folder)
+    notes = ["run folders, soups and caches stay here: a leaderboard is pushed without weights."]
+    table = TABLE if TABLE in taken else BOARD
+    if table == TABLE:
+        _check_same(folder, rows)
+    made = cleaned(files, stage)
+    notes += told_of(made)
+    if README in taken:
+        notes.append("README.md of the folder is pushed as it is: load_dataset reads what its `configs:` name.")
+    else:
+        made.append(stage.text(README, board_card(repo_id, rows, table, _recipe(folder), _pictures(files))))
+    usage = f'datasets.load_dataset("{repo_id}"{{revision}}, split="train")'
+    return Contents("leaderboard", replaced(tuple(files), made), (), tuple(notes), usage)
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    path = folder / BOARD
+    again = MAKE_IT.format(folder=folder)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}). {again}") from error
+    missing = [name for name in NEEDED if not rows or name not in rows[0]]
+    if missing:
+        raise InputError(
+            f"{path}: no leaderboard: it has no {'rows' if not rows else f'column {missing[0]!r}'}. {again}"
+        )
+    return rows
+
+
+def _check_same(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """The two tables must say the same: one of them may be left from before."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path, columns = folder / TABLE, ["kind", "name", "select", "report"]
+    try:
+        table: list[dict[str, Any]] = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
+    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). {MAKE_IT.format(folder=folder)}") from error
+    told = [tuple("" if row[name] is None else str(row[name]) for name in columns) for row in table]
+    if told != [tuple(row[name] for name in columns) for row in rows]:
+        raise InputError(f"{path}: says other things than {BOARD} beside it. {MAKE_IT.format(folder=folder)}")
+
+
+def _recipe(folder: Path) -> Any:
+    """The task and metric that the rows are of; None where no recipe lies there."""
+    from hf_soups.recipe import load_recipe
+
+    path = folder / "recipe.yaml"
+    return load_recipe(path) if path.is_file() else None
+
+
+def _pictures(files: Sequence[LocalFile]) -> list[str]:
+    return [file.path for file in files if file.path.endswith(".png")]

@@ -1,0 +1,213 @@
+"""What of a folder is pushed, and what is refused, before the Hub is asked anything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.hub import push
+from hf_soups.hub.contents import Contents
+from hf_soups.hub.gathering import gathered
+from hf_soups.report.card import card_for, write_card
+from hf_soups.soups import uniform
+from tests.tiny import tiny_vit
+
+REPO = "me/vit-soup"
+
+
+@pytest.fixture(scope="module")
+def soup(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    at = tmp_path_factory.mktemp("soup")
+    ingredients = [Checkpoint(tiny_vit(at / f"run_{seed}", seed=seed)) for seed in (0, 1)]
+    return uniform(ingredients).save_pretrained(at / "soup")
+
+
+@pytest.fixture
+def copied(soup: Path, tmp_path: Path) -> Path:
+    """The soup's folder, for tests that change it."""
+    return Path(shutil.copytree(soup, tmp_path / "copied"))
+
+
+def contents(folder: Path, repo: str = REPO) -> Contents:
+    with gathered(folder, repo, dry_run=True) as found:
+        return found
+
+
+def texts(folder: Path, repo: str = REPO) -> dict[str, str]:
+    """The text files as they would be pushed."""
+    with gathered(folder, repo, dry_run=True) as found:
+        return {f.path: f.source.read_text() for f in found.files if f.path.endswith((".md", ".json", ".yaml"))}
+
+
+def listed(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/", "../me", "me/a b", "me/x.git", "me/" + "x" * 94])
+def test_what_is_no_name_of_a_repo_is_refused(soup: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name of a repo"):
+        push(soup, name, dry_run=True)
+
+
+def test_what_a_run_leaves_behind_is_not_pushed_and_told(copied: Path) -> None:
+    leavings = {
+        "train.log": "a log", "x.lock": "a lock", "model.safetensors.part": "a partial file",
+        "optimizer.pt": "a pickle", "predictions/select.safetensors": "predictions of rows", ".git/HEAD": "hidden",
+    }  # fmt: skip
+    kept = sorted([*listed(copied), ".eval_results/glue.yaml", "README.md"])
+    for path in (*leavings, ".eval_results/glue.yaml"):
+        (copied / path).parent.mkdir(exist_ok=True)
+        (copied / path).write_bytes(b"x")
+    found = contents(copied)
+    assert [file.path for file in found.files] == kept
+    assert dict(found.left_out) == leavings
+
+
+def test_links_that_lead_out_are_refused(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (copied / "notes.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"notes\.txt: a link to .*secret, outside the folder"):
+        contents(copied)
+    (copied / "notes.txt").unlink()
+    (copied / "more").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="more: a link to a folder"):
+        contents(copied)
+
+
+def test_a_torn_file_of_weights_is_refused(copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        push(copied, REPO, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("plan.json", r"a sweep without leaderboard\.csv\. Make it \(hf-soups leaderboard .*broken\), or push one"),
+        ("run.json", "one fine-tune, which is an ordinary checkpoint: `hf upload` pushes it"),
+        ("frontier.json", "a frontier. Push the pool of predictions it was searched in"),
+        ("greedy/soup.json", "a folder of soups. Push one of them: greedy"),
+        ("anything.txt", "neither a soup .* nor a pool of predictions"),
+    ],
+)
+def test_a_folder_that_is_no_such_thing_is_told_what_it_is(tmp_path: Path, marker: str, message: str) -> None:
+    (tmp_path / "broken" / marker).parent.mkdir(parents=True)
+    (tmp_path / "broken" / marker).write_text("{}")
+    with pytest.raises(InputError, match=message):
+        push(tmp_path / "broken", REPO, dry_run=True)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        push(tmp_path / "nowhere", REPO, dry_run=True)
+
+
+def test_places_on_this_machine_go_by_their_last_name(copied: Path) -> None:
+    record = json.loads((copied / "soup.json").read_text())
+    for ingredient, source in zip(record["ingredients"], ("/home/me/runs/run_0", "me/run_1"), strict=True):
+        ingredient["source"] = source
+    record["label_names"] = ["/m/09x0r", "cat", "dog"]
+    (copied / "soup.json").write_text(json.dumps(record))
+    told = json.loads(texts(copied)["soup.json"])
+    assert [i["source"] for i in told["ingredients"]] == ["./run_0", "me/run_1"]
+    assert told["label_names"] == record["label_names"]
+    assert "places on this machine go by their last name alone: soup.json." in contents(copied).notes
+    assert json.loads((copied / "soup.json").read_text()) == record
+
+
+def test_a_card_is_made_for_the_repo_and_a_dry_run_does_not_write_it(copied: Path) -> None:
+    before = listed(copied)
+    card = texts(copied, "me/new")["README.md"]
+    assert card.startswith(str(card_for(copied, name="me/new")).rstrip())
+    assert 'model="me/new"' in card
+    assert any("there is no README.md" in note for note in contents(copied).notes)
+    done = push(copied, "me/new", dry_run=True)
+    assert done.card == card
+    assert "\n".join(done.words()).endswith(card.rstrip())
+    assert listed(copied) == before
+    with gathered(copied, "me/new") as found:
+        assert any("README.md, the model card, was written for this push" in note for note in found.notes)
+    assert listed(copied) == {**before, "README.md": card.encode()}
+
+
+def test_a_card_of_another_name_is_pushed_as_one_made_for_the_repo(copied: Path) -> None:
+    write_card(copied)
+    here = (copied / "README.md").read_text()
+    there = texts(copied, "me/new")["README.md"]
+    assert '"copied"' in here
+    write_card(copied, name="me/new")
+    assert there == (copied / "README.md").read_text() != here
+
+
+def test_a_card_changed_by_hand_is_pushed_as_it_is_and_told_where_it_loads_something_else(copied: Path) -> None:
+    write_card(copied, name="me/old")
+    mine = (copied / "README.md").read_text() + "\nThanks to all.\n"
+    (copied / "README.md").write_text(mine)
+    assert texts(copied, "me/new")["README.md"] == mine
+    assert any('its code does not load "me/new"' in note for note in contents(copied, "me/new").notes)
+    assert not any("its code does not load" in note for note in contents(copied, "me/old").notes)
+
+
+def test_a_card_whose_figures_are_not_those_of_the_record_is_refused(copied: Path) -> None:
+    record = json.loads((copied / "soup.json").read_text())
+    write_card(copied)
+    record["ingredients"][0]["coefficient"] = 0.25
+    (copied / "soup.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"README\.md: 'Coefficient' of .* is 0\.5, but soup\.json says 0\.25"):
+        push(copied, REPO, dry_run=True)
+
+
+def test_a_cascade_is_known_by_its_config_and_pushed_with_its_members(cascade: Path) -> None:
+    found = contents(cascade)
+    assert found.kind == "cascade"
+    paths = {"README.md", "config.json", "member_0/config.json", "member_1/model.safetensors"}
+    assert paths <= {f.path for f in found.files}
+    assert found.usage.startswith('import hf_soups; transformers.pipeline("cascade-image-classification"')
+    shutil.move(cascade / "member_0", cascade.parent)
+    with pytest.raises(InputError, match="names the member 'member_0', which is not there"):
+        contents(cascade)
+    before = (cascade / "config.json").read_text()
+    pinned = before.replace('"subfolder": "member_0"', f'"repo": "me/small", "revision": "{"0" * 40}"')
+    (cascade / "config.json").write_text(pinned)
+    assert not [f.path for f in contents(cascade).files if f.path.startswith("member_0/")]
+    (cascade / "config.json").write_text(before)
+    shutil.move(cascade.parent / "member_0", cascade)
+    (cascade / "member_0" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"member_0.*safetensors"):
+        contents(cascade)
+
+
+def test_a_space_holds_the_page_and_the_cascade_below_it(cascade: Path) -> None:
+    def page(folder: Path) -> dict[str, str]:
+        return {"app.py": f"print({folder.name!r})\n", "README.md": "---\nsdk: gradio\n---\n", "requirements.txt": ""}
+
+    before = listed(cascade)
+    with gathered(cascade, "me/space", page=page) as found:
+        held = {file.path: file.source.read_bytes() for file in found.files}
+    assert found.repo_type == "space"
+    assert held == {
+        **{f"model/{path}": data for path, data in before.items()},
+        **{path: text.encode() for path, text in page(cascade).items()},
+    }
+    assert found.check is not None
+
+
+def test_a_space_of_something_else_is_refused(soup: Path) -> None:
+    with pytest.raises(InputError, match="is a soup: a Space is made of a cascade"), gathered(soup, REPO, page=dict):
+        pass
+
+
+@pytest.fixture
+def cascade(tmp_path: Path) -> Path:
+    from hf_soups.cascades.plan import Plan
+    from hf_soups.cascades.running.folder import build_cascade
+    from hf_soups.pool.member import Member
+
+    names = ("cat", "dog", "bird")
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    members = {n: Member(n, str(tiny_vit(tmp_path / n, seed=len(n), **labels))) for n in ("small", "larger")}
+    plan = Plan(("small", "larger"), (0.8,), (1.0, 4.0), unit="macs")
+    return build_cascade(plan, members, tmp_path / "cascade", kind="image", label_names=names)
