@@ -26,7 +26,7 @@ from hf_soups.tasks import SHIFT
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Leaderboard", "Row", "ShiftRows", "build_leaderboard", "name_with_count"]
+__all__ = ["Leaderboard", "Row", "ShiftRows", "build_leaderboard", "leaderboard_of", "name_with_count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,10 @@ class Leaderboard:
         if not any(row.report is not None for row in self.rows):
             return written
         shifted = [self._plot_shift(name, at / f"leaderboard_{name}.png") for name in self.shifts]
-        return (*written, self._plot(at / "leaderboard.png"), *shifted)
+        return (*written, self.draw(at / "leaderboard.png"), *shifted)
 
-    def _plot(self, path: Path) -> Path:
+    def draw(self, path: Path) -> Path:
+        """Draw report score against select score of everything that is scored; the path."""
         from hf_soups.report.plots import Point, report_vs_select
 
         points = [
@@ -120,6 +121,11 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bo
         search_among(found, folder)
         before = tuple(row for row in found.unscored if row.kind != "cascade")
         found = with_cascades(replace(found, unscored=before), folder)
+    return leaderboard_of(found, folder, resamples=resamples)
+
+
+def leaderboard_of(found: Contenders, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
+    """The leaderboard of contenders that were read already; `folder` is where from."""
     metric = found.metric
     if not found.runs:
         return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)

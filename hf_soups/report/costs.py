@@ -83,9 +83,8 @@ def cost_picture(
     shown = [frontier.plans[i] for i in frontier.printed(PLANS)] if report else list(frontier.pareto())
     cascades = [p for p in shown if len(p.members) > 1 and not is_ensemble(p)]
     ensembles = list(pareto(frontier.ensembles or [p for p in frontier.plans if is_ensemble(p)]))
-    ensembles += (
-        [p for p in _of_the_best(frontier) if p.members not in {e.members for e in ensembles}] if report else []
-    )
+    known = [set(e.members) for e in ensembles]
+    ensembles += [p for p in _of_the_best(frontier) if set(p.members) not in known] if report else []
     if plan is not None and plan not in (*frontier.singles, *ensembles, *cascades):
         cascades.append(plan)
     everything = (*frontier.singles, *ensembles, *cascades)

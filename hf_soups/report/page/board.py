@@ -1,0 +1,133 @@
+"""The leaderboard on the page: every column, sortable, and the report scores with their intervals as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_soups.contenders import Row
+from hf_soups.leaderboard import Leaderboard
+from hf_soups.report.page.charts import interval_chart
+from hf_soups.report.page.parts import Block, Cell, Chart, Column, Section, Table, plain_table
+from hf_soups.report.plots import scale_of, unit_of
+from hf_soups.report.table import amount
+from hf_soups.report.words import score_in_words
+
+DRAWN = 40  # rows of the picture; more would not be told apart
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    title: str
+    cell: Callable[[Row], Cell]
+    number: bool = True
+
+
+def leaderboard_section(board: Leaderboard) -> Section:
+    """The section; of a sweep without a finished run it says so."""
+    rows = [row for row in board.rows if row.report is not None]
+    if not rows:
+        words = ("No run has finished yet, so there is nothing to score.",)
+        return Section("leaderboard", "Leaderboard", (Block(words=words),))
+    words = (
+        f"Scores are {unit_of(board.metric)}, in brackets 95% bootstrap intervals by row. Select: {board.select_rows} "
+        f"rows that were chosen on; report: {board.report_rows} rows that were looked at once. A heading sorts; again, "
+        "the other way round.",
+    )
+    return Section("leaderboard", "Leaderboard", (Block(words=words, table=_table(board, rows)), _picture(board, rows)))
+
+
+def row_name(row: Row) -> str:
+    """The row's name, with how many ingredients it has of how many and what marks it."""
+    count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
+    mark = " (best on select)" if row.kind == "best on select" else ""
+    return f"{row.name}{count}{mark}" + (" (optimistic)" if row.status == "optimistic" else "")
+
+
+def _table(board: Leaderboard, rows: Sequence[Row]) -> Table:
+    columns = _columns(board)
+    return Table(
+        "leaderboard-table",
+        f"Every run, soup, ensemble and cascade of {board.folder}",
+        tuple(Column(c.title, c.number) for c in columns),
+        tuple(tuple(c.cell(row) for c in columns) for row in rows),
+        strong=tuple(i for i, row in enumerate(rows) if row.kind in ("soup", "best on select")),
+    )
+
+
+def _columns(board: Leaderboard) -> list[_Shown]:
+    metric = board.metric
+    shown = [
+        _Shown("model", lambda r: Cell.words(row_name(r)), number=False),
+        _Shown("select", lambda r: _score(r.select, r.select_low, r.select_high, metric)),
+        _Shown("report", lambda r: _score(r.report, r.report_low, r.report_high, metric)),
+        _Shown("gain on best", lambda r: Cell(r.gain or "-", r.report_gain)),
+    ]
+    shown += [_Shown(name, lambda r, name=name: _shift(r, name, metric)) for name in board.shifts]  # type: ignore[misc]
+    if len(board.shifts) > 1:
+        mean = board.shift_mean
+        shown.append(_Shown("shifts' mean", lambda r: Cell(score_in_words(mean(r), metric), mean(r))))
+    return [
+        *shown,
+        _Shown("NLL", lambda r: _decimals(r.report_nll, 3)),
+        _Shown("ECE", lambda r: Cell(score_in_words(r.report_ece, "ece"), r.report_ece)),
+        _Shown("parameters", lambda r: Cell(amount(r.parameters), r.parameters)),
+        _Shown("MACs", lambda r: Cell(amount(r.macs), r.macs)),
+        _Shown("train s", lambda r: _decimals(r.train_seconds, 0)),
+    ]
+
+
+def interval(low: float | None, high: float | None, metric: str) -> str:
+    """An interval in brackets; nothing where it is not known."""
+    if low is None or high is None:
+        return ""
+    return f"[{score_in_words(low, metric)}, {score_in_words(high, metric)}]"
+
+
+def _score(value: float | None, low: float | None, high: float | None, metric: str) -> Cell:
+    return Cell(f"{score_in_words(value, metric)} {interval(low, high, metric)}".rstrip(), value)
+
+
+def _shift(row: Row, name: str, metric: str) -> Cell:
+    found = row.shifts.get(name)
+    return Cell("-") if found is None else _score(found.value, found.low, found.high, metric)
+
+
+def _decimals(value: float | None, digits: int) -> Cell:
+    return Cell("-" if value is None else f"{value:.{digits}f}", value)
+
+
+def _picture(board: Leaderboard, rows: Sequence[Row]) -> Block:
+    # the best on select stands there as a run again
+    drawn = [r for r in rows if not (r.kind == "run" and r.name == rows[0].name)][:DRAWN]
+    scale = scale_of(board.metric)
+    values: list[dict[str, Any]] = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "score": scale * row.report,
+            "low": scale * row.report_low,
+            "high": scale * row.report_high,
+            "told": f"{score_in_words(row.report, board.metric)} "
+            f"{interval(row.report_low, row.report_high, board.metric)}",
+        }
+        for row in drawn
+        if row.report is not None and row.report_low is not None and row.report_high is not None
+        if all(map(math.isfinite, (row.report, row.report_low, row.report_high)))
+    ]
+    if not values:
+        return Block()
+    words = f"Report scores with their 95% intervals, {board.report_rows} rows"
+    best = drawn[0]
+    text = (
+        f"{words}, one line for each of {len(values)} models. The best on select, {best.name}, reaches "
+        f"{score_in_words(best.report, board.metric)} "
+        f"{interval(best.report_low, best.report_high, board.metric)}; where intervals overlap, a difference can be "
+        "chance."
+    )
+    cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["told"], v["score"])] for v in values]
+    table = plain_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
+    spec = interval_chart(values, axis=f"report: {unit_of(board.metric)}", text=text)
+    return Block("Scores with intervals", charts=(Chart("intervals", words, text, spec, table),))

@@ -1,0 +1,196 @@
+"""Charts by Altair, as Vega-Lite specifications.
+
+Every view and parameter is named here: Altair would count them, and the second report of a process would differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hf_soups.costs.unit import UNITS
+from hf_soups.report.page.looks import (
+    NAMED,
+    NEAR,
+    ROOM,
+    STEP,
+    WIDE,
+    Values,
+    chart_of,
+    colour,
+    described,
+    names_axis,
+    shape,
+    snug,
+    spec_of,
+    told,
+    whole_numbers,
+)  # fmt: skip
+
+
+def interval_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
+    """Scores with intervals, a line for each name.
+
+    Args:
+        values: name, kind, score, low, high, and `told`, the score in words.
+        axis: the title of the scores.
+        text: what the chart shows.
+    """
+    import altair as alt
+
+    names = [v["name"] for v in values]
+    y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
+    base = chart_of(alt, described(values, "name", "kind", "told"))
+    lines = base.mark_rule(strokeWidth=2, opacity=0.55, aria=False).encode(
+        x=alt.X("low:Q", title=axis, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=7)), x2="high:Q", y=y,
+        color=colour(alt, values),
+    )  # fmt: skip
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(
+        x="score:Q", y=y, color=colour(alt, values), shape=shape(alt, values), tooltip=told(alt, axis),
+        description="alt:N",
+    )  # fmt: skip
+    return spec_of(alt.layer(lines, points), text, height=STEP * len(names) + 8)
+
+
+def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: str) -> dict[str, Any]:
+    """Scores against costs.
+
+    Args:
+        values: name, kind, cost, score, and in words `told` and `costs`; `low` and `high` where they are known, and
+            `chosen` for a ring around the point.
+        stairs: cost and score of the best within each cost.
+        axis: the title of the scores.
+        unit: of the costs.
+        text: what the chart shows.
+    """
+    import altair as alt
+
+    y = alt.Y("score:Q", title=axis, scale=snug(alt))
+    where = {"x": _cost_axis(alt, [v["cost"] for v in values], unit), "y": y}
+    stair = chart_of(alt, stairs).mark_line(interpolate="step-after", color="var(--blue)", strokeWidth=1.5, aria=False)
+    tooltip = [*told(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("leaves:N", title="leaves at")]
+    base = chart_of(alt, described(values, "name", "kind", "told", "costs"))
+    points = base.mark_point(size=75, filled=True, opacity=0.9, stroke="var(--surface)", strokeWidth=0.7).encode(
+        **where, color=colour(alt, values), shape=shape(alt, values), tooltip=tooltip, description="alt:N"
+    )
+    layers = [stair.encode(**where), *_bars(alt, values, where["x"], axis), points]
+    singles = [v for v in values if v["kind"] == "single"]
+    if 0 < len(singles) <= NAMED:
+        names = chart_of(alt, singles).mark_text(dy=15, limit=2 * ROOM, color="var(--soft)", aria=False)
+        layers.append(names.encode(**where, text="name:N"))
+    if rings := [v for v in values if v.get("chosen")]:
+        ring = chart_of(alt, rings).mark_point(size=320, filled=False, color="var(--ink)", strokeWidth=1.8, aria=False)
+        layers.append(ring.encode(**where))
+    return spec_of(alt.layer(*layers), text, height=340)
+
+
+def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:
+    wide = max(costs) > WIDE * min(costs) > 0
+    return alt.X(
+        "cost:Q",
+        title=f"{UNITS.get(unit, unit or 'cost')}, average",
+        scale=alt.Scale(type="log" if wide else "linear", zero=False, padding=ROOM, nice=False),
+        axis=alt.Axis(format="~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
+    )
+
+
+def _bars(alt: Any, values: Values, x: Any, axis: str) -> Iterator[Any]:
+    """The intervals of scores, where they are known."""
+    known = [v for v in values if "low" in v]
+    if known:
+        bars = chart_of(alt, known).mark_rule(strokeWidth=1.5, opacity=0.35, aria=False)
+        yield bars.encode(x=x, y=alt.Y("low:Q", title=axis), y2="high:Q", color=colour(alt, values))
+
+
+def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str, Any]:
+    """A line for each run over epochs; the best stands out, and so does the one that the pointer is on.
+
+    Args:
+        values: run, epoch, value, `told`, the value in words, and whether the run is the `best`.
+        axis: the title of the values.
+        text: what the chart shows.
+        name: of the parameter, unique in the page.
+    """
+    import altair as alt
+
+    # not `nearest`: under it Vega-Lite tells of a run's name that it is undefined
+    near = alt.selection_point(name=name, fields=["run"], on="pointerover", clear="pointerout", empty=False)
+    is_best = alt.datum.best
+    ticks = whole_numbers(max(v["epoch"] for v in values))
+    base = chart_of(alt, values).encode(
+        x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d")),
+        y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False)),
+    )
+    lines = base.mark_line(aria=False, point={"filled": True, "size": 14, "aria": False}).encode(
+        detail="run:N",
+        color=alt.when(is_best).then(alt.value("var(--blue)")).otherwise(alt.value("var(--grey)")),
+        strokeWidth=alt.when(near).then(alt.value(3.5)).when(is_best).then(alt.value(2.5)).otherwise(alt.value(1.2)),
+        opacity=alt.when(near).then(alt.value(1)).when(is_best).then(alt.value(1)).otherwise(alt.value(0.55)),
+    )
+    points = base.mark_point(filled=True, opacity=0, size=NEAR, aria=False).encode(
+        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("told:N", title=axis)]
+    )
+    marked = base.transform_filter(near).mark_point(filled=True, size=45, color="var(--ink)", aria=False)
+    return spec_of(alt.layer(lines, points.add_params(near), marked), text, height=260)
+
+
+def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
+    """Scores of the mixtures that were tried, one after another, and the best so far.
+
+    Args:
+        values: step, candidate, score, best, `was` ("kept", "rejected" or "taken out"), and `told`.
+        axis: the title of the scores.
+        text: what the chart shows.
+    """
+    import altair as alt
+
+    looks = {
+        "kept": ("var(--vermilion)", "diamond"), "taken out": ("var(--green)", "triangle-down"),
+        "rejected": ("var(--grey)", "cross"),
+    }  # fmt: skip
+    used = [kind for kind in looks if any(v["was"] == kind for v in values)]
+    colours, shapes = ([looks[kind][i] for kind in used] for i in (0, 1))
+    legend = alt.Legend(title=None, orient="bottom")
+    x = alt.X("step:Q", title="mixture tried", axis=alt.Axis(tickMinStep=1, format="d"), scale=snug(alt))
+    y = alt.Y("score:Q", title=axis, scale=snug(alt))
+    base = chart_of(alt, described(values, "candidate", "was", "told"))
+    best = base.mark_line(interpolate="step-after", color="var(--vermilion)", strokeWidth=1.5, aria=False)
+    points = base.mark_point(size=80, filled=True, opacity=1).encode(
+        x=x,
+        y=y,
+        color=alt.Color("was:N", scale=alt.Scale(domain=used, range=colours), legend=legend),
+        shape=alt.Shape("was:N", scale=alt.Scale(domain=used, range=shapes), legend=legend),
+        tooltip=[
+            alt.Tooltip("step:Q"), alt.Tooltip("candidate:N"), alt.Tooltip("told:N", title=axis),
+            alt.Tooltip("was:N"),
+        ],
+        description="alt:N",
+    )  # fmt: skip
+    return spec_of(alt.layer(best.encode(x=x, y=alt.Y("best:Q", title=axis)), points), text, height=260)
+
+
+def bar_chart(values: Values, *, axis: str, colour: str, text: str, line: float | None = None) -> dict[str, Any]:
+    """Horizontal bars from 0 to 100, a line for each name.
+
+    Args:
+        values: name, value, and `told`, the value in words, which stands at the bar's end.
+        axis: the title of the values.
+        colour: one of page.css, such as "var(--blue)".
+        text: what the chart shows.
+        line: a value to mark across all bars.
+    """
+    import altair as alt
+
+    names = [v["name"] for v in values]
+    y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
+    shown = alt.Axis(values=[0, 25, 50, 75, 100])
+    x = alt.X("value:Q", title=axis, scale=alt.Scale(domain=[0, 125], nice=False), axis=shown)  # room for the words
+    base = chart_of(alt, described(values, "name", "told")).encode(y=y, x=x)
+    bars = base.mark_bar(color=colour, height={"band": 0.55}).encode(
+        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("told:N", title=axis)], description="alt:N"
+    )
+    layers: list[Any] = [bars, base.mark_text(align="left", dx=5, color="var(--ink)", aria=False).encode(text="told:N")]
+    if line is not None:
+        rule = chart_of(alt, [{"value": line}]).mark_rule(color="var(--ink)", strokeDash=[4, 3], aria=False)
+        layers.append(rule.encode(x=x))
+    return spec_of(alt.layer(*layers), text, height=STEP * 1.6 * len(names) + 8)

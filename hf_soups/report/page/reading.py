@@ -1,0 +1,177 @@
+"""Reading what a report shows: the sweep with its soups' records, and what was searched with its members' answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.plan import Plan
+from hf_soups.contenders import Contenders, pointers, read_contenders, soup_folder_of
+from hf_soups.cook.pool import Run, find_runs
+from hf_soups.costs.unit import UNITS
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.from_pool.halves import halves
+from hf_soups.from_pool.search import FRONTIER_FILE
+from hf_soups.leaderboard import Leaderboard, leaderboard_of
+from hf_soups.metrics import METRICS
+from hf_soups.pool import Pool, read_pool
+from hf_soups.predictions import Predictions
+from hf_soups.soups.folder import SOUP_FILE
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep with all that was made of it."""
+
+    folder: Path
+    found: Contenders
+    board: Leaderboard
+    runs: tuple[Run, ...]
+    soups: Mapping[str, Mapping[str, Any]]  # what soup.json holds, by the soup's name in the leaderboard
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Models that answered the same rows, with the plans that a search found among them."""
+
+    name: str  # of the frontier's file, or the pool's folder
+    frontier: Frontier  # without plans where nothing was searched
+    select: Mapping[str, Predictions]
+    report: Mapping[str, Predictions] | None  # rows that nothing was chosen on
+    pool: Pool | None = None  # None: the models of a sweep
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Mapping[str, Predictions]:
+        """The answers that a report shows: those that nothing was chosen on, where there are any."""
+        return self.select if self.report is None else self.report
+
+    @property
+    def role(self) -> str:
+        """Of the rows that are shown."""
+        return "select" if self.report is None else "report"
+
+
+def read_sweep(folder: Path, *, resamples: int) -> Sweep:
+    """The sweep's contenders, leaderboard and soups.
+
+    Raises:
+        InputError: if there is no run in the folder.
+    """
+    found = read_contenders(folder)
+    records = {f"{pointer.stem} soup": record for pointer in pointers(folder) if (record := _record(pointer))}
+    return Sweep(folder, found, leaderboard_of(found, folder, resamples=resamples), find_runs(folder), records)
+
+
+def searched_in(sweep: Sweep) -> Iterator[Answered]:
+    """The frontiers that are kept in a sweep; those that its leaderboard could not use are left out, as it says."""
+    members = {c.row.name: c for c in (*sweep.found.runs, *sweep.found.soups)}
+    for path in sorted((sweep.folder / "cascades").glob("*.json")):
+        try:
+            frontier = Frontier.load(path)
+        except InputError:
+            continue
+        known = all(plan.members[0] in members for plan in frontier.singles)
+        if known and sweep.found.runs and frontier.data in ("", sweep.found.runs[0].select.data):
+            select, report = ({n: getattr(c, role) for n, c in members.items()} for role in ("select", "report"))
+            yield Answered(str(path), frontier, select, report)
+
+
+def read_pools(folders: Sequence[Path]) -> tuple[tuple[Answered, ...], tuple[Pool, ...]]:
+    """What was answered in each pool that is not the report of another, and all pools.
+
+    Raises:
+        InputError: if a pool cannot be read.
+    """
+    pools = [read_pool(folder) for folder in folders]
+    read = [_answered(pool) for pool in pools]
+    reports = {r.report_folder.resolve() for r in read if r.report_folder is not None}
+    kept = tuple(r.answered for r in read if r.answered.pool and r.answered.pool.folder.resolve() not in reports)
+    others = [read_pool(r.report_folder) for r in read if r.report_folder is not None]
+    return kept, (*pools, *others)
+
+
+@dataclass(frozen=True)
+class _Read:
+    answered: Answered
+    report_folder: Path | None = None  # where the rows to report on are another pool's
+
+
+def _answered(pool: Pool) -> _Read:
+    path = pool.folder / FRONTIER_FILE
+    if not path.is_file():
+        return _Read(_unsearched(pool))
+    frontier = Frontier.load(path)
+    if frontier.data and frontier.data != pool.data.fingerprint:
+        note = f"{path} was searched on other rows than the pool's, so it is not shown. Search again."
+        return _Read(replace(_unsearched(pool), notes=(note,)))
+    report, folder = frontier.report, None
+    notes: tuple[str, ...] = ()
+    if report and not _is_share(report):
+        folder = _moved(Path(report), Path(frontier.pool), pool.folder)
+        notes = () if folder else (_gone(path, report),)
+        report = str(folder or "")
+    try:
+        parts = halves(pool, report, frontier.seed)
+    except InputError as error:  # the other pool has other members by now
+        parts, folder, notes = halves(pool), None, (f"{path}: {error} Its scores are of the rows it chose on.",)
+    return _Read(Answered(str(path), frontier, parts.select, parts.report, pool, notes), folder)
+
+
+def _unsearched(pool: Pool) -> Answered:
+    """The pool's models alone, by accuracy, at the first cost that all of them have."""
+    if not pool.members:
+        raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
+    metric = METRICS["accuracy"]
+    unit, costs = _costs(pool)
+    singles = [
+        Plan(
+            (name,), (), (costs.get(name, 0.0),), score=metric.compute(answers), average_cost=costs.get(name, 0.0),
+            exit_shares=(1.0,), unit=unit, rows=len(answers),
+        )
+        for name, answers in pool.predictions.items()
+    ]  # fmt: skip
+    best = sorted(singles, key=lambda plan: (-plan.score, plan.average_cost))
+    return Answered(str(pool.folder), Frontier((), tuple(best)), pool.predictions, None, pool)
+
+
+def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
+    for unit in UNITS:
+        try:
+            return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
+        except InputError:  # not measured for all of them
+            continue
+    return "", {}
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+def _moved(path: Path, named: Path, at: Path) -> Path | None:
+    """Where a pool lies that a search named beside another, `named`, which now lies `at`; None where it is gone."""
+    root, tail = at.resolve(), named.parts
+    while tail and root.name == tail[-1]:
+        root, tail = root.parent, tail[:-1]
+    beside = () if tail else (root / path,)
+    return next((p for p in (*beside, path) if p.is_dir()), None)
+
+
+def _gone(path: Path, report: str) -> str:
+    return f"The rows that {path} was to report on ({report}) are not there: its scores are of the rows it chose on."
+
+
+def _record(pointer: Path) -> dict[str, Any]:
+    """What a soup's soup.json says; nothing where it cannot be read, which the leaderboard's notes tell."""
+    try:
+        told = json.loads((soup_folder_of(pointer)[0] / SOUP_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, HfSoupsError):
+        return {}
+    return told if isinstance(told, dict) else {}

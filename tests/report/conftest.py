@@ -1,0 +1,34 @@
+"""One made-up folder with everything, and the report about it, for all tests that only read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_soups.report.page import page_for
+from hf_soups.report.page.html import to_html
+from hf_soups.report.page.parts import Page
+from tests.report.made import write_everything
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_everything(tmp_path_factory.mktemp("everything"))
+
+
+@pytest.fixture(scope="session")
+def page(everything: Path) -> Page:
+    return page_for([everything], resamples=100)
+
+
+@pytest.fixture(scope="session")
+def html(page: Page) -> str:
+    return to_html(page)
+
+
+@pytest.fixture(scope="session")
+def file(html: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
