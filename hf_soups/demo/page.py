@@ -1,0 +1,237 @@
+"""The page itself, put together from gradio's components; only `serving` imports this module, once gradio is there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.helpers import Examples
+
+from hf_soups.demo.inputs import pairs_of, texts_of
+from hf_soups.demo.subject import Subject
+from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
+from hf_soups.errors import HfSoupsError, InputError
+
+MOST = 200  # inputs of a batch; whoever has more has `hf-soups predict`
+SHOWN = 12  # examples beneath the input
+KEPT = 3600  # seconds after which what visitors sent is deleted
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "monospace")
+HINTS = {
+    "image": "Upload an image, or take an example, and see which members were asked.",
+    "text": "Type a text, or take an example, and see which members were asked.",
+    "text-pair": "Type two texts, or take an example, and see which members were asked.",
+}
+ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the models share the cores
+
+
+def page_of(subject: Subject, examples: Sequence[Any] = ()) -> gr.Blocks:
+    """The page of a loaded cascade.
+
+    Args:
+        subject: the cascade.
+        examples: inputs that visitors can take instead of their own, as `Subject.follow` takes them.
+    """
+    page: gr.Blocks = gr.Blocks(title=subject.name, analytics_enabled=False, delete_cache=(KEPT, KEPT))
+    with page:
+        gr.Markdown(_about(subject))
+        number = _budget(subject)
+        with gr.Tab("One input"):
+            _one(subject, examples, number)
+        with gr.Tab("Many inputs"):
+            _many(subject, examples, number)
+    # what gradio 6 takes at the launch; a caller's own values win
+    page.launch = functools.partial(page.launch, **look())  # type: ignore[method-assign]
+    return page
+
+
+def look() -> dict[str, Any]:
+    """Theme and style: the system's own fonts, so that nothing is fetched from anywhere."""
+    return {
+        "theme": gr.themes.Soft(primary_hue="blue", secondary_hue="blue", font=FONTS, font_mono=MONO).set(
+            # gradio's own greys are too pale to read on white
+            body_text_color_subdued="*neutral_600",
+            body_text_color_subdued_dark="*neutral_300",
+            block_info_text_color="*neutral_600",
+            block_info_text_color_dark="*neutral_300",
+            block_label_text_color="*primary_800",
+            block_title_text_color="*primary_800",
+        ),
+        "css_paths": [Path(__file__).with_name("look.css")],
+        "footer_links": [],
+        "ssr_mode": False,  # pages are made in the browser: no second server
+        "pwa": False,
+        "share": False,
+    }
+
+
+def _about(subject: Subject) -> str:
+    members = subject.model.config.built.members
+    told = (
+        f"{len(members)} models are asked one after another, from {members[0]} to {members[-1]}, until the answer is "
+        f"sure enough. {len(subject.label_names)} classes."
+        if len(members) > 1
+        else f"One model, {members[0]}, so every input costs the same. {len(subject.label_names)} classes."
+    )
+    return f"# {subject.name}\n\n{told}"
+
+
+def _budget(subject: Subject) -> gr.Slider:
+    """The slider over the plans, with the plan that it stands at; hidden where there is only one."""
+    count = len(subject.plans)
+    with gr.Row(visible=count > 1):
+        with gr.Column(scale=1):
+            number = gr.Slider(
+                1, max(count, 2), subject.built + 1, step=1, label="Budget", buttons=[],
+                info="Number of the plan, from the cheapest on average to the most expensive", elem_id="budget",
+            )  # fmt: skip
+            drawn = _view(frontier_view(subject.plans, subject.built), "frontier")
+        with gr.Column(scale=1):
+            told = _view(_plan_view(subject, subject.built), "plan")
+    number.change(
+        functools.partial(_moved, subject), number, [told, drawn], show_progress="hidden", queue=False,
+        api_visibility="private",
+    )  # fmt: skip
+    return number
+
+
+def _one(subject: Subject, examples: Sequence[Any], number: gr.Slider) -> None:
+    shown: Examples | None = None
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            asked = _inputs(subject.kind)
+            button = None if subject.kind == "image" else gr.Button("Classify", variant="primary")
+            if examples:
+                rows = [list(e) if isinstance(e, tuple) else [str(e)] for e in examples[:SHOWN]]
+                shown = gr.Examples(rows, asked, label="Examples", examples_per_page=SHOWN, cache_examples=False)
+        with gr.Column(scale=3, min_width=300):
+            result = _view(message(HINTS[subject.kind]), "result")
+    _wire(subject, asked, result, button, shown, number)
+
+
+def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
+    if kind == "image":
+        picture = gr.Image(
+            label="Image", type="filepath", sources=["upload", "clipboard"], height=320, elem_id="image",
+            alt_text="The image that was uploaded",
+        )  # fmt: skip
+        # the file as it came: gradio's own step would re-encode it, and say nothing useful of a damaged one.
+        # Not a subclass: gradio writes a .pyi beside each one's source.
+        picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+        return [picture]
+    labels = ("Text",) if kind == "text" else ("First text", "Second text")
+    # one line that grows: Enter asks, Shift and Enter begin a new line
+    return [gr.Textbox(label=label, max_lines=8, elem_id=f"text-{i}") for i, label in enumerate(labels)]
+
+
+def _wire(
+    subject: Subject,
+    asked: list[gr.Image | gr.Textbox],
+    result: gr.HTML,
+    button: gr.Button | None,
+    examples: Examples | None,
+    number: gr.Slider,
+) -> None:
+    """An image, or the button, Enter and an example's text, ask; the slider asks again what was asked before."""
+    how: dict[str, Any] = {"inputs": [*asked, number], "outputs": result, **ONE_AT_A_TIME}
+    ask = functools.partial(_ask, subject)
+    if button is None:
+        asked[0].change(ask, api_name="classify", scroll_to_output=True, **how)
+    else:
+        button.click(ask, api_name="classify", scroll_to_output=True, **how)
+        for text in asked:
+            assert isinstance(text, gr.Textbox)
+            text.submit(ask, api_visibility="private", scroll_to_output=True, **how)
+        if examples is not None:
+            examples.load_input_event.then(ask, api_visibility="private", scroll_to_output=True, **how)
+    number.change(functools.partial(_ask, subject, again=True), api_visibility="private", **how)
+
+
+def _many(subject: Subject, examples: Sequence[Any], number: gr.Slider) -> None:
+    given: gr.File | gr.Textbox
+    if subject.kind == "image":
+        given = gr.File(label="Images", file_count="multiple", file_types=["image"], height=200, elem_id="images")
+    else:
+        what = "Texts, one on a line" if subject.kind == "text" else "Pairs, one on a line: first ||| second"
+        given = gr.Textbox(label=what, lines=8, elem_id="lines")
+    with gr.Row():
+        button = gr.Button("Classify all", variant="primary")
+        taken = gr.Button(f"Classify the {len(examples)} examples", visible=bool(examples))
+    told = _view(message(f"Up to {MOST} at once; what they cost together stands above the answers."), "batch")
+    how: dict[str, Any] = {"outputs": told, **ONE_AT_A_TIME}
+    button.click(functools.partial(_ask_many, subject), [given, number], api_name="classify_many", **how)
+    taken.click(lambda at: _batch(subject, list(examples), at), number, api_visibility="private", **how)
+
+
+def _view(html: str, name: str) -> gr.HTML:
+    """A place for HTML of our own, which a screen reader reads out when it changes."""
+    return gr.HTML(
+        html,
+        html_template='<div class="hs-view" aria-live="polite">${value}</div>',
+        js_on_load=None,
+        apply_default_css=False,
+        elem_id=name,
+    )
+
+
+def _moved(subject: Subject, number: float) -> tuple[str, str]:
+    at = _at(subject, number)
+    return _plan_view(subject, at), frontier_view(subject.plans, at)
+
+
+def _plan_view(subject: Subject, number: int) -> str:
+    return plan_view(subject.plans[number], number, len(subject.plans), subject.built, subject.always)
+
+
+def _ask(subject: Subject, *given: Any, again: bool = False) -> str:
+    """The view of one input's journey; the last of `given` is the plan's number, from 1."""
+    *inputs, number = given
+    if inputs[0] is None or (again and not any(inputs)):
+        return message(HINTS[subject.kind])
+    plan = subject.plans[_at(subject, number)]
+    value = inputs[0] if len(inputs) == 1 else (str(inputs[0] or ""), str(inputs[1] or ""))
+    try:
+        way = subject.follow([value], plan)[0]
+    except HfSoupsError as error:
+        return message(str(error), wrong=True)
+    return journey_view(way, plan, subject.label_names, subject.always)
+
+
+def _ask_many(subject: Subject, given: Any, number: float) -> str:
+    """The view of a batch: files, or texts line by line."""
+    try:
+        if subject.kind == "image":
+            inputs: list[Any] = list(given or ())
+        else:
+            inputs = texts_of(given or "") if subject.kind == "text" else pairs_of(given or "")
+    except InputError as error:
+        return message(str(error), wrong=True)
+    return _batch(subject, inputs, number)
+
+
+def _batch(subject: Subject, inputs: list[Any], number: float) -> str:
+    if not inputs:
+        return message("nothing to classify: give at least one input.", wrong=True)
+    if len(inputs) > MOST:
+        return message(
+            f"{len(inputs)} inputs; the page takes {MOST} at once. Use hf-soups predict for more.", wrong=True
+        )
+    plan = subject.plans[_at(subject, number)]
+    names = [Path(value).name if subject.kind == "image" else _line(value) for value in inputs]
+    try:
+        ways = subject.follow_each(inputs, plan)
+    except HfSoupsError as error:
+        return message(str(error), wrong=True)
+    return batch_view(names, ways, plan, subject.label_names, subject.always)
+
+
+def _at(subject: Subject, number: float) -> int:
+    """The slider counts from 1; who calls without a browser may send anything."""
+    return min(max(int(number), 1), len(subject.plans)) - 1
+
+
+def _line(value: str | tuple[str, str]) -> str:
+    return value if isinstance(value, str) else " ||| ".join(value)

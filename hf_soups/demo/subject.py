@@ -1,0 +1,227 @@
+"""The subject of a demo: a cascade that is loaded, with the plans it can follow, and how its raw inputs are read.
+
+A soup or another single classifier is taken for a cascade of one member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_soups.batch.models import is_cascade, one_model
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan_values import plan_values
+from hf_soups.cascades.running.config import FOLDER, CascadeConfig
+from hf_soups.cascades.running.model import (
+    CascadeForImageClassification,
+    CascadeForSequenceClassification,
+    CascadeModel,
+)
+from hf_soups.cascades.running.readers import Rows
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.demo.journeys import Always, Journey, Stage, journeys
+from hf_soups.demo.plans import dearest, plans_of
+from hf_soups.errors import DataError, HfSoupsError, InputError
+
+HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
+IMAGES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+AT_ONCE = 32  # inputs of a batch that go through the members together
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the page shows.
+
+    Inputs are paths of image files, texts, or pairs of texts, as `kind` says.
+    """
+
+    name: str
+    model: CascadeModel
+    read: Callable[[Any], Any]  # an input as the members' readers take it
+    plans: tuple[Plan, ...]  # the cheapest first
+    always: Always
+
+    @property
+    def kind(self) -> str:
+        """What an input is: "image", "text" or "text-pair"."""
+        return str(self.model.config.kind)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        names: tuple[str, ...] = self.model.config.label_names
+        return names
+
+    @property
+    def built(self) -> int:
+        """The number, among `plans`, of the plan that the cascade was built with."""
+        return self.plans.index(self.model.config.built)
+
+    def follow(self, inputs: Sequence[Any], plan: Plan) -> list[Journey]:
+        """The ways of a batch of inputs; they leave where the cascade's pipeline lets them.
+
+        Raises:
+            DataError: if a file is no readable image.
+            InputError: if a text is empty, or there are no inputs.
+        """
+        return self._follow([self.read(value) for value in inputs], plan)
+
+    def follow_each(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
+        """As `follow`, with the reason in the place of an input that cannot be read."""
+        told: list[Journey | str] = []
+        for start in range(0, len(inputs), AT_ONCE):
+            told += self._chunk(inputs[start : start + AT_ONCE], plan)
+        return told
+
+    def _chunk(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
+        values: list[Any] = []
+        reasons: dict[int, str] = {}
+        for i, value in enumerate(inputs):
+            try:
+                values.append(self.read(value))
+            except HfSoupsError as error:
+                reasons[i] = str(error)
+        ways = iter(self._follow(values, plan) if values else ())
+        return [reasons[i] if i in reasons else next(ways) for i in range(len(inputs))]
+
+    def _follow(self, values: Sequence[Any], plan: Plan) -> list[Journey]:
+        stages: list[Stage] = []
+        self.model.run(Rows(values, len(values)), plan=plan, seen=lambda rows, own: stages.append((rows, own)))
+        return journeys(plan, stages, len(values))
+
+
+def load_subject(
+    model: str | Path,
+    *,
+    name: str | None = None,
+    frontier: str | Path | None = None,
+    pair: bool = False,
+    device: str | None = None,
+) -> Subject:
+    """Load a cascade, or a single classifier as a cascade of one.
+
+    Args:
+        model: a folder, or a Hub repo ("owner/name", "owner/name@revision").
+        name: in the page's heading; default: the folder's or repo's.
+        frontier: a file of plans for the slider, instead of those that the cascade stores.
+        pair: a single text classifier takes pairs of texts; a cascade's config says so itself.
+        device: where the members run; default: the GPU where there is one.
+    Raises:
+        InputError: if it is neither, or the frontier does not fit.
+        CheckpointError, MemberError: if it cannot be loaded.
+    """
+    from transformers import pipeline
+
+    checkpoint = _named(model)
+    loaded = _cascade(checkpoint) if is_cascade(checkpoint) else _cascade_of_one(checkpoint, pair)
+    stock = "image" if loaded.config.kind == "image" else "text"
+    pipe: Any = pipeline(
+        f"cascade-{stock}-classification",  # type: ignore[call-overload]  # registered by this package
+        model=loaded,
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+    )
+    config: Any = loaded.config
+    read = _reader(pipe.preprocess, config.kind)
+    return Subject(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
+
+
+def _named(model: str | Path) -> Checkpoint:
+    checkpoint = one_model(model)
+    if not checkpoint.is_adapter and not (checkpoint.folder / "config.json").is_file():
+        raise InputError(
+            f"{model}: neither a cascade nor a classifier, for there is no config.json. Give a folder that hf-soups "
+            "cascade build or hf-soups cook wrote."
+        )
+    return checkpoint
+
+
+def _class_for(kind: str) -> type[CascadeModel]:
+    return CascadeForImageClassification if kind == "image" else CascadeForSequenceClassification
+
+
+def _cascade(checkpoint: Checkpoint) -> CascadeModel:
+    hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
+    loaded = _class_for(str(checkpoint.config.get("kind"))).from_pretrained(checkpoint.source, **hub)
+    assert isinstance(loaded, CascadeModel)
+    return loaded
+
+
+def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
+    """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
+    kind, folder = _kind(checkpoint, pair), checkpoint.folder.resolve()
+    if not FOLDER.fullmatch(folder.name):
+        raise InputError(
+            f"{folder}: the demo takes a classifier's folder whose name has letters, digits, '.', '_' and '-' only. "
+            "Rename it."
+        )
+    names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
+    cost = float(checkpoint.parameters)
+    config = CascadeConfig(
+        kind=kind,
+        members=[{"name": checkpoint.name, "subfolder": folder.name}],
+        plan=plan_values(Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")),
+        id2label=dict(enumerate(names)),
+    )
+    loaded = _class_for(kind).from_pretrained(folder.parent, config=config)
+    assert isinstance(loaded, CascadeModel)
+    return loaded
+
+
+def _kind(checkpoint: Checkpoint, pair: bool) -> str:
+    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
+    if not kinds:
+        raise InputError(
+            f"{checkpoint}: neither a cascade nor a classifier of images or texts (config.json names "
+            f"{', '.join(named) or 'no architecture'}). Give a folder that hf-soups cascade build or hf-soups cook "
+            "wrote."
+        )
+    return "text-pair" if pair and kinds[0] == "text" else kinds[0]
+
+
+def _classes(checkpoint: Checkpoint) -> int:
+    table = checkpoint.config.get("id2label")
+    return len(table) if table else int(checkpoint.config.get("num_labels", 2))
+
+
+def _reader(preprocess: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
+    if kind == "image":
+        return lambda path: read_image(path, preprocess)
+    return lambda text: preprocess(_given(text))
+
+
+def read_image(path: str | Path, preprocess: Callable[[Any], Any]) -> Any:
+    """What `preprocess` makes of the image in a file; what becomes of its colours is the pipeline's affair.
+
+    Raises:
+        DataError: if it is none, or damaged.
+    """
+    from PIL import Image
+
+    Image.init()
+    try:
+        # strangers send files: no kind for which Pillow starts another program
+        with Image.open(path, formats=[kind for kind in IMAGES if kind in Image.OPEN]) as image:
+            return preprocess(image)
+    except Exception as error:  # broken files make PIL's decoders raise nearly anything
+        raise DataError(
+            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than {', '.join(IMAGES)}."
+        ) from error
+
+
+def _given(text: str | tuple[str, str]) -> str | dict[str, str]:
+    """A text or a pair as the pipeline takes it.
+
+    Raises:
+        InputError: if there is nothing but white space.
+    """
+    parts = (text,) if isinstance(text, str) else text
+    if not all(part.strip() for part in parts):
+        raise InputError(
+            "nothing to classify: " + ("the text" if len(parts) == 1 else "a text of the pair") + " is empty."
+        )
+    return text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}

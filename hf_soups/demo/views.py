@@ -1,0 +1,197 @@
+"""What the page shows as HTML: a plan, one journey, a batch. Everything that is not ours is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from hf_soups.cascades.plan import Plan
+from hf_soups.demo.journeys import Always, Journey, Meeting, totals
+from hf_soups.demo.words import (
+    CONFIDENCES,
+    cost_line,
+    decision,
+    one_unit_in_words,
+    place_of,
+    plan_in_words,
+    saved_in_words,
+    score_line,
+    share_of,
+    unit_in_words,
+)
+from hf_soups.report.frontier import cost_in_words
+
+CLASSES = 4  # shown of each member
+
+
+def message(text: str, *, wrong: bool = False) -> str:
+    """A sentence in the place of a result; `wrong` for what the visitor has to change."""
+    return f'<p class="hs-alert" role="alert">{escape(text)}</p>' if wrong else f'<p class="hs-hint">{escape(text)}</p>'
+
+
+def plan_view(plan: Plan, number: int, count: int, built: int, always: Always) -> str:
+    """The plan that the slider stands at.
+
+    Args:
+        plan: it.
+        number: among the plans; 0 is the cheapest.
+        count: of plans.
+        built: the number of the one that the cascade was built with.
+        always: what costs are held against.
+    """
+    stands = f"Plan {number + 1} of {count}" + (", the one it was built with" if number == built else "")
+    facts = {"Score": score_line(plan), "Average cost": cost_line(plan.average_cost, always, plan.unit)}
+    return (
+        f'<div class="hs-plan"><p class="hs-small">{escape(stands)}</p>'
+        f"<p><strong>{escape(plan_in_words(plan))}</strong></p>{_list(facts)}</div>"
+    )
+
+
+def journey_view(way: Journey, plan: Plan, labels: Sequence[str], always: Always) -> str:
+    """One input's answer, where it left, what that cost, and what every member said."""
+    facts = {
+        "Left at": place_of(way.exit, plan.members),
+        "Cost": f"{cost_in_words(way.cost)} {one_unit_in_words(plan.unit)}",
+        f"Against {always.member} for every input": f"{share_of(way.cost, always)}: {saved_in_words(way.cost, always)}",
+    }
+    members = [_member_view(m, i, plan, labels) for i, m in enumerate(way.meetings)]
+    members += [_unasked_view(name, i) for i, name in enumerate(plan.members) if i > way.exit]
+    return (
+        f'<div class="hs-answer"><p class="hs-small">Answer</p><p class="hs-big">{escape(labels[way.answer])}</p>'
+        f"<p>with probability {_percent(way.probability)}</p>{_list(facts)}</div>"
+        f'<h3>Members asked</h3><p class="hs-small">Confidence is {CONFIDENCES[plan.rule.confidence]}.</p>'
+        f'<ol class="hs-members">{"".join(members)}</ol>'
+    )
+
+
+def batch_view(
+    names: Sequence[str], ways: Sequence[Journey | str], plan: Plan, labels: Sequence[str], always: Always
+) -> str:
+    """A batch as a table, below what it came to.
+
+    Args:
+        names: of the inputs.
+        ways: of the inputs, or why one could not be read.
+        plan: that was followed.
+        labels: names of the classes.
+        always: what costs are held against.
+    """
+    rows = "".join(_row(name, way, plan, labels, always) for name, way in zip(names, ways, strict=True))
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("Input", "Answer", "Probability", "Left at", "Cost"))
+    return (
+        f"{_totals_view([way for way in ways if isinstance(way, Journey)], len(ways), plan, always)}"
+        f'<p class="hs-small">Costs in {escape(one_unit_in_words(plan.unit))}; in brackets the share of asking '
+        f"{escape(always.member)}.</p>"
+        '<div class="hs-scroll" role="region" aria-label="Answers" tabindex="0"><table class="hs-table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def frontier_view(plans: Sequence[Plan], at: int) -> str:
+    """Score against average cost of all plans, the current one marked; empty where there is nothing to draw."""
+    known = [i for i, plan in enumerate(plans) if math.isfinite(plan.score) and math.isfinite(plan.average_cost)]
+    if len(known) < 2 or at not in known:
+        return ""
+    x = _scaled([plans[i].average_cost for i in known], 8, 312)
+    y = _scaled([-plans[i].score for i in known], 8, 92)
+    dots = "".join(
+        f'<circle class="{"hs-now" if i == at else "hs-dot"}" cx="{a:.1f}" cy="{b:.1f}" r="{6 if i == at else 3}"/>'
+        for i, a, b in sorted(zip(known, x, y, strict=True), key=lambda point: point[0] == at)
+    )
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    ends = [cost_in_words(plans[i].average_cost) for i in (known[0], known[-1])]
+    about = f"Score against average cost of {len(known)} plans; plan {at + 1} is marked."
+    return (
+        f'<figure class="hs-frontier"><svg viewBox="0 0 320 100" role="img" aria-label="{escape(about)}">'
+        f'<polyline points="{line}"/>{dots}</svg><figcaption class="hs-small"><span>{ends[0]}</span>'
+        f"<span>average cost, {escape(unit_in_words(plans[at].unit))} (up: score)</span><span>{ends[1]}</span>"
+        "</figcaption></figure>"
+    )
+
+
+def _totals_view(ways: Sequence[Journey], count: int, plan: Plan, always: Always) -> str:
+    if not ways:
+        return message("none of these could be read.", wrong=True)
+    told = totals(ways, plan)
+    exits = ", ".join(
+        f"{name} {left} ({_percent(share)})"
+        for name, left, share in zip(plan.members, told.exits, told.shares, strict=True)
+    )
+    facts = {
+        "Plan": plan_in_words(plan),
+        "Answered": f"{told.count} of {count}",
+        "Left at": exits,
+        "Average cost": cost_line(told.average_cost, always, plan.unit),
+    }
+    return f'<div class="hs-answer hs-totals">{_list(facts)}</div>'
+
+
+def _row(name: str, way: Journey | str, plan: Plan, labels: Sequence[str], always: Always) -> str:
+    first = f'<th scope="row">{escape(name)}</th>'
+    if isinstance(way, str):
+        return f'<tr>{first}<td colspan="4" class="hs-wrong">{escape(way)}</td></tr>'
+    cells = (
+        labels[way.answer], _percent(way.probability), f"{way.exit + 1}. {plan.members[way.exit]}",
+        f"{cost_in_words(way.cost)} ({share_of(way.cost, always)})",
+    )  # fmt: skip
+    return f"<tr>{first}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _member_view(meeting: Meeting, number: int, plan: Plan, labels: Sequence[str]) -> str:
+    together = number > 0 and plan.rule.combine != "last"
+    likeliest = np.argsort(-np.maximum(meeting.own, meeting.combined), kind="stable")[:CLASSES]
+    best = likeliest[np.argsort(-meeting.combined[likeliest], kind="stable")]
+    titles = ("Class", "Alone", "Together so far") if together else ("Class", "Probability")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(labels[i])}</th>{_bar(float(meeting.own[i]))}'
+        f"{_bar(float(meeting.combined[i])) if together else ''}</tr>"
+        for i in best.tolist()
+    )
+    return (
+        f'<li class="hs-member{" hs-left" if meeting.leaves else ""}"><h4>{number + 1}. {escape(meeting.member)}'
+        f'<span class="hs-badge">{"answered" if meeting.leaves else "not sure enough"}</span></h4>'
+        f"{_gauge(meeting)}<p>{escape(decision(meeting))}.</p>"
+        f'<table class="hs-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></li>'
+    )
+
+
+def _unasked_view(name: str, number: int) -> str:
+    return (
+        f'<li class="hs-member hs-unasked"><h4>{number + 1}. {escape(name)}<span class="hs-badge">not asked</span>'
+        "</h4></li>"
+    )
+
+
+def _gauge(meeting: Meeting) -> str:
+    """The confidence as a bar with a mark at the threshold; the sentence below says the same."""
+    mark = ""
+    if meeting.threshold is not None and meeting.threshold <= 1:
+        mark = f'<span class="hs-mark" style="left:{100 * meeting.threshold:.1f}%"></span>'
+    return (
+        f'<div class="hs-gauge" aria-hidden="true"><span style="width:{100 * meeting.confidence:.1f}%"></span>'
+        f"{mark}</div>"
+    )
+
+
+def _bar(share: float) -> str:
+    return (
+        f'<td><span class="hs-share">{_percent(share)}<span class="hs-bar" aria-hidden="true">'
+        f'<span style="width:{100 * share:.1f}%"></span></span></span></td>'
+    )
+
+
+def _list(facts: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _scaled(values: Sequence[float], low: float, high: float) -> list[float]:
+    least, span = min(values), max(values) - min(values)
+    return [low + (high - low) * ((value - least) / span if span else 0.5) for value in values]
