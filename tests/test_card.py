@@ -219,7 +219,11 @@ def test_the_report_score_alone_goes_to_eval_results(soup: Path) -> None:
     (soup / "README.md").write_text(readme)  # all but that file
     with pytest.raises(InputError, match=r"hf_soups.yaml: the accuracy on report is 0.8275, but soup.json says 0.5"):
         check_card(soup)
-    write_card(soup, overwrite=True)  # says nothing of a data set
+    write_card(soup, overwrite=True)
+    (entry,) = yaml.safe_load((soup / ".eval_results/hf_soups.yaml").read_text())
+    assert entry["value"] == 0.5
+    change(soup / "soup.json", "scores", "report", "accuracy", to=None)
+    write_card(soup, overwrite=True)  # there is no such score any more
     assert not (soup / ".eval_results/hf_soups.yaml").exists()
 
 
@@ -308,7 +312,7 @@ def test_a_card_whose_figures_are_not_the_records_is_found_out(
         ("thresholds", [0.5, 2.0], "'Leaves at confidence' of '.*' under 'Members' is 0.875, but config.json says 0.5"),
         ("costs", [100.0, 401.0, 1_600_000.0], "'Cost' of"),
         ("exit_shares", [0.25, 0.5, 0.25], "'Share of rows that leave'"),
-        ("average_cost", 1.0, "'Value' of 'on average'"),
+        ("average_cost", 1.0, "'Average cost .MACs per example.' of 'select: .*' under 'Results' is 512.5, .* says 1"),
         ("hardware", "a phone", "'Value' of 'hardware'"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_sweep_gives_one_folder_for_each_method(sweep: Path, tmp_path: Path) -
     assert sorted(p.name for p in (tmp_path / "soups").iterdir()) == ["greedy", "uniform"]
     assert {p.name for p in (tmp_path / "soups/greedy").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "soup.json", "predictions",
-        "steps.csv", "score_by_ingredients.png",
+        "steps.csv", "score_by_ingredients.png", "recipe.yaml", "leaderboard.json",
     }  # fmt: skip
 
 

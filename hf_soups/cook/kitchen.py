@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook.menu import Bench, Method, Options, first
 from hf_soups.cook.pool import Pool
+from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.words import score_in_words, why_one
 from hf_soups.run_folder import PREDICTIONS, writable
 from hf_soups.soups import Soup
@@ -80,11 +81,13 @@ def cook_one(
     with soup_folder(folder, overwrite=order.overwrite) as staged:
         order.tell(f"{method.name}: writing {_counted(soup, pool)} ingredients")
         soup.write_model(staged, **order.storage)
-        scores = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
-        about |= _outcome(soup, pool, tasting, batchnorm)
+        scores, measured = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
+        about |= {"measured": measured} | _outcome(soup, pool, tasting, batchnorm)
         soup = replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about})
         soup.write_record(staged)
         _write_steps(staged, soup, tasting, marks, len(pool.checkpoints))
+        if pool.recipe is not None:
+            (staged / RECIPE_FILE).write_text(recipe_text(pool.recipe), encoding="utf-8")
     for file in (beside[0], *folder.parent.glob(f".{folder.name}.state-*")):
         file.unlink(missing_ok=True)
     return read_record(folder)
@@ -135,23 +138,25 @@ def _bench(
     )  # fmt: skip
 
 
-def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> dict[str, dict[str, float]]:
-    """Predictions of the weights as they were written, and their scores."""
-    from hf_soups.metrics import expected_calibration_error, negative_log_likelihood
+def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Predictions of the weights as they were written; their scores, and by role the rows and the score's interval."""
+    from hf_soups.metrics import expected_calibration_error, negative_log_likelihood, score
 
     # the weights as written, not the sum they came from: exact also where they were cast
     tasting.take_over(Checkpoint(staged))
     if variant == "recomputed" and len(soup.ingredients) > 1:
         tasting.recompute_batchnorm_of(staged)
-    scores = {}
+    scores, measured = {}, {}
     for role, predictions in tasting.answers(f"{soup.method} soup").items():
         predictions.save(staged / PREDICTIONS / f"{role}.safetensors")
+        found = score(predictions, tasting.metric)
         scores[role] = {
-            tasting.metric.name: tasting.metric.compute(predictions),
+            tasting.metric.name: found.value,
             "nll": negative_log_likelihood(predictions),
             "ece": expected_calibration_error(predictions),
         }
-    return scores
+        measured[role] = {"rows": len(predictions), "low": found.low, "high": found.high}
+    return scores, measured
 
 
 def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str, tuple[int, float]], pool: int) -> None:

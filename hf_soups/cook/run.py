@@ -15,6 +15,7 @@ from hf_soups.cook.menu import Method, Options, chosen
 from hf_soups.cook.pool import Pool, gather
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
 from hf_soups.recipe import Recipe
+from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.folder import SOUP_FILE, refuse_existing, write_file
@@ -161,6 +162,8 @@ def cook(
             record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
             cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
             _register(pool, cooked[-1])
+    _keep_recipe(pool, cooked)
+    _keep_board(pool, cooked, order.tell)
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
 
 
@@ -264,6 +267,31 @@ def _register(pool: Pool, cooked: Cooked) -> None:
     place = os.path.relpath(cooked.folder.resolve(), pointer.parent.resolve())
     text = json.dumps({"path": place, "method": cooked.method, "predictions": PREDICTIONS}, indent=2)
     write_file(pointer, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+
+
+def _keep_recipe(pool: Pool, cooked: Sequence[Cooked]) -> None:
+    """Keep the recipe with soups that an earlier version cooked without it."""
+    if pool.recipe is None:
+        return
+    text = recipe_text(pool.recipe)
+    for soup in cooked:
+        if not (soup.folder / RECIPE_FILE).is_file():
+            write_file(soup.folder / RECIPE_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _keep_board(pool: Pool, cooked: Sequence[Cooked], tell: Tell) -> None:
+    """Keep the sweep's leaderboard of this moment with each new soup: its card says what it was compared with."""
+    if pool.sweep is None:
+        return
+    from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.report.board_kept import BOARD_FILE, keep_board
+
+    new = [soup.folder for soup in cooked if not soup.already or not (soup.folder / BOARD_FILE).is_file()]
+    try:
+        if new:
+            keep_board(build_leaderboard(pool.sweep), new)
+    except InputError as error:  # the soups lie there and are good
+        tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 
 def _key(method: Method, pool: Pool, order: Order) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from hf_soups.cascades.frontier_file import load_frontier, split_reference
+from hf_soups.cascades.frontier_file import opened_reference
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.from_pool.evidence import check_members, evidence_files
 from hf_soups.from_pool.halves import halves
 from hf_soups.pool import Pool, read_pool
+from hf_soups.predictions import Predictions
 
 STORED = 32  # plans that `budget` can choose from
 
@@ -24,7 +27,8 @@ def build_from(
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
-    Its members are searched once more by themselves, so that the cascade can move along their own frontier.
+    Its members are searched once more by themselves, so that the cascade can move along their own frontier. The folder
+    keeps what its card needs: evidence.json with data, search, members and the scores on report rows, and two pictures.
 
     Args:
         reference: FILE#NUMBER.
@@ -34,33 +38,34 @@ def build_from(
         assume_label_order: take members without label names to have the data's order.
         overwrite: replace a cascade that is there.
     Raises:
-        InputError: if there is no such plan or pool, or `out` exists.
+        InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
-    path, index = split_reference(reference)
-    frontier = load_frontier(path)
+    _, frontier, index = opened_reference(reference)
     plan = frontier.plan(index)
     found = read_pool(pool or frontier.pool)
+    parts = halves(found, frontier.report, frontier.seed)
+    check_members(plan, found)
     return build_cascade(
         plan,
         found.members,
         out,
         kind=found.kind,
         label_names=found.label_names,
-        frontier=_of_its_members(plan, found, frontier.report, frontier.seed),
+        frontier=_of_its_members(plan, found, parts.select),
         max_length=found.data.max_length,
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
+        beside=evidence_files(index, frontier, parts),
     )
 
 
-def _of_its_members(plan: Plan, pool: Pool, report: str, seed: int) -> tuple[Plan, ...]:
+def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -> tuple[Plan, ...]:
     """At most `STORED` plans over subsets of a plan's members in any order, the cheapest first."""
     if len(plan.members) == 1:
         return (plan,)
     from hf_soups.cascades.searching.exhaustive import search_cascades
 
-    select = halves(pool, report, seed).select
     temperatures = dict(zip(plan.members, plan.temperatures, strict=True)) if plan.temperatures else None
     own = search_cascades(
         {name: select[name] for name in plan.members},

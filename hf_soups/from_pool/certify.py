@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_soups.cascades.certify import Certificate, certify
-from hf_soups.cascades.frontier_file import load_frontier, split_reference
+from hf_soups.cascades.frontier_file import opened_reference
 from hf_soups.errors import InputError
 from hf_soups.from_pool.halves import halves
 from hf_soups.pool import read_pool
@@ -28,8 +28,7 @@ def certify_plan(
     Raises:
         InputError: if the search kept no rows back, which a certificate needs.
     """
-    path, index = split_reference(reference)
-    frontier = load_frontier(path)
+    path, frontier, index = opened_reference(reference)
     report = halves(read_pool(frontier.pool), frontier.report, frontier.seed).report
     if report is None:
         raise InputError(

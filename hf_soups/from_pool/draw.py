@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_soups.cascades.frontier_file import load_frontier, split_reference
+from hf_soups.cascades.frontier_file import opened_reference
 from hf_soups.errors import DataError
 from hf_soups.from_pool.halves import halves
 from hf_soups.pool import Pool, read_pool
@@ -25,13 +25,14 @@ def draw_plan(reference: str, out: str | Path, *, images: bool = True) -> tuple[
     """
     from hf_soups.report.cascades import draw_cascade_pictures
 
-    path, index = split_reference(reference)
-    frontier = load_frontier(path)
+    _, frontier, index = opened_reference(reference)
     plan, pool = frontier.plan(index), read_pool(frontier.pool)
     parts = halves(pool, frontier.report, frontier.seed)
     rows = parts.select if parts.report is None else parts.report
     shown = _images(pool) if images and pool.kind == "image" and not Path(frontier.report).is_dir() else None
-    return draw_cascade_pictures(out, frontier, plan.apply(rows), plan=plan, report=parts.report, images=shown)
+    return draw_cascade_pictures(
+        out, frontier, plan.apply(rows), plan=plan, report=parts.report, images=shown, members=pool.members
+    )
 
 
 def _images(pool: Pool) -> Split | None:

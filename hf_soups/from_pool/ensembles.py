@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from hf_soups.costs.unit import UNITS, one_unit
+from hf_soups.costs.unit import UNITS, Cost, one_unit
 from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, select_ensemble
 from hf_soups.errors import InputError
 from hf_soups.from_pool.halves import halves
@@ -92,7 +92,7 @@ def pool_ensembles(
         cost: the unit of costs.
         temperatures: fit one for each member on the rows to choose on, and divide its logits by it.
         rounds: of the greedy selection with replacement.
-        combine: how the selected members are combined.
+        combine: how the selected members, and those of the curves, are combined.
         report: see `halves`.
         seed: of the draw of report rows.
         curves: a folder for the picture of score against the number of members, by architecture (names that differ
@@ -122,7 +122,8 @@ def pool_ensembles(
     for way in get_args(Combine):
         rows.append(table.row(way, names, _combined(names, way, scaled)))
     rows.append(table.row("selected", list(selection.weights), selection.apply))
-    drawn = () if curves is None else _curves(parts.report or select, names, pool.costs(cost), metric, Path(curves))
+    shown = {name: (parts.report or select)[name] for name in names}
+    drawn = () if curves is None else _curves(shown, pool.costs(cost), metric, combine, Path(curves))
     counts = len(select[best]), 0 if parts.report is None else len(parts.report[best])
     return EnsemblesResult(tuple(rows), selection, metric, kind.unit, counts, drawn)
 
@@ -149,10 +150,9 @@ def _combined(
 
 
 def _curves(
-    rows: Mapping[str, Predictions], names: Sequence[str], costs: Mapping[str, object], metric: str, out: Path
+    rows: Mapping[str, Predictions], costs: Mapping[str, Cost], metric: str, combine: str, out: Path
 ) -> tuple[Path, ...]:
     from hf_soups.report.curves import draw_member_curves
 
-    known = {name: rows[name] for name in names}
-    made = member_curves(known, {name: costs[name] for name in names}, metric=metric)  # type: ignore[misc]
+    made = member_curves(rows, {name: costs[name] for name in rows}, metric=metric, combine=combine)
     return draw_member_curves(made, out / "score_vs_members.png")

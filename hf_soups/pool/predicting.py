@@ -12,12 +12,15 @@ from hf_soups.pool.processes import processes
 from hf_soups.pool.rows import Rows, Wanted, load_rows
 from hf_soups.pool.sources import asked_models
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
+from hf_soups.recipe import load_recipe
+from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
+from hf_soups.soups.folder import write_file
 from hf_soups.topk import TopKPredictions, certain_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-TEMPLATES = ("a photo of a {}.",)  # of zero-shot models; that of families.zero_shot, which imports torch
+TEMPLATES = ("a photo of a {}.",)  # of zero-shot models; that of families.class_texts, which imports torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def predict_pool(
     it and takes its share of the shards.
 
     Args:
-        models: see `asked_models`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size.
+        models: see `asked_models`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
+            the recipe's members.
         out: the pool's folder.
         data: Hub id, Hub-layout folder, imagefolder, parquet or csv files; or give `recipe`.
         split: of the data; default "train", and "select" of a recipe.
@@ -106,6 +110,10 @@ def predict_pool(
         DataError: if the rows cannot be used.
         HfSoupsError: if the answers do not fit on the disk.
     """
+    if not models and recipe is not None:
+        models = load_recipe(recipe, overrides).members
+        if not models:
+            raise InputError(f"{recipe}: no model is named, and the recipe has no `members`. Give one of them.")
     asked = asked_models(models, names=names, image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
@@ -127,6 +135,9 @@ def predict_pool(
         pool = _pool_at(Path(out), rows, top_k)
         group.wait()  # nobody writes before all have read
         done = Job(rows, how, group, measure_seconds, shard_rows).run(pool, asked, progress)
+        if recipe is not None and group.is_main and done.pool.members:
+            text = recipe_text(load_recipe(recipe, overrides))
+            write_file(Path(out) / RECIPE_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
     return PoolResult(done.pool, done.answered, done.kept, done.failed, done.seconds, _uncertain(done.pool))
 
 

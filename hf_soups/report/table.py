@@ -76,6 +76,15 @@ class LeaderboardTable:
         return table
 
 
+def text_cells(board: Leaderboard) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Titles of all columns, each once, and the texts of all rows with scores, for other tables than the terminal's."""
+    columns, titles = _columns(board), list[str]()
+    for column in columns:
+        titles.append(f"{titles[-1]} {column.title}" if column.title == "[95%]" else column.title)
+    rows = [row for row in board.rows if row.report is not None]
+    return tuple(titles), tuple(tuple(column.text(row, board.metric) for column in columns) for row in rows)
+
+
 def _columns(board: Leaderboard) -> list[Column]:
     """Those of every leaderboard and, behind report, one for each shift and their mean."""
     shifts = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.families import family_for
+from hf_soups.families.zero_shot import write_zero_shot
 from hf_soups.pool.labels import match_labels
 from hf_soups.pool.member import Member
 from hf_soups.run_folder import written_whole
@@ -31,6 +33,7 @@ NEEDED = ("hf_soups", "transformers")  # by an endpoint; torch is there
 class _Placed:
     place: Place
     checkpoint: Checkpoint
+    templates: tuple[str, ...] = ()  # of a zero-shot model: it is stored as the classifier that they make of it
 
 
 def build_cascade(
@@ -45,12 +48,14 @@ def build_cascade(
     references: bool = False,
     assume_label_order: bool = False,
     overwrite: bool = False,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
 
     The folder holds config.json, a folder for each member with its weights and processor (once for members that share
     both), handler.py and requirements.txt for inference endpoints. Members are copied as they are; where one knows the
-    labels in another order, or more of them, the config says which of its logits stand for the cascade's labels.
+    labels in another order, or more of them, the config says which of its logits stand for the cascade's labels. A
+    zero-shot CLIP becomes an ordinary image classifier for these labels.
 
     Args:
         plan: members, thresholds, rule and costs.
@@ -63,6 +68,7 @@ def build_cascade(
         references: keep Hub ids with the commit of each member instead of copies.
         assume_label_order: take members without label names to have the data's order, if they have as many.
         overwrite: replace a cascade that is there.
+        beside: further files of the folder, such as the evidence for its card: name and content.
     Returns:
         `out`.
     Raises:
@@ -77,10 +83,8 @@ def build_cascade(
         raise InputError(f"no member {', '.join(missing)}; there are: {', '.join(members)}.")
     placed: list[_Placed] = []
     for name in plan.members:
-        try:
+        with _member_of(name):
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
-        except HfSoupsError as error:
-            raise MemberError(f"member {name!r} cannot be part of the cascade: {error}") from error
     config = CascadeConfig(
         kind=kind,
         members=[place_values(p.place) for p in placed],
@@ -95,7 +99,17 @@ def build_cascade(
     target = Path(out)
     with written_whole(target, overwrite=overwrite, marker=MARKER) as partial:
         _write(partial, config, placed)
+        for name, content in (beside or {}).items():
+            (partial / name).write_bytes(content)
     return target
+
+
+@contextmanager
+def _member_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except HfSoupsError as error:
+        raise MemberError(f"member {name!r} cannot be part of the cascade: {error}") from error
 
 
 def _placed(
@@ -111,14 +125,15 @@ def _placed(
     checkpoint = member.checkpoint
     if checkpoint.config.get("model_type") == CascadeConfig.model_type:
         raise InputError("it is a cascade itself. Search one cascade over all members instead.")
-    if member.templates:
+    if member.templates and references:
         raise InputError(
-            "it is a zero-shot model, which has no head of its own to store. Fine-tune it, or leave it out."
+            "it is a zero-shot model: the classifier made of its texts is in no repo yet, so it cannot be referred to. "
+            "Build without references, which stores it in the cascade."
         )
     family_for(checkpoint.config, kind)
     if not checkpoint.tensors or not checkpoint.processor_files():
         raise InputError(f"{checkpoint} holds no tokenizer or image processor. Save it beside the weights.")
-    order = _label_order(checkpoint, label_names, assume_order)
+    order = () if member.templates else _label_order(checkpoint, label_names, assume_order)
     place = Place(
         member.name, subfolder=f"member_{len(before)}", image_size=member.image_size, dtype=member.dtype,
         label_order=order,
@@ -126,7 +141,8 @@ def _placed(
     if references:
         return _Placed(_pinned(place, checkpoint), checkpoint)
     same = next((p for p in before if _share(members[p.place.name], member)), None)
-    return _Placed(place if same is None else replace(place, subfolder=same.place.subfolder), checkpoint)
+    shared = place if same is None else replace(place, subfolder=same.place.subfolder)
+    return _Placed(shared, checkpoint, member.templates)
 
 
 def _label_order(checkpoint: Checkpoint, wanted: Sequence[str], assume_order: bool) -> tuple[int, ...]:
@@ -152,8 +168,10 @@ def _pinned(place: Place, checkpoint: Checkpoint) -> Place:
 
 
 def _share(one: Member, other: Member) -> bool:
-    """Whether one folder serves both: the same weights with the same config and processor."""
+    """Whether one folder serves both: the same weights with the same config and processor, asked the same texts."""
     mine, theirs = one.checkpoint, other.checkpoint
+    if one.templates != other.templates:
+        return False
     if mine.folder.resolve() == theirs.folder.resolve():
         return True
     if not one.sha256 or one.sha256 != other.sha256:
@@ -178,9 +196,14 @@ def _fitting(frontier: Sequence[Plan], built: Plan) -> list[Plan]:
 
 def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
     config.save_pretrained(folder)
-    own = {p.place.subfolder: p.checkpoint for p in placed if p.place.repo is None}
-    for subfolder, checkpoint in own.items():
-        _copy(checkpoint, folder / str(subfolder))
+    own = {p.place.subfolder: p for p in placed if p.place.repo is None}
+    for subfolder, member in own.items():
+        into = folder / str(subfolder)
+        if not member.templates:
+            _copy(member.checkpoint, into)
+            continue
+        with _member_of(member.place.name):
+            write_zero_shot(member.checkpoint.folder, config.label_names, member.templates, into)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
     told = versions()
     (folder / "requirements.txt").write_text("".join(f"{name}>={told[name]}\n" for name in NEEDED if name in told))

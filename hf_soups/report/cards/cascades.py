@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs.unit import UNITS
-from hf_soups.report.cards.facts import Facts, Score, hub_ids, rows_in_words
-from hf_soups.report.cards.markdown import Table
+from hf_soups.metrics import METRICS
+from hf_soups.report.cards.data import data_of_evidence
+from hf_soups.report.cards.evidence import EVIDENCE_FILE, PICTURES, Evidence, read_evidence
+from hf_soups.report.cards.facts import Facts, Score, classes_in_words, hub_ids, rows_in_words
+from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import score_in_words
 from hf_soups.soups.folder import SOUP_FILE
 
@@ -21,6 +25,12 @@ COMBINED = {
     "mean": "mean of the probabilities of all members so far",
     "geometric": "geometric mean of the probabilities of all members so far",
     "last": "the last member alone",
+}
+LARGE = 1e5  # from here on a fraction says nothing
+REPORTED = {  # in the order of the table
+    "chosen": rows_in_words("report", False),
+    "best single": "report: the best single model on select, {}",
+    "best ensemble": "report: the best ensemble on select, {}",
 }
 SURE = {
     "max": "the largest probability",
@@ -36,27 +46,35 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> Facts:
     Args:
         folder: where it lies.
         config: its config.
+    Raises:
+        InputError: if the evidence that it keeps cannot be read.
     """
-    plan = config.built
+    plan, found = config.built, read_evidence(folder)
     tag = "image-classification" if config.kind == "image" else "text-classification"
-    scores = () if math.isnan(plan.score) else (Score(plan.metric, plan.score, "select", optimistic=True),)
-    tables = [_results(plan), _selection(config, plan), _members(config, plan), _costs(plan)]
+    tables = [
+        _results(plan, found), _selection(config, plan, found), _members(config, plan), _costs(plan, found),
+        _weights(plan, found),
+    ]  # fmt: skip
     return Facts(
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
-            "easy rows never meet the expensive ones. It needs the package `hf_soups`."
+            f"easy rows never meet the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
+            "the package `hf_soups`."
         ),
         library="hf_soups",
         pipeline_tag=tag,
         tags=("hf_soups", "cascade", "conditional-computation"),
         base_models=hub_ids(_sources(folder, config), folder),
         metric=plan.metric,
-        scores=scores,
+        scores=_scores(plan, found),
         tables=tuple(t for t in tables if t.rows),
-        limits=_limits(plan),
+        limits=_limits(plan, found),
         cascade=True,
         pair=config.kind == "text-pair",
+        notes=_notes(folder, found),
+        data=data_of_evidence(found),
+        recipe=_recipe(config, plan, found),
     )
 
 
@@ -72,24 +90,66 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
     return found
 
 
-def _results(plan: Plan) -> Table:
+def _scores(plan: Plan, found: Evidence) -> tuple[Score, ...]:
+    """On report rows, where there are any, and on those that it was chosen on."""
+    told = found.reported("chosen")
+    rows = found.data.get("report", {}).get("rows")
+    report = () if told is None else (Score(plan.metric, float(told["score"]), "report", False, rows),)
     if math.isnan(plan.score):
-        return Table("Results", (), ())
-    cells = {"Rows": rows_in_words("select", True), plan.metric: score_in_words(plan.score, plan.metric)}
-    if plan.score_low is not None:
-        cells["Lower bound"] = score_in_words(plan.score_low, plan.metric)
-    return Table("Results", tuple(cells), (tuple(cells.values()),))
+        return report
+    return (*report, Score(plan.metric, _sign(plan) * plan.score, "select", True, plan.rows or None))
 
 
-def _selection(config: CascadeConfig, plan: Plan) -> Table:
+def _sign(plan: Plan) -> int:
+    """Plans hold losses negated, so that more is always better."""
+    known = METRICS.get(plan.metric)
+    return 1 if known is None or known.greater_is_better else -1
+
+
+def _results(plan: Plan, found: Evidence) -> Table:
+    rows, records = [], {}
+    unit = f"Average cost ({UNITS.get(plan.unit, plan.unit) or 'plain numbers'})"
+    for name, words in REPORTED.items():
+        if told := found.reported(name):
+            members = (" + " if name == "best ensemble" else " -> ").join(told["members"])
+            ends = [score_in_words(told[end], plan.metric) for end in ("low", "high")]
+            row = {
+                "Rows": words.format(members),
+                plan.metric: score_in_words(told["score"], plan.metric),
+                "95% interval": f"{ends[0]} to {ends[1]}",
+                unit: _number(told["average_cost"]),
+            }
+            rows.append(row)
+            records[row["Rows"]] = EVIDENCE_FILE
+    if not math.isnan(plan.score):
+        row = {
+            "Rows": rows_in_words("select", True),
+            plan.metric: score_in_words(_sign(plan) * plan.score, plan.metric),
+            unit: MISSING if math.isnan(plan.average_cost) else _number(plan.average_cost),
+        }
+        if plan.score_low is not None:
+            row["Lower bound"] = score_in_words(_sign(plan) * plan.score_low, plan.metric)
+        rows.append(row)
+    return replace(Table.of("Results", rows), other_records=records)
+
+
+def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> Table:
+    chosen = found.reported("chosen") or {}
+    p_value = chosen.get("p_value")
     told = {
         "chosen on": f"{plan.rows} select rows" if plan.rows else "not recorded",
         "by": plan.metric,
         "answer of members 1..k": COMBINED[plan.rule.combine],
         "confidence": SURE[plan.rule.confidence],
+        "models searched": found.search.get("models"),
+        "plans on the frontier": found.search.get("plans"),
+        "number of this plan": found.search.get("plan"),
+        "p against the best single model": None if p_value is None else f"{p_value:.2g} (McNemar, on report rows)",
         "plans stored for `budget`": len(config.plans),
     }
-    return Table("How it was chosen", ("What", "Value"), tuple((k, str(v)) for k, v in told.items()))
+    table = Table.of_values("How it was chosen", told)
+    kept = ("models searched", "plans on the frontier", "number of this plan", "p against the best single model")
+    return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
 
 def _members(config: CascadeConfig, plan: Plan) -> Table:
@@ -97,7 +157,7 @@ def _members(config: CascadeConfig, plan: Plan) -> Table:
     rows = []
     for i, name in enumerate(plan.members):
         leaves = "always" if i == len(plan.members) - 1 else _threshold(plan.thresholds[i])
-        share = f"{100 * plan.exit_shares[i]:.1f} %" if plan.exit_shares else "-"
+        share = f"{100 * plan.exit_shares[i]:.1f} %" if plan.exit_shares else MISSING
         temperature = f"{plan.temperatures[i]:.6g}" if plan.temperatures else "1"
         rows.append((name, _where(places[name]), leaves, temperature, _number(plan.costs[i]), share))
     columns = ("Member", "Where", "Leaves at confidence", "Temperature", "Cost", "Share of rows that leave")
@@ -113,32 +173,101 @@ def _where(place: Place) -> str:
     return f"{place} in {place.dtype}{size}"
 
 
-def _costs(plan: Plan) -> Table:
-    unit = UNITS.get(plan.unit, plan.unit) or "plain numbers"
+def _costs(plan: Plan, found: Evidence) -> Table:
     counted = "counted, so the same everywhere" if plan.unit in ("macs", "parameters") else "not recorded"
+    chosen, single = found.reported("chosen"), found.reported("best single")
     told = {
-        "unit": unit,
+        "unit": UNITS.get(plan.unit, plan.unit) or "plain numbers",
         "hardware": plan.hardware or counted,
-        "on average": "-" if math.isnan(plan.average_cost) else _number(plan.average_cost),
+        "on average": MISSING if math.isnan(plan.average_cost) else _number(plan.average_cost),
+        "on average, on report rows": chosen and _number(chosen["average_cost"]),
+        "of the best single model": single and _number(single["average_cost"]),
         "of a row that meets every member": _number(plan.worst_cost),
         "of the most expensive member alone": _number(max(plan.costs)),
     }
-    return Table("Costs of one row", ("What", "Value"), tuple(told.items()))
+    table = Table.of_values("Costs of one row", told)
+    kept = ("on average, on report rows", "of the best single model")
+    return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
+
+
+def _weights(plan: Plan, found: Evidence) -> Table:
+    """Counted sizes, measured seconds with their hardware, and hashes of the members."""
+    rows = []
+    for name in plan.members:
+        told = found.members.get(name)
+        if told is None:
+            continue
+        row = {"Member": name}
+        for column, key in (("Parameters", "parameters"), ("Multiply-adds", "macs"), ("Bytes of memory", "bytes")):
+            row |= {column: _number(told[key])} if key in told else {}
+        if "seconds" in told:
+            row |= {
+                "Seconds at batch 1": _number(told["seconds_batch_1"]),
+                "Seconds at its best batch": f"{_number(told['seconds'])} (batch {told['best_batch']})",
+                "Seconds on": told.get("hardware", MISSING),
+            }
+        rows.append({**row, "SHA-256 of the weights": told.get("sha256", MISSING)})
+    return Table.of("Weights", rows, record=EVIDENCE_FILE)
 
 
 def _number(value: float) -> str:
-    """Whole numbers in full, such as MACs; others with six digits."""
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.6g}"
+    """Whole and large numbers in full, such as MACs; others with six digits."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= LARGE else f"{value:,.6g}"
 
 
-def _limits(plan: Plan) -> tuple[str, ...]:
-    told = ["The average cost holds for rows like those it was chosen on: harder rows go further and cost more."]
-    if math.isnan(plan.score):
-        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
-    else:
-        told.append(
-            "Members and thresholds were chosen on the rows of the score above, which is too good, the more so the "
-            "fewer rows there were. Rows that nothing was chosen on are not part of this folder."
+def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
+    """What was searched, as YAML; empty where the folder keeps no evidence."""
+    if not found.data:
+        return ""
+    import yaml
+
+    places = {place.name: str(place) for place in config.places if place.repo is not None}
+    rows = {role: {k: v for k, v in told.items() if v not in (None, [])} for role, told in found.data.items()}
+    told = {
+        **found.recipe,
+        "rows": rows,
+        "members": {name: places.get(name, str(told.get("source"))) for name, told in found.members.items()},
+        "search": {
+            "cost": plan.unit,
+            "metric": plan.metric,
+            "combine": plan.rule.combine,
+            "confidence": plan.rule.confidence,
+            "temperatures": bool(plan.temperatures),
+            "report": found.share or ("rows of another pool" if "report" in found.data else "none"),
+            "seed": found.search.get("seed"),
+        },
+    }
+    return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+
+
+def _notes(folder: Path, found: Evidence) -> dict[str, str]:
+    rows = "report rows" if "report" in found.data else "the select rows that chose it"
+    (costs, exits), told = PICTURES, {}
+    if (folder / costs).is_file():
+        told["Costs of one row"] = (
+            f"![Score against average cost on {rows}: single models, ensembles and cascades]({costs})\n\n"
+            f"The picture shows {rows}."
         )
+    if (folder / exits).is_file():
+        told["Members"] = (
+            f"![Share of {rows} and accuracy on them, by the member that they leave at]({exits})\n\n"
+            f"The table shows select rows, the picture {rows}."
+        )
+    return told
+
+
+def _limits(plan: Plan, found: Evidence) -> tuple[str, ...]:
+    told = ["The average cost holds for rows like those it was chosen on: harder rows go further and cost more."]
+    scored = not math.isnan(plan.score)
+    if scored:
+        told.append(
+            "Members and thresholds were chosen on the select rows, so the score on these is too good, the more so the "
+            "fewer rows there were; a small lead over the best single model may be chance."
+        )
+    else:
+        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
+    if scored and found.reported("chosen") is None:
+        told.append("It was not measured on rows that nothing was chosen on.")
+    told += [f"{name}: {note}." for name, about in found.members.items() for note in about.get("notes", ())]
     told.append("On data of another distribution it was not measured; there confidences, and so exits, may mislead.")
     return tuple(told)

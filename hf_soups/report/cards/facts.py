@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from hf_soups.errors import InputError
+from hf_soups.report.cards.data import DataUsed
 from hf_soups.report.cards.markdown import Table
-from hf_soups.tasks import SHIFT, Task
+from hf_soups.tasks import SHIFT
 from hf_soups.weights.hub import is_repo_id
 
 PIPELINES = {"ForImageClassification": "image-classification", "ForSequenceClassification": "text-classification"}
+# what hf_soups adds to transformers, see families.clip_model
+OURS = ("CLIPVisionForImageClassification", "SiglipVisionForImageClassification")
 CHOSEN = "chosen on these rows, so optimistic"
+SHOWN = 12  # classes at most that are named
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What no file of a soup or cascade holds, so that somebody has to say it; empty: nothing is said."""
+
+    license: str = ""  # the Hub's word for it, such as "apache-2.0"
+    language: tuple[str, ...] = ()  # codes such as "en"
+    data_set: str = ""  # id of the Hub that local data are a copy of
+    base_models: tuple[str, ...] = ()  # ids of the Hub that local checkpoints are copies of, or come from
+
+    def __post_init__(self) -> None:
+        for place in filter(None, (self.data_set, *self.base_models)):
+            if not is_repo_id(place):
+                raise InputError(f"{place!r} is no id of a Hub repo; expected 'owner/name', such as 'nyu-mll/glue'.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,7 @@ class Score:
     value: float
     role: str  # "select", "report" or "shift-<name>"
     optimistic: bool  # the model was chosen on these rows
+    rows: int | None = None  # that it was computed on
 
     @property
     def name(self) -> str:
@@ -34,8 +54,8 @@ class Score:
 class Facts:
     """What one folder's card says; `tables` hold every figure of its text."""
 
-    record: str  # the file that the figures come from
-    about: str  # what it is, in a sentence
+    record: str  # the file that the figures come from, where a table names no other
+    about: str  # what it is, in a sentence or two
     library: str
     pipeline_tag: str
     tags: tuple[str, ...]
@@ -46,7 +66,24 @@ class Facts:
     limits: tuple[str, ...]
     cascade: bool
     pair: bool  # it takes pairs of texts
-    notes: Mapping[str, str] = field(default_factory=dict)  # a sentence below a table, by the table's title
+    notes: Mapping[str, str] = field(default_factory=dict)  # below a table, by the table's title
+    data: DataUsed | None = None
+    recipe: str = ""  # YAML
+    ours: bool = False  # its class is one that hf_soups adds to transformers
+    words: bool = False  # it answers with label words, which no stock pipeline asks for
+
+
+def classes_in_words(kind: str, names: Sequence[str]) -> str:
+    """What a model does, for people who do not know it.
+
+    >>> classes_in_words("text-pair", ("no", "yes"))
+    'It sorts pairs of texts into 2 classes: no, yes.'
+    """
+    names = [" ".join(name.split()).replace("`", "'") for name in names]  # they can come from anywhere
+    rows = {"image": "images", "text": "texts", "text-pair": "pairs of texts"}[kind]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    named = f": {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"It sorts {rows} into {len(names) or 'named'} classes{named}."
 
 
 def rows_in_words(role: str, optimistic: bool) -> str:
@@ -59,6 +96,11 @@ def rows_in_words(role: str, optimistic: bool) -> str:
         return f"{role}: {CHOSEN}"
     kind = f"shift {role.removeprefix(SHIFT)!r}" if role.startswith(SHIFT) else role
     return f"{kind}: nothing was chosen on them"
+
+
+def report_first(role: str) -> int:
+    """The order of roles for people: what nothing was chosen on, then shifts, then what was chosen on."""
+    return 0 if role == "report" else 1 if role.startswith(SHIFT) else 2
 
 
 def hub_ids(sources: Sequence[tuple[str, str | None]], folder: Path) -> tuple[str, ...]:
@@ -75,17 +117,3 @@ def hub_ids(sources: Sequence[tuple[str, str | None]], folder: Path) -> tuple[st
         return not any((place / source).exists() for place in places)
 
     return tuple(dict.fromkeys(source for source, revision in sources if is_hub(source, revision)))
-
-
-def data_table(task: Task, data_set: str | None) -> Table:
-    """Where the rows come from; a local path is not shown."""
-    told: dict[str, Any] = {
-        "data set": data_set or "local files",
-        "config": task.config,
-        "revision": task.revision,
-        "split for train and select": task.train,
-        "split for report": task.report,
-        "columns": ", ".join(task.columns),
-        **{f"shift {name!r}": task.of_shift(name).report for name in task.shifts},
-    }
-    return Table("Data", ("What", "Value"), tuple((k, str(v)) for k, v in told.items() if v))

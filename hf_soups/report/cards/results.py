@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.report.cards.data import DataUsed
 from hf_soups.report.cards.facts import CHOSEN, Facts, Score
-from hf_soups.tasks import SHIFT, Task
+from hf_soups.tasks import SHIFT
+from hf_soups.weights.hub import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -27,24 +28,29 @@ def hub_metrics(metric: str | None) -> list[str] | None:
     return list(HUB_METRICS.get(metric, (metric,))) if metric else None
 
 
-def eval_results(facts: Facts, task: Task | None, data_set: str | None) -> list[EvalResult] | None:
-    """Every score of the facts, with the split that its rows are from where the task is known."""
+def eval_results(facts: Facts, data_set: str | None) -> list[EvalResult] | None:
+    """Every score of the facts, with the split that its rows are from where the data are known."""
+    return [_eval_result(facts, score, data_set) for score in facts.scores] or None
+
+
+def _eval_result(facts: Facts, score: Score, data_set: str | None) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    return [
-        EvalResult(
-            task_type=facts.pipeline_tag,
-            dataset_type=data_set or "not-recorded",
-            dataset_name=(task.name if task is not None else "") or data_set or "not recorded",
-            dataset_split=_split(score.role, task),
-            metric_type="matthews_correlation" if score.metric == "matthews" else score.metric,
-            metric_value=score.value,
-            metric_name=score.name,
-            dataset_config=task.config if task is not None else None,
-            dataset_revision=task.revision if task is not None else None,
-        )
-        for score in facts.scores
-    ] or None
+    data = facts.data or DataUsed("")
+    other = data.elsewhere.get(score.role)
+    place = data if other is None else other
+    known = data_set if other is None else other.path if is_repo_id(other.path) else None
+    return EvalResult(
+        task_type=facts.pipeline_tag,
+        dataset_type=known or "not-recorded",
+        dataset_name=place.name or known or place.path.removeprefix("./") or "not recorded",
+        dataset_split=data.splits.get(score.role, score.role),
+        metric_type="matthews_correlation" if score.metric == "matthews" else score.metric,
+        metric_value=score.value,
+        metric_name=score.name,
+        dataset_config=place.config,
+        dataset_revision=place.revision,
+    )
 
 
 def published(facts: Facts) -> tuple[Score, ...]:
@@ -52,7 +58,7 @@ def published(facts: Facts) -> tuple[Score, ...]:
     return tuple(s for s in facts.scores if s.role == "report" and s.metric == facts.metric and not s.optimistic)
 
 
-def eval_entries(scores: Sequence[Score], task: Task | None, data_set: str | None) -> str:
+def eval_entries(facts: Facts, data_set: str | None) -> str:
     """YAML for `.eval_results/`; empty where there is no such score, no data set of the Hub, or no such format yet."""
     import yaml
 
@@ -60,11 +66,17 @@ def eval_entries(scores: Sequence[Score], task: Task | None, data_set: str | Non
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     except ImportError:  # huggingface_hub before it knew the format
         return ""
-    if task is None or data_set is None or not scores:
+    scores, data = published(facts), facts.data
+    if data is None or data_set is None or not scores:
         return ""
-    name, revision = task.config or "default", task.revision
     entries = [
-        EvalResultEntry(data_set, name, s.value, dataset_revision=revision, notes=f"{s.metric} on {task.report}")
+        EvalResultEntry(
+            data_set,
+            data.config or "default",
+            s.value,
+            dataset_revision=data.revision,
+            notes=f"{s.metric} on {f'{s.rows} rows of ' if s.rows else ''}{data.splits.get('report', 'report')}",
+        )
         for s in scores
     ]
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
@@ -76,12 +88,3 @@ def stored_values(text: str) -> list[Any]:
 
     told = yaml.safe_load(text)
     return [e.get("value") for e in told if isinstance(e, dict)] if isinstance(told, list) else []
-
-
-def _split(role: str, task: Task | None) -> str:
-    """The name of the split that a role's rows are from; select rows are cut from train."""
-    if task is None:
-        return role
-    if role.startswith(SHIFT) and (name := role.removeprefix(SHIFT)) in task.shifts:
-        return task.of_shift(name).report
-    return {"select": task.train, "report": task.report}.get(role, role)

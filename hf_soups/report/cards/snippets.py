@@ -13,7 +13,9 @@ from hf_soups.errors import InputError
 TIMEOUT = 600.0  # seconds: large cascades are read from slow disks
 
 
-def snippet_for(pipeline_tag: str, name: str, *, cascade: bool, pair: bool = False) -> str:
+def snippet_for(
+    pipeline_tag: str, name: str, *, cascade: bool, pair: bool = False, ours: bool = False, words: bool = False
+) -> str:
     """Python code that classifies one row with a model.
 
     Args:
@@ -21,13 +23,18 @@ def snippet_for(pipeline_tag: str, name: str, *, cascade: bool, pair: bool = Fal
         name: the model's id, or its folder.
         cascade: it is one.
         pair: it takes pairs of texts.
+        ours: its class is one that hf_soups adds to transformers.
+        words: it answers with label words.
     """
+    if words:
+        return _with_words(name, pair)
     image = pipeline_tag == "image-classification"
     row = "image" if image else '"A text to classify."'
     if pair:
         row = '{"text": "A text.", "text_pair": "Another text."}'
     lines = [
         *(["import hf_soups  # so that transformers knows cascades"] if cascade else []),
+        *(["import hf_soups  # so that transformers knows this class of models"] if ours else []),
         *(["from PIL import Image"] if image else []),
         "from transformers import pipeline",
         "",
@@ -36,6 +43,14 @@ def snippet_for(pipeline_tag: str, name: str, *, cascade: bool, pair: bool = Fal
         f"print(classify({row}{', return_exits=True' if cascade else ''}))",
     ]
     return "\n".join(lines)
+
+
+def _with_words(name: str, pair: bool) -> str:
+    row = '("A text.", "Another text.")' if pair else '"A text to classify."'
+    return (
+        "from hf_soups.families.word_classifier import WordClassifier\n\n"
+        f"classify = WordClassifier.load({json.dumps(name)})\nprint(classify([{row}]))"
+    )
 
 
 def run_code(code: str, folder: Path, name: str, *, timeout: float = TIMEOUT) -> str:

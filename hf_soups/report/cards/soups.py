@@ -5,53 +5,100 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError
-from hf_soups.report.cards.facts import PIPELINES, Facts, Score, hub_ids, rows_in_words
-from hf_soups.report.cards.markdown import Table
+from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.recipe import Recipe
+from hf_soups.report.board_kept import BOARD_FILE, load_board
+from hf_soups.report.cards.board import best_single, board_note, board_table, costs_table, own_row
+from hf_soups.report.cards.data import data_of_task
+from hf_soups.report.cards.facts import (
+    OURS,
+    PIPELINES,
+    Facts,
+    Score,
+    classes_in_words,
+    hub_ids,
+    report_first,
+    rows_in_words,
+)
+from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import COUNTS_ROWS, score_in_words
 from hf_soups.soups.folder import SOUP_FILE
 from hf_soups.tasks import SHIFT
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
+FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
 
 
-def soup_facts(folder: Path, record: Mapping[str, Any], config: Mapping[str, Any], *, pair: bool = False) -> Facts:
+def soup_facts(
+    folder: Path,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    recipe: Recipe | None = None,
+    recipe_shown: str = "",
+) -> Facts:
     """Facts of a soup.
 
     Args:
         folder: where it lies.
         record: what soup.json holds.
         config: what config.json holds.
-        pair: it classifies pairs of texts.
+        recipe: of its ingredients, where it is known.
+        recipe_shown: the same as YAML.
     Raises:
-        InputError: if it is no classifier of images or texts.
+        InputError: if it is no classifier of images or texts, or its leaderboard is of another soup.
         KeyError, TypeError: if the record is none.
     """
-    tag, short = _pipeline_tag(folder, config), short_names(record)
+    tag, short, board = _pipeline_tag(folder, config), short_names(record), load_board(folder)
+    own = None if board is None else own_row(board, record, folder)
     sources = [(str(i["source"]), i["revision"]) for i in record["ingredients"]]
-    method, scores = str(record["method"]), _scores(record)
     repos = hub_ids(sources, folder)
-    tables = [_results(scores), _selection(record, short), _ingredients(record, short, repos)]
+    start = hub_ids([(recipe.model, recipe.revision)], folder) if recipe is not None and not repos else ()
+    method, scores = str(record["method"]), _scores(record)
+    compared = [board_table(board)] if board is not None else []
+    costs = [costs_table(board, own)] if board is not None and own is not None else []
+    tables = [
+        _results(record, scores, None if board is None else best_single(board)),
+        *compared,
+        _selection(record, short),
+        _ingredients(record, short, repos),
+        *costs,
+    ]
+    notes = _notes(folder, record)
+    kind = recipe.task.kind if recipe is not None else "image" if tag == "image-classification" else "text"
     return Facts(
         record=SOUP_FILE,
-        about=(
-            "A model soup: one model whose weights are a linear combination of fine-tuned models of one architecture "
-            f"(method `{method or 'by hand'}`). It runs like any of them and costs no more than one."
-        ),
+        about=_about(record, classes_in_words(kind, record.get("label_names") or ())),
         library="transformers",
         pipeline_tag=tag,
         tags=tuple(filter(None, ("hf_soups", "model-soup", "merge", method))),
-        base_models=repos,
+        base_models=repos or start,
         metric=record.get("metric"),
         scores=scores,
         tables=tuple(t for t in tables if t.rows),
         limits=_limits(record, scores),
         cascade=False,
-        pair=pair,
-        notes=_notes(folder, record),
+        ours=any(name in OURS for name in config.get("architectures") or ()),
+        words=WORDS_KEY in config,
+        pair=kind == "text-pair" or "{text_pair}" in str(config.get(PROMPT_KEY, "")),
+        notes=notes if board is None else {**notes, "Leaderboard": board_note(board, folder)},
+        data=None if recipe is None else data_of_task(recipe.task, _rows(record)),
+        recipe=recipe_shown,
+    )
+
+
+def _about(record: Mapping[str, Any], classes: str) -> str:
+    count, pool = len(record["ingredients"]), record.get("pool") or ()
+    of = f"{count} of {len(pool)}" if len(pool) > count else f"{count}"
+    models = "one fine-tuned model" if count == 1 else f"{of} fine-tuned models"
+    return (
+        f"A model soup: one model whose weights are a linear combination of {models} of one architecture "
+        f"(method `{record['method'] or 'by hand'}`). {classes} It runs like any of its ingredients and costs no more "
+        "than one."
     )
 
 
@@ -72,6 +119,8 @@ def short_names(record: Mapping[str, Any]) -> dict[str, str]:
 def _pipeline_tag(folder: Path, config: Mapping[str, Any]) -> str:
     architectures = [str(a) for a in config.get("architectures") or ()]
     tags = [tag for end, tag in PIPELINES.items() if any(a.endswith(end) for a in architectures)]
+    if WORDS_KEY in config:
+        return "text-classification"
     if not tags:
         raise InputError(
             f"{folder / 'config.json'}: the model is {', '.join(architectures) or 'of no named architecture'}; cards "
@@ -81,25 +130,44 @@ def _pipeline_tag(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _scores(record: Mapping[str, Any]) -> tuple[Score, ...]:
-    """Every score on whole splits; what could not be computed is left out."""
-    chosen_on = _chosen_on(record)
+    """Every score on whole splits, report first; what could not be computed is left out."""
+    chosen_on, rows = _chosen_on(record), _rows(record)
+    roles = [r for r in record["scores"] if r in ("select", "report") or r.startswith(SHIFT)]
     return tuple(
-        Score(metric, float(value), role, optimistic=role == chosen_on)
-        for role, told in record["scores"].items()
-        if role in ("select", "report") or role.startswith(SHIFT)
-        for metric, value in told.items()
+        Score(metric, float(value), role, optimistic=role == chosen_on, rows=rows.get(role))
+        for role in sorted(roles, key=report_first)
+        for metric, value in record["scores"][role].items()
         if value is not None and math.isfinite(value)
     )
 
 
-def _results(scores: Sequence[Score]) -> Table:
+def _rows(record: Mapping[str, Any]) -> dict[str, int]:
+    """By role, the rows that were answered."""
+    return {role: int(told["rows"]) for role, told in (record.get("measured") or {}).items()}
+
+
+def _results(record: Mapping[str, Any], scores: Sequence[Score], best: Mapping[str, str] | None) -> Table:
+    rows: dict[str, dict[str, str]] = {}
     metrics = tuple(dict.fromkeys(s.metric for s in scores))
-    table = {(s.role, s.metric): s.value for s in scores}
-    rows = tuple(
-        (rows_in_words(role, optimistic), *(score_in_words(table.get((role, m)), m) for m in metrics))
-        for role, optimistic in dict.fromkeys((s.role, s.optimistic) for s in scores)
-    )
-    return Table("Results", ("Rows", *metrics), rows)
+    for score in scores:
+        empty = {"Rows": rows_in_words(score.role, score.optimistic), **dict.fromkeys(metrics, MISSING)}
+        row = rows.setdefault(score.role, empty)
+        row[score.metric] = score_in_words(score.value, score.metric)
+    for role, row in rows.items():
+        if measured := (record.get("measured") or {}).get(role):
+            ends = [score_in_words(measured[end], record["metric"]) for end in ("low", "high")]
+            row |= {"95% interval": f"{ends[0]} to {ends[1]}", "Number of rows": str(measured["rows"])}
+    shown = list(rows.values())
+    if shown and best is not None:
+        shown.insert(1 if "report" in rows else 0, dict(best))
+    table = Table.of("Results", [_in_order(row, record.get("metric")) for row in shown])
+    return table if best is None else replace(table, other_records={best["Rows"]: BOARD_FILE})
+
+
+def _in_order(row: dict[str, str], metric: str | None) -> dict[str, str]:
+    """The interval behind its score."""
+    first = ("Rows", str(metric), "95% interval")
+    return {key: row[key] for key in (*first, *row) if key in row}
 
 
 def _chosen_on(record: Mapping[str, Any]) -> str | None:
@@ -125,7 +193,7 @@ def _selection(record: Mapping[str, Any], short: Mapping[str, str]) -> Table:
     told |= {"mixtures tried": len(record["steps"])} if record["steps"] else {}
     for number, why in enumerate(_whys(record)):
         told["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
-    return Table("How it was chosen", ("What", "Value"), tuple((k, str(v)) for k, v in told.items()))
+    return Table.of_values("How it was chosen", told)
 
 
 def _whys(record: Mapping[str, Any]) -> list[str]:
@@ -142,7 +210,7 @@ def _without_paths(text: str, short: Mapping[str, str]) -> str:
 def _ingredients(record: Mapping[str, Any], short: Mapping[str, str], repos: Sequence[str]) -> Table:
     rows = []
     for told in record["ingredients"]:
-        where = "@".join(filter(None, (told["source"], told["revision"]))) if told["source"] in repos else "-"
+        where = "@".join(filter(None, (told["source"], told["revision"]))) if told["source"] in repos else MISSING
         rows.append((short[told["name"]], f"{told['coefficient']:.6g}", where, told["sha256"]))
     return Table("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
 
@@ -160,10 +228,15 @@ def _notes(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
 
 def _limits(record: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, ...]:
     roles = {s.role for s in scores}
-    told = []
+    told, chosen_on, rows = [], _chosen_on(record), record.get("select_rows") or 0
     if not scores:
         told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
-    if _chosen_on(record):
+    if chosen_on and rows < FEW:
+        told.append(
+            "Few rows chose it: differences within the intervals above are what chance alone makes, and other rows "
+            "might have chosen another mixture."
+        )
+    if chosen_on:
         told.append(
             "Scores on the rows it was chosen on are too good, the more so the fewer rows and the more mixtures were "
             "tried; a small lead over the best single model may be chance."
@@ -172,7 +245,9 @@ def _limits(record: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, ..
         told.append(
             "It was chosen on the report rows, so no score here comes from rows that it has not been fitted to."
         )
-    if not any(role.startswith(SHIFT) for role in roles):
+    if any(role.startswith(SHIFT) for role in roles):
+        told.append("Of other distributions only the shifts above were measured; on others it may do worse.")
+    else:
         told.append("On data of another distribution it was not measured.")
     told.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
     return tuple(told)

@@ -1,0 +1,124 @@
+"""Evidence of a cascade: what its folder keeps of the pool and the search it came from, so that its card needs neither.
+
+It goes to the Hub with the weights, so it names no place on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_soups.cascades.frontier import Choice, Frontier
+from hf_soups.cascades.plan import Plan
+from hf_soups.errors import InputError
+from hf_soups.from_pool.halves import Halves
+from hf_soups.from_pool.search import Reported, reported
+from hf_soups.pool import Pool, read_pool
+from hf_soups.pool.member import Member
+from hf_soups.pool.store import PoolData
+from hf_soups.recipe_kept import recipe_kept, recipe_values
+from hf_soups.report.cards.evidence import EVIDENCE_FILE, FORMAT, PICTURES
+from hf_soups.run_folder import finite
+from hf_soups.soups.soup import versions
+from hf_soups.weights.places import place_shown
+
+COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
+
+
+def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
+    """Data, search, members and report scores of a plan, as evidence.json holds them.
+
+    Args:
+        index: of the plan in the frontier.
+        frontier: of the search.
+        parts: the rows that it was searched on, and those that nothing was chosen on.
+    """
+    plan, pool, told = frontier.plan(index), parts.pool, {}
+    kept = recipe_kept(pool.folder)
+    if kept is not None:
+        told["recipe"] = {key: value for key, value in recipe_values(kept).items() if key in ("task", "data")}
+    rows = {"select": len(next(iter(parts.select.values())))}
+    if parts.report is not None:
+        rows["report"] = len(next(iter(parts.report.values())))
+    elsewhere = bool(frontier.report) and Path(frontier.report).is_dir()  # "" would be the working directory
+    other = read_pool(frontier.report).data if elsewhere else pool.data
+    return {
+        "format": FORMAT,
+        "data": {role: _data(other if role == "report" else pool.data, count) for role, count in rows.items()},
+        "report_share": "" if elsewhere else frontier.report,
+        **told,
+        "search": {
+            "models": len(frontier.singles),
+            "plans": len(frontier.plans),
+            "plan": index,
+            "seed": frontier.seed,
+        },
+        "members": {name: _member(pool.members[name]) for name in plan.members},
+        "report": [_reported(found) for found in reported(frontier, Choice(plan), parts)],
+        "versions": versions(),
+    }
+
+
+def evidence_files(index: int, frontier: Frontier, parts: Halves) -> dict[str, bytes]:
+    """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
+    from hf_soups.report.cascades import draw_exits, exits_of
+    from hf_soups.report.costs import cost_picture, draw_cost_picture
+
+    told, plan = finite(evidence(index, frontier, parts)), frontier.plan(index)
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    answers = plan.apply(parts.select if parts.report is None else parts.report)
+    with tempfile.TemporaryDirectory() as place:
+        costs, exits = (Path(place, name) for name in PICTURES)
+        draw_cost_picture(cost_picture(frontier, plan=plan, report=parts.report), costs)
+        draw_exits(exits_of(answers, plan.members), exits, unit=plan.unit)
+        return {EVIDENCE_FILE: text.encode(), **{path.name: path.read_bytes() for path in (costs, exits)}}
+
+
+def check_members(plan: Plan, pool: Pool) -> None:
+    """The weights that are built in must be those that answered.
+
+    Raises:
+        InputError: naming a member whose weights changed.
+    """
+    for name in plan.members:
+        member = pool.members[name]
+        if member.sha256 and member.checkpoint.sha256() != member.sha256:
+            raise InputError(
+                f"{member.source}: its weights are not those that answered as {name!r} in {pool.folder}, so the plan's "
+                "scores are not theirs. Predict and search again."
+            )
+
+
+def _data(data: PoolData, rows: int) -> dict[str, Any]:
+    return {
+        "path": place_shown(data.path),
+        "config": data.config,
+        "revision": data.revision,
+        "split": data.split,
+        "rows": rows,
+        "columns": list(data.columns),
+        "fingerprint": data.fingerprint,  # of the whole split, also where a share of it is meant
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    place = {"source": place_shown(member.source), "revision": member.revision, "sha256": member.sha256}
+    costs = {key: getattr(member, key) for key in COSTS}
+    told: Mapping[str, Any] = {**place, **costs, "notes": list(member.notes)}
+    return {key: value for key, value in told.items() if value not in (None, "", [])}
+
+
+def _reported(found: Reported) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "members": list(found.plan.members),
+        "score": found.score.value,
+        "low": found.score.low,
+        "high": found.score.high,
+        "average_cost": found.average_cost,
+        "exit_shares": list(found.exit_shares),
+        "p_value": found.p_value,
+    }

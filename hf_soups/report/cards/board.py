@@ -1,0 +1,91 @@
+"""What the card of a soup says of the leaderboard that its folder keeps: the rows, costs, and the best single model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import InputError
+from hf_soups.report.board_kept import BOARD_FILE
+from hf_soups.report.cards.markdown import Table
+from hf_soups.report.table import text_cells
+from hf_soups.report.words import PERCENT, score_in_words
+
+if TYPE_CHECKING:
+    from hf_soups.leaderboard import Leaderboard, Row
+
+BOARD_PICTURE = "leaderboard.png"
+BEST = "report: the best single model on select"
+
+
+def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row | None:
+    """The soup's own row; None where the leaderboard does not know it.
+
+    Raises:
+        InputError: if its report score is not the soup's.
+    """
+    name, metric = f"{record['method']} soup", record.get("metric")
+    row = next((row for row in board.rows if row.kind == "soup" and row.name == name), None)
+    told = record["scores"].get("report", {}).get(metric)
+    if row is not None and row.report is not None and told is not None and row.report != told:
+        raise InputError(
+            f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says {told}. "
+            "Make it anew: hf-soups leaderboard with the sweep's folder."
+        )
+    return row
+
+
+def board_table(board: Leaderboard) -> Table:
+    """Everything that was compared; single fine-tunes, of which there may be many, when they are asked for."""
+    columns, rows = text_cells(board)
+    single = sum(row.kind == "run" for row in board.rows if row.report is not None)
+    summary = f"the {single} single fine-tunes"
+    return Table("Leaderboard", columns, rows, record=BOARD_FILE, folded=single, summary=summary)
+
+
+def board_note(board: Leaderboard, folder: Path) -> str:
+    """How to read the leaderboard, and its picture where there is one."""
+    scale = " x 100" if board.metric in PERCENT else ""
+    seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
+    return (
+        f"{board.metric}{scale}, with 95% bootstrap intervals by row. Select rows chose, report rows were not looked "
+        "at when choosing; gains are over the model that was best on select, NLL and ECE (x 100) are of report. "
+        "Training seconds are the sum over all fine-tunes in a row."
+        + (seen if (folder / BOARD_PICTURE).is_file() else "")
+    )
+
+
+def best_single(board: Leaderboard) -> dict[str, str] | None:
+    """The report row of the model that was best on select, for the table of results."""
+    best = next((row for row in board.rows if row.kind == "best on select" and row.report is not None), None)
+    if best is None:
+        return None
+    ends = [score_in_words(end, board.metric) for end in (best.report_low, best.report_high)]
+    return {
+        "Rows": f"{BEST}, {best.name}",
+        board.metric: score_in_words(best.report, board.metric),
+        "95% interval": f"{ends[0]} to {ends[1]}",
+        "nll": score_in_words(best.report_nll, "nll"),
+        "ece": score_in_words(best.report_ece, "ece"),
+        "Number of rows": str(board.report_rows),
+    }
+
+
+def costs_table(board: Leaderboard, row: Row) -> Table:
+    """What the soup costs to run, and what it took to train."""
+    runs = [r for r in board.rows if r.kind == "run" and r.train_seconds is not None]
+    devices = " + ".join(sorted({r.device for r in runs if r.device})) or "a device that was not recorded"
+    told = {
+        "parameters": f"{row.parameters:,}" if row.parameters else None,
+        "multiply-adds of one row": f"{row.macs:,}" if row.macs else None,
+        "hardware of these": "counted, so the same everywhere",
+        "training seconds of its ingredients": _seconds(row.train_seconds),
+        "training seconds of the whole pool": _seconds(sum(r.train_seconds or 0.0 for r in runs) if runs else None),
+        "hardware of the seconds": devices if runs else None,
+    }
+    return Table.of_values("Costs", told, record=BOARD_FILE)
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.1f}"
