@@ -23,7 +23,8 @@ PACKAGES = (
     "hf_soups", "torch", "transformers", "datasets", "evaluate", "accelerate", "safetensors", "huggingface_hub",
     "scikit-learn", "pydantic", "typer", "rich", "matplotlib",
 )  # fmt: skip
-EXTRAS = ("trackio", "wandb")
+# extra -> what it installs, by the name that is imported
+EXTRAS = {"trackio": "trackio", "wandb": "wandb", "peft": "peft", "report": "altair vl_convert", "demo": "gradio"}
 LEAST_FREE_BYTES = 2 * 10**9
 SECONDS = 30  # for two processes to start and meet
 TORCHRUN = ("torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2", "--no-python")
@@ -137,7 +138,10 @@ def _offline() -> list[Row]:
 
 
 def _extras() -> list[Row]:
-    here = {name: importlib.util.find_spec(name) is not None for name in EXTRAS}
+    here = {
+        extra: all(importlib.util.find_spec(module) is not None for module in modules.split())
+        for extra, modules in EXTRAS.items()
+    }
     return [
         Row(f"extra {name}", "installed" if there else f'not installed: pip install "hf_soups[{name}]"')
         for name, there in here.items()

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.tracking import GeneralTracker
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
-from hf_soups.errors import CheckpointError, HfSoupsError, InputError, MissingExtra, RecipeError, RunFailed
+from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed
 from hf_soups.finetune import default_out, finetune, run
 from hf_soups.finetune.command import main, parse
 from hf_soups.finetune.failures import check_classes, failure_of
@@ -192,55 +191,6 @@ def test_a_launcher_that_starts_fewer_processes_than_asked_is_noticed(
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     finetune(short(place), tmp_path / "run")
     assert "warning: several processes were asked for, but 1 runs. On CPUs start them with" in capsys.readouterr().out
-
-
-# Trackers
-
-
-class Notebook(GeneralTracker):
-    """A tracker that remembers."""
-
-    name, requires_logging_directory = "notebook", False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[tuple[int | None, dict[str, Any]]] = []
-        self.config: dict[str, Any] = {}
-        self.finished = False
-
-    @property
-    def tracker(self) -> Any:
-        return self
-
-    def store_init_configuration(self, values: dict[str, Any]) -> None:
-        self.config = values
-
-    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
-        self.values.append((step, values))
-
-    def finish(self) -> None:
-        self.finished = True
-
-
-def test_a_tracker_is_told_the_recipe_the_losses_and_the_scores(place: Path, tmp_path: Path) -> None:
-    notebook = Notebook()
-    finetune(short(place, keep="best"), tmp_path / "run", progress=False, tracker=notebook)
-    assert notebook.config["learning_rate"] == 1e-5
-    assert [step for step, _ in notebook.values] == [1, 2, 3, 4, 4]
-    assert set(notebook.values[0][1]) == {"loss", "learning_rate", "epoch"}
-    assert set(notebook.values[-1][1]) == {"select"}
-    assert notebook.finished
-
-
-@pytest.mark.parametrize("name", ["trackio", "wandb"])
-def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MissingExtra, match=rf'pip install "hf_soups\[{name}\]"'):
-        finetune(short(place).model_copy(update={"tracker": name}), tmp_path / "run", progress=False)
-    assert names(tmp_path) == []
 
 
 # Runs that fail

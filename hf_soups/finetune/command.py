@@ -111,7 +111,7 @@ def _value(name: str, text: str) -> Any:
 
 def usage() -> str:
     """The text of --help."""
-    fields = (f"  --{name} {field.default}" for name, field in Train.model_fields.items())
+    fields = (f"  {f'--{name} {f.default}':<30} {f.description}" for name, f in Train.model_fields.items())
     return USAGE + "\n".join(fields)
 
 

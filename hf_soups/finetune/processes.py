@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -18,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
-from hf_soups.errors import MissingExtra, RecipeError
+from hf_soups.errors import RecipeError
+from hf_soups.finetune.tracking import check_tracker
 from hf_soups.recipe import Recipe
 
 PACKAGES = ("hf_soups", "torch", "transformers", "datasets", "accelerate", "numpy")
@@ -31,20 +31,13 @@ def accelerator_for(recipe: Recipe, tracker: Any = None) -> Accelerator:
         MissingExtra: if the tracker's package is not installed.
         RecipeError: if the device cannot compute in the recipe's precision.
     """
-    if tracker is None and recipe.tracker and importlib.util.find_spec(recipe.tracker) is None:
-        raise MissingExtra(
-            f"the recipe asks for the tracker {recipe.tracker}, which is not installed. "
-            f'Run: pip install "hf_soups[{recipe.tracker}]", or leave `tracker` out.'
-        )
+    check_tracker(recipe.tracker if tracker is None else None)
     precision = recipe.train.precision
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # left by an earlier run in this process
     accelerator = Accelerator(mixed_precision=precision, log_with=tracker or recipe.tracker)
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise RecipeError("train.precision is fp16, which needs a GPU. Use bf16 or no on a CPU.")
-    if tracker or recipe.tracker:
-        config = {k: v for k, v in recipe.train.model_dump().items() if v is not None}
-        accelerator.init_trackers(recipe.name or "hf_soups", config={**config, "model": recipe.model})
     return accelerator
 
 

@@ -21,13 +21,14 @@ from hf_soups.finetune.failures import check_classes, failure_of, lost_a_process
 from hf_soups.finetune.history import History
 from hf_soups.finetune.processes import accelerator_for, device_name, lost_processes, versions, workspace
 from hf_soups.finetune.progress import Meter
+from hf_soups.finetune.tracking import tracked
 from hf_soups.finetune.training import Examples, Selection, train_model
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.predict import predict_distributed
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, read_run, write_run, written_whole
-from hf_soups.start import Start, load_start, make_start, start_key
+from hf_soups.start import Start, load_start, make_start, start_key, with_random_weights
 from hf_soups.tasks import SHIFT
 
 IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mixup")
@@ -61,34 +62,36 @@ def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
     }
     try:
         with workspace(accelerator, cache) as folder:
-            _run(accelerator, order, folder, about)
+            _run(accelerator, order, folder, about, own_tracker=tracker is not None)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
         _write_failure(accelerator, order, about, failure, error)
         raise failure from error
-    finally:
-        for each in accelerator.trackers:
-            each.finish()
 
 
-def _run(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any]) -> None:
+def _run(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any], *, own_tracker: bool) -> None:
     job = _job(accelerator, order, cache, about)
     total = Schedule.of(order.recipe.train, len(job.splits.train)).steps
     title, shown = order.recipe.name or "fine-tune", order.progress and accelerator.is_main_process
-    with Meter(title, total, visible=shown) as meter:
+    with (
+        Meter(title, total, visible=shown) as meter,
+        tracked(
+            accelerator, order.recipe, order.out, own=own_tracker, told=lambda line: meter.line(f"{title}: {line}")
+        ) as tracking,
+    ):
         meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {about['device']}")
         meter.line(f"{title}: processes: {accelerator.num_processes}")
         if warning := lost_processes(accelerator.num_processes):
             meter.line(warning)
-        log = (lambda values, step: accelerator.log(values, step=step)) if accelerator.trackers else None
-        history = History(total, meter, log)
+        history = History(total, meter, tracking.log)
         try:
             answers = _trained_answers(accelerator, job, history, about)
         finally:
             about.update(history=history.points, steps=history.steps)
         scores = {role: _scores(job.metric, answer) for role, answer in answers.items()}
+        tracking.scores(scores, history.steps)
         if accelerator.is_main_process:
             record = RunRecord(status="finished", **about, scores=scores, finished=_now())
             _write_run_folder(order, job, answers, record)
@@ -116,6 +119,8 @@ def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, A
     splits = load_splits(recipe.task, recipe.data)
     folder = order.start or _own_start(accelerator, recipe, splits, cache)
     start = load_start(folder, recipe, splits)
+    if recipe.train.random_weights:
+        start = with_random_weights(start, recipe.train.seed)
     encoded: dict[str, Encoded] = {
         name: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
         for name, split in {"train": splits.train, **splits.answered}.items()
@@ -185,7 +190,8 @@ def _scores(metric: Metric, answers: Predictions) -> dict[str, float]:
 
 def _macs(start: Start, encoded: Encoded) -> int | None:
     try:
-        return count_macs(start.model, encoded.batch([median_row(encoded)]))
+        batch = encoded.batch([median_row(encoded)])
+        return count_macs(start.model, batch, lambda: start.family.logits(start.model, batch))
     except (RuntimeError, ValueError, NotImplementedError):  # an architecture that cannot be counted
         return None
 

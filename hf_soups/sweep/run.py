@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.recipe import Recipe, load_recipe
+from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
+from hf_soups.recipe import Recipe, Train, load_recipe
 from hf_soups.run_folder import writable
 from hf_soups.sweep.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
 from hf_soups.sweep.ledger import Entry, Ledger
@@ -83,10 +84,12 @@ def sweep(
         command: what to execute for a run; default: one fine-tune by `hf_soups.finetune`.
     Raises:
         RecipeError: if the folder holds another recipe's sweep.
+        MissingExtra: if the recipe's tracker is not installed.
         InputError: if `out`, the data or the processes cannot be used.
     """
     out = Path(out)
     _check_processes(slots, processes_per_run)
+    check_tracker(recipe.tracker)
     plan = prepare(recipe, out)
     with writable(out):
         ledger = Ledger(out)
@@ -95,6 +98,8 @@ def sweep(
     todo = [n for n in names if (e := ledger.entry(n)).state == "open" or (retry_failed and e.state == "failed")]
     if todo and command is None:
         reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
+        if recipe.tracker:
+            reporter.line(where_to_look(recipe))
         make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
     working = Slots(ledger, run, out / "logs", slots, processes_per_run)
@@ -216,8 +221,9 @@ def _check_plan(plan: Sequence[PlannedRun], out: Path) -> None:
         there = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))["runs"]
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{out / PLAN_FILE}: cannot be read ({error}). Remove it: it is written anew.") from error
+    added = Train().model_dump(mode="json")  # values that did not exist yet are as if they had been the defaults
     for old, new in zip(there, plan_record(plan)["runs"], strict=False):
-        if old != new:
+        if {**old, "train": {**added, **old.get("train", {})}} != new:
             raise InputError(
                 f"{out}: {new['name']} was planned with other values, by another version of hf_soups or by hand. "
                 "Give another --out."
@@ -296,9 +302,12 @@ class _Reporter:
         entry = ended.entry
         told = entry.status or ("killed" if ended.killed else entry.state)
         reason = f": {entry.reason}" if entry.reason else ""
-        last = last_lines(self._out / "logs" / f"{ended.name}.log", 3) if entry.state == "finished" else []
-        score = next((f"  {line.partition(': ')[2]}" for line in last if " on select" in line), "")
+        last = last_lines(self._out / "logs" / f"{ended.name}.log", 4)
+        scores = [f"  {line.partition(': ')[2]}" for line in last if " on select" in line]
+        score = scores[-1] if scores and entry.state == "finished" else ""
         self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
+        for line in (line for line in last if line.startswith(WARNING)):
+            self.line(f"{ended.name}  {line}")
 
     def watch(self, slots: Slots, elsewhere: Sequence[str]) -> None:
         if elsewhere and not slots.working and not self._waited:
