@@ -18,6 +18,7 @@ from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoin
 from hf_soups.mixing.blocks import BlockMixer
 from hf_soups.mixing.spans import plan_spans, shared_names
 from hf_soups.predictions import Predictions
+from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.tensor_names import why_names_differ, wrapped
 from hf_soups.weights.dtypes import FLOATS
@@ -168,9 +169,17 @@ def _check_config(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
                 f"{other}: {key} is {b}, but {a} in {first}. A soup needs one architecture.",
             )  # fmt: skip
             return
+    for key in (WORDS_KEY, PROMPT_KEY):
+        a, b = first.config.get(key), other.config.get(key)
+        if a != b:
+            notes.error(
+                other, "label words",
+                f"{other}: {key} is {b!r}, but {a!r} in {first}. Models that answer with words were taught these: fine-"
+                "tune all ingredients from one start (hf-soups sweep does).",
+            )  # fmt: skip
     if first.config.get("tie_word_embeddings") != other.config.get("tie_word_embeddings"):
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
-    keys = (set(first.config) | set(other.config)) - PASSIVE_CONFIG - {"tie_word_embeddings"}
+    keys = (set(first.config) | set(other.config)) - PASSIVE_CONFIG - {"tie_word_embeddings", WORDS_KEY, PROMPT_KEY}
     differing = sorted(key for key in keys if first.config.get(key) != other.config.get(key))
     if differing:
         notes.warn(

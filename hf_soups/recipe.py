@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
+from hf_soups.prompts import check_words
 from hf_soups.tasks import NAMED, MetricByEvaluate, Shift, Task
 
 
@@ -20,55 +21,100 @@ class _Part(BaseModel):
 class Head(_Part):
     """How the classifier head of the shared start is made; the same for every run of a sweep."""
 
-    init: Literal["shared-random", "linear-probe", "keep"] = "shared-random"
-    seed: int = Field(0, ge=0)
-    probe_rows: int = Field(2000, ge=1)  # train rows whose frozen features fit the probe
+    init: Literal["shared-random", "linear-probe", "zero-shot", "label-words", "keep"] = Field(
+        "shared-random",
+        description="One random head for all runs; a probe fitted on frozen features; CLIP's zero-shot answers; the "
+        "words that a language model writes; or the head that the model has.",
+    )
+    seed: int = Field(0, ge=0, description="Of the random head.")
+    probe_rows: int = Field(2000, ge=1, description="linear-probe: train rows whose frozen features fit the probe.")
+    templates: tuple[str, ...] = Field(
+        ("a photo of a {}.",), description="zero-shot: what the text tower reads of each class, {} being its name."
+    )
+    class_texts: dict[str, str] = Field(
+        default_factory=dict, description="zero-shot: what stands for a label's name in the templates."
+    )
+    words: dict[str, str] | None = Field(
+        None, description="label-words: what a language model writes for each label. GLUE's tasks have theirs."
+    )
+    prompt: str | None = Field(
+        None, description="label-words: around the texts, with the columns in braces. GLUE's tasks have theirs."
+    )
+
+    @field_validator("words", mode="before")
+    @classmethod
+    def _yes_is_a_word(cls, words: Any) -> Any:
+        """YAML reads a bare yes or no as true or false, of labels too."""
+        bare = [k for k, v in words.items() if isinstance(k, bool) or isinstance(v, bool)] if words else []
+        if isinstance(words, Mapping) and bare:
+            raise ValueError(
+                'YAML reads yes, no, true and false as truth values. Put labels and words in quotes: "yes"'
+            )
+        return words
+
+    @field_validator("templates")
+    @classmethod
+    def _one_place_each(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [template for template in templates if template.count("{}") != 1]
+        if wrong or not templates:
+            told = f"{wrong[0]!r} has {wrong[0].count('{}')} places" if wrong else "there is none"
+            raise ValueError(f'every template has one {{}} for the class, as "a photo of a {{}}."; {told}')
+        return templates
 
 
 class Data(_Part):
     """What is cut from the data set, and how rows are encoded."""
 
-    select_fraction: float = Field(0.02, gt=0, lt=1)
-    select_minimum: int = Field(200, ge=1)
-    seed: int = Field(0, ge=0)  # of the split and of the subsets
-    train_rows: int | None = Field(None, ge=1)  # stratified subsets, for short runs
-    report_rows: int | None = Field(None, ge=1)
-    max_length: int = Field(128, ge=2)  # tokens
-    image_size: int | None = Field(None, ge=1)  # pixels; default: the processor's own
+    select_fraction: float = Field(0.02, gt=0, lt=1, description="Share of the train split that becomes select.")
+    select_minimum: int = Field(
+        200, ge=1, description="Rows that select has at least; never more than half of the train split."
+    )
+    seed: int = Field(0, ge=0, description="Of the cut between train and select, and of the subsets.")
+    train_rows: int | None = Field(None, ge=1, description="A stratified subset of train, for short runs.")
+    report_rows: int | None = Field(None, ge=1, description="A stratified subset of report.")
+    max_length: int = Field(128, ge=2, description="Tokens at which texts are cut.")
+    image_size: int | None = Field(None, ge=1, description="Pixels of a side. Default: the processor's own.")
 
 
 class Train(_Part):
     """One fine-tune. `batch_size` is of all processes together, before accumulation."""
 
-    learning_rate: float = Field(2e-5, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    batch_size: int = Field(32, ge=1)
-    epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    gradient_accumulation: int = Field(1, ge=1)
-    clip_norm: float = Field(1.0, ge=0)  # 0: no clipping
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    group_by_length: bool = False
-    horizontal_flip: float = Field(0.0, ge=0, le=1)  # probability
-    random_crop: float = Field(0.0, ge=0, lt=1)  # padding before the crop, as a share of the image's side
-    randaugment_operations: int = Field(0, ge=0)
-    randaugment_magnitude: int = Field(9, ge=0, le=30)
-    mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: none
-    seed: int = Field(0, ge=0)  # order of rows, dropout, augmentation
-    keep: Literal["last", "best"] = "last"  # best: on select, looked at once an epoch
-    eval_batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-5, gt=0, description="At its peak, after the warm-up.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW; biases and scales of norms do not decay.")
+    batch_size: int = Field(32, ge=1, description="Rows of all processes together, before accumulation.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the train rows.")
+    max_steps: int | None = Field(None, ge=1, description="Ends training earlier, or later, than epochs says.")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises from 0.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Of the rate after the warm-up.")
+    gradient_accumulation: int = Field(1, ge=1, description="Batches that make one step of the optimizer.")
+    clip_norm: float = Field(1.0, ge=0, description="Of the gradient; 0: no clipping.")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision in training; fp16 wants a GPU.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label that goes to all classes.")
+    group_by_length: bool = Field(False, description="Batch texts of like length: less padding, more speed.")
+    horizontal_flip: float = Field(0.0, ge=0, le=1, description="Images: probability.")
+    random_crop: float = Field(
+        0.0, ge=0, lt=1, description="Images: padding before the crop, as a share of the image's side."
+    )
+    randaugment_operations: int = Field(0, ge=0, description="Images: random changes of each.")
+    randaugment_magnitude: int = Field(9, ge=0, le=30, description="Images: how strong these changes are.")
+    mixup: float = Field(0.0, ge=0, description="Images: alpha of the Beta distribution; 0: none.")
+    seed: int = Field(0, ge=0, description="Of the order of rows, dropout and augmentation.")
+    random_weights: bool = Field(
+        False, description="Begin from random weights, drawn by seed: copies for ensembles, which no soup can mix."
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="The last weights, or the best on select, looked at once an epoch."
+    )
+    eval_batch_size: int = Field(64, ge=1, description="Rows at once when select and report are answered.")
 
 
 class Distribution(_Part):
     """Where a sweep draws one value from: exactly one of these."""
 
-    log_uniform: tuple[float, float] | None = None
-    uniform: tuple[float, float] | None = None
-    integer: tuple[int, int] | None = None  # both ends included
-    choice: tuple[Any, ...] | None = None
+    log_uniform: tuple[float, float] | None = Field(None, description="Between two bounds, evenly in the logarithm.")
+    uniform: tuple[float, float] | None = Field(None, description="Between two bounds, evenly.")
+    integer: tuple[int, int] | None = Field(None, description="A whole number between two bounds, both included.")
+    choice: tuple[Any, ...] | None = Field(None, description="One of these values.")
 
     @model_validator(mode="after")
     def _one(self) -> Distribution:
@@ -88,10 +134,12 @@ class Distribution(_Part):
 class Sweep(_Part):
     """Many fine-tunes: `runs` random draws, or every combination of the choices (`grid`)."""
 
-    method: Literal["random", "grid"] = "random"
-    runs: int = Field(8, ge=1)
-    seed: int = Field(0, ge=0)
-    space: dict[str, Distribution] = Field(default_factory=dict)
+    method: Literal["random", "grid"] = Field("random", description="Random draws, or all combinations of choices.")
+    runs: int = Field(8, ge=1, description="Random draws; a grid has as many runs as combinations.")
+    seed: int = Field(0, ge=0, description="Of the draws, and of the runs' own seeds.")
+    space: dict[str, Distribution] = Field(
+        default_factory=dict, description="A distribution for each value of `train` that varies."
+    )
 
     @field_validator("space")
     @classmethod
@@ -113,15 +161,29 @@ class Sweep(_Part):
 class Recipe(_Part):
     """One experiment: a task, a start, and how it is fine-tuned once or many times."""
 
-    name: str = ""
-    task: Task
-    model: str  # a folder or a Hub repo
-    revision: str | None = None
-    head: Head = Field(default_factory=Head)
-    data: Data = Field(default_factory=Data)
-    train: Train = Field(default_factory=Train)
-    sweep: Sweep = Field(default_factory=Sweep)
-    tracker: Literal["trackio", "wandb"] | None = None
+    name: str = Field("", description="Of runs in messages, and of the tracker's project. Default: the file's name.")
+    task: Task = Field(description="The name of a known task, or a mapping.")
+    model: str = Field(description="What is fine-tuned: a folder or a Hub repo.")
+    revision: str | None = Field(None, description="Of the model's repo.")
+    members: tuple[str, ...] = Field(
+        (), description="What `hf-soups predict --recipe` asks if no model is named: MODEL, NAME=MODEL, MODEL@160."
+    )
+    head: Head = Field(default_factory=Head, description="How the shared start's head is made.")
+    data: Data = Field(default_factory=Data, description="How rows are cut and encoded.")
+    train: Train = Field(default_factory=Train, description="How it is fine-tuned.")
+    sweep: Sweep = Field(default_factory=Sweep, description="How many times, and what varies.")
+    tracker: Literal["trackio", "wandb"] | None = Field(
+        None, description="Also tells each run to this tracker (extra of the same name)."
+    )
+
+    @model_validator(mode="after")
+    def _label_words_fit_the_task(self) -> Recipe:
+        head = self.head
+        if head.init == "label-words":
+            check_words(head.words, head.prompt, self.task)
+        elif head.words is not None or head.prompt is not None:
+            raise ValueError(f"head.words and head.prompt are for head.init: label-words, not {head.init}")
+        return self
 
     @field_validator("task", mode="before")
     @classmethod

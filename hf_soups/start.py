@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,15 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Splits
 from hf_soups.data.strata import stratified_rows
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.families import Family, Loaded, family_for
+from hf_soups.families import Family, Loaded, family_for, label_words_family
 from hf_soups.families.anatomy import final_linear, frozen_features, head_fingerprint, head_parameters
+from hf_soups.families.clip import Clip
 from hf_soups.families.loading import quiet
+from hf_soups.families.t5 import check_training_precision
+from hf_soups.families.text_head import TextHead, text_head
 from hf_soups.predict import length_buckets, on_device
-from hf_soups.recipe import Recipe
+from hf_soups.prompts import WORDS_KEY, wording_for
+from hf_soups.recipe import Head, Recipe
 from hf_soups.run_folder import writable, written_whole
 
 if TYPE_CHECKING:
@@ -98,11 +102,24 @@ def start_key(recipe: Recipe, splits: Splits) -> str:
     local = Path(recipe.model).expanduser().is_dir()
     weights = Checkpoint(recipe.model).sha256() if local else recipe.model
     about: list[Any] = [FORMAT, weights, recipe.revision]
-    about += [recipe.head.model_dump(), splits.label_names, recipe.data.image_size, recipe.task.kind]
+    about += [
+        recipe.head.model_dump(exclude=_not_of(recipe.head)),
+        splits.label_names,
+        recipe.data.image_size,
+        recipe.task.kind,
+    ]
+    if recipe.head.init == "label-words":
+        about += [recipe.task.name, recipe.task.columns]  # defaults go by the task's name
     if recipe.head.init == "linear-probe":
         about += [splits.train.fingerprint, recipe.data.max_length]
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _not_of(head: Head) -> set[str]:
+    """The keys of a head that another kind of start asks for: they change nothing."""
+    of = {"zero-shot": {"templates", "class_texts"}, "label-words": {"words", "prompt"}}
+    return {key for init, keys in of.items() if init != head.init for key in keys}
 
 
 def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
@@ -114,11 +131,20 @@ def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
     checkpoint = Checkpoint(folder)
     family = family_for(checkpoint.config, recipe.task.kind)
     _check_labels(checkpoint, splits.label_names)
+    check_training_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
     model = family.load(checkpoint.folder)
     processor = family.processor(checkpoint.folder, image_size=recipe.data.image_size)
     # where none is recorded, the whole head of the checkpoint is what the runs from it share
     fingerprint = checkpoint.head_fingerprint if (checkpoint.folder / START_FILE).is_file() else None
     return Start(model, processor, family, fingerprint or head_fingerprint(model, head_parameters(model)))
+
+
+def with_random_weights(start: Start, seed: int) -> Start:
+    """The start with every weight drawn anew by `seed`, and a head that runs with other seeds do not share."""
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = type(start.model)(start.model.config)
+    return replace(start, model=model, head_fingerprint=head_fingerprint(model, head_parameters(model)))
 
 
 def _is_start(out: Path, key: str) -> bool:
@@ -138,9 +164,11 @@ def _is_start(out: Path, key: str) -> bool:
 
 
 def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | None) -> tuple[Loaded, Family]:
-    family = family_for(base.config, recipe.task.kind)
+    family = _starting_family(recipe, splits, base)
+    check_training_precision(base.config, recipe.train.precision, str(base))
     if recipe.head.init == "keep":
         _check_labels(base, splits.label_names)
+    texts = _head_of_texts(recipe, splits, base, family) if recipe.head.init == "zero-shot" else None
     loaded = family.load_with_new_head(
         base.folder, label_names=splits.label_names, seed=recipe.head.seed, image_size=recipe.data.image_size
     )
@@ -149,7 +177,38 @@ def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | N
         _copy_head(loaded, family.load(base.folder))
     elif recipe.head.init == "linear-probe":
         _fit_probe(loaded, family, recipe, splits, base, cache)
+    elif texts is not None:
+        texts.put_into(loaded.model)
     return loaded, family
+
+
+def _starting_family(recipe: Recipe, splits: Splits, base: Checkpoint) -> Family:
+    """The family that the start will be of; a new head makes a classifier of a model that had label words."""
+    head, config = recipe.head, dict(base.config)
+    if head.init == "label-words":
+        return label_words_family(
+            config,
+            lambda masked: wording_for(head.words, head.prompt, recipe.task, splits.label_names, masked=masked),
+        )
+    if head.init != "keep":
+        config.pop(WORDS_KEY, None)
+    return family_for(config, recipe.task.kind)
+
+
+def _head_of_texts(recipe: Recipe, splits: Splits, base: Checkpoint, family: Family) -> TextHead:
+    """The head that the text tower makes of the classes' names."""
+    head, names = recipe.head, splits.label_names
+    if not isinstance(family, Clip):
+        raise CheckpointError(
+            f"{base}: head.init: zero-shot makes the head of texts, for which a CLIP or SigLIP with its text tower is "
+            f"needed; this model is of type {base.config.get('model_type')!r}. Use head.init: linear-probe."
+        )
+    if not head.class_texts and all(name.isdecimal() for name in names):
+        raise InputError(
+            f"the data call their classes {_short(names)}, and numbers say little to a text tower. Write what they "
+            'show in head.class_texts ("0": "airplane", ...), or their names in task.label_names.'
+        )
+    return text_head(base.folder, names, head.templates, head.class_texts)
 
 
 def _check_finite(model: torch.nn.Module, base: Checkpoint) -> None:

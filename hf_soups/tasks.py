@@ -21,12 +21,12 @@ class MetricByEvaluate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    load: str  # a local folder or file, or a Hub name such as "f1"
-    config: str | None = None
-    key: str | None = None  # which of the returned values is the score; default: the only one
-    arguments: dict[str, Any] = Field(default_factory=dict)  # further keyword arguments of compute()
-    greater_is_better: bool = True
-    trust_code: bool = False
+    load: str = Field(description="A local folder or file, or a Hub name such as f1.")
+    config: str | None = Field(None, description="Of the metric.")
+    key: str | None = Field(None, description="Which of the returned values is the score. Default: the only one.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the metric's compute().")
+    greater_is_better: bool = Field(True, description="Whether more is better.")
+    trust_code: bool = Field(False, description="Run a metric's script that comes from the Hub.")
 
 
 class Shift(BaseModel):
@@ -37,15 +37,17 @@ class Shift(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    split: str
-    path: str | None = None
-    config: str | None = None
-    revision: str | None = None
-    text: tuple[str, ...] | None = None
-    image: str | None = None
-    label: str | None = None
-    label_names: tuple[str, ...] | None = None  # the task's name of each class, in the order of the shift's own classes
-    rows: int | None = Field(None, ge=1)  # a stratified subset
+    split: str = Field(description="Of the data set, or a file's name.")
+    path: str | None = Field(None, description="Another data set. Default: the task's.")
+    config: str | None = Field(None, description="Of the data set.")
+    revision: str | None = Field(None, description="Of the data set's repo.")
+    text: tuple[str, ...] | None = Field(None, description="Its text columns.")
+    image: str | None = Field(None, description="Its image column.")
+    label: str | None = Field(None, description="Its label column.")
+    label_names: tuple[str, ...] | None = Field(
+        None, description="The task's name of each class, in the order of the shift's own classes."
+    )
+    rows: int | None = Field(None, ge=1, description="A stratified subset.")
 
 
 class Task(BaseModel):
@@ -53,19 +55,27 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = ""
-    kind: Literal["text", "text-pair", "image"]
-    path: str  # Hub data set, Hub-layout folder, imagefolder, or parquet / csv file or pattern
-    config: str | None = None
-    revision: str | None = None
-    text: tuple[str, ...] = ()  # one column (text) or two (text-pair)
-    image: str | None = None
-    label: str = "label"
-    label_names: tuple[str, ...] | None = None  # default: the ClassLabel's names, or the sorted values of the column
-    train: str = "train"
-    report: str = "validation"
-    metric: str | MetricByEvaluate = "accuracy"
-    shifts: dict[str, Shift] = Field(default_factory=dict)  # by name; a text stands for a split of the same data set
+    name: str = Field("", description="A known task, whose other values are then the defaults, or a name of yours.")
+    kind: Literal["text", "text-pair", "image"] = Field(description="Of the rows.")
+    path: str = Field(
+        description="A Hub data set, a folder in Hub layout, an imagefolder, or a parquet or csv file or pattern."
+    )
+    config: str | None = Field(None, description="Of the data set.")
+    revision: str | None = Field(None, description="Of the data set's repo.")
+    text: tuple[str, ...] = Field((), description="The text column, or for pairs both.")
+    image: str | None = Field(None, description="The image column.")
+    label: str = Field("label", description="The label column: names, numbers or a ClassLabel.")
+    label_names: tuple[str, ...] | None = Field(
+        None, description="Names of the classes. Default: the ClassLabel's, or the sorted values of the column."
+    )
+    train: str = Field("train", description="The split, or file, that train and select are cut from.")
+    report: str = Field("validation", description="The split, or file, that is looked at once.")
+    metric: str | MetricByEvaluate = Field(
+        "accuracy", description="Of selection and report, or a mapping: any metric of the evaluate library."
+    )
+    shifts: dict[str, Shift] = Field(
+        default_factory=dict, description="Further report rows, by name; a text is a split of the same data set."
+    )
 
     @field_validator("shifts", mode="before")
     @classmethod

@@ -59,7 +59,10 @@ def test_a_task_of_ones_own_may_have_any_name() -> None:
     ("changes", "message"),
     [
         ({"trian": {}}, "recipe: unknown key `trian`; did you mean `train`?"),
-        ({"zzz": 1}, "unknown key `zzz`; known here: name, task, model, revision, head, data, train, sweep, tracker"),
+        (
+            {"zzz": 1},
+            "unknown key `zzz`; known here: name, task, model, revision, members, head, data, train, sweep, tracker",
+        ),
         ({"train": {"learning_rte": 1}}, "unknown key `train.learning_rte`; did you mean `learning_rate`?"),
         ({"data": {"max_len": 1}}, "unknown key `data.max_len`; did you mean `max_length`?"),
         ({"task": {"name": "glue/mrpc", "lable": "x"}}, "unknown key `task.lable`; did you mean `label`?"),
@@ -96,7 +99,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(changes: dict[str, A
         ({"train": {"batch_size": 1.5}}, "`train.batch_size`: Input should be a valid integer"),
         ({"train": {"seed": -1}}, "`train.seed`: Input should be greater than or equal to 0 (got -1)"),
         ({"data": {"select_fraction": 1}}, "`data.select_fraction`: Input should be less than 1 (got 1)"),
-        ({"head": {"init": "random"}}, "`head.init`: Input should be 'shared-random', 'linear-probe' or 'keep'"),
+        (
+            {"head": {"init": "random"}},
+            "`head.init`: Input should be 'shared-random', 'linear-probe', 'zero-shot', 'label-words' or 'keep'",
+        ),
         ({"sweep": {"runs": 0}}, "`sweep.runs`: Input should be greater than or equal to 1 (got 0)"),
         ({"task": {"name": "glue/mrpc", "metric": {"key": "f1"}}}, "`task.metric.load`: Field required"),
     ],

@@ -62,6 +62,65 @@ def tiny_roberta(path: str | Path, labels: int = 2, seed: int = 0, **config: Any
     return _save_text(path, RobertaForSequenceClassification, made, "roberta", seed)
 
 
+def tiny_bert_mlm(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """As `tiny_bert`, with the layer that fills in masked words instead of a head."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    return _save_text(path, BertForMaskedLM, BertConfig(**_sized(2, config)), "bert", seed)
+
+
+def tiny_roberta_mlm(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """As `tiny_roberta`, with the layer that fills in masked words; its mask takes the space before it."""
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    about = {"vocab_size": 400, "max_position_embeddings": 66, "type_vocab_size": 1}
+    made = RobertaConfig(**{**_sized(2, config), **about}, bos_token_id=0, pad_token_id=1, eos_token_id=2)
+    return _save_text(path, RobertaForMaskedLM, made, "roberta", seed)
+
+
+def tiny_t5(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """T5 v1.0 in two layers of width 32: one table of words, tied everywhere."""
+    from transformers import T5ForConditionalGeneration
+
+    return _save_text(path, T5ForConditionalGeneration, _t5_config(config), "t5", seed)
+
+
+def tiny_t5_v1_1(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """As T5 v1.1 and Flan: gated, the layer that tells words not tied, and a config.json as theirs were published."""
+    from transformers import T5ForConditionalGeneration
+
+    def build(made: Any) -> Any:
+        model = T5ForConditionalGeneration(made)
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.2)
+        return model
+
+    made = _t5_config({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, **config})
+    folder = _save_text(path, build, made, "t5", seed)
+    about = json.loads((folder / "config.json").read_text())
+    del about["scale_decoder_outputs"]
+    (folder / "config.json").write_text(json.dumps({**about, "tie_word_embeddings": False}))
+    return folder
+
+
+def tiny_t5_classifier(path: str | Path, labels: int = 2, seed: int = 0, **config: Any) -> Path:
+    """T5 with a head of its own."""
+    from transformers import T5ForSequenceClassification
+
+    return _save_text(path, T5ForSequenceClassification, _t5_config({"num_labels": labels, **config}), "t5", seed)
+
+
+def tiny_bart(path: str | Path, labels: int = 4, seed: int = 0, **config: Any) -> Path:
+    """BART's encoder and decoder in two layers of width 32, with a head."""
+    from transformers import BartConfig, BartForSequenceClassification
+
+    about = dict(
+        vocab_size=400, d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=64, bos_token_id=0,
+        pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, num_labels=labels, dropout=0.0,
+    )  # fmt: skip
+    return _save_text(path, BartForSequenceClassification, BartConfig(**{**about, **config}), "roberta", seed)
+
+
 def tiny_gpt2(path: str | Path, labels: int = 2, seed: int = 0, **config: Any) -> Path:
     """A decoder without a padding token: what the encoders' family must refuse."""
     from transformers import GPT2Config, GPT2ForSequenceClassification
@@ -135,7 +194,7 @@ def tiny_mobilenet_v2(path: str | Path, labels: int = 3, seed: int = 0, **config
 
 
 def tiny_clip(path: str | Path, seed: int = 0, **config: Any) -> Path:
-    """Both towers of CLIP in two layers of width 32, with tokenizer and image processor; for zero-shot answers."""
+    """Both towers of CLIP in two layers of width 32, with tokenizer and image processor, and no head."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     about = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
@@ -150,12 +209,42 @@ def tiny_clip(path: str | Path, seed: int = 0, **config: Any) -> Path:
     return _save_image(path, CLIPModel, made, CLIPImageProcessorPil(size=_shortest(), crop_size=_square()), seed)
 
 
+def tiny_siglip(path: str | Path, seed: int = 0, **config: Any) -> Path:
+    """Both towers of SigLIP, as `tiny_clip`; with CLIP's kind of tokenizer, since its own needs sentencepiece."""
+    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
+
+    about = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    tokenizer = _clip_tokenizer()
+    text = dict(vocab_size=len(tokenizer), max_position_embeddings=32, bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    made = SiglipConfig(
+        text_config={**about, **text}, vision_config={**about, "image_size": IMAGE_SIZE, "patch_size": 8}, **config
+    )
+    tokenizer.save_pretrained(path)
+    return _save_image(path, SiglipModel, made, SiglipImageProcessorPil(size=_square()), seed)
+
+
+def tiny_clip_tower(path: str | Path, seed: int = 0) -> Path:
+    """CLIP's image tower with its projection alone, as some publish it."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    made = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=IMAGE_SIZE,
+        patch_size=8, projection_dim=16,
+    )  # fmt: skip
+    processor = CLIPImageProcessorPil(size=_shortest(), crop_size=_square())
+    return _save_image(path, CLIPVisionModelWithProjection, made, processor, seed)
+
+
 TINY_TEXT: dict[str, Callable[..., Path]] = {
     "bert": tiny_bert,
     "bert-without-pooler": tiny_bert_without_pooler,
     "distilbert": tiny_distilbert,
     "roberta": tiny_roberta,
 }
+TINY_ENCODER_DECODERS: dict[str, Callable[..., Path]] = {"t5-classifier": tiny_t5_classifier, "bart": tiny_bart}
+TINY_T5: dict[str, Callable[..., Path]] = {"t5": tiny_t5, "t5-v1.1": tiny_t5_v1_1}  # without heads
+TINY_MASKED: dict[str, Callable[..., Path]] = {"bert-mlm": tiny_bert_mlm, "roberta-mlm": tiny_roberta_mlm}
 TINY_IMAGE: dict[str, Callable[..., Path]] = {
     "vit": tiny_vit,
     "deit": tiny_deit,
@@ -163,6 +252,11 @@ TINY_IMAGE: dict[str, Callable[..., Path]] = {
     "resnet": tiny_resnet,
     "efficientnet": tiny_efficientnet,
     "mobilenet_v2": tiny_mobilenet_v2,
+}
+TINY_CLIP: dict[str, Callable[..., Path]] = {  # without heads
+    "clip": tiny_clip,
+    "clip-tower": tiny_clip_tower,
+    "siglip": tiny_siglip,
 }
 
 
@@ -176,8 +270,8 @@ def tiny_sentences(rows: int, seed: int = 0, longest: int = 20) -> list[str]:
 
 @functools.cache
 def tiny_tokenizer(kind: str = "bert") -> Any:
-    """A tokenizer made here: WordPiece for bert and distilbert, byte-level BPE for roberta and gpt2 (no padding)."""
-    return {"bert": _wordpiece, "distilbert": _wordpiece}.get(kind, _byte_bpe)(kind)
+    """A tokenizer made here: WordPiece for bert and distilbert, unigrams for t5, else byte-level BPE."""
+    return {"bert": _wordpiece, "distilbert": _wordpiece, "t5": _unigrams}.get(kind, _byte_bpe)(kind)
 
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -191,6 +285,27 @@ def _wordpiece(kind: str) -> Any:
 
     cls = BertTokenizer if kind == "bert" else DistilBertTokenizer
     return cls(vocab={piece: i for i, piece in enumerate(PIECES)}, model_max_length=64)
+
+
+def _unigrams(_kind: str) -> Any:
+    """T5's kind: whole words where known, else letters."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    words = [(f"▁{word}", -3.0) for word in dict.fromkeys(WORDS) if len(word) > 1]
+    signs = [(sign, -6.0) for sign in (*LETTERS, "1", "2", "3", ".", ",", "!", "?", "'", ":", "_")]
+    sentinels = [("<extra_id_1>", 0.0), ("<extra_id_0>", 0.0)]
+    return T5Tokenizer(vocab=[*special, *words, *signs, *sentinels], extra_ids=2, model_max_length=64)
+
+
+def _t5_config(config: dict[str, Any]) -> Any:
+    from transformers import T5Config
+
+    about = dict(
+        vocab_size=len(tiny_tokenizer("t5")), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, dropout_rate=0.0,
+    )  # fmt: skip
+    return T5Config(**{**about, **config})
 
 
 def _byte_bpe(kind: str) -> Any:

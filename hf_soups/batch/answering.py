@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from hf_soups.batch.models import is_cascade
-from hf_soups.cascades.running.readers import ImageReader, Reader, Rows, TextReader
+from hf_soups.cascades.running.readers import ImageReader, Reader, Rows, text_reader
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.families import Family
@@ -71,7 +71,7 @@ class Classifier:
         model.to(how.torch_device)  # type: ignore[arg-type]
         processor = family.processor(checkpoint.processor_folder)
         longest = min(max_length, longest_row(model) or max_length)
-        reader = ImageReader(processor) if kind == "image" else TextReader(processor, longest)
+        reader = ImageReader(processor) if kind == "image" else text_reader(processor, longest)
         numbered: dict[Any, str] = dict(model.config.id2label or {})
         names = classes if family.name == "zero-shot" else [str(numbered[i]) for i in range(len(numbered))]
         return cls(family, model, reader, tuple(names), kind, how.torch_device)

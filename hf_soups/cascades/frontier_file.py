@@ -18,7 +18,7 @@ from hf_soups.soups.folder import write_file
 FORMAT = "hf_soups.frontier.v1"
 MAKE_IT = "`hf-soups cascade search` writes one."
 _GROUPS = ("plans", "singles", "ensembles")
-_REFERENCE = re.compile(r"(?P<path>.+)#(?P<index>\d+)")
+_REFERENCE = re.compile(r"(?P<path>.+)#(?P<which>\d+|cheapest|best(@.+)?)")
 _AMOUNT = re.compile(r"(?P<number>[0-9.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>[xkMGT]?)")
 _TIMES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -58,22 +58,51 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         raise InputError(f"{path}: a damaged frontier ({error}). Search again.") from error
 
 
-def split_reference(reference: str) -> tuple[Path, int]:
-    """The file and the index of a plan's name such as `preds/frontier.json#3`.
+def split_reference(reference: str) -> tuple[Path, str]:
+    """The file of a plan's name such as `preds/frontier.json#3`, and which plan of it: see `index_of`.
 
     Raises:
         InputError: if it has another form.
 
-    >>> split_reference("preds/frontier.json#3")[1]
-    3
+    >>> split_reference("preds/frontier.json#3")[1], split_reference("preds/frontier.json#best@0.5x")[1]
+    ('3', 'best@0.5x')
     """
     found = _REFERENCE.fullmatch(reference)
     if found is None:
         raise InputError(
             f"{reference!r} does not name a plan; expected FILE#NUMBER such as preds/frontier.json#3, with the number "
-            "in the first column of the printed frontier."
+            "in the first column of the printed frontier, or #cheapest, #best or #best@0.5x in its place."
         )
-    return Path(found["path"]), int(found["index"])
+    return Path(found["path"]), found["which"]
+
+
+def opened_reference(reference: str) -> tuple[Path, Frontier, int]:
+    """The file, the frontier in it and the plan's index.
+
+    Raises:
+        InputError: if the name has another form, the file is not a frontier, or there is no such plan.
+    """
+    path, which = split_reference(reference)
+    frontier = load_frontier(path)
+    return path, frontier, index_of(which, frontier)
+
+
+def index_of(which: str, frontier: Frontier) -> int:
+    """The index of a plan: its number; "cheapest" at the best single model's score; "best", or "best@0.5x" in a cost.
+
+    Raises:
+        InputError: if no plan is so, or the cost is none.
+    """
+    if which.isdigit():
+        frontier.plan(int(which))
+        return int(which)
+    word, _, cost = which.partition("@")
+    most = relative_cost(cost, frontier) if cost else None
+    plan = frontier.cheapest() if word == "cheapest" else frontier.best(max_average_cost=most)
+    if plan is None:
+        told = "reaches the best single model's score" if word == "cheapest" else f"costs {cost or 'anything'} or less"
+        raise InputError(f"no plan of the frontier {told}. `hf-soups cascade show` prints those that there are.")
+    return next(i for i, p in enumerate(frontier.plans) if p is plan)
 
 
 def plan_at(reference: str) -> Plan:
@@ -82,10 +111,10 @@ def plan_at(reference: str) -> Plan:
     Raises:
         InputError: if the name has another form, the file is not a frontier, or there is no such plan.
     """
-    path, index = split_reference(reference)
+    path, which = split_reference(reference)
     frontier = load_frontier(path)
     try:
-        return frontier.plan(index)
+        return frontier.plans[index_of(which, frontier)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -6,7 +6,7 @@ Papers' "FLOPs" of vision and language models are mostly multiply-adds (MACs); o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from hf_soups.families.family import Batch, Encoded
 
 
-def count_macs(model: torch.nn.Module, batch: Batch) -> int:
+def count_macs(model: torch.nn.Module, batch: Batch, answer: Callable[[], object] | None = None) -> int:
     """Multiply-adds per example of one forward pass over `batch`, padding included.
 
     Matrix products and convolutions are counted; adding, normalising and activating are not. Attention is switched to
     the eager one meanwhile: the counter sees nothing inside the fused one on a CPU.
+
+    `answer` runs the pass where a model is asked in another way than `model(**batch)`.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,7 +31,7 @@ def count_macs(model: torch.nn.Module, batch: Batch) -> int:
     model.eval()
     try:
         with torch.no_grad(), eager_attention(model), counter:
-            model(**batch)
+            model(**batch) if answer is None else answer()
     finally:
         model.train(training)
     return round(counter.get_total_flops() / 2 / rows)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hf_soups.errors import CheckpointError
+from hf_soups.families.clip import Clip
 from hf_soups.families.encoder import Encoders
+from hf_soups.families.encoder_decoder import EncoderDecoders
 from hf_soups.families.family import Augment, Batch, Encoded, Family, Loaded
+from hf_soups.families.label_words import LabelWords
+from hf_soups.families.masked import MaskedWords
+from hf_soups.families.t5 import TextToText
 from hf_soups.families.vision import Vision
+from hf_soups.prompts import Wording
 
-__all__ = ["FAMILIES", "Augment", "Batch", "Encoded", "Family", "Loaded", "family_for"]
+__all__ = ["FAMILIES", "Augment", "Batch", "Encoded", "Family", "Loaded", "family_for", "label_words_family"]
 
-FAMILIES: tuple[Family, ...] = (Encoders(), Vision())
+LABEL_WORDS: tuple[LabelWords, ...] = (TextToText(), MaskedWords())
+FAMILIES: tuple[Family, ...] = (*LABEL_WORDS, Encoders(), EncoderDecoders(), Clip(), Vision())
 
 
 def family_for(config: Any, kind: str) -> Family:
@@ -27,9 +35,28 @@ def family_for(config: Any, kind: str) -> Family:
     about: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
     for family in FAMILIES:
         if kind in family.kinds and family.accepts(about):
-            return family
+            return family.bound(about) if isinstance(family, LabelWords) else family
     takes = ", ".join(f"{family.name} ({' / '.join(family.kinds)})" for family in FAMILIES)
     raise CheckpointError(
         f"a model of type {about.get('model_type')!r} cannot be fine-tuned on a task of kind {kind!r} here. "
-        f"Families: {takes}. Choose a BERT-like encoder for texts, or a ViT or CNN classifier for images."
+        f"Families: {takes}. Choose a BERT-like encoder or a T5 for texts, or a ViT, CNN or CLIP for images."
+    )
+
+
+def label_words_family(config: Any, wording: Callable[[bool], Wording]) -> LabelWords:
+    """The family that answers with label words, for a base model that has none yet.
+
+    Args:
+        config: its config.json or config object.
+        wording: gives prompt and words when told whether the model is a masked one.
+    Raises:
+        CheckpointError: if the model fills in no words.
+    """
+    about: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    for family in LABEL_WORDS:
+        if family.takes(about):
+            return replace(family, wording=wording(family.masked))
+    raise CheckpointError(
+        f"head.init: label-words, but a model of type {about.get('model_type')!r} fills in no words. Choose a T5 or a "
+        "masked language model such as BERT, or a head of its own (head.init: shared-random)."
     )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import nn
 
 from hf_soups.errors import CheckpointError
+from hf_soups.prompts import wording_of
 
 
 def final_linear(model: nn.Module) -> nn.Linear:
@@ -30,7 +31,9 @@ def final_linear(model: nn.Module) -> nn.Linear:
 
 
 def head_parameters(model: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters outside the pretrained body, in the model's order."""
+    """Names of the parameters outside the pretrained body, in the model's order; none where label words answer."""
+    if wording_of(vars(model.config)) is not None:
+        return ()
     prefix = getattr(model, "base_model_prefix", "")
     names = [name for name, _ in model.named_parameters()]
     if prefix and any(name.startswith(f"{prefix}.") for name in names):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_soups.tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: they break super() in EncoderDecoders
 class Encoders:
     """AutoModelForSequenceClassification on one text or a pair."""
 
@@ -106,7 +106,7 @@ class Encoders:
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """See `Family.logits`."""
-        _check_length(model, batch["input_ids"].shape[1])
+        check_length(model, batch["input_ids"].shape[1])
         logits: torch.Tensor = model(**batch).logits
         return logits.float()
 
@@ -124,7 +124,12 @@ def longest_row(model: torch.nn.Module) -> int | None:
     return int(places if offset is None else places - offset - 1)
 
 
-def _check_length(model: torch.nn.Module, tokens: int) -> None:
+def check_length(model: torch.nn.Module, tokens: int) -> None:
+    """Refuse rows longer than the model takes.
+
+    Raises:
+        InputError: with the number to set.
+    """
     longest = longest_row(model)
     if longest is not None and tokens > longest:
         raise InputError(

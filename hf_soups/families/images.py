@@ -143,7 +143,8 @@ def affine_of(
 def open_image(value: Any, row: object, column: str) -> Any:
     """An RGB image from what a data set holds: encoded bytes, a path, an array or an image.
 
-    Orientation and colour modes are handled by the function that transformers' pipelines use.
+    Orientation and colour modes are handled by the function that transformers' pipelines use: grey and palettes become
+    RGB, and an alpha channel is dropped, so that what lies under transparent pixels shows.
 
     Raises:
         DataError: naming the row, if it cannot be read.

@@ -12,12 +12,14 @@ import torch
 from hf_soups.errors import CheckpointError
 from hf_soups.families.anatomy import head_parameters
 from hf_soups.families.family import Loaded
+from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 # A pooler may be missing from a body (MiniLM: 1%); when more is, the names of the checkpoint do not fit the model.
 MISSING_BODY = 0.25
+NO_HEAD = "Fine-tune it first, or load it with a new head (load_with_new_head)."
 
 
 def place(source: str | Path, subfolder: str | None = None) -> str:
@@ -38,11 +40,13 @@ def config_of(source: str | Path, *, revision: str | None = None, subfolder: str
     return config
 
 
-def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None, **how: Any) -> PreTrainedModel:
+def load_own_head(
+    auto: Any, source: str | Path, *, subfolder: str | None = None, advice: str = NO_HEAD, **how: Any
+) -> PreTrainedModel:
     """The model exactly as the checkpoint holds it; `auto` is an AutoModelFor... class.
 
     Raises:
-        CheckpointError: if a parameter is missing or has another shape.
+        CheckpointError: if a parameter is missing or has another shape; `advice` says what to do then.
     """
     with readable(source, subfolder), quiet():
         model, info = auto.from_pretrained(
@@ -54,7 +58,7 @@ def load_own_head(auto: Any, source: str | Path, *, subfolder: str | None = None
     if missing:
         raise CheckpointError(
             f"{place(source, subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
-            "checkpoint does not hold. Fine-tune it first, or load it with a new head (load_with_new_head)."
+            f"checkpoint does not hold. {advice}"
         )
     return model.eval()  # type: ignore[no-any-return]
 
@@ -77,6 +81,8 @@ def load_new_head(
         CheckpointError: if the body does not fit the checkpoint.
     """
     labelled(config, label_names)
+    for key in (WORDS_KEY, PROMPT_KEY):  # a head of its own now: label words answer no longer
+        config.__dict__.pop(key, None)
     # loading draws random numbers too, for what it then overwrites
     with seeded(seed), readable(source, subfolder), quiet():
         model, info = auto.from_pretrained(
@@ -97,11 +103,10 @@ def load_new_head(
 
 
 def registered(auto: Any, model_type: Any) -> bool:
-    """Whether the user registered a model class of their own for this `model_type` with `auto`."""
+    """Whether a model class that is not transformers' own is registered for this `model_type` with `auto`."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING._extra_content.get(model_type)
-    return config is not None and config in auto._model_mapping._extra_content
+    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in auto._model_mapping._extra_content
 
 
 def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:

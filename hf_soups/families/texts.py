@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +82,53 @@ def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Pa
         "text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer)
     )
     folder = cached_folder(cache, key, lambda into: _tokenise(split, tokenizer, task, longest, into))
+    encoded = opened(folder, split.row_ids, tokenizer)
+    if cache is None:
+        weakref.finalize(encoded, shutil.rmtree, folder, ignore_errors=True)
+    return encoded
+
+
+def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path) -> None:
+    all_told: dict[str, list[np.ndarray]] = {"input_ids": [], "token_type_ids": []}
+    for start in range(0, len(split), ROWS_AT_ONCE):
+        rows = split.rows[start : start + ROWS_AT_ONCE]
+        columns = [rows[name] for name in task.columns]
+        for name, texts in zip(task.columns, columns, strict=True):
+            check_texts(texts, name, split, start)
+        told = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
+        for name, values in all_told.items():
+            values += [np.asarray(ids, dtype=np.int32) for ids in told.get(name, ())]
+    write_flat(into, all_told)
+
+
+def flat_texts(row_ids: np.ndarray, told: Mapping[str, Sequence[Any]], tokenizer: Any) -> EncodedTexts:
+    """What a tokenizer tells of a list of rows (`input_ids`, and `token_type_ids` where it has them), flat."""
+    ids, types = told["input_ids"], told.get("token_type_ids")
+    return EncodedTexts(
+        row_ids=row_ids,
+        values=np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
+        types=np.concatenate([np.empty(0, np.uint8), *types]).astype(np.uint8) if types else None,
+        pad=tokenizer.pad_token_id,
+        pad_type=tokenizer.pad_token_type_id,
+        pad_left=tokenizer.padding_side == "left",
+    )
+
+
+def write_flat(into: Path, told: Mapping[str, Sequence[Any]]) -> None:
+    """Write what a tokenizer tells of all rows, flat."""
+    ids, types = told["input_ids"], told.get("token_type_ids")
+    np.save(into / "values.npy", np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32))
+    np.save(into / "offsets.npy", np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64))
+    if types:
+        np.save(into / "types.npy", np.concatenate(types).astype(np.uint8))
+
+
+def opened(folder: Path, row_ids: np.ndarray, tokenizer: Any) -> EncodedTexts:
+    """What `write_flat` wrote, memory-mapped."""
     types = folder / "types.npy"
-    encoded = EncodedTexts(
-        row_ids=split.row_ids,
+    return EncodedTexts(
+        row_ids=row_ids,
         values=np.load(folder / "values.npy", mmap_mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         types=np.load(types, mmap_mode="r") if types.exists() else None,
@@ -92,29 +136,14 @@ def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Pa
         pad_type=tokenizer.pad_token_type_id,
         pad_left=tokenizer.padding_side == "left",
     )
-    if cache is None:
-        weakref.finalize(encoded, shutil.rmtree, folder, ignore_errors=True)
-    return encoded
 
 
-def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path) -> None:
-    values, types, lengths = [], [], []
-    for start in range(0, len(split), ROWS_AT_ONCE):
-        rows = split.rows[start : start + ROWS_AT_ONCE]
-        columns = [rows[name] for name in task.columns]
-        for name, texts in zip(task.columns, columns, strict=True):
-            _check_texts(texts, name, split, start)
-        told = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
-        lengths += [len(ids) for ids in told["input_ids"]]
-        values += [np.asarray(ids, dtype=np.int32) for ids in told["input_ids"]]
-        types += [np.asarray(ids, dtype=np.uint8) for ids in told.get("token_type_ids", ())]
-    np.save(into / "values.npy", np.concatenate([np.empty(0, np.int32), *values]))
-    np.save(into / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    if types:
-        np.save(into / "types.npy", np.concatenate(types))
+def check_texts(texts: list[Any], column: str, split: Split, start: int) -> None:
+    """Refuse what is no text, naming the row.
 
-
-def _check_texts(texts: list[Any], column: str, split: Split, start: int) -> None:
+    Raises:
+        DataError: as said.
+    """
     for i, text in enumerate(texts, start):
         if not isinstance(text, str):
             raise DataError(

@@ -115,14 +115,11 @@ def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedMode
     """
     from transformers import AutoModelForImageClassification
 
-    if getattr(model.config, "image_size", size) in (size, [size, size], (size, size)):
+    if answers_at(model, size):
         return model
     config = copy.deepcopy(model.config)
-    config.image_size = size
-    state = model.state_dict()
-    for name, module in model.named_modules():
-        if isinstance(getattr(module, "position_embeddings", None), torch.nn.Parameter):
-            state[f"{name}.position_embeddings"] = _interpolated(module, size, at)
+    _tower(config).image_size = size
+    state = model.state_dict() | _positions(model, size, at)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             other = AutoModelForImageClassification.from_config(  # type: ignore[no-untyped-call]
@@ -131,20 +128,43 @@ def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedMode
         other.load_state_dict(state)
         other.eval()
         with torch.inference_mode():
-            other(torch.zeros(1, config.num_channels, size, size, dtype=model.dtype))
+            other(torch.zeros(1, _tower(config).num_channels, size, size, dtype=model.dtype))
     except (RuntimeError, ValueError) as error:
         raise _cannot_resize(model, size, at, str(error)) from error
     return other  # type: ignore[no-any-return]
 
 
+def answers_at(model: torch.nn.Module, size: int) -> bool:
+    """Whether the model takes images of `size` pixels as it is; models without a size of their own take any."""
+    return getattr(_tower(model.config), "image_size", size) in (size, [size, size], (size, size))
+
+
+def _tower(config: Any) -> Any:
+    """The part of a config that speaks of images."""
+    return getattr(config, "vision_config", None) or config
+
+
+def _positions(model: torch.nn.Module, size: int, at: str) -> dict[str, torch.Tensor]:
+    """Position embeddings for that size, under their names in the model's state."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(getattr(module, "position_embeddings", None), torch.nn.Parameter):  # ViT, DeiT
+            table: Any = module.position_embeddings
+            patches: Any = module.patch_embeddings
+            found[f"{name}.position_embeddings"] = _interpolated(module, table, patches.num_patches, size, at)
+        elif hasattr(module, "patch_embedding") and hasattr(module, "position_embedding"):  # CLIP, SigLIP
+            rows: Any = module.position_embedding.weight
+            count: Any = module.num_patches
+            found[f"{name}.position_embedding.weight"] = _interpolated(module, rows[None], count, size, at)[0]
+    return found
+
+
 @torch.no_grad()
-def _interpolated(embeddings: torch.nn.Module, size: int, at: str) -> torch.Tensor:
+def _interpolated(embeddings: Any, table: torch.Tensor, patches: int, size: int, at: str) -> torch.Tensor:
     rule, patch = getattr(embeddings, "interpolate_pos_encoding", None), getattr(embeddings, "patch_size", None)
     if rule is None or not isinstance(patch, int) or size % patch:
         raise _cannot_resize(embeddings, size, at, f"its patches are of {patch} pixels")
-    table: Any = embeddings.position_embeddings
-    grid: Any = embeddings.patch_embeddings
-    tokens = (size // patch) ** 2 + table.shape[1] - grid.num_patches
+    tokens = (size // patch) ** 2 + table.shape[1] - patches
     resized: torch.Tensor = rule(table.new_empty(1, tokens, table.shape[2]), size, size)
     return resized.clone()
 

@@ -1,4 +1,4 @@
-"""Making cascades known to transformers, whichever of the two packages is imported first.
+"""Making cascades and CLIP classifiers known to transformers, whichever of the two packages is imported first.
 
 transformers has no entry points, and importing it takes seconds, which `import hf_soups` must not. So a finder waits on
 `sys.meta_path`: when one of three of its modules has been imported, what belongs there is registered.
@@ -38,6 +38,22 @@ def _models(module: Any) -> None:
         (module.AutoModelForSequenceClassification, CascadeForSequenceClassification),
     ):
         auto.register(CascadeConfig, model, exist_ok=True)
+    _towers()
+
+
+def _towers(_: Any = None) -> None:
+    """Image towers as classifiers: transformers has none for the configs of bare ones.
+
+    Modules that they are made from import the auto classes half-way. While one of them does, this waits for its end.
+    """
+    auto = sys.modules.get(_AUTO)
+    half = any(name in sys.modules and not hasattr(sys.modules[name], last) for name, last in _TOWERS_NEED.items())
+    if auto is None or half:
+        return
+    from hf_soups.families.clip_model import CLIPVisionForImageClassification, SiglipVisionForImageClassification
+
+    for model in (CLIPVisionForImageClassification, SiglipVisionForImageClassification):
+        auto.AutoModelForImageClassification.register(model.config_class, model, exist_ok=True)
 
 
 def _pipelines(module: Any) -> None:
@@ -79,9 +95,17 @@ class _WithOldName:
         return getattr(self._module, name)
 
 
+_AUTO = "transformers.models.auto.modeling_auto"
+_TOWERS_NEED = {  # and what each of them holds once it has run
+    "transformers.modeling_layers": "GradientCheckpointingLayer",
+    "transformers.models.clip.modeling_clip": "CLIPVisionModelWithProjection",
+    "transformers.models.siglip.modeling_siglip": "SiglipVisionModel",
+    "hf_soups.families.clip_model": "SiglipVisionForImageClassification",
+}
 _AFTER: Mapping[str, Callable[[Any], None]] = {
     "transformers.models.auto.configuration_auto": _config,
-    "transformers.models.auto.modeling_auto": _models,
+    _AUTO: _models,
+    **dict.fromkeys(_TOWERS_NEED, _towers),
     "transformers.pipelines": _pipelines,
     "evaluate.evaluator.base": _evaluators,
 }

@@ -13,8 +13,9 @@ from hf_soups.costs.count import count_macs, count_parameters, median_row
 from hf_soups.costs.measure import BATCHES, Seconds, count_bytes, measure_seconds
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.families import Family, family_for
+from hf_soups.families.class_texts import TEMPLATES
 from hf_soups.families.vision import for_image_size
-from hf_soups.families.zero_shot import TEMPLATES, ZeroShot
+from hf_soups.families.zero_shot import ZeroShot
 from hf_soups.pool.labels import LabelMatch, match_labels
 from hf_soups.pool.sources import Asked
 from hf_soups.predict import evaluating, on_device, predict_split
@@ -84,8 +85,11 @@ class Opened:
     def counted(self) -> tuple[int, int, int]:
         """Its parameters, and the multiply-adds and bytes of one row of median length among the first."""
         batch = self._some(1)
-        bytes_ = count_bytes(self.model, lambda: self.family.logits(self.model, batch))
-        return count_parameters(self.model), count_macs(self.model, batch), bytes_
+
+        def answer() -> object:
+            return self.family.logits(self.model, batch)
+
+        return count_parameters(self.model), count_macs(self.model, batch, answer), count_bytes(self.model, answer)
 
     def measured(self, limit: float = 60.0) -> Seconds:
         """Seconds of the forward pass alone, on rows that are ready on the device."""
@@ -122,8 +126,6 @@ def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
         )
     model = family.load(checkpoint.folder, dtype=getattr(torch, how.dtype))
     size = asked.image_size or rows.data.image_size
-    if size is not None and family.name == "zero-shot":
-        raise CheckpointError(f"{checkpoint}: a zero-shot CLIP answers at its own image size only; leave the size out.")
     if size is not None:
         model = for_image_size(model, size, str(checkpoint))
     if family.name == "zero-shot":

@@ -80,13 +80,14 @@ def load_rows(wanted: Wanted) -> Rows:
 
 
 def _of_recipe(wanted: Wanted) -> Rows:
-    from hf_soups.data import load_splits
+    from hf_soups.data import load_report, load_splits
     from hf_soups.recipe import load_recipe
 
     assert wanted.recipe is not None
     recipe = load_recipe(wanted.recipe, wanted.overrides)
-    answered = load_splits(recipe.task, recipe.data).answered
     name = wanted.split or "select"
+    alone = load_report(recipe.task, recipe.data) if name == "report" else None  # train may be large, and far
+    answered = load_splits(recipe.task, recipe.data).answered if alone is None else {name: alone}
     if name not in answered:
         raise InputError(f"{wanted.recipe}: no split {name!r} to answer; there are: {', '.join(answered)}.")
     return Rows(recipe.task, recipe.data, _limited(answered[name], wanted.limit), name)

@@ -33,8 +33,8 @@ def asked_models(
 
     Args:
         models: folders, Hub repos ("org/name", "org/name@revision") or sweeps (their finished runs and their soups);
-            "NAME=MODEL" gives a name, "MODEL@160" asks for another input size: the same weights may stand there at
-            several, for a self-cascade.
+            "NAME=MODEL" gives a name (NAME-00, NAME-01, ..., NAME-greedy to a sweep's), "MODEL@160" asks for another
+            input size: the same weights may stand there at several, for a self-cascade.
         names: one for each of `models`, instead of their own.
         image_sizes: ask every model at each of these sizes.
     Raises:
@@ -61,7 +61,8 @@ def _entries(text: str) -> Iterator[tuple[str, Asked]]:
     """What one word of the user's stands for, with the name in it."""
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
-        yield from ((given, entry) for _, entry in _entries(rest))
+        swept = (Path(rest) / PLAN).is_file()  # small-00, small-01, ..., small-greedy
+        yield from ((f"{given}-{e.name.removeprefix('run_')}" if swept else given, e) for _, e in _entries(rest))
         return
     if (Path(text) / PLAN).is_file():
         yield from (("", Asked(name, checkpoint)) for name, checkpoint in _of_sweep(Path(text)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,20 @@ import pytest
 
 from hf_soups.data import Split
 from hf_soups.families import FAMILIES, Family
+from hf_soups.families.label_words import LabelWords
+from hf_soups.families.masked import MaskedWords
+from hf_soups.families.t5 import TextToText
+from hf_soups.prompts import Wording
 from hf_soups.tasks import Task
-from tests.tiny import TINY_IMAGE, TINY_TEXT, tiny_sentences
+from tests.tiny import (
+    TINY_CLIP,
+    TINY_ENCODER_DECODERS,
+    TINY_IMAGE,
+    TINY_MASKED,
+    TINY_T5,
+    TINY_TEXT,
+    tiny_sentences,
+)
 
 ROWS = 12
 NAMES = ("bad", "fine", "good", "great")
@@ -72,14 +85,57 @@ def split_of(rows: datasets.Dataset, row_ids: Sequence[int] | None = None, names
     )  # fmt: skip
 
 
-ENCODER, VISION = (next(f for f in FAMILIES if f.name == name) for name in ("encoder", "vision"))
+PROMPTS = {"text": "it was {text}", "text-pair": "one: {text} two: {text_pair}"}
+MASKED_PROMPTS = {"text": "{text} it was {mask} .", "text-pair": "{text} ? {mask} , {text_pair}"}
+WORDS = ("bad", "the", "sad", "and")  # one token each for all tokenizers here
+
+
+def worded(kind: str, *, masked: bool, words: tuple[str, ...] = WORDS) -> LabelWords:
+    """The family of a label-word model for tasks of this kind."""
+    wording = Wording((MASKED_PROMPTS if masked else PROMPTS)[kind], words)
+    return MaskedWords(wording) if masked else TextToText(wording)
+
+
+ENCODER, ENCODER_DECODER, VISION, CLIP = (
+    next(f for f in FAMILIES if f.name == name) for name in ("encoder", "encoder-decoder", "vision", "clip")
+)
+TEXT_KINDS = ("text", "text-pair")
+
+
+def turns(table: dict[str, Callable[..., Path]]) -> list[tuple[tuple[str, Callable[..., Path]], str]]:
+    """The architectures of a table with a kind for each in turn: all with all kinds would take twice as long."""
+    return list(zip(table.items(), itertools.cycle(TEXT_KINDS), strict=False))
+
+
 CASES = [
+    *[Case(name, build, kind, ENCODER_DECODER) for (name, build), kind in turns(TINY_ENCODER_DECODERS)],
     *[Case(name, build, kind, ENCODER) for name, build in TINY_TEXT.items() for kind in ("text", "text-pair")],
     *[Case(name, build, "image", VISION) for name, build in TINY_IMAGE.items()],
+    *[Case(name, build, "image", CLIP) for name, build in TINY_CLIP.items()],
+]
+
+
+WITH_WORDS = [
+    *[Case(name, build, kind, worded(kind, masked=False)) for (name, build), kind in turns(TINY_T5)],
+    *[Case(name, build, kind, worded(kind, masked=True)) for (name, build), kind in turns(TINY_MASKED)],
 ]
 
 
 @pytest.fixture(scope="session", params=CASES, ids=str)
+def headed(request: pytest.FixtureRequest) -> Case:
+    """Every architecture that answers with a head."""
+    made: Case = request.param
+    return made
+
+
+@pytest.fixture(scope="session", params=WITH_WORDS, ids=str)
+def with_words(request: pytest.FixtureRequest) -> Case:
+    """Every architecture that answers with label words."""
+    made: Case = request.param
+    return made
+
+
+@pytest.fixture(scope="session", params=[*CASES, *WITH_WORDS], ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     """Every architecture with every kind of task it takes."""
     made: Case = request.param

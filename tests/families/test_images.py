@@ -100,6 +100,13 @@ def test_images_come_in_many_forms(given: Any) -> None:
     np.testing.assert_array_equal(open_image(given, 0, "image"), RGB)
 
 
+def test_alpha_is_dropped_and_grey_becomes_three_equal_channels() -> None:
+    unseen = Image.new("RGBA", (4, 4), (200, 30, 10, 0))
+    assert np.asarray(open_image(unseen, 0, "image"))[0, 0].tolist() == [200, 30, 10]
+    grey = open_image(Image.new("L", (4, 4), 77), 0, "image")
+    assert np.asarray(grey)[0, 0].tolist() == [77, 77, 77]
+
+
 def test_images_come_as_paths(tmp_path: Path) -> None:
     RGB.save(tmp_path / "a.png")
     rows = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")]})

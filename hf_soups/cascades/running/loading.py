@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 
 from hf_soups.cascades.running.config import CascadeConfig, Place
-from hf_soups.cascades.running.readers import ImageReader, Reader, TextReader
+from hf_soups.cascades.running.readers import ImageReader, Reader, text_reader
 from hf_soups.errors import HfSoupsError, MemberError
 from hf_soups.families import Family, family_for
 from hf_soups.families.encoder import longest_row
 from hf_soups.families.family import Batch
 from hf_soups.families.images import resized_processor
 from hf_soups.families.loading import config_of
+from hf_soups.families.vision import answers_at
 from hf_soups.weights.hub import download
 
 
@@ -88,7 +89,7 @@ def _load(folder: Path, kind: str, dtype: torch.dtype, attention: str | None) ->
     family = family_for(config_of(folder), kind)
     model = family.load(folder, dtype=dtype, attention=attention)
     processor = family.processor(folder)
-    reader = ImageReader(processor) if kind == "image" else TextReader(processor)
+    reader = ImageReader(processor) if kind == "image" else text_reader(processor)
     return LoadedMember(family, model, processor, reader)
 
 
@@ -99,15 +100,14 @@ def _fitted(member: LoadedMember, place: Place, config: CascadeConfig) -> Loaded
         raise MemberError(f"it gives {labels} labels, the cascade has {wanted}. Build the cascade again.")
     if config.kind != "image":
         limits = [n for n in (config.max_length, longest_row(member.model)) if n is not None]
-        reader: Reader = TextReader(member.processor, min(limits, default=None))
+        reader: Reader = text_reader(member.processor, min(limits, default=None))
         return LoadedMember(member.family, member.model, member.processor, reader)
     reader = ImageReader(resized_processor(member.processor, place.image_size))
     return LoadedMember(member.family, member.model, member.processor, reader, _resizes(member.model, place))
 
 
 def _resizes(model: Any, place: Place) -> bool:
-    size = place.image_size
-    if size is None or getattr(model.config, "image_size", size) in (size, [size, size], (size, size)):
+    if place.image_size is None or answers_at(model, place.image_size):
         return False
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
 
@@ -117,4 +117,6 @@ def _member_named(place: Place) -> Iterator[None]:
     try:
         yield
     except HfSoupsError as error:
-        raise MemberError(f"member {place.name!r} of the cascade ({place}) cannot be used: {error}") from error
+        refused = MemberError(f"member {place.name!r} of the cascade ({place}) cannot be used: {error}")
+        refused.exit_status = error.exit_status  # 1 where the Hub failed
+        raise refused from error

@@ -19,7 +19,8 @@ from jaxtyping import Int64
 from hf_soups.errors import InputError
 from hf_soups.families.family import Augment, Batch, Encoded
 from hf_soups.families.images import EncodedImages, affine_of, moved, normalised, stacked_images
-from hf_soups.families.texts import EncodedTexts, tokenizer_identity
+from hf_soups.families.prompted import EncodedPrompts, PromptedTokenizer
+from hf_soups.families.texts import EncodedTexts, flat_texts, tokenizer_identity
 
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 Pair = tuple[str, str | None]  # a text, and the second one of a pair
@@ -80,16 +81,34 @@ class TextReader:
         columns = [firsts, seconds] if seconds else [firsts]
         cut = {"truncation": True, "max_length": longest} if longest < UNLIMITED else {}
         told = self.tokenizer(*columns, **cut, return_attention_mask=False)
-        lengths, types = [len(ids) for ids in told["input_ids"]], told.get("token_type_ids")
-        return EncodedTexts(
-            row_ids=np.arange(len(firsts)),
-            values=np.concatenate([np.empty(0, np.int32), *told["input_ids"]]).astype(np.int32),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            types=None if types is None else np.concatenate([np.empty(0, np.uint8), *types]).astype(np.uint8),
-            pad=self.tokenizer.pad_token_id,
-            pad_type=self.tokenizer.pad_token_type_id,
-            pad_left=self.tokenizer.padding_side == "left",
-        )
+        return flat_texts(np.arange(len(firsts)), told, self.tokenizer)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptReader:
+    """A tokenizer that puts texts into a prompt; of rows longer than `max_length` the texts are cut."""
+
+    processor: PromptedTokenizer
+    max_length: int | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """Equal for processors that give equal batches."""
+        return f"{self.processor.identity} {self.max_length}"
+
+    def prepare(self) -> None:
+        """Nothing is worked out beforehand."""
+
+    def read(self, texts: Sequence[Pair]) -> EncodedPrompts:
+        """Texts, or pairs of them, in the prompt as token ids; not padded yet."""
+        return self.processor.read([[text for text in row if text is not None] for row in texts], self.max_length)
+
+
+def text_reader(processor: Any, max_length: int | None = None) -> TextReader | PromptReader:
+    """The reader that a family's text processor asks for."""
+    if isinstance(processor, PromptedTokenizer):
+        return PromptReader(processor, max_length)
+    return TextReader(processor, max_length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +138,7 @@ class GivenPixels:
         return {"pixel_values": self.pixels[torch.from_numpy(at).to(self.pixels.device)]}
 
 
-Reader = ImageReader | TextReader
+Reader = ImageReader | TextReader | PromptReader
 
 
 @dataclass(eq=False)
