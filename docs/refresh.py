@@ -1,6 +1,7 @@
-"""Put the quickstart's own output and pictures into the README: no figure there is typed by hand.
+"""Write what the documents take from the program: nothing of it is typed by hand.
 
-make quickstart && python docs/refresh.py quickstart
+python docs/refresh.py                                  # the reference pages, after a command or a recipe's key changed
+make quickstart && python docs/refresh.py quickstart    # and what the quickstart printed
 """
 
 import shutil
@@ -8,6 +9,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+from reference import commands_page, recipe_page  # beside this script
 from rich.console import Console
 
 from hf_soups import build_leaderboard
@@ -15,7 +17,8 @@ from hf_soups.from_pool import search_pool
 from hf_soups.quickstart.two_sizes import RULE
 from hf_soups.report.search import SearchTable
 
-ROOT = Path(__file__).parent.parent
+DOCS = Path(__file__).parent
+README = DOCS.parent / "README.md"
 PICTURES = {"runs/leaderboard.png": "quickstart.png", "pictures/score_vs_cost.png": "quickstart-cascade.png"}
 
 
@@ -26,22 +29,43 @@ def rendered(what: object) -> str:
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
 
-def put(readme: str, name: str, text: str) -> str:
-    """The README with the block between its two marks replaced."""
+def put(page: Path, name: str, text: str) -> None:
+    """Replace the block between its two marks on the page."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = readme.split(begin)
-    return f"{before}{begin}\n```text\n{text}\n```\n{end}{rest.split(end)[1]}"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n```text\n{text}\n```\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
-def main(job: Path) -> None:
-    """Write the README's blocks and copy the pictures."""
-    readme = ROOT / "README.md"
+def without_runs(board: str) -> str:
+    """A leaderboard as it was printed, with the single runs cut and counted."""
+    head, runs, notes = board.split("\n\n")
+    return f"{head}\n\n ... {len(runs.splitlines())} single runs\n\n{notes}"
+
+
+def the_plan(search: str) -> str:
+    """What a search printed, from its words on: without the frontier above them, and without where it was written."""
+    lines = search.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("Best single model"))
+    last = next(i for i, line in enumerate(lines) if line.startswith("searched in"))
+    return "\n".join(lines[first:last]).rstrip()
+
+
+def main(job: Path | None) -> None:
+    """Write the reference pages; of a quickstart's folder the blocks and pictures too."""
+    for name, page in (("commands", commands_page()), ("recipe", recipe_page())):
+        (DOCS / f"{name}.md").write_text(page, encoding="utf-8")
+    if job is None:
+        return
+    board = rendered(build_leaderboard(job / "runs").to_rich())
     found = search_pool(job / "preds" / "select", report=str(job / "preds" / "report"), **RULE)
-    text = put(readme.read_text(), "quickstart", rendered(build_leaderboard(job / "runs").to_rich()))
-    readme.write_text(put(text, "cascade", rendered(SearchTable(found))))
+    search = rendered(SearchTable(found))
+    put(README, "quickstart", without_runs(board))
+    put(README, "cascade", the_plan(search))
+    put(DOCS / "soups.md", "leaderboard", board)
+    put(DOCS / "cascades.md", "search", search)
     for picture, name in PICTURES.items():
-        shutil.copyfile(job / picture, ROOT / "docs" / name)
+        shutil.copyfile(job / picture, DOCS / name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "quickstart"))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
