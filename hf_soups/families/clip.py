@@ -10,14 +10,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError
-from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import config_of, load_new_head, place
 from hf_soups.families.vision import Vision, for_image_size
 
@@ -53,26 +53,19 @@ class Clip:
         """Image towers, with a head or without, and whole models."""
         return config.get("model_type") in IMAGE_TOWER or has_both_towers(config)
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`.
 
         Raises:
             CheckpointError: also for a whole CLIP, whose classes are texts that nobody named here.
         """
-        if has_both_towers(config_of(source, revision=revision, subfolder=subfolder).to_dict()):
+        if has_both_towers(config_of(source, **in_repo(how)).to_dict()):
             raise CheckpointError(
-                f"{place(source, subfolder)}: a CLIP as published has no head of its own. Make one from texts or a "
+                f"{place(source, how.get('subfolder'))}: "
+                "a CLIP as published has no head of its own. Make one from texts or a "
                 "linear probe (head.init: zero-shot or linear-probe), or ask it zero-shot in a pool (--template)."
             )
-        return Vision().load(source, revision=revision, subfolder=subfolder, dtype=dtype, attention=attention)
+        return Vision().load(source, **how)
 
     def load_with_new_head(
         self,
@@ -80,11 +73,8 @@ class Clip:
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """See `Family.load_with_new_head`; of a whole model the image tower is taken.
 
@@ -93,27 +83,20 @@ class Clip:
         """
         from transformers import AutoModelForImageClassification
 
-        config = _tower_config(config_of(source, revision=revision, subfolder=subfolder))
+        config = _tower_config(config_of(source, **in_repo(how)))
         if config.model_type == "clip_vision_model":
-            _check_projection(Checkpoint(str(source), revision=revision, subfolder=subfolder))
+            _check_projection(Checkpoint(str(source), **in_repo(how)))
         loaded = load_new_head(
             AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config,
-            revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+            **how,
         )  # fmt: skip
         if image_size is None:
             return loaded
-        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, subfolder)))
+        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, how.get("subfolder"))))
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor."""
-        return Vision().processor(source, revision=revision, subfolder=subfolder, image_size=image_size)
+        return Vision().processor(source, image_size=image_size, **at)
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
         """See `Family.encode`."""

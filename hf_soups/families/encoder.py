@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
 from hf_soups.families.texts import encode_texts
 
@@ -39,21 +39,12 @@ class Encoders:
         known = model_type in KNOWN or registered(AutoModelForSequenceClassification, model_type)
         return known and not config.get("is_encoder_decoder")
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`."""
         from transformers import AutoModelForSequenceClassification
 
         return load_own_head(
-            AutoModelForSequenceClassification, source, revision=revision, subfolder=subfolder, dtype=dtype,
-            attention=attention,
+            AutoModelForSequenceClassification, source, **how,
         )  # fmt: skip
 
     def load_with_new_head(
@@ -62,40 +53,31 @@ class Encoders:
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """See `Family.load_with_new_head`."""
         from transformers import AutoModelForSequenceClassification
 
         if image_size is not None:
             raise InputError("data.image_size is for images; this task's rows are texts. Leave it out.")
-        config = config_of(source, revision=revision, subfolder=subfolder)
+        config = config_of(source, **in_repo(how))
         return load_new_head(
             AutoModelForSequenceClassification, source, label_names=label_names, seed=seed, config=config,
-            revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+            **how,
         )  # fmt: skip
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token."""
         from transformers import AutoTokenizer
 
-        with readable(source, subfolder), quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(source), **where(revision, subfolder))
+        with readable(source, at.get("subfolder")), quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
-                f"{place(source, subfolder)}: its tokenizer has no padding token, so rows of different length cannot "
-                "be put in one batch. Decoders such as GPT-2 are published so: use an encoder (BERT, RoBERTa, "
+                f"{place(source, at.get('subfolder'))}: "
+                "its tokenizer has no padding token, so rows of different length "
+                "cannot be put in one batch. Decoders such as GPT-2 are published so: use an encoder (BERT, RoBERTa, "
                 "DistilBERT, MiniLM), or save the checkpoint with a pad_token in tokenizer and config."
             )
         return tokenizer

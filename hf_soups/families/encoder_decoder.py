@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
 from hf_soups.errors import CheckpointError
 from hf_soups.families.encoder import Encoders
-from hf_soups.families.family import Loaded
+from hf_soups.families.family import HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import config_of, place
 from hf_soups.families.t5 import check_training_precision
 
@@ -31,18 +31,10 @@ class EncoderDecoders(Encoders):
 
         return config.get("model_type") in KNOWN and bool(config.get("is_encoder_decoder"))
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`; a T5 in float16 is refused."""
-        _check_dtype(source, revision, subfolder, dtype)
-        return super().load(source, revision=revision, subfolder=subfolder, dtype=dtype, attention=attention)
+        _check_dtype(source, how)
+        return super().load(source, **how)
 
     def load_with_new_head(
         self,
@@ -50,33 +42,23 @@ class EncoderDecoders(Encoders):
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """See `Family.load_with_new_head`; a T5 in float16 is refused."""
-        _check_dtype(source, revision, subfolder, dtype)
+        _check_dtype(source, how)
         return super().load_with_new_head(
-            source, label_names=label_names, seed=seed, revision=revision, subfolder=subfolder, dtype=dtype,
-            attention=attention, image_size=image_size,
+            source, label_names=label_names, seed=seed, **how, image_size=image_size,
         )  # fmt: skip
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must end every row with the token that the head reads."""
-        tokenizer = super().processor(source, revision=revision, subfolder=subfolder)
+        tokenizer = super().processor(source, **at)
         if tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
             raise CheckpointError(
-                f"{place(source, subfolder)}: its tokenizer does not end rows with an end-of-sequence token, which the "
-                "head of an encoder-decoder reads. Save the checkpoint with the tokenizer it was trained with."
+                f"{place(source, at.get('subfolder'))}: "
+                "its tokenizer does not end rows with an end-of-sequence token, which "
+                "the head of an encoder-decoder reads. Save the checkpoint with the tokenizer it was trained with."
             )
         _end_rows_once(tokenizer)
         return tokenizer
@@ -96,7 +78,7 @@ def _end_rows_once(tokenizer: Any) -> None:
         tokenizer.backend_tokenizer.normalizer = spaced if own is None else normalizers.Sequence([spaced, own])
 
 
-def _check_dtype(source: str | Path, revision: str | None, subfolder: str | None, dtype: torch.dtype) -> None:
-    if dtype == torch.float16:
-        config = config_of(source, revision=revision, subfolder=subfolder).to_dict()
-        check_training_precision(config, "float16", place(source, subfolder))
+def _check_dtype(source: str | Path, how: HowLoaded) -> None:
+    if how.get("dtype") == torch.float16:
+        config = config_of(source, **in_repo(how)).to_dict()
+        check_training_precision(config, "float16", place(source, how.get("subfolder")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 Batch = dict[str, torch.Tensor]
 Image = UInt8[np.ndarray, "height width channels"]
 Augment = Callable[[Image, int], Image]  # an image and its row id
+
+
+class InRepo(TypedDict, total=False):
+    """Where inside a repo a checkpoint lies: by default the newest commit's top folder."""
+
+    revision: str | None
+    subfolder: str | None
+
+
+class HowLoaded(InRepo, total=False):
+    """Where a model lies, and how it computes: by default in float32, with the attention that its class prefers."""
+
+    dtype: torch.dtype
+    attention: str | None
+
+
+def in_repo(how: HowLoaded) -> InRepo:
+    """The place alone."""
+    return {"revision": how.get("revision"), "subfolder": how.get("subfolder")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +81,7 @@ class Family(Protocol):
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Whether a model of this config.json belongs to this family."""
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """The model with its own head, in eval mode.
 
         Raises:
@@ -83,25 +94,15 @@ class Family(Protocol):
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """The model with a new random head, the same for the same `seed` in any process; in eval mode.
 
         `image_size` (pixels, images only) fits the model to other images than it was trained on.
         """
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, or the image processor set to `image_size`."""
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:

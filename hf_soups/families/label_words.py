@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.families.encoder import Encoders
-from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import config_of, labelled, load_own_head, place
 from hf_soups.families.prompted import PromptedTokenizer, word_ids_of
 from hf_soups.prompts import PROMPT_KEY, WORDS_KEY, Wording, wording_of
@@ -61,18 +61,10 @@ class LabelWords(ABC):
         """This family with the wording of one model's config."""
         return self if self.wording is not None else replace(self, wording=wording_of(config))
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`."""
         return load_own_head(
-            self.auto(), source, revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+            self.auto(), source, **how,
             advice="Label words need a language model with the layer that gives words: take such a checkpoint, or a "
             "head of its own (head.init: shared-random).",
         )  # fmt: skip
@@ -83,36 +75,26 @@ class LabelWords(ABC):
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """The model as it is, with label names, words and prompt in its config; nothing is new, whatever the seed."""
         if image_size is not None:
             raise InputError("data.image_size is for images; this task's rows are texts. Leave it out.")
-        wording = self._wording(source, revision, subfolder)
+        wording = self._wording(source, in_repo(how))
         if len(wording.words) != len(label_names):
             raise InputError(f"{len(wording.words)} label words {list(wording.words)} for {len(label_names)} labels.")
-        model = self.load(source, revision=revision, subfolder=subfolder, dtype=dtype, attention=attention)
+        model = self.load(source, **how)
         labelled(model.config, label_names)
         setattr(model.config, WORDS_KEY, list(wording.words))
         setattr(model.config, PROMPT_KEY, wording.prompt)
         return Loaded(model, ())
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer with prompt and words."""
-        tokenizer = Encoders().processor(source, revision=revision, subfolder=subfolder)
-        wording = self._wording(source, revision, subfolder)
-        ids = word_ids_of(tokenizer, wording.words, masked=self.masked, who=place(source, subfolder))
+        tokenizer = Encoders().processor(source, **at)
+        wording = self._wording(source, at)
+        ids = word_ids_of(tokenizer, wording.words, masked=self.masked, who=place(source, at.get("subfolder")))
         return PromptedTokenizer(tokenizer, wording, ids)
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
@@ -120,12 +102,13 @@ class LabelWords(ABC):
         encoded: Encoded = processor.encode(split, task, data, cache)
         return encoded
 
-    def _wording(self, source: str | Path, revision: str | None, subfolder: str | None) -> Wording:
-        config = {} if self.wording else config_of(source, revision=revision, subfolder=subfolder).to_dict()
+    def _wording(self, source: str | Path, at: InRepo) -> Wording:
+        config = {} if self.wording else config_of(source, **at).to_dict()
         wording = self.wording or wording_of(config)
         if wording is None:
             raise CheckpointError(
-                f"{place(source, subfolder)}: its config.json holds no {WORDS_KEY} and {PROMPT_KEY}. Make a start with "
-                "head.init: label-words."
+                f"{place(source, at.get('subfolder'))}: "
+                f"its config.json holds no {WORDS_KEY} and {PROMPT_KEY}. Make a start "
+                "with head.init: label-words."
             )
         return wording

@@ -138,7 +138,7 @@ def named(names: Any, most: int = 4) -> str:
     return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
 
 
-def where(revision: str | None, subfolder: str | None) -> dict[str, Any]:
+def where(revision: str | None = None, subfolder: str | None = None) -> dict[str, Any]:
     """What from_pretrained calls the place inside a repo; code in it is never run."""
     return {"revision": revision or "main", "subfolder": subfolder or "", "trust_remote_code": False}
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int64
 
 from hf_soups.errors import CheckpointError
-from hf_soups.families.family import Batch
+from hf_soups.families.family import Batch, HowLoaded
 from hf_soups.families.label_words import LabelWords
 from hf_soups.families.loading import place
 from hf_soups.families.prompted import NO_TOKEN
@@ -44,18 +44,10 @@ class TextToText(LabelWords):
         """See `LabelWords.takes`."""
         return config.get("model_type") in T5_TYPES
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`; float16 is refused."""
-        check_precision(str(dtype).removeprefix("torch."), place(source, subfolder))
-        return super().load(source, revision=revision, subfolder=subfolder, dtype=dtype, attention=attention)
+        check_precision(str(how.get("dtype")).removeprefix("torch."), place(source, how.get("subfolder")))
+        return super().load(source, **how)
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """Each label's word's log-probability, the end of the sequence with it: one word may begin another."""

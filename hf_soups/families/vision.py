@@ -6,13 +6,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError
-from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.images import encode_images, resized_processor
 from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
 
@@ -39,21 +39,12 @@ class Vision:
         model_type = config.get("model_type")
         return model_type in KNOWN or registered(AutoModelForImageClassification, model_type)
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`."""
         from transformers import AutoModelForImageClassification
 
         return load_own_head(
-            AutoModelForImageClassification, source, revision=revision, subfolder=subfolder, dtype=dtype,
-            attention=attention,
+            AutoModelForImageClassification, source, **how,
         )  # fmt: skip
 
     def load_with_new_head(
@@ -62,38 +53,28 @@ class Vision:
         *,
         label_names: Sequence[str],
         seed: int = 0,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
         image_size: int | None = None,
+        **how: Unpack[HowLoaded],
     ) -> Loaded:
         """See `Family.load_with_new_head`; position embeddings are interpolated once, by the model's own rule."""
         from transformers import AutoModelForImageClassification
 
-        config = config_of(source, revision=revision, subfolder=subfolder)
+        config = config_of(source, **in_repo(how))
         loaded = load_new_head(
             AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config,
-            revision=revision, subfolder=subfolder, dtype=dtype, attention=attention,
+            **how,
         )  # fmt: skip
         if image_size is None:
             return loaded
-        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, subfolder)))
+        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, how.get("subfolder"))))
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""
         from transformers import AutoImageProcessor
 
-        with readable(source, subfolder), quiet():
+        with readable(source, at.get("subfolder")), quiet():
             processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                str(source), backend="pil", **where(revision, subfolder)
+                str(source), backend="pil", **where(**at)
             )
         return resized_processor(processor, image_size)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from hf_soups.errors import CheckpointError
 from hf_soups.families.class_texts import TEMPLATES
 from hf_soups.families.clip import Clip, has_both_towers
-from hf_soups.families.family import Batch, Encoded, Loaded
+from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import place, quiet
 from hf_soups.families.text_head import text_head
 
@@ -41,15 +41,7 @@ class ZeroShot:
         """Both towers; one that was fine-tuned with a head is an image classifier like others."""
         return has_both_towers(config)
 
-    def load(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        attention: str | None = None,
-    ) -> PreTrainedModel:
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """The image tower with the classes' texts as its head; in eval mode.
 
         The texts are read in float32 whatever `dtype` is, so that a saved classifier loaded in it is the same.
@@ -58,10 +50,9 @@ class ZeroShot:
             CheckpointError: if it cannot be loaded, or there is no text tower or no tokenizer.
             InputError: if the templates do not fit.
         """
-        head = text_head(source, self.label_names, self.templates, revision=revision, subfolder=subfolder)
-        loaded = Clip().load_with_new_head(
-            source, label_names=self.label_names, revision=revision, subfolder=subfolder, attention=attention
-        )
+        head = text_head(source, self.label_names, self.templates, **in_repo(how))
+        dtype = how.pop("dtype", torch.float32)
+        loaded = Clip().load_with_new_head(source, label_names=self.label_names, **how)
         head.put_into(loaded.model)
         loaded.model.to(dtype)  # type: ignore[arg-type]
         return loaded.model
@@ -72,16 +63,9 @@ class ZeroShot:
             f"{place(source)}: asked zero-shot, a CLIP has no head to fine-tune. Start with head.init: zero-shot."
         )
 
-    def processor(
-        self,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        image_size: int | None = None,
-    ) -> Any:
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor."""
-        return Clip().processor(source, revision=revision, subfolder=subfolder, image_size=image_size)
+        return Clip().processor(source, image_size=image_size, **at)
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
         """See `Family.encode`."""
@@ -97,9 +81,7 @@ def write_zero_shot(
     label_names: Sequence[str],
     templates: Sequence[str],
     out: Path,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
+    **at: Unpack[InRepo],
 ) -> None:
     """Write a zero-shot classifier as an ordinary checkpoint with its image processor, in float32, into `out`.
 
@@ -109,5 +91,5 @@ def write_zero_shot(
     """
     family = ZeroShot(tuple(label_names), tuple(templates))
     with quiet():
-        family.load(source, revision=revision, subfolder=subfolder).save_pretrained(out)
-        family.processor(source, revision=revision, subfolder=subfolder).save_pretrained(out)
+        family.load(source, **at).save_pretrained(out)
+        family.processor(source, **at).save_pretrained(out)
