@@ -44,10 +44,10 @@ browser:
 	|| { echo "The tests of report and demo need Chromium or Chrome: install one, e.g. apt-get install chromium" >&2; exit 1; }
 
 slow: .venv/test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real'
 
 real: .venv/test
-	$(BIN)/python -m pytest -m real -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m real -rs
 
 examples: .venv/test
 	for script in examples/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done

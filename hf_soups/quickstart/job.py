@@ -73,6 +73,8 @@ def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs
     console.print(f"The whole job took {time.perf_counter() - started:.0f} s.")
     console.print(f"Look at {out}/runs/leaderboard.png and {out}/pictures/score_vs_cost.png,")
     console.print(f"and repeat any stage by hand, for example: hf-soups sweep {finetuning} --out {out}/again --dry-run")
+    console.print(f"Next: hf-soups report {out} (pip install 'hf_soups\\[report]'), or try the cascade in the browser:")
+    console.print(f"hf-soups demo {out}/cascade (pip install 'hf_soups\\[demo]').")
     return board
 
 
