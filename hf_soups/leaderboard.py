@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,11 @@ class Leaderboard:
         return LeaderboardTable(self)
 
     def save(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write leaderboard.csv, .parquet and, if anything is scored, .png and a leaderboard_<shift>.png; the paths."""
+        """Write leaderboard.csv, .parquet and, if anything is scored, .png, _<shift>.png and score_vs_cost.png.
+
+        Returns:
+            The paths; without the last where no multiply-adds are known.
+        """
         from hf_soups.report.table import save_csv, save_parquet
 
         at = Path(folder)
@@ -72,7 +77,7 @@ class Leaderboard:
         if not any(row.report is not None for row in self.rows):
             return written
         shifted = [self._plot_shift(name, at / f"leaderboard_{name}.png") for name in self.shifts]
-        return (*written, self.draw(at / "leaderboard.png"), *shifted)
+        return (*written, self.draw(at / "leaderboard.png"), *shifted, *self._plot_costs(at / "score_vs_cost.png"))
 
     def draw(self, path: Path) -> Path:
         """Draw report score against select score of everything that is scored; the path."""
@@ -85,6 +90,23 @@ class Leaderboard:
         ]
         report_vs_select(points, path, metric=self.metric, rows=(self.select_rows, self.report_rows))
         return path
+
+    def _plot_costs(self, path: Path) -> tuple[Path, ...]:
+        """Soups, ensembles and cascades in one picture with the single models; nothing where no cost is known."""
+        from hf_soups.metrics import METRICS
+        from hf_soups.report.plots import Point, report_vs_cost
+
+        points = [
+            Point(row.kind, name_with_count(row), float(row.macs), row.report, row.report_low, row.report_high)
+            for row in self.rows
+            if row.macs and row.report is not None and math.isfinite(row.report)
+        ]
+        if not points:
+            return ()
+        known = METRICS.get(self.metric)
+        better = known is None or known.greater_is_better
+        report_vs_cost(points, path, metric=self.metric, rows=self.report_rows, better=better)
+        return (path,)
 
     def _plot_shift(self, shift: str, path: Path) -> Path:
         from hf_soups.report.plots import Point, shift_vs_report

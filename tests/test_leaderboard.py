@@ -241,7 +241,9 @@ def test_the_files_hold_every_row_and_number(sweep: Path, tmp_path: Path) -> Non
 
     board = build_leaderboard(sweep)
     paths = board.save(tmp_path / "out")
-    assert [p.name for p in paths] == ["leaderboard.csv", "leaderboard.parquet", "leaderboard.png"]
+    assert [p.name for p in paths] == [
+        "leaderboard.csv", "leaderboard.parquet", "leaderboard.png", "score_vs_cost.png",
+    ]  # fmt: skip
     table = pandas.read_parquet(paths[1])
     rows = list(csv.DictReader(paths[0].open()))
     assert len(rows) == len(table) == len(board.rows)

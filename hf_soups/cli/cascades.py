@@ -13,7 +13,14 @@ from hf_soups.errors import InputError
 cascade = typer.Typer(no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them.")
 app.add_typer(cascade, name="cascade")
 
-Reference = Annotated[str, typer.Argument(metavar="FRONTIER#NUMBER", help="A plan, such as preds/frontier.json#3.")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="FRONTIER#NUMBER",
+        help="A plan: preds/frontier.json#3; #cheapest at the best single model's score; #best, or #best@0.5x within "
+        "a cost.",
+    ),
+]
 Report = Annotated[
     str, typer.Option("--report", help="Rows to report on: a share of the pool's rows (0.5), or another pool's folder.")
 ]
@@ -28,11 +35,14 @@ Temperatures = Annotated[
 
 @app.command()
 def predict(
-    models: Annotated[
-        list[str],
-        typer.Argument(help="Folders, Hub repos, sweeps; NAME=MODEL names one, MODEL@160 asks it at 160 pixels."),
-    ],
     out: Annotated[Path, typer.Option("--out", help="The pool's folder, or that of the answers.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders, Hub repos, sweeps; NAME=MODEL names one, MODEL@160 asks it at 160 pixels. None: the "
+            "recipe's members."
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Hub data set, folder of one, folder of images, parquet or csv files.")
     ] = None,
@@ -86,6 +96,7 @@ def predict(
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
     from hf_soups.batch.models import names_a_cascade
 
+    models = models or []
     names = tuple(name.strip() for name in label_names.split(",")) if label_names else None
     if answers or names_a_cascade(models):
         if len(models) != 1 or data is None:
@@ -127,7 +138,8 @@ def ensemble(
     temperatures: Temperatures = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
     combine: Annotated[
-        Literal["mean", "geometric", "vote"], typer.Option(help="How the selected members are combined.")
+        Literal["mean", "geometric", "vote"],
+        typer.Option(help="How the selected members, and those of the curves, are combined."),
     ] = "mean",
     report: Report = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of report rows.")] = 0,
@@ -268,7 +280,7 @@ def draw(
     out: Annotated[Path, typer.Option("--out", help="Folder of the pictures.")],
     images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
 ) -> None:
-    """Score against cost, rows and accuracy by exit, reliability, and a sheet of images by exit."""
+    """Score against cost, rows and accuracy by exit, reliability, latency if it was measured, and images by exit."""
     from hf_soups.from_pool import draw_plan
 
     for path in draw_plan(plan, out, images=images):

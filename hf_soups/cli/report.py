@@ -14,9 +14,7 @@ from hf_soups.cli.app import Overwrite, app, printed
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FOLDER...", help="A sweep, pools of predictions, cascades, or a folder that holds them."
-        ),
+        typer.Argument(metavar="FOLDER", help="A sweep, pools of predictions, cascades, or a folder that holds them."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option("--title", help="Of the page. Default: after the sweep's task.")] = None,

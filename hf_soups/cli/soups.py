@@ -203,6 +203,47 @@ def diagnose(
     print_diagnosis(result)
 
 
+@app.command(name="by-number")
+def by_number(
+    sweeps: Annotated[list[Path], typer.Argument(help="A sweep's folder; several also get one picture with all.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Default: by_number/ in the sweep. Of several sweeps: where their picture goes."),
+    ] = None,
+    subsets: Annotated[int, typer.Option(min=1, help="Random subsets of each size, at most.")] = 10,
+    sizes: Annotated[
+        list[int] | None,
+        typer.Option("--size", min=1, help="Only this number of runs (repeatable). Default: up to all."),
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="The greedy soup of each subset too: many more mixtures.")
+    ] = False,
+    batchnorm: Annotated[
+        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
+    ] = "averaged",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of subsets.")] = 0,
+) -> None:
+    """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""
+    from hf_soups.diagnosis.by_number import by_number as score_by_number
+    from hf_soups.report.by_number import to_rich
+    from hf_soups.report.by_number_together import names_apart, write_together
+
+    if len(sweeps) > 1 and out is None:
+        raise InputError(f"{len(sweeps)} sweeps; say with --out where the picture of all goes.")
+    made = {}
+    for name, sweep in zip(names_apart(sweeps), sweeps, strict=True):
+        made[name] = found = score_by_number(
+            sweep, out if len(sweeps) == 1 else None, subsets=subsets, sizes=sizes, with_greedy=greedy,
+            batchnorm=batchnorm, seed=seed,
+        )  # fmt: skip
+        printed(to_rich(found))
+        for line in (*found.notes, f"wrote {found.folder}: {', '.join(path.name for path in found.files)}"):
+            printed(f"[dim]{line}[/dim]")
+    if out is not None and len(sweeps) > 1:
+        for path in write_together(made, out):
+            printed(f"[dim]wrote {path}[/dim]")
+
+
 @app.command()
 def answer(
     sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or folders of checkpoints.")],

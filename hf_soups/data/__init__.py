@@ -5,8 +5,8 @@
 of the package sees, `load` puts them together.
 """
 
-from hf_soups.data.load import load_splits, splits_from_datasets
+from hf_soups.data.load import load_report, load_splits, splits_from_datasets
 from hf_soups.data.sources import load_dataset_split
 from hf_soups.data.split import Split, Splits, read_image
 
-__all__ = ["Split", "Splits", "load_dataset_split", "load_splits", "read_image", "splits_from_datasets"]
+__all__ = ["Split", "Splits", "load_dataset_split", "load_report", "load_splits", "read_image", "splits_from_datasets"]

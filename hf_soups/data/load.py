@@ -42,6 +42,16 @@ def load_splits(task: Task, data: Data) -> Splits:
     return replace(splits, shifts=shifts)
 
 
+def load_report(task: Task, data: Data) -> Split | None:
+    """The report rows as `load_splits` gives them, without reading train; None where only train knows the classes."""
+    rows, where = load_dataset_split(task, task.report), source_name(task, task.report)
+    rows = checked_columns(rows, task, where)
+    if task.label_names is None and not getattr(rows.features[task.label], "names", None):
+        return None
+    names = label_names_of(rows, task, where)
+    return _report(rows, class_indices(rows, task, names, where), data, names, where)
+
+
 def splits_from_datasets(task: Task, train: datasets.Dataset, report: datasets.Dataset, data: Data) -> Splits:
     """As `load_splits`, from data sets that are already in memory; without shifts."""
     if task.train == task.report:
@@ -58,16 +68,20 @@ def splits_from_datasets(task: Task, train: datasets.Dataset, report: datasets.D
     if data.train_rows is not None:
         train_ids = train_ids[stratified_rows(labels[train_ids], data.train_rows, data.seed, stream=TRAIN)]
     _needs_two_classes(labels[train_ids], names, named_train)
-    report_ids = np.arange(len(report_labels), dtype=np.int64)
-    if data.report_rows is not None:
-        report_ids = stratified_rows(report_labels, data.report_rows, data.seed, stream=REPORT)
     return Splits(
         train=Split.of("train", train.select(train_ids), train_ids, labels[train_ids], names, named_train),
         select=Split.of("select", train.select(select_ids), select_ids, labels[select_ids], names, named_train),
-        report=Split.of(
-            "report", report.select(report_ids), report_ids, report_labels[report_ids], names, named_report
-        ),
+        report=_report(report, report_labels, data, names, named_report),
     )
+
+
+def _report(
+    rows: datasets.Dataset, labels: Int64[np.ndarray, " rows"], data: Data, names: tuple[str, ...], where: str
+) -> Split:
+    ids = np.arange(len(labels), dtype=np.int64)
+    if data.report_rows is not None:
+        ids = stratified_rows(labels, data.report_rows, data.seed, stream=REPORT)
+    return Split.of("report", rows.select(ids), ids, labels[ids], names, where)
 
 
 def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> Int64[np.ndarray, " select"]:

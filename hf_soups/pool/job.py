@@ -182,12 +182,12 @@ class Job:
 
     def _shards(self, pool: Pool, entry: Asked) -> Shards:
         try:
-            sha = entry.checkpoint.sha256()
+            sha, names = entry.checkpoint.sha256(), entry.checkpoint.label_names
         except CheckpointError:  # loading it says so again, with a reason
-            sha = ""
+            sha, names = "", None
         settings = [
             entry.name, sha, entry.image_size, self.how.dtype, self.how.templates, self.rows.split.fingerprint,
-            pool.label_names, entry.checkpoint.label_names, self.rows.data.max_length,
+            pool.label_names, names, self.rows.data.max_length,
         ]  # fmt: skip
         return Shards.of(
             pool.folder, len(self.rows.split), batch_size=self.how.batch_size, top_k=pool.top_k, settings=settings,

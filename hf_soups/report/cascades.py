@@ -13,8 +13,10 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs.unit import UNITS
 from hf_soups.data.split import Split
 from hf_soups.errors import PredictionsError
+from hf_soups.pool.member import Member
 from hf_soups.predictions import Predictions
 from hf_soups.report.costs import cost_picture, draw_cost_picture
+from hf_soups.report.latency import draw_latency, latency_bars
 from hf_soups.report.plots import BLUE, GREEN, VERMILION, legend_below, new_panels, save_figure
 from hf_soups.report.reliability import draw_reliability
 from hf_soups.report.sheet import draw_sheet
@@ -44,29 +46,41 @@ def draw_cascade_pictures(
     plan: Plan | None = None,
     report: Mapping[str, Predictions] | None = None,
     images: Split | Sequence[Image] | None = None,
+    members: Mapping[str, Member] | None = None,
 ) -> tuple[Path, ...]:
     """Draw everything about one cascade and the search it came from; all paths, each PNG with its CSV.
 
     Args:
-        out: the folder: score_vs_cost, exits, reliability (for labelled answers) and, with images, sheet.png.
+        out: the folder: score_vs_cost, exits, reliability (for labelled answers), latency (where seconds were measured)
+            and, with images, sheet.png.
         frontier: of the search.
         answers: the cascade's, as `plan.apply` gives them; best of rows that nothing was chosen on.
         plan: of the cascade, for the members' names.
         report: all members' predictions of rows that nothing was chosen on, by name: score_vs_cost is scored on them.
         images: of the rows of `answers`: a split, joined by row id, or the images in their order.
+        members: the pool's, by name: with their measured seconds, and by their weights it is seen which are soups.
     Raises:
         PredictionsError: if there are no rows, or images and rows do not fit together.
     """
     at, stages = Path(out), plan.members if plan is not None else ()
     found = exits_of(answers, stages)
-    written = draw_cost_picture(cost_picture(frontier, plan=plan, report=report), at / "score_vs_cost.png")
+    soups = [name for name, member in (members or {}).items() if is_soup(member)]
+    written = draw_cost_picture(cost_picture(frontier, plan=plan, report=report, soups=soups), at / "score_vs_cost.png")
     unit = (plan or frontier.best_single).unit
     written += draw_exits(found, at / "exits.png", unit=unit)
     if answers.labels is not None:
         written += draw_reliability(answers, at / "reliability.png")
+    if plan is not None and members is not None:
+        bars = latency_bars(plan, answers, members, beside=frontier.best_single.members)
+        written += draw_latency(bars, at / "latency.png") if bars else ()
     if images is not None:
         written += (draw_sheet(images, answers, at / "sheet.png", stages=stages),)
     return written
+
+
+def is_soup(member: Member) -> bool:
+    """Whether a member's weights lie in a soup's folder."""
+    return (Path(member.source) / (member.subfolder or "") / "soup.json").is_file()
 
 
 def exits_of(answers: CascadePredictions, members: Sequence[str] = ()) -> tuple[Exit, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from hf_soups.costs.unit import UNITS
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
+from hf_soups.report.cost_axis import WIDE, cost_axis
 from hf_soups.report.plots import (
     BLUE,
     GREEN,
     GREY,
+    ORANGE,
     PURPLE,
     VERMILION,
     legend_below,
@@ -26,22 +28,27 @@ from hf_soups.report.plots import (
     scale_of,
     unit_of,
 )
-from hf_soups.report.table import amount, write_csv
+from hf_soups.report.table import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LARGEST = 8  # members of the ensembles that are added
 PLANS = 40  # of the frontier that are drawn when each is scored anew
+LOOKS = {
+    "single": ("o", GREY, 60),
+    "soup": ("D", ORANGE, 70),
+    "ensemble": ("^", GREEN, 60),
+    "cascade": ("*", VERMILION, 90),
+}
 NAMED = 12  # singles that are named beside their point; more would cover one another
-WIDE = 5.0  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
     """One answerer with its score, in the metric's own sign, and its average cost of an example."""
 
-    kind: str  # "single", "ensemble" or "cascade"
+    kind: str  # "single", "soup", "ensemble" or "cascade"
     name: str
     cost: float
     score: float
@@ -68,6 +75,7 @@ def cost_picture(
     plan: Plan | None = None,
     report: Mapping[str, Predictions] | None = None,
     metric: str | None = None,
+    soups: Collection[str] = (),
 ) -> CostPicture:
     """The singles, the best ensembles for their cost, and the frontier.
 
@@ -78,6 +86,7 @@ def cost_picture(
             them, the frontier at up to 40 plans, and the ensembles of the two, three... best singles join; without them
             the scores are those of the search, which are too good.
         metric: the score's name, if it is not the search's.
+        soups: names of the single models that are soups, which get a mark of their own.
     """
     named = metric or frontier.best_single.metric
     shown = [frontier.plans[i] for i in frontier.printed(PLANS)] if report else list(frontier.pareto())
@@ -89,6 +98,7 @@ def cost_picture(
         cascades.append(plan)
     everything = (*frontier.singles, *ensembles, *cascades)
     points = tuple(_point(p, named, report, chosen=p == plan) for p in everything)
+    points = tuple(replace(p, kind="soup") if p.kind == "single" and p.name in soups else p for p in points)
     some = frontier.best_single
     rows = some.rows if report is None else len(report[some.members[0]])
     return CostPicture(points, named, some.unit, rows, "select" if report is None else "report")
@@ -98,11 +108,10 @@ def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...
     """Write the picture as PNG, and its points as CSV beside it; both paths."""
     figure, axes = new_figure()
     scale = scale_of(picture.metric)
-    by_kind = {kind: [p for p in picture.points if p.kind == kind] for kind in ("single", "ensemble", "cascade")}
+    by_kind = {kind: [p for p in picture.points if p.kind == kind] for kind in LOOKS}
     better = METRICS[picture.metric].greater_is_better if picture.metric in METRICS else True
     _stairs(axes, picture.points, scale, better)
-    looks = {"single": ("o", GREY, 60), "ensemble": ("^", GREEN, 60), "cascade": ("*", VERMILION, 90)}
-    for kind, (marker, colour, size) in looks.items():
+    for kind, (marker, colour, size) in LOOKS.items():
         found = by_kind[kind]
         if found:
             axes.scatter(
@@ -110,7 +119,7 @@ def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...
                 edgecolors="white", linewidths=0.6, zorder=3, label=_counted(kind, len(found)),
             )  # fmt: skip
     _bounds(axes, by_kind["cascade"], scale)
-    _named(axes, by_kind["single"], scale)
+    _named(axes, [*by_kind["single"], *by_kind["soup"]], scale)
     _chosen(axes, picture, scale)
     if max(p.cost for p in picture.points) > WIDE * min(p.cost for p in picture.points) > 0:
         axes.set_xscale("log")
@@ -123,18 +132,6 @@ def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...
     save_figure(figure, at)
     write_csv(at.with_suffix(".csv"), [_row(picture, p) for p in picture.points])
     return at, at.with_suffix(".csv")
-
-
-def cost_axis(axes: Axes) -> None:
-    """Costs across the figure with unit prefixes: 390 M; a logarithmic axis has numbers between the decades too."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    # small costs are seconds, large ones counts
-    written = FuncFormatter(lambda value, _: amount(value) if value >= 1 else f"{value:.3g}")
-    axes.xaxis.set_major_formatter(written)
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_minor_formatter("")
 
 
 def _of_the_best(frontier: Frontier) -> list[Plan]:
@@ -213,7 +210,7 @@ def _chosen(axes: Axes, picture: CostPicture, scale: float) -> None:
 
 
 def _counted(kind: str, count: int) -> str:
-    words = {"single": "single model", "ensemble": "ensemble", "cascade": "cascade"}[kind]
+    words = "single model" if kind == "single" else kind
     return f"{count} {words}" + ("" if count == 1 else "s")
 
 

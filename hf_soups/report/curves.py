@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.costs.unit import UNITS
 from hf_soups.ensembles.curves import Curve
 from hf_soups.errors import InputError
-from hf_soups.report.costs import cost_axis
+from hf_soups.report.cost_axis import cost_axis
 from hf_soups.report.plots import (
     BLUE,
     GREEN,

@@ -1,0 +1,242 @@
+"""By number: what each further model of a pool adds to a soup, to an ensemble, and to the choice of the best one.
+
+The Model soups paper's curve (Wortsman et al. 2022, arXiv:2203.05482): random subsets of the runs, in and out of
+distribution. Soups of a subset are mixed in one live model; ensembles and the best run need no forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.compatibility import preflight
+from hf_soups.contenders import Contender, Contenders, read_contenders
+from hf_soups.cook.pool import Pool, gather
+from hf_soups.diagnosis.subsets import Subset, checked_sizes, nested_subsets
+from hf_soups.ensembles.members import Members
+from hf_soups.ensembles.scoring import scores_of
+from hf_soups.errors import InputError
+from hf_soups.finetune.progress import Meter
+from hf_soups.metrics import Metric
+from hf_soups.predictions import Predictions
+from hf_soups.run_folder import writable
+from hf_soups.soups import Soup, uniform
+from hf_soups.soups.journal import Journal, digest
+from hf_soups.soups.search import greedy
+from hf_soups.tasks import SHIFT
+
+if TYPE_CHECKING:
+    from hf_soups.soups.tasting import Tasting
+
+FOLDER = "by_number"  # in the sweep
+JOURNAL = "scores.jsonl"
+BEST, UNIFORM, GREEDY, ENSEMBLE = "best on select", "uniform soup", "greedy soup", "mean-logit ensemble"
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetScore:
+    """What one subset of the runs scores on one set of rows, in the metric's own sign."""
+
+    what: str  # BEST, UNIFORM, GREEDY or ENSEMBLE
+    role: str  # report or shift-<name>
+    runs: tuple[str, ...]
+    score: float  # NaN: the mixture answers NaN
+    ingredients: int  # of the soup; greedy may have kept fewer than there are runs
+
+
+@dataclass(frozen=True)
+class ByNumber:
+    """All that was scored, and where it lies."""
+
+    metric: Metric
+    rows: Mapping[str, int]  # by role
+    scores: tuple[SubsetScore, ...]
+    notes: tuple[str, ...]
+    folder: Path
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """The runs with what each answers, and how a mixture of them is scored on each role."""
+
+    runs: tuple[Contender, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    metric: Metric
+    roles: tuple[str, ...]
+    mixture: Mapping[str, Callable[[Soup], float]]  # by role, select too; higher is better
+
+    @property
+    def sign(self) -> int:
+        """-1 where a lower score is better."""
+        return 1 if self.metric.greater_is_better else -1
+
+    def score(self, soup: Soup, role: str) -> float:
+        """Score of a mixture, higher is better; that of a single run is known from its answers."""
+        if len(soup.ingredients) == 1:
+            answers = self.runs[self.checkpoints.index(soup.ingredients[0])].answers[role]
+            return self.sign * self.metric.compute(answers)
+        return self.mixture[role](soup)
+
+
+def by_number(
+    sweep: str | Path,
+    out: str | Path | None = None,
+    *,
+    subsets: int = 10,
+    sizes: Sequence[int] | None = None,
+    with_greedy: bool = False,
+    batchnorm: str = "averaged",
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> ByNumber:
+    """Score soups, ensembles and the best run of random subsets of a sweep, on report and on its shifts.
+
+    What a subset chooses (its best run, its greedy soup) it chooses on select. Scores are written down one by one:
+    the same call goes on where it was killed, and measures only what is new when there are more subsets.
+
+    Args:
+        sweep: the sweep's folder; its finished runs are the pool.
+        out: folder of the results; default: by_number/ in the sweep.
+        subsets: of each size, at most; random orders of the runs, each read from its front.
+        sizes: numbers of runs; default: all up to eight, then about eight more up to all runs.
+        with_greedy: the greedy soup of each subset too: for n runs up to n mixtures on select.
+        batchnorm: how mixtures of BatchNorm networks get their statistics: "averaged" or "recomputed".
+        seed: of the orders.
+        device: where mixtures are scored; default: the GPU when there is one.
+        progress: show progress.
+    Raises:
+        InputError: if there are fewer than two usable runs, or an option or `out` cannot be used.
+    """
+    from hf_soups.report.by_number import write_all
+
+    found, pool = read_contenders(sweep), gather([sweep])
+    runs, notes = _usable(found, pool)
+    drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
+    folder = Path(out) if out is not None else Path(sweep) / FOLDER
+    _refuse_other_folders(folder)
+    bench = _bench(runs, found.metric, pool, folder, batchnorm, device)
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with Meter("subsets", len(drawn), visible=progress) as meter:
+        mixed = list(_soups(bench, drawn, with_greedy=with_greedy, meter=meter))
+    scores = (*_without_mixing(bench, drawn), *mixed)
+    rows = {role: len(bench.runs[0].answers[role]) for role in bench.roles}
+    made = ByNumber(found.metric, rows, scores, (*notes, *_lost(scores)), folder)
+    return replace(made, files=write_all(made, folder))
+
+
+def _usable(found: Contenders, pool: Pool) -> tuple[tuple[Contender, ...], list[str]]:
+    """The runs that answered, in the plan's order, and a note for each that did not."""
+    answered = {c.row.name: c for c in found.runs}
+    names = [c.folder.name for c in pool.checkpoints]
+    usable = tuple(answered[name] for name in names if name in answered)
+    if len(usable) < 2:
+        raise InputError(f"{pool.sweep}: {len(usable)} of its runs can be used; subsets need at least two.")
+    lost = [row for row in found.unscored if row.kind == "run"]
+    return usable, [f"{row.name} is left out: {row.status}{row.reason and f' ({row.reason})'}." for row in lost]
+
+
+def _refuse_other_folders(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / JOURNAL).is_file():
+        raise InputError(f"{out} holds other files and no scores by number. Choose another folder with --out.")
+
+
+def _bench(
+    runs: tuple[Contender, ...], metric: Metric, pool: Pool, folder: Path, batchnorm: str, device: str | None
+) -> _Bench:
+    """One live model for all mixtures, and a journal of their scores for each set of rows."""
+    from hf_soups.soups.tasting import open_tasting
+
+    assert pool.recipe is not None
+    assert pool.sweep is not None
+    by_name = {c.folder.name: c for c in pool.checkpoints}
+    mine = [by_name[run.row.name] for run in runs]
+    report = preflight(mine)
+    report.raise_for_errors()
+    tasting = open_tasting(report.checkpoints, pool.recipe, cache=pool.sweep / "cache", device=device)
+    if batchnorm not in tasting.scorers:
+        raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(tasting.scorers)}.")
+    roles = _roles(runs, tasting)
+    context = pool.recipe.model_dump(include={"task", "data"})
+    mixture = {role: _scorer(tasting, role, batchnorm, folder, context) for role in ("select", *roles)}
+    return _Bench(runs, report.checkpoints, metric, roles, mixture)
+
+
+def _roles(runs: Sequence[Contender], tasting: Tasting) -> tuple[str, ...]:
+    """Report and the shifts that every run answered.
+
+    Raises:
+        InputError: if runs answered other rows than the recipe's.
+    """
+    splits = tasting.splits.answered
+    roles = [r for r in splits if r != "select" and all(r in run.answers for run in runs)]
+    for role in ("select", *roles):
+        stale = [run.row.name for run in runs if run.answers[role].data != splits[role].fingerprint]
+        if stale:
+            again = "hf-soups answer" if role.startswith(SHIFT) else "the sweep"
+            raise InputError(
+                f"{', '.join(stale)} answered other {role} rows than those of the recipe now. Run {again} again."
+            )
+    return tuple(roles)
+
+
+def _scorer(tasting: Tasting, role: str, batchnorm: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
+    """The score of a mixture on a role's rows, higher is better, written down."""
+    split = tasting.splits.answered[role]
+    live = replace(tasting.scorers[batchnorm], encoded=tasting.encoded[role], split=split)
+    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, batchnorm]))
+
+    def score(soup: Soup) -> float:
+        value = journal(soup)
+        assert isinstance(value, float)  # a tuple only where ties are broken by a second score
+        return value
+
+    return score
+
+
+def _soups(bench: _Bench, drawn: Sequence[Subset], *, with_greedy: bool, meter: Meter) -> Iterator[SubsetScore]:
+    """The uniform soup of each subset, and the greedy one where it is asked for."""
+    for done, subset in enumerate(drawn, start=1):
+        pool = [bench.checkpoints[i] for i in subset]
+        yield from _scored(bench, UNIFORM, subset, uniform(pool))
+        if with_greedy:
+            yield from _scored(bench, GREEDY, subset, greedy(pool, lambda soup: bench.score(soup, "select")))
+        meter(done)
+
+
+def _scored(bench: _Bench, what: str, subset: Subset, soup: Soup) -> Iterator[SubsetScore]:
+    names = tuple(bench.runs[i].row.name for i in subset)
+    for role in bench.roles:
+        yield SubsetScore(what, role, names, bench.sign * bench.score(soup, role), len(soup.ingredients))
+
+
+def _without_mixing(bench: _Bench, drawn: Sequence[Subset]) -> Iterator[SubsetScore]:
+    """The best run of each subset and its ensemble, from answers that are there already."""
+    chosen_by = [bench.sign * bench.metric.compute(run.select) for run in bench.runs]
+    best = [max(subset, key=lambda i: (chosen_by[i], -i)) for subset in drawn]
+    shares = np.zeros((len(drawn), len(bench.runs)))
+    for row, subset in zip(shares, drawn, strict=True):
+        row[list(subset)] = 1 / len(subset)
+    for role in bench.roles:
+        answers: list[Predictions] = [run.answers[role] for run in bench.runs]
+        alone = [bench.metric.compute(p) for p in answers]
+        together = scores_of(Members.of(answers), shares, bench.metric, "geometric")
+        for i, subset in enumerate(drawn):
+            names = tuple(bench.runs[j].row.name for j in subset)
+            yield SubsetScore(BEST, role, names, alone[best[i]], 1)
+            yield SubsetScore(ENSEMBLE, role, names, float(together[i]), len(subset))
+
+
+def _lost(scores: Sequence[SubsetScore]) -> list[str]:
+    nan = {s.runs for s in scores if math.isnan(s.score)}
+    return [f"{len(nan)} subsets answer NaN when they are mixed, and are left out of the curves."] if nan else []
