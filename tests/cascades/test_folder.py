@@ -238,33 +238,3 @@ def test_the_handler_answers_requests(members: dict[str, Member], tmp_path: Path
     assert set(answers[0]) == {"label", "score", "exit", "members", "cost"}
     with pytest.raises(ValueError, match='a request needs "inputs"'):
         handler({"text": "x"})
-
-
-def test_what_push_to_hub_uploads_is_the_whole_cascade(
-    members: dict[str, Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from types import SimpleNamespace
-
-    from transformers.utils import hub
-
-    from hf_soups.cascades.running.model import CascadeForImageClassification
-
-    model: Any = CascadeForImageClassification.from_pretrained(build_cascade(PLAN, members, tmp_path / "c", **HOW))
-    sent: list[str] = []
-    api = SimpleNamespace(
-        create_repo=lambda repo, **_: SimpleNamespace(repo_id=repo),
-        create_commit=lambda operations, **_: sent.extend(o.path_in_repo for o in operations),
-    )
-    monkeypatch.setattr(hub, "hf_api", lambda: api)
-    monkeypatch.setattr(
-        hub,
-        "create_and_tag_model_card",
-        lambda *_, **__: SimpleNamespace(save=lambda path: Path(path).write_text("card")),
-    )
-    model.push_to_hub("me/cascade")
-    own = {
-        f"member_{i}/{name}"
-        for i in (0, 1)
-        for name in ("config.json", "model.safetensors", "preprocessor_config.json")
-    }
-    assert own | {"config.json", "README.md"} == set(sent)

@@ -20,8 +20,9 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError
-from hf_soups.families import FAMILIES
+from hf_soups.families.encoder import Encoders
 from hf_soups.families.texts import EncodedTexts
+from hf_soups.families.vision import Vision
 from hf_soups.metrics import METRICS, Metric
 from hf_soups.mixing.live import LiveMixer
 from hf_soups.soups import uniform
@@ -80,7 +81,7 @@ def scorer_of(teacher: Path, model: Path) -> LiveScorer:
     labels = (margin > np.median(margin)).astype(np.int64)
     split = Split.of("select", blank.rows, ids, labels, ("a", "b"), "random")
     live = AutoModelForSequenceClassification.from_pretrained(model).eval()
-    return LiveScorer(FAMILIES[0], live, encoded, split, METRICS["nll"], LiveMixer(live))
+    return LiveScorer(Encoders(), live, encoded, split, METRICS["nll"], LiveMixer(live))
 
 
 # Gradients.
@@ -461,7 +462,7 @@ def test_a_soup_of_models_with_batchnorm_is_learned_and_saved(tmp_path: Path, pe
     ids = np.arange(30, dtype=np.int64)
     labels = np.random.default_rng(0).integers(0, 3, 30)
     split = Split.of("select", Dataset.from_dict({"row": ids}), ids, labels, ("a", "b", "c"), "random")
-    scorer = LiveScorer(FAMILIES[1], live, Pixels(ids), split, METRICS["nll"], LiveMixer(live))
+    scorer = LiveScorer(Vision(), live, Pixels(ids), split, METRICS["nll"], LiveMixer(live))
     soup = learned(pool, scorer, per=per, learning_rate=0.3, batch_size=10)
     folder = soup.save_pretrained(tmp_path / "soup")
     scorer.load(soup)
@@ -696,7 +697,7 @@ class Breaking:
         self._left = after
 
     def logits(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        answered = FAMILIES[0].logits(model, batch)
+        answered = Encoders().logits(model, batch)
         if not torch.is_grad_enabled():
             return answered
         self._left -= 1
@@ -709,4 +710,4 @@ class AnswersNaN:
     name = "encoder"
 
     def logits(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return FAMILIES[0].logits(model, batch) * torch.nan
+        return Encoders().logits(model, batch) * torch.nan
