@@ -49,7 +49,7 @@ slow: .venv/test browser
 real: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m real -rs
 
-# examples/small_*.py are told which data to train on: tests/real and tests/studies run them.
+# examples/small_*.py train for minutes on data that they are told; tests/real runs the one of CLIP.
 examples: .venv/test
 	for script in $(filter-out examples/small_%.py,$(wildcard examples/*.py)); do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
