@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,10 +62,10 @@ class Leaderboard:
         return LeaderboardTable(self)
 
     def save(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write leaderboard.csv, .parquet and, if anything is scored, .png, _<shift>.png and score_vs_cost.png.
+        """Write leaderboard.csv, .parquet and, if anything is scored, .png, _<shift>.png and score_vs_cost.png, .csv.
 
         Returns:
-            The paths; without the last where no multiply-adds are known.
+            The paths; without the last two where no multiply-adds are known.
         """
         from hf_soups.report.table import save_csv, save_parquet
 
@@ -93,20 +92,10 @@ class Leaderboard:
 
     def _plot_costs(self, path: Path) -> tuple[Path, ...]:
         """Soups, ensembles and cascades in one picture with the single models; nothing where no cost is known."""
-        from hf_soups.metrics import METRICS
-        from hf_soups.report.plots import Point, report_vs_cost
+        from hf_soups.report.costs import board_picture, draw_cost_picture
 
-        points = [
-            Point(row.kind, name_with_count(row), float(row.macs), row.report, row.report_low, row.report_high)
-            for row in self.rows
-            if row.macs and row.report is not None and math.isfinite(row.report)
-        ]
-        if not points:
-            return ()
-        known = METRICS.get(self.metric)
-        better = known is None or known.greater_is_better
-        report_vs_cost(points, path, metric=self.metric, rows=self.report_rows, better=better)
-        return (path,)
+        picture = board_picture(self)
+        return () if picture is None else draw_cost_picture(picture, path)
 
     def _plot_shift(self, shift: str, path: Path) -> Path:
         from hf_soups.report.plots import Point, shift_vs_report

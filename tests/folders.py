@@ -39,3 +39,13 @@ def folder_of(
 def names_below(path: Path) -> set[str]:
     """Every file and folder below a path, hidden ones too."""
     return {str(entry.relative_to(path)) for entry in path.rglob("*")}
+
+
+def change_json(file: Path, *keys: Any, to: Any) -> None:
+    """Change one value of a JSON file; `keys` lead to it."""
+    record = json.loads(file.read_text())
+    inner = record
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = to
+    file.write_text(json.dumps(record))

@@ -21,6 +21,7 @@ from hf_soups.report.cards.snippets import run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from tests.cascades.made import Made, make
+from tests.folders import change_json
 from tests.pile import NAMES, label, near
 from tests.tiny import tiny_bert, tiny_vit
 
@@ -76,15 +77,6 @@ def glue(path: str = "nyu-mll/glue") -> Recipe:
     return Recipe.model_validate({"task": {"name": "glue/rte", "path": path}, "model": "me/start"})
 
 
-def change(file: Path, *keys: Any, to: Any) -> None:
-    record = json.loads(file.read_text())
-    inner = record
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = to
-    file.write_text(json.dumps(record))
-
-
 def index(card: ModelCard) -> dict[tuple[str, str], float]:
     return {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
 
@@ -121,9 +113,9 @@ def test_a_soups_tables_are_its_record(soup: Path) -> None:
 
 
 def test_a_soup_chosen_on_report_has_no_score_that_is_not_called_optimistic(soup: Path) -> None:
-    change(soup / "soup.json", "selected_on", to="report")
-    change(soup / "soup.json", "optimistic", to=True)
-    change(soup / "soup.json", "scores", "select", to={})
+    change_json(soup / "soup.json", "selected_on", to="report")
+    change_json(soup / "soup.json", "optimistic", to=True)
+    change_json(soup / "soup.json", "scores", "select", to={})
     card = card_for(soup, recipe=glue())
     assert all("optimistic" in r.metric_name for r in card.data.eval_results)
     write_card(soup, recipe=glue())
@@ -131,18 +123,18 @@ def test_a_soup_chosen_on_report_has_no_score_that_is_not_called_optimistic(soup
 
 
 def test_a_uniform_soups_scores_are_not_called_optimistic_for_nothing_was_chosen(soup: Path) -> None:
-    change(soup / "soup.json", "steps", to=[])
-    change(soup / "soup.json", "method", to="uniform")
+    change_json(soup / "soup.json", "steps", to=[])
+    change_json(soup / "soup.json", "method", to="uniform")
     card = card_for(soup)
     assert not any("optimistic" in r.metric_name for r in card.data.eval_results)
     assert cells_of(card.text)["Results", "select: nothing was chosen on them", "accuracy"] == "84.2"
     assert cells_of(card.text)["How it was chosen", "chosen on", "Value"] == "nothing: no score was looked at"
-    change(soup / "soup.json", "batchnorm", to={"kept": "recomputed", "averaged": 0.5, "recomputed": 0.8425})
+    change_json(soup / "soup.json", "batchnorm", to={"kept": "recomputed", "averaged": 0.5, "recomputed": 0.8425})
     assert "select: chosen on these rows, so optimistic" in card_for(soup).text
 
 
 def test_a_score_that_could_not_be_computed_is_no_figure(soup: Path) -> None:
-    change(soup / "soup.json", "scores", "report", "accuracy", to=None)
+    change_json(soup / "soup.json", "scores", "report", "accuracy", to=None)
     card = card_for(soup)
     assert ("report", "accuracy") not in index(card)
     assert cells_of(card.text)["Results", "report: nothing was chosen on them", "accuracy"] == "-"
@@ -168,12 +160,12 @@ def test_an_unscored_soup_has_a_card_without_figures(pair: list[Checkpoint], tmp
 
 def test_no_path_of_this_machine_is_in_a_card(soup: Path, cascade: Path) -> None:
     place = str(soup.parent.parent)
-    change(soup / "soup.json", "ingredients", 0, "name", to=f"{place}/a/run")
-    change(soup / "soup.json", "ingredients", 1, "name", to=f"{place}/b/run")
-    change(soup / "soup.json", "pool", to=[f"{place}/a/run", f"{place}/b/run"])
-    change(soup / "soup.json", "best_single", "name", to=f"{place}/b/run")
-    change(soup / "soup.json", "why", to=f"greedy kept only {place}/a/run (84.2)")
-    change(soup / "soup.json", "start", to=f"{place}/start")
+    change_json(soup / "soup.json", "ingredients", 0, "name", to=f"{place}/a/run")
+    change_json(soup / "soup.json", "ingredients", 1, "name", to=f"{place}/b/run")
+    change_json(soup / "soup.json", "pool", to=[f"{place}/a/run", f"{place}/b/run"])
+    change_json(soup / "soup.json", "best_single", "name", to=f"{place}/b/run")
+    change_json(soup / "soup.json", "why", to=f"greedy kept only {place}/a/run (84.2)")
+    change_json(soup / "soup.json", "start", to=f"{place}/start")
     text = str(card_for(soup, recipe=glue(f"{place}/data")))
     assert place not in text
     assert "| b/run | 0.25 |" in text
@@ -183,8 +175,8 @@ def test_no_path_of_this_machine_is_in_a_card(soup: Path, cascade: Path) -> None
 
 def test_base_models_are_the_hubs_ids_alone(soup: Path) -> None:
     assert "base_model" not in card_for(soup).data.to_dict()  # both are folders
-    change(soup / "soup.json", "ingredients", 1, "source", to="org/tuned")
-    change(soup / "soup.json", "ingredients", 1, "revision", to=COMMIT)
+    change_json(soup / "soup.json", "ingredients", 1, "source", to="org/tuned")
+    change_json(soup / "soup.json", "ingredients", 1, "revision", to=COMMIT)
     card = card_for(soup)
     assert card.data.base_model == ["org/tuned"]
     assert card.data.to_dict()["base_model_relation"] == "merge"
@@ -214,7 +206,7 @@ def test_the_report_score_alone_goes_to_eval_results(soup: Path) -> None:
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "rte"}
     assert entry["value"] == SCORES["report"]["accuracy"]
     check_card(soup)
-    change(soup / "soup.json", "scores", "report", "accuracy", to=0.5)
+    change_json(soup / "soup.json", "scores", "report", "accuracy", to=0.5)
     readme = (soup / "README.md").read_text().replace("0.8275", "0.5").replace("82.8", "50.0")
     (soup / "README.md").write_text(readme)  # all but that file
     with pytest.raises(InputError, match=r"hf_soups.yaml: the accuracy on report is 0.8275, but soup.json says 0.5"):
@@ -222,7 +214,7 @@ def test_the_report_score_alone_goes_to_eval_results(soup: Path) -> None:
     write_card(soup, overwrite=True)
     (entry,) = yaml.safe_load((soup / ".eval_results/hf_soups.yaml").read_text())
     assert entry["value"] == 0.5
-    change(soup / "soup.json", "scores", "report", "accuracy", to=None)
+    change_json(soup / "soup.json", "scores", "report", "accuracy", to=None)
     write_card(soup, overwrite=True)  # there is no such score any more
     assert not (soup / ".eval_results/hf_soups.yaml").exists()
 
@@ -262,7 +254,7 @@ def test_measured_costs_stand_with_their_hardware(images: Made, tmp_path: Path) 
 
 def test_a_cascade_of_references_names_its_members_repos_and_what_its_soups_were_mixed_from(cascade: Path) -> None:
     assert "base_model" not in card_for(cascade).data.to_dict()
-    change(cascade / "config.json", "members", 0, to={"name": "vit", "repo": "org/vit", "revision": COMMIT})
+    change_json(cascade / "config.json", "members", 0, to={"name": "vit", "repo": "org/vit", "revision": COMMIT})
     ingredients = [{"name": "a", "source": "org/a", "revision": None}, {"name": "b", "source": "/b", "revision": None}]
     (cascade / "member_1/soup.json").write_text(json.dumps({"ingredients": ingredients}))
     card = card_for(cascade)
@@ -298,7 +290,7 @@ def test_a_card_whose_figures_are_not_the_records_is_found_out(
 ) -> None:
     write_card(soup)
     check_card(soup)
-    change(soup / "soup.json", *keys, to=value)
+    change_json(soup / "soup.json", *keys, to=value)
     with pytest.raises(InputError, match=named):
         check_card(soup)
     write_card(soup)  # its own card may be replaced
@@ -319,7 +311,7 @@ def test_a_card_whose_figures_are_not_the_records_is_found_out(
 def test_a_cascades_card_is_held_to_its_config(cascade: Path, key: str, value: Any, named: str) -> None:
     write_card(cascade)
     check_card(cascade)
-    change(cascade / "config.json", "plan", key, to=value)
+    change_json(cascade / "config.json", "plan", key, to=value)
     with pytest.raises(InputError, match=named):
         check_card(cascade)
 
@@ -370,10 +362,10 @@ def test_what_is_no_soup_or_cascade_is_refused(pair: list[Checkpoint], soup: Pat
         card_for(soup, name="a b")
     with pytest.raises(InputError, match="there is no card"):
         check_card(soup)
-    change(soup / "soup.json", "ingredients", to=[{"name": "m0"}])
+    change_json(soup / "soup.json", "ingredients", to=[{"name": "m0"}])
     with pytest.raises(InputError, match=r"soup.json is no whole record"):
         card_for(soup)
-    change(soup / "config.json", "architectures", to=["BertModel"])
+    change_json(soup / "config.json", "architectures", to=["BertModel"])
     with pytest.raises(InputError, match="the model is BertModel; cards are made for"):
         card_for(soup)
     (soup / "soup.json").write_text("{")

@@ -21,6 +21,7 @@ from hf_soups.pool.store import write_pool
 from hf_soups.recipe_kept import recipe_kept
 from hf_soups.report.card import Said, card_for, check_card, write_card
 from hf_soups.report.cards.markdown import cells_of, code_of
+from tests.folders import change_json
 from tests.from_pool.made_pool import LABELS, made_pool
 from tests.pile import make_pile
 from tests.tiny import tiny_vit
@@ -59,15 +60,6 @@ def built(searched: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def cascade(built: Path, tmp_path: Path) -> Path:
     return shutil.copytree(built, tmp_path / "cascade")
-
-
-def change(file: Path, *keys: Any, to: Any) -> None:
-    record = json.loads(file.read_text())
-    inner = record
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = to
-    file.write_text(json.dumps(record))
 
 
 def test_the_kept_report_score_is_that_of_the_plan_on_the_rows_kept_back(
@@ -149,7 +141,7 @@ def test_a_card_that_is_not_the_evidence_is_found_out(
     cascade: Path, keys: tuple[Any, ...], value: Any, named: str
 ) -> None:
     write_card(cascade)
-    change(cascade / "evidence.json", *keys, to=value)
+    change_json(cascade / "evidence.json", *keys, to=value)
     with pytest.raises(InputError, match=named):
         check_card(cascade)
 

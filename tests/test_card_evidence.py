@@ -25,6 +25,7 @@ from hf_soups.report.card import Said, card_for, check_card, run_snippet, snippe
 from hf_soups.report.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
 from hf_soups.weights.places import place_shown
+from tests.folders import change_json
 from tests.pile import make_sweep
 from tests.synthetic_sweep import write_failed_run, write_finished_run, write_plan
 
@@ -56,15 +57,6 @@ def carded(cooked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def told(carded: Path, tmp_path: Path) -> Path:
     return shutil.copytree(carded, tmp_path / "soup")
-
-
-def change(file: Path, *keys: Any, to: Any) -> None:
-    record = json.loads(file.read_text())
-    inner = record
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = to
-    file.write_text(json.dumps(record))
 
 
 def far_recipe(place: Path) -> Recipe:
@@ -216,7 +208,7 @@ def test_results_and_code_come_before_everything_else(soup: Path) -> None:
 def test_a_card_that_is_not_what_was_kept_is_found_out(
     told: Path, file: str, keys: tuple[Any, ...], value: Any, named: str
 ) -> None:
-    change(told / file, *keys, to=value)
+    change_json(told / file, *keys, to=value)
     with pytest.raises(InputError, match=named):
         check_card(told)
 
@@ -229,7 +221,7 @@ def test_a_card_with_another_recipe_is_found_out(told: Path) -> None:
 
 
 def test_a_leaderboard_of_another_soup_makes_no_card(soup: Path) -> None:
-    change(soup / "soup.json", "scores", "report", "accuracy", to=0.123)
+    change_json(soup / "soup.json", "scores", "report", "accuracy", to=0.123)
     with pytest.raises(InputError, match=r"accuracy of the greedy soup on report is .*, but soup.json says 0.123"):
         card_for(soup)
 
@@ -293,7 +285,7 @@ def test_shifts_of_other_data_are_not_scores_of_the_tasks_data(soup: Path) -> No
     recipe = load_recipe(soup / RECIPE_FILE).model_dump(mode="json")
     recipe["task"] |= {"path": "org/data", "shifts": {"books": {"split": "test", "path": "org/books"}}}
     (soup / RECIPE_FILE).write_text(yaml.safe_dump(recipe))
-    change(soup / "soup.json", "scores", "shift-books", to={"accuracy": 0.5})
+    change_json(soup / "soup.json", "scores", "shift-books", to={"accuracy": 0.5})
     found = {r.metric_name: (r.dataset_type, r.dataset_split) for r in card_for(soup).data.eval_results}
     assert found["accuracy on shift-books"] == ("org/books", "test")
     assert found["accuracy on report"] == ("org/data", "validation")
@@ -310,7 +302,7 @@ def test_a_given_recipe_is_kept_by_a_soup_that_has_none(soup: Path) -> None:
 
 
 def test_names_cannot_put_code_into_a_card(soup: Path) -> None:
-    change(soup / "soup.json", "label_names", to=["a\n```python\nimport os\n```\n", "b"])
+    change_json(soup / "soup.json", "label_names", to=["a\n```python\nimport os\n```\n", "b"])
     card = card_for(soup)
     assert "import os" not in snippet_of(card)
     assert card.text.count("```python") == 1

@@ -104,7 +104,7 @@ def test_tied_weights_and_views_count_once() -> None:
 def test_a_zero_shot_model_costs_its_image_tower_and_one_product_a_class(tmp_path: Path) -> None:
     from hf_soups.costs.count import count_macs
 
-    model = ZeroShot(("cat", "dog", "bird")).load(tiny_clip(tmp_path))
+    model = ZeroShot(label_names=("cat", "dog", "bird")).load(tiny_clip(tmp_path))
     tokens, width, inner, layers = 17, 32, 64, 2
     tower = layers * (4 * tokens * width**2 + 2 * tokens**2 * width + 2 * tokens * width * inner)
     patches, projection, head = 16 * 8 * 8 * 3 * width, width * 16, 16 * 3

@@ -242,7 +242,7 @@ def test_the_files_hold_every_row_and_number(sweep: Path, tmp_path: Path) -> Non
     board = build_leaderboard(sweep)
     paths = board.save(tmp_path / "out")
     assert [p.name for p in paths] == [
-        "leaderboard.csv", "leaderboard.parquet", "leaderboard.png", "score_vs_cost.png",
+        "leaderboard.csv", "leaderboard.parquet", "leaderboard.png", "score_vs_cost.png", "score_vs_cost.csv",
     ]  # fmt: skip
     table = pandas.read_parquet(paths[1])
     rows = list(csv.DictReader(paths[0].open()))

@@ -120,7 +120,7 @@ def test_files_hold_three_columns_for_each_shift(sweep: Path, tmp_path: Path) ->
     paths = board.save(tmp_path / "out")
     assert [p.name for p in paths] == [
         "leaderboard.csv", "leaderboard.parquet", "leaderboard.png", "leaderboard_books.png", "leaderboard_kitchen.png",
-        "score_vs_cost.png",
+        "score_vs_cost.png", "score_vs_cost.csv",
     ]  # fmt: skip
     said, stored = list(csv.DictReader(paths[0].open())), pandas.read_parquet(paths[1])
     assert list(said[0]) == list(stored.columns)

@@ -44,7 +44,7 @@ def page_of(subject: Subject, examples: Sequence[Any] = ()) -> gr.Blocks:
         with gr.Tab("Many inputs"):
             _many(subject, examples, number)
     # what gradio 6 takes at the launch; a caller's own values win
-    page.launch = functools.partial(page.launch, **look())  # type: ignore[method-assign]
+    page.launch = functools.partial(page.launch, **look())  # type: ignore[method-assign]  # this page's alone
     return page
 
 
@@ -120,7 +120,7 @@ def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
         )  # fmt: skip
         # the file as it came: gradio's own step would re-encode it, and say nothing useful of a damaged one.
         # Not a subclass: gradio writes a .pyi beside each one's source.
-        picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+        picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]  # see above
         return [picture]
     labels = ("Text",) if kind == "text" else ("First text", "Second text")
     # one line that grows: Enter asks, Shift and Enter begin a new line

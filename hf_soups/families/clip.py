@@ -7,26 +7,19 @@ tower with its head (`clip_model`). A head made of texts needs the text tower, o
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import torch
-from jaxtyping import Float
-
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError
-from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.families.loading import config_of, load_new_head, place
-from hf_soups.families.vision import Vision, for_image_size
+from hf_soups.families.family import HowLoaded, InRepo, in_repo
+from hf_soups.families.loading import config_of, place
+from hf_soups.families.vision import Vision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-    from hf_soups.data import Split
-    from hf_soups.recipe import Data
-    from hf_soups.tasks import Task
 
 BOTH_TOWERS = ("clip", "siglip")
 PROJECTION = "visual_projection.weight"  # in CLIP; SigLIP has none
@@ -42,12 +35,11 @@ def has_both_towers(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in BOTH_TOWERS and not heads
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """The image tower of CLIP or SigLIP with a linear head on the unit sphere."""
+@dataclass(frozen=True)
+class Clip(Vision):
+    """The image tower of CLIP or SigLIP with a linear head on the unit sphere; of a whole model the tower is taken."""
 
     name: str = "clip"
-    kinds: tuple[str, ...] = ("image",)
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Image towers, with a head or without, and whole models."""
@@ -61,50 +53,22 @@ class Clip:
         """
         if has_both_towers(config_of(source, **in_repo(how)).to_dict()):
             raise CheckpointError(
-                f"{place(source, how.get('subfolder'))}: "
-                "a CLIP as published has no head of its own. Make one from texts or a "
-                "linear probe (head.init: zero-shot or linear-probe), or ask it zero-shot in a pool (--template)."
+                f"{place(source, how.get('subfolder'))}: a CLIP as published has no head of its own. Make one from "
+                "texts or a linear probe (head.init: zero-shot or linear-probe), or ask it zero-shot in a pool "
+                "(--template)."
             )
-        return Vision().load(source, **how)
+        return super().load(source, **how)
 
-    def load_with_new_head(
-        self,
-        source: str | Path,
-        *,
-        label_names: Sequence[str],
-        seed: int = 0,
-        image_size: int | None = None,
-        **how: Unpack[HowLoaded],
-    ) -> Loaded:
-        """See `Family.load_with_new_head`; of a whole model the image tower is taken.
+    def start_config(self, source: str | Path, **at: Unpack[InRepo]) -> PreTrainedConfig:
+        """The image tower's.
 
         Raises:
             CheckpointError: also if what leads from the tower to the embedding is missing.
         """
-        from transformers import AutoModelForImageClassification
-
-        config = _tower_config(config_of(source, **in_repo(how)))
+        config = _tower_config(config_of(source, **at))
         if config.model_type == "clip_vision_model":
-            _check_projection(Checkpoint(str(source), **in_repo(how)))
-        loaded = load_new_head(
-            AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config,
-            **how,
-        )  # fmt: skip
-        if image_size is None:
-            return loaded
-        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, how.get("subfolder"))))
-
-    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
-        """The image processor."""
-        return Vision().processor(source, image_size=image_size, **at)
-
-    def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
-        """See `Family.encode`."""
-        return Vision().encode(split, processor, task, data, cache)
-
-    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
-        """See `Family.logits`."""
-        return Vision().logits(model, batch)
+            _check_projection(Checkpoint(str(source), **at))
+        return config
 
 
 def _check_projection(checkpoint: Checkpoint) -> None:
@@ -119,4 +83,5 @@ def _tower_config(config: PreTrainedConfig) -> PreTrainedConfig:
     tower: Any = copy.deepcopy(getattr(config, "vision_config", config))
     if hasattr(config, "projection_dim"):  # CLIP: that of the whole model is the one its weights follow
         tower.projection_dim = config.projection_dim
-    return tower  # type: ignore[no-any-return]
+    made: PreTrainedConfig = tower
+    return made

@@ -57,11 +57,11 @@ class CLIPVisionForImageClassification(CLIPVisionModelWithProjection):
         super().__init__(config)
         self.num_labels = _classes(config)
         self.classifier = UnitHead(config.projection_dim, self.num_labels)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers'
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        super()._init_weights(module)  # type: ignore[no-untyped-call]  # transformers'
         _init_head(module)
 
     def forward(
@@ -83,18 +83,18 @@ class SiglipVisionForImageClassification(SiglipPreTrainedModel):
     config_class = SiglipVisionConfig  # the annotation is a text, which transformers does not resolve
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)  # type: ignore[assignment]
+    input_modalities = ("image",)  # type: ignore[assignment]  # transformers annotates str | list
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__(config)
         self.num_labels = _classes(config)
-        self.vision_model = SiglipVisionModel._from_config(config)  # type: ignore[no-untyped-call]
+        self.vision_model = SiglipVisionModel._from_config(config)  # type: ignore[no-untyped-call]  # transformers'
         self.classifier = UnitHead(config.hidden_size, self.num_labels)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers'
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        super()._init_weights(module)  # type: ignore[no-untyped-call]  # transformers'
         _init_head(module)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -43,9 +43,7 @@ class Encoders:
         """See `Family.load`."""
         from transformers import AutoModelForSequenceClassification
 
-        return load_own_head(
-            AutoModelForSequenceClassification, source, **how,
-        )  # fmt: skip
+        return load_own_head(AutoModelForSequenceClassification, source, **how)
 
     def load_with_new_head(
         self,
@@ -63,9 +61,8 @@ class Encoders:
             raise InputError("data.image_size is for images; this task's rows are texts. Leave it out.")
         config = config_of(source, **in_repo(how))
         return load_new_head(
-            AutoModelForSequenceClassification, source, label_names=label_names, seed=seed, config=config,
-            **how,
-        )  # fmt: skip
+            AutoModelForSequenceClassification, source, label_names=label_names, seed=seed, config=config, **how
+        )
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,7 +11,7 @@ import torch
 
 from hf_soups.errors import CheckpointError
 from hf_soups.families.encoder import Encoders
-from hf_soups.families.family import HowLoaded, InRepo, Loaded, in_repo
+from hf_soups.families.family import HowLoaded, InRepo, Loaded
 from hf_soups.families.loading import config_of, place
 from hf_soups.families.t5 import check_training_precision
 
@@ -36,20 +36,10 @@ class EncoderDecoders(Encoders):
         _check_dtype(source, how)
         return super().load(source, **how)
 
-    def load_with_new_head(
-        self,
-        source: str | Path,
-        *,
-        label_names: Sequence[str],
-        seed: int = 0,
-        image_size: int | None = None,
-        **how: Unpack[HowLoaded],
-    ) -> Loaded:
+    def load_with_new_head(self, source: str | Path, **given: Any) -> Loaded:
         """See `Family.load_with_new_head`; a T5 in float16 is refused."""
-        _check_dtype(source, how)
-        return super().load_with_new_head(
-            source, label_names=label_names, seed=seed, **how, image_size=image_size,
-        )  # fmt: skip
+        _check_dtype(source, given)
+        return super().load_with_new_head(source, **given)
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must end every row with the token that the head reads."""
@@ -78,7 +68,7 @@ def _end_rows_once(tokenizer: Any) -> None:
         tokenizer.backend_tokenizer.normalizer = spaced if own is None else normalizers.Sequence([spaced, own])
 
 
-def _check_dtype(source: str | Path, how: HowLoaded) -> None:
+def _check_dtype(source: str | Path, how: Mapping[str, Any]) -> None:
     if how.get("dtype") == torch.float16:
-        config = config_of(source, **in_repo(how)).to_dict()
+        config = config_of(source, revision=how.get("revision"), subfolder=how.get("subfolder")).to_dict()
         check_training_precision(config, "float16", place(source, how.get("subfolder")))

@@ -64,10 +64,12 @@ class LabelWords(ABC):
     def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
         """See `Family.load`."""
         return load_own_head(
-            self.auto(), source, **how,
+            self.auto(),
+            source,
             advice="Label words need a language model with the layer that gives words: take such a checkpoint, or a "
             "head of its own (head.init: shared-random).",
-        )  # fmt: skip
+            **how,
+        )
 
     def load_with_new_head(
         self,

@@ -103,38 +103,41 @@ def _tokenise(split: Split, tokenizer: Any, task: Task, longest: int, into: Path
 
 def flat_texts(row_ids: np.ndarray, told: Mapping[str, Sequence[Any]], tokenizer: Any) -> EncodedTexts:
     """What a tokenizer tells of a list of rows (`input_ids`, and `token_type_ids` where it has them), flat."""
-    ids, types = told["input_ids"], told.get("token_type_ids")
-    return EncodedTexts(
-        row_ids=row_ids,
-        values=np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
-        types=np.concatenate([np.empty(0, np.uint8), *types]).astype(np.uint8) if types else None,
-        pad=tokenizer.pad_token_id,
-        pad_type=tokenizer.pad_token_type_id,
-        pad_left=tokenizer.padding_side == "left",
-    )
+    return _padded_by(tokenizer, row_ids, **_flat(told))
 
 
 def write_flat(into: Path, told: Mapping[str, Sequence[Any]]) -> None:
     """Write what a tokenizer tells of all rows, flat."""
-    ids, types = told["input_ids"], told.get("token_type_ids")
-    np.save(into / "values.npy", np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32))
-    np.save(into / "offsets.npy", np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64))
-    if types:
-        np.save(into / "types.npy", np.concatenate(types).astype(np.uint8))
+    for name, values in _flat(told).items():
+        if values is not None:
+            np.save(into / f"{name}.npy", values)
 
 
 def opened(folder: Path, row_ids: np.ndarray, tokenizer: Any) -> EncodedTexts:
     """What `write_flat` wrote, memory-mapped."""
     types = folder / "types.npy"
-    return EncodedTexts(
-        row_ids=row_ids,
+    return _padded_by(
+        tokenizer,
+        row_ids,
         values=np.load(folder / "values.npy", mmap_mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         types=np.load(types, mmap_mode="r") if types.exists() else None,
-        pad=tokenizer.pad_token_id,
-        pad_type=tokenizer.pad_token_type_id,
-        pad_left=tokenizer.padding_side == "left",
+    )
+
+
+def _flat(told: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    ids, types = told["input_ids"], told.get("token_type_ids")
+    return {
+        "values": np.concatenate([np.empty(0, np.int32), *ids]).astype(np.int32),
+        "offsets": np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
+        "types": np.concatenate(types).astype(np.uint8) if types else None,
+    }
+
+
+def _padded_by(tokenizer: Any, row_ids: np.ndarray, **flat: Any) -> EncodedTexts:
+    left = tokenizer.padding_side == "left"
+    return EncodedTexts(
+        row_ids=row_ids, pad=tokenizer.pad_token_id, pad_type=tokenizer.pad_token_type_id, pad_left=left, **flat
     )
 
 

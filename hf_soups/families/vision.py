@@ -17,14 +17,14 @@ from hf_soups.families.images import encode_images, resized_processor
 from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from hf_soups.data import Split
     from hf_soups.recipe import Data
     from hf_soups.tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: they break super() in the families below it
 class Vision:
     """AutoModelForImageClassification on RGB images."""
 
@@ -43,9 +43,7 @@ class Vision:
         """See `Family.load`."""
         from transformers import AutoModelForImageClassification
 
-        return load_own_head(
-            AutoModelForImageClassification, source, **how,
-        )  # fmt: skip
+        return load_own_head(AutoModelForImageClassification, source, **how)
 
     def load_with_new_head(
         self,
@@ -59,14 +57,21 @@ class Vision:
         """See `Family.load_with_new_head`; position embeddings are interpolated once, by the model's own rule."""
         from transformers import AutoModelForImageClassification
 
-        config = config_of(source, **in_repo(how))
+        config = self.start_config(source, **in_repo(how))
         loaded = load_new_head(
-            AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config,
-            **how,
-        )  # fmt: skip
+            AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config, **how
+        )
         if image_size is None:
             return loaded
         return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, how.get("subfolder"))))
+
+    def start_config(self, source: str | Path, **at: Unpack[InRepo]) -> PreTrainedConfig:
+        """The config of the classifier that is made of a checkpoint.
+
+        Raises:
+            CheckpointError: if none can be made of it.
+        """
+        return config_of(source, **at)
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""

@@ -11,31 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError
 from hf_soups.families.class_texts import TEMPLATES
 from hf_soups.families.clip import Clip, has_both_towers
-from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
+from hf_soups.families.family import HowLoaded, InRepo, Loaded, in_repo
 from hf_soups.families.loading import place, quiet
 from hf_soups.families.text_head import text_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_soups.data import Split
-    from hf_soups.recipe import Data
-    from hf_soups.tasks import Task
 
-
-@dataclass(frozen=True, slots=True)
-class ZeroShot:
+@dataclass(frozen=True)
+class ZeroShot(Clip):
     """A CLIP or SigLIP with both towers, asked about these classes."""
 
+    name: str = "zero-shot"
     label_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = TEMPLATES
-    name: str = "zero-shot"
-    kinds: tuple[str, ...] = ("image",)
 
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """Both towers; one that was fine-tuned with a head is an image classifier like others."""
@@ -63,18 +57,6 @@ class ZeroShot:
             f"{place(source)}: asked zero-shot, a CLIP has no head to fine-tune. Start with head.init: zero-shot."
         )
 
-    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
-        """The image processor."""
-        return Clip().processor(source, image_size=image_size, **at)
-
-    def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
-        """See `Family.encode`."""
-        return Clip().encode(split, processor, task, data, cache)
-
-    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
-        """See `Family.logits`."""
-        return Clip().logits(model, batch)
-
 
 def write_zero_shot(
     source: str | Path,
@@ -89,7 +71,7 @@ def write_zero_shot(
         CheckpointError: if the source is no CLIP or SigLIP with both towers and a tokenizer.
         InputError: if the templates do not fit.
     """
-    family = ZeroShot(tuple(label_names), tuple(templates))
+    family = ZeroShot(label_names=tuple(label_names), templates=tuple(templates))
     with quiet():
         family.load(source, **at).save_pretrained(out)
         family.processor(source, **at).save_pretrained(out)

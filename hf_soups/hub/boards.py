@@ -10,14 +10,14 @@ from typing import Any
 
 from hf_soups.errors import InputError
 from hf_soups.hub.contents import Contents, LocalFile, Stage, replaced
-from hf_soups.hub.data_cards import board_card
+from hf_soups.hub.data_cards import COSTS, board_card
 from hf_soups.hub.kinds import BOARD
 from hf_soups.hub.local_paths import cleaned, told_of
 from hf_soups.hub.walking import inside_file
 from hf_soups.report.card import README
 
 TABLE = "leaderboard.parquet"
-TAKEN = (BOARD, TABLE, "leaderboard*.png", "recipe.yaml", README, "LICENSE")
+TAKEN = (BOARD, TABLE, "leaderboard*.png", COSTS, "recipe.yaml", README, "LICENSE")
 NEEDED = ("kind", "name", "status", "select", "report")
 MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from hf_soups.weights.digests import git_blob_sha
+
 Kind = Literal["soup", "cascade", "leaderboard", "pool", "space"]
 RepoType = Literal["model", "dataset", "space"]
 REPO_TYPES: dict[Kind, RepoType] = {
@@ -41,11 +43,7 @@ class LocalFile:
     @cached_property
     def git_sha(self) -> str:
         """Git's name of its content as a blob: how the Hub names small files."""
-        found = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        with self.source.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
-        return found.hexdigest()
+        return git_blob_sha(self.source)
 
 
 @dataclass(frozen=True, slots=True)

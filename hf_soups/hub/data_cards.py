@@ -16,6 +16,7 @@ from hf_soups.report.words import score_in_words
 if TYPE_CHECKING:
     from hf_soups.recipe import Recipe
 
+COSTS = "score_vs_cost.png"
 SHOWN = 30  # rows of a leaderboard in its README
 TASKS = {"image": "image-classification", "text": "text-classification", "text-pair": "text-classification"}
 BOARD_COLUMNS = (
@@ -148,6 +149,8 @@ def _told(picture: str) -> str:
     >>> _told("leaderboard.png"), _told("leaderboard_books.png")
     ('Report score against select score', 'Score on the shift books against report score')
     """
+    if picture == COSTS:
+        return "Report score against multiply-adds of an example"
     shift = picture.removesuffix(".png").removeprefix("leaderboard").lstrip("_")
     return f"Score on the shift {shift} against report score" if shift else "Report score against select score"
 

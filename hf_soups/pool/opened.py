@@ -139,7 +139,7 @@ def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
 
 def answering_family(config: Any, kind: str, names: tuple[str, ...], templates: tuple[str, ...]) -> Family:
     """The family that answers: a zero-shot one where the model is a CLIP with both towers."""
-    zero_shot = ZeroShot(tuple(names), templates)
+    zero_shot = ZeroShot(label_names=tuple(names), templates=templates)
     return zero_shot if kind in zero_shot.kinds and zero_shot.accepts(config) else family_for(config, kind)
 
 

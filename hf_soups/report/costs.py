@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import InputError
+from hf_soups.leaderboard import Leaderboard, name_with_count
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.report.cost_axis import WIDE, cost_axis
@@ -104,6 +106,39 @@ def cost_picture(
     return CostPicture(points, named, some.unit, rows, "select" if report is None else "report")
 
 
+def board_picture(board: Leaderboard) -> CostPicture | None:
+    """Everything of a leaderboard whose multiply-adds are known, by its report score; None where none are known."""
+    best = next((row.name for row in board.rows if row.kind == "best on select"), "")
+    points = tuple(
+        CostPoint(
+            "single" if row.kind in ("run", "best on select") else row.kind, name_with_count(row), float(row.macs),
+            row.report, float(row.macs),
+        )
+        for row in board.rows
+        if row.macs and row.report is not None and math.isfinite(row.report)
+        if not (row.kind == "run" and row.name == best)  # it stands there as the best already
+    )  # fmt: skip
+    return CostPicture(points, board.metric, "macs", board.report_rows, "report") if points else None
+
+
+def within_cost(points: Iterable[tuple[float, float]], *, better: bool) -> list[tuple[float, float]]:
+    """Cost and score of the best within each cost, up to the largest cost.
+
+    Args:
+        points: costs and scores.
+        better: whether higher scores are better.
+
+    >>> within_cost([(1, 0.5), (2, 0.4), (3, 0.6), (4, 0.6)], better=True)
+    [(1, 0.5), (3, 0.6), (4, 0.6)]
+    """
+    sign, best = (1 if better else -1), list[tuple[float, float]]()
+    ordered = sorted(points, key=lambda p: (p[0], -sign * p[1]))
+    for cost, score in ordered:
+        if not best or sign * score > sign * best[-1][1]:
+            best.append((cost, score))
+    return [*best, (ordered[-1][0], best[-1][1])]
+
+
 def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...]:
     """Write the picture as PNG, and its points as CSV beside it; both paths."""
     figure, axes = new_figure()
@@ -174,15 +209,8 @@ def _point(plan: Plan, metric: str, report: Mapping[str, Predictions] | None, *,
 
 def _stairs(axes: Axes, points: Sequence[CostPoint], scale: float, better: bool) -> None:
     """The best score within each average cost."""
-    best: list[CostPoint] = []
-    for point in sorted(points, key=lambda p: (p.cost, -p.score if better else p.score)):
-        if not best or (point.score > best[-1].score if better else point.score < best[-1].score):
-            best.append(point)
-    costs, scores = [p.cost for p in best], [scale * p.score for p in best]
-    last = max(p.cost for p in points)
-    axes.step(
-        [*costs, last], [*scores, scores[-1]], where="post", color=BLUE, lw=1.5, label="best of these within a cost"
-    )
+    best = within_cost(((p.cost, scale * p.score) for p in points), better=better)
+    axes.step(*zip(*best, strict=True), where="post", color=BLUE, lw=1.5, label="best of these within a cost")
 
 
 def _bounds(axes: Axes, cascades: Sequence[CostPoint], scale: float) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.report.cost_axis import WIDE, cost_axis
 from hf_soups.report.words import PERCENT
 from hf_soups.soups.folder import write_file
 from hf_soups.soups.soup import Step
@@ -71,43 +70,10 @@ def shift_vs_report(
     save_figure(figure, path)
 
 
-def report_vs_cost(points: Sequence[Point], path: str | Path, *, metric: str, rows: int, better: bool = True) -> None:
-    """Report score of runs, soups, ensembles and cascades against what an example costs, and the best within a cost.
-
-    Args:
-        points: with multiply-adds of an example in the place of `select`.
-        path: the PNG file.
-        metric: the scores' name, for the axis.
-        rows: number of report rows.
-        better: whether higher scores are better.
-    """
-    figure, axes = _scattered(points, metric, None)
-    costs = [p.select for p in points]
-    best = [p for p in points if not any(_beats(other, p, better) for other in points)]
-    best.sort(key=lambda p: (p.select, p.report))
-    x, y = [*(p.select for p in best), max(costs)], [scale_of(metric) * p.report for p in best]
-    axes.step(x, [*y, y[-1]], where="post", color="#BBBBBB", lw=1.2, zorder=1, label="best of these within a cost")
-    if max(costs) > WIDE * min(costs):
-        axes.set_xscale("log")
-    cost_axis(axes)
-    axes.set_xlabel("MACs of an example; of a cascade the average over rows")
-    axes.set_ylabel(f"report: {unit_of(metric)}, {rows} rows")
-    legend_below(axes)
-    save_figure(figure, path)
-
-
-def _beats(other: Point, point: Point, better: bool) -> bool:
-    """Whether it costs no more and scores more, or as much for less."""
-    gain = (other.report - point.report) * (1 if better else -1)
-    return other.select <= point.select and gain >= 0 and (gain > 0 or other.select < point.select)
-
-
-def _scattered(points: Sequence[Point], metric: str, diagonal: str | None) -> tuple[Figure, Axes]:
-    """All points in the style of their kind, with the line on which both scores are equal; without one across is no
-    score."""
+def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Figure, Axes]:
+    """All points in the style of their kind, with the line on which both scores are equal."""
     figure, axes = new_figure()
     scale = scale_of(metric)
-    across = scale if diagonal is not None else 1.0
     several = {"soup": SOUPS, "ensemble": ENSEMBLES, "cascade": CASCADES}
     looks = {kind: iter(each * len(points)) for kind, each in several.items()}
     # single runs lie below the rest; the others by name, so that a method looks the same in every plot
@@ -115,13 +81,12 @@ def _scattered(points: Sequence[Point], metric: str, diagonal: str | None) -> tu
         marker, colour, size = STYLES[point.kind]
         if point.kind in looks:
             marker, colour = next(looks[point.kind])
-        _interval(axes, point, colour, scale, across)
+        _interval(axes, point, colour, scale)
         axes.scatter(
-            across * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
+            scale * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
             linewidths=0.8, zorder=3 if point.kind == "run" else 4, label=_legend(point),
         )  # fmt: skip
-    if diagonal is not None:
-        equal_line(axes, diagonal)
+    equal_line(axes, diagonal)
     return figure, axes
 
 
@@ -201,11 +166,11 @@ def _styled(axes: Axes) -> None:
     axes.yaxis.label.set_fontsize(11)
 
 
-def _interval(axes: Axes, point: Point, colour: str, scale: float, across: float) -> None:
+def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
     # every run's interval would hide the picture: the runs' share one width, which the others show
     if point.kind != "run" and point.report_low is not None and point.report_high is not None:
         axes.vlines(
-            across * point.select, scale * point.report_low, scale * point.report_high, color=colour, lw=1.4, alpha=0.55
+            scale * point.select, scale * point.report_low, scale * point.report_high, color=colour, lw=1.4, alpha=0.55
         )
 
 

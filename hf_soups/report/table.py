@@ -30,7 +30,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("model", lambda row, metric: _name(row), rank=0, left=True),
+    Column("model", lambda row, metric: row_name(row), rank=0, left=True),
     Column("select", lambda row, metric: score_in_words(row.select, metric), rank=2),
     Column("[95%]", lambda row, metric: _ends(row.select_low, row.select_high, metric), rank=9),
     Column("report [95%]", lambda row, metric: _report(row, metric), rank=1),
@@ -218,10 +218,11 @@ def _made_of(rows: Sequence[Row]) -> list[str]:
     return told + (["MACs of a cascade are the average over report rows."] if cascades else [])
 
 
-def _name(row: Row) -> str:
+def row_name(row: Row, optimistic: str = " *") -> str:
+    """The row's name, with how many ingredients it has of how many, and what marks it."""
     count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
     mark = " (best on select)" if row.kind == "best on select" else ""
-    return f"{row.name}{count}{mark}" + (" *" if row.status == "optimistic" else "")
+    return f"{row.name}{count}{mark}" + (optimistic if row.status == "optimistic" else "")
 
 
 def _report(row: Row, metric: str) -> str:

@@ -16,7 +16,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.mixing import Coefficients, mix_to_folder
 from hf_soups.soups.folder import SOUP_FILE, soup_folder
-from hf_soups.weights.publish import publish
+from hf_soups.weights.publish import Publishable
 
 FORMAT = "hf_soups.soup.v1"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
@@ -36,8 +36,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Soup:
-    """A linear combination of checkpoints that share one architecture."""
+class Soup(Publishable):
+    """A linear combination of checkpoints that share one architecture; `push_to_hub` saves and pushes it."""
 
     ingredients: tuple[Checkpoint, ...]
     coefficients: tuple[float, ...]  # one per ingredient; may be negative
@@ -115,43 +115,6 @@ class Soup:
             self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
             self.write_record(staged)
         return target
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        commit_message: str | None = None,
-        force: bool = False,
-        dtype: str | None = None,
-        max_shard_size: int | str | None = None,
-    ) -> str:
-        """Save the soup into a temporary folder and push that with a card, as `hf-soups push` does; the repo's URL.
-
-        Args:
-            repo_id: "owner/name", or "name" under the token's own user; made where there is none.
-            private: of a new repo; None leaves it to the owner's setting.
-            token: default: HF_TOKEN or the one that `hf auth login` stored.
-            revision: branch to commit to.
-            create_pr: open a pull request instead.
-            commit_message: of the commit.
-            force: replace other content.
-            dtype: as for `save_pretrained`.
-            max_shard_size: as for `save_pretrained`.
-        Raises:
-            InputError, HfSoupsError: as `save_pretrained` and `hf_soups.hub.push`.
-        """
-
-        def save(folder: Path) -> None:
-            self.save_pretrained(folder, dtype=dtype, max_shard_size=max_shard_size)
-
-        return publish(
-            save, repo_id, private=private, token=token, revision=revision, create_pr=create_pr,
-            message=commit_message, force=force,
-        )  # fmt: skip
 
     def write_model(
         self, folder: Path, *, dtype: str | None = None, max_shard_size: int | str | None = None, threads: int = 2

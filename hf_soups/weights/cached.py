@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hf_soups.errors import CheckpointError
-from hf_soups.weights.digests import sha256_of
+from hf_soups.weights.digests import git_blob_sha, sha256_of
 from hf_soups.weights.tensorfile import FileStamp, refuse_reading
 
 # The name of a blob: SHA-256 of what LFS stores, git's hash of anything else.
@@ -35,8 +34,8 @@ class Spoilt:
 def spoilt(paths: Iterable[Path]) -> list[Spoilt]:
     """Those files of a snapshot whose bytes have another hash than their name in the cache says.
 
-    A file that is no link into the cache's blobs (on systems without links) tells no hash and is passed over. 0.4 GB
-    take about a second, once: digests of weights are remembered.
+    A file that is no link into the cache's blobs (on systems without links) tells no hash and is passed over. Digests
+    of weights are remembered, so gigabytes are hashed once.
 
     Raises:
         CheckpointError: if a file cannot be read.
@@ -52,7 +51,7 @@ def _looked_at(path: Path) -> Spoilt | None:
         stamp = FileStamp.of(path.stat())
         if (path, stamp) in _right:
             return None
-        got = sha256_of({path: stamp}) if _SHA256.fullmatch(expected) else _git_hash(path)
+        got = sha256_of({path: stamp}) if _SHA256.fullmatch(expected) else git_blob_sha(path)
     except OSError as error:
         refuse_reading(path, error)
     if got == expected:
@@ -67,11 +66,6 @@ def _announced(path: Path) -> str | None:
     blob = path.readlink()
     known = blob.parent.name == "blobs" and (_SHA256.fullmatch(blob.name) or _GIT.fullmatch(blob.name))
     return blob.name if known else None
-
-
-def _git_hash(path: Path) -> str:
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def refuse_spoilt(where: str, found: list[Spoilt]) -> None:

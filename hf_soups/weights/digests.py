@@ -53,6 +53,19 @@ def sha256_of(files: Mapping[Path, FileStamp]) -> str:
     return value
 
 
+def git_blob_sha(path: Path) -> str:
+    """Git's name of a file's content as a blob: how the Hub names small files.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(BLOCK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
 def place() -> Path:
     """The file that digests are kept in: in HF_SOUPS_CACHE, else in the user's cache folder."""
     root = os.environ.get("HF_SOUPS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "hf_soups")

@@ -1,4 +1,4 @@
-"""The way up to the Hub for what can save itself: a slot, filled when `hf_soups` is imported.
+"""Publishing: `push_to_hub` of what can save itself. The way up to the Hub is a slot, filled when hf_soups is imported.
 
 Pushing knows of soups, cascades and data sets, so it lies above them; they cannot import it.
 """
@@ -7,25 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+Save = Callable[[Path], object]  # writes into the folder that it is given
 
 
 class Publisher(Protocol):
-    """Saves into a folder of its own, and pushes that; returns the URL."""
+    """Lets something save itself into a folder, and pushes that; returns the URL."""
 
-    def __call__(
-        self,
-        save: Callable[[Path], object],
-        repo_id: str,
-        *,
-        private: bool | None,
-        token: str | None,
-        revision: str | None,
-        create_pr: bool,
-        message: str | None,
-        force: bool,
-    ) -> str:
-        """As `hf_soups.hub.push_saved`."""
+    def __call__(self, save: Save, repo_id: str, **options: Any) -> str:
+        """As `hf_soups.hub.push_saved`, whose `options` they are."""
 
 
 _publishers: list[Publisher] = []
@@ -36,25 +27,43 @@ def publish_with(publisher: Publisher) -> None:
     _publishers[:] = [publisher]
 
 
-def publish(
-    save: Callable[[Path], object],
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    message: str | None = None,
-    force: bool = False,
-) -> str:
-    """Push what `save` writes into the folder that it is given; the URL of the repo, or of the pull request."""
-    return _publishers[0](
-        save,
-        repo_id,
-        private=private,
-        token=token,
-        revision=revision,
-        create_pr=create_pr,
-        message=message,
-        force=force,
-    )
+class Publishable:
+    """What has `save_pretrained(folder, **saving)`, with a `push_to_hub` that pushes as `hf-soups push` does."""
+
+    __slots__ = ()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        force: bool = False,
+        **saving: Any,
+    ) -> str:
+        """Save into a temporary folder and push that with a card, as `hf-soups push` does; the URL.
+
+        Args:
+            repo_id: "owner/name", or "name" under the token's own user; made where there is none.
+            private: of a new repo; None leaves it to the owner's setting.
+            token: default: HF_TOKEN or the one that `hf auth login` stored.
+            revision: branch to commit to.
+            create_pr: open a pull request instead; the URL is then its own.
+            commit_message: of the commit.
+            force: replace other content.
+            saving: options of `save_pretrained`, such as max_shard_size.
+        Raises:
+            InputError, HfSoupsError: as `save_pretrained` and `hf_soups.hub.push`.
+        """
+        here: Any = self
+
+        def save(folder: Path) -> None:
+            here.save_pretrained(folder, **saving)
+
+        return _publishers[0](
+            save, repo_id, private=private, token=token, revision=revision, create_pr=create_pr,
+            message=commit_message, force=force,
+        )  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_single_text_of_one_template_gives_the_models_own_logits(folder: Path,
     tokenizer = AutoTokenizer.from_pretrained(folder / kind)
     texts = [f"a {name}." for name in LABELS]
     tokens = tokenizer(texts, padding="max_length", max_length=32, return_tensors="pt")["input_ids"]
-    zero_shot = ZeroShot(LABELS, ("a {}.",)).load(folder / kind)
+    zero_shot = ZeroShot(label_names=LABELS, templates=("a {}.",)).load(folder / kind)
     with torch.no_grad():
         wanted = model(input_ids=tokens, pixel_values=pixels).logits_per_image
         np.testing.assert_allclose(zero_shot(pixel_values=pixels).logits, wanted, atol=1e-4)
@@ -148,7 +148,7 @@ def test_a_linear_probe_on_them_tells_the_classes_apart(folder: Path, kind: str,
 
 
 def test_logits_are_not_rounded_by_autocast(folder: Path, kind: str) -> None:
-    layer = final_linear(ZeroShot(LABELS, TEMPLATES).load(folder / kind))
+    layer = final_linear(ZeroShot(label_names=LABELS, templates=TEMPLATES).load(folder / kind))
     with torch.no_grad():
         unit = torch.nn.functional.normalize(torch.randn(4, layer.in_features), dim=1)
         wanted = torch.nn.functional.linear(unit, layer.weight, layer.bias)
@@ -283,7 +283,7 @@ def test_a_zero_shot_model_in_half_precision_is_the_saved_one_loaded_so(
     from hf_soups.families.zero_shot import write_zero_shot
 
     write_zero_shot(folder / kind, LABELS, TEMPLATES, tmp_path)
-    asked = ZeroShot(LABELS, TEMPLATES).load(folder / kind, dtype=torch.bfloat16)
+    asked = ZeroShot(label_names=LABELS, templates=TEMPLATES).load(folder / kind, dtype=torch.bfloat16)
     stored = Clip().load(tmp_path, dtype=torch.bfloat16)
     other = stored.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in asked.state_dict().items())

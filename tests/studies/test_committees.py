@@ -6,8 +6,7 @@ import csv
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +68,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_vit(folder / "models" / "narrow", id2label=CLASSES, hidden_size=16, intermediate_size=32)
     tiny_vit(folder / "models" / "wide", id2label=CLASSES)
     return folder
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What stands for `hf-soups` in the scripts: the same program, forked from a process that has imported it."""
-    socket = tmp_path_factory.mktemp("warm") / "socket"
-    warm = [sys.executable, "-m", "tests.studies.warm"]
-    server = subprocess.Popen(
-        [*warm, "serve", str(socket)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield f"env PYTHONPATH={ROOT} {' '.join(warm)} {socket}"
-    assert server.stdin is not None
-    server.stdin.close()
-    server.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")

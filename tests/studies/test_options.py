@@ -23,7 +23,7 @@ from hf_soups.pool import read_pool
 from hf_soups.pool.member import Member
 from hf_soups.pool.predicting import predict_pool
 from hf_soups.pool.sources import asked_models
-from hf_soups.report import cascades, costs, plots
+from hf_soups.report import cascades, costs
 from hf_soups.report.latency import draw_latency, latency_bars
 from hf_soups.start import load_start, make_start, with_random_weights
 from hf_soups.sweep.run import prepare
@@ -176,14 +176,14 @@ def test_a_soup_among_the_members_has_a_mark_of_its_own(tmp_path: Path) -> None:
 
 def test_everything_whose_cost_is_known_stands_in_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[matplotlib.figure.Figure] = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(costs, "save_figure", lambda figure, path: figures.append(figure))
     sweep = write_plan(tmp_path / "sweep", 3)
     write_finished_run(sweep / "run_00", 170, 230, seed=1)
     write_finished_run(sweep / "run_01", 180, 225, seed=2)
     write_finished_run(sweep / "run_02", 160, 220, seed=3, macs=None)
     board = build_leaderboard(sweep)
     paths = board.save(tmp_path / "out")
-    assert [p.name for p in paths][-1] == "score_vs_cost.png"
+    assert [p.name for p in paths][-2:] == ["score_vs_cost.png", "score_vs_cost.csv"]
     axes = figures[-1].axes[0]
     spots = {tuple(xy) for c in axes.collections for xy in getattr(c, "get_offsets", list)()}
     known = {(float(r.macs), 100 * r.report) for r in board.rows if r.macs and r.report is not None}

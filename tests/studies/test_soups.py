@@ -7,8 +7,7 @@ import json
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,22 +84,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_bert(folder / "bert")
     tiny_t5(folder / "t5")
     return folder
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What stands for `hf-soups` in the scripts: the same program, forked from a process that has imported it."""
-    socket = tmp_path_factory.mktemp("warm") / "socket"
-    warm = [sys.executable, "-m", "tests.studies.warm"]
-    server = subprocess.Popen(
-        [*warm, "serve", str(socket)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield f"env PYTHONPATH={ROOT} {' '.join(warm)} {socket}"
-    assert server.stdin is not None
-    server.stdin.close()
-    server.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from hf_soups.families.loading import quiet
 from hf_soups.predict import on_device
 from hf_soups.predictions import Predictions
 from hf_soups.weights.hub import download
-from hf_soups.weights.publish import publish
+from hf_soups.weights.publish import Publishable
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
@@ -49,7 +49,9 @@ class CascadeOutput(ModelOutput):
     confidences: torch.Tensor | None = None
 
 
-class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_subclass__
+# transformers' own push_to_hub would take one level of the members' folders, and write a card that says nothing of the
+# cascade: Publishable's comes first, without the options that concern weights of a model's own
+class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyped-call]  # the last: __init_subclass__
     """What the cascades of images and of texts share.
 
     `budget` moves along the stored frontier: members and thresholds of the best plan that costs no more on average.
@@ -144,44 +146,6 @@ class CascadeModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __i
         if push_to_hub:
             repo = options.pop("repo_id", folder.name)
             self.push_to_hub(repo, max_shard_size=max_shard_size, **options)
-
-    def push_to_hub(  # type: ignore[override]  # what concerns weights of its own is left out
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        commit_message: str | None = None,
-        force: bool = False,
-        max_shard_size: int | str = "50GB",
-    ) -> str:
-        """Save the cascade into a temporary folder and push that with a card, as `hf-soups push` does; the repo's URL.
-
-        Not as transformers does it for other models: that would take one level of the members' folders only, and write
-        a card that says nothing of the cascade.
-
-        Args:
-            repo_id: "owner/name", or "name" under the token's own user; made where there is none.
-            private: of a new repo; None leaves it to the owner's setting.
-            token: default: HF_TOKEN or the one that `hf auth login` stored.
-            revision: branch to commit to.
-            create_pr: open a pull request instead.
-            commit_message: of the commit.
-            force: replace other content.
-            max_shard_size: of the members' weight files.
-        Raises:
-            InputError, HfSoupsError: as `hf_soups.hub.push`.
-        """
-
-        def save(folder: Path) -> None:
-            self.save_pretrained(folder, max_shard_size=max_shard_size)
-
-        return publish(
-            save, repo_id, private=private, token=token, revision=revision, create_pr=create_pr,
-            message=commit_message, force=force,
-        )  # fmt: skip
 
     def _own_members(self) -> list[tuple[Any, LoadedMember]]:
         placed = zip(self.places, self.loaded, strict=True)

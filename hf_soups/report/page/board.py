@@ -12,7 +12,7 @@ from hf_soups.leaderboard import Leaderboard
 from hf_soups.report.page.charts import interval_chart
 from hf_soups.report.page.parts import Block, Cell, Chart, Column, Section, Table, plain_table
 from hf_soups.report.plots import scale_of, unit_of
-from hf_soups.report.table import amount
+from hf_soups.report.table import amount, row_name
 from hf_soups.report.words import score_in_words
 
 DRAWN = 40  # rows of the picture; more would not be told apart
@@ -39,11 +39,9 @@ def leaderboard_section(board: Leaderboard) -> Section:
     return Section("leaderboard", "Leaderboard", (Block(words=words, table=_table(board, rows)), _picture(board, rows)))
 
 
-def row_name(row: Row) -> str:
-    """The row's name, with how many ingredients it has of how many and what marks it."""
-    count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
-    mark = " (best on select)" if row.kind == "best on select" else ""
-    return f"{row.name}{count}{mark}" + (" (optimistic)" if row.status == "optimistic" else "")
+def marked_name(row: Row) -> str:
+    """The row's name as the page shows it: marks in words."""
+    return row_name(row, " (optimistic)")
 
 
 def _table(board: Leaderboard, rows: Sequence[Row]) -> Table:
@@ -60,7 +58,7 @@ def _table(board: Leaderboard, rows: Sequence[Row]) -> Table:
 def _columns(board: Leaderboard) -> list[_Shown]:
     metric = board.metric
     shown = [
-        _Shown("model", lambda r: Cell.words(row_name(r)), number=False),
+        _Shown("model", lambda r: Cell.words(marked_name(r)), number=False),
         _Shown("select", lambda r: _score(r.select, r.select_low, r.select_high, metric)),
         _Shown("report", lambda r: _score(r.report, r.report_low, r.report_high, metric)),
         _Shown("gain on best", lambda r: Cell(r.gain or "-", r.report_gain)),

@@ -11,7 +11,7 @@ from hf_soups.leaderboard import Leaderboard
 from hf_soups.metrics import METRICS, score
 from hf_soups.report.frontier import cost_in_words
 from hf_soups.report.page.asked import Asked
-from hf_soups.report.page.board import interval, row_name
+from hf_soups.report.page.board import interval, marked_name
 from hf_soups.report.page.exits import member_chain
 from hf_soups.report.page.parts import Block, Fact, Section
 from hf_soups.report.page.reading import Answered, Sweep
@@ -48,7 +48,7 @@ def _facts_of_board(board: Leaderboard) -> Iterator[Fact]:
             value = f"{score_in_words(row.report, board.metric)}"
             ends = interval(row.report_low, row.report_high, board.metric)
             gain = f"; {row.gain}" if row.gain else ""
-            yield Fact(title, value, f"{row_name(row)}: {board.metric} on report {ends}{gain}")
+            yield Fact(title, value, f"{marked_name(row)}: {board.metric} on report {ends}{gain}")
 
 
 def _fact_of_cascade(cascade: Asked) -> Fact:

@@ -10,10 +10,10 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.costs.unit import UNITS
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.metrics import METRICS
-from hf_soups.report.costs import CostPicture, CostPoint, cost_picture
+from hf_soups.report.costs import CostPicture, CostPoint, cost_picture, within_cost
 from hf_soups.report.frontier import cost_in_words, verdicts
 from hf_soups.report.page.asked import Asked
-from hf_soups.report.page.board import interval, row_name
+from hf_soups.report.page.board import interval, marked_name
 from hf_soups.report.page.charts import cost_chart
 from hf_soups.report.page.parts import Block, Cell, Chart, Section, plain_table
 from hf_soups.report.page.reading import Answered
@@ -42,7 +42,7 @@ def _of_board(board: Leaderboard) -> list[Block]:
     for row in sorted(rows, key=lambda r: ("run", "best on select", "soup", "ensemble", "cascade").index(r.kind)):
         assert row.report is not None
         value: dict[str, Any] = {
-            "name": row_name(row),
+            "name": marked_name(row),
             "kind": row.kind,
             "cost": float(row.macs or 0),
             "score": scale * row.report,
@@ -117,8 +117,5 @@ def _chart(values: Sequence[dict[str, Any]], name: str, title: str, axis: str, u
 
 def _stairs(values: Sequence[dict[str, Any]], *, better: bool) -> list[dict[str, float]]:
     """Cost and score of the best within each cost, up to the largest cost."""
-    sign, best = (1 if better else -1), list[dict[str, float]]()
-    for v in sorted(values, key=lambda v: (v["cost"], -sign * v["score"])):
-        if not best or sign * v["score"] > sign * best[-1]["score"]:
-            best.append({"cost": v["cost"], "score": v["score"]})
-    return [*best, {"cost": max(v["cost"] for v in values), "score": best[-1]["score"]}]
+    best = within_cost(((v["cost"], v["score"]) for v in values), better=better)
+    return [{"cost": cost, "score": score} for cost, score in best]
