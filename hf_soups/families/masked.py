@@ -57,7 +57,8 @@ class MaskedWords(LabelWords):
 def _masks_alone(model: Any, at: Int64[torch.Tensor, " batch"]) -> Iterator[None]:
     """Give the layer that tells words the masks alone.
 
-    For all tokens it adds a quarter to BERT-base's multiply-adds, and a vocabulary of floats for each token. The hook stays on the model and does nothing but in this block of this thread.
+    For all tokens it adds a quarter to BERT-base's multiply-adds, and a vocabulary of floats for each token.
+    The hook stays on the model and does nothing but in this block of this thread.
     """
     body = model.base_model
     if body is not model and not hasattr(body, _HOOKED):
