@@ -30,7 +30,7 @@ from transformers.utils import logging
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
-from hf_soups.families import FAMILIES, Batch
+from hf_soups.families.encoder import Batch, Encoders
 from hf_soups.families.texts import EncodedTexts
 from hf_soups.metrics import METRICS
 from hf_soups.mixing.live import LiveMixer
@@ -59,7 +59,7 @@ class TimedEncoders:
             batch = {k: torch.nn.functional.pad(v, (0, self.pad_to - v.shape[1])) for k, v in batch.items()}
         synchronise()
         started = time.perf_counter()
-        logits = FAMILIES[0].logits(model, batch)
+        logits = Encoders().logits(model, batch)
         synchronise()
         self.seconds += time.perf_counter() - started
         return logits

@@ -306,7 +306,7 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     from datasets import Dataset
 
     from hf_soups.data import Split
-    from hf_soups.families import FAMILIES
+    from hf_soups.families.encoder import Encoders
     from hf_soups.families.texts import EncodedTexts
     from hf_soups.metrics import METRICS
     from hf_soups.mixing.live import LiveMixer
@@ -319,7 +319,7 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     encoded = EncodedTexts(numbers, values, offsets, None, pad=0, pad_type=0, pad_left=False)
     split = Split.of("select", Dataset.from_dict({"row": numbers}), numbers, labels.numpy(), ("a", "b"), "random")
     model = live_model(options)
-    return LiveScorer(FAMILIES[0], model, encoded, split, METRICS["nll"], LiveMixer(model), options.rows)
+    return LiveScorer(Encoders(), model, encoded, split, METRICS["nll"], LiveMixer(model), options.rows)
 
 
 def make(options: argparse.Namespace) -> dict[str, float]:
