@@ -30,7 +30,8 @@ from transformers.utils import logging
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
-from hf_soups.families.encoder import Batch, Encoders
+from hf_soups.families import Batch
+from hf_soups.families.encoder import Encoders
 from hf_soups.families.texts import EncodedTexts
 from hf_soups.metrics import METRICS
 from hf_soups.mixing.live import LiveMixer
