@@ -5,7 +5,7 @@ Batches are cut before they are shared out, so a row meets the same neighbours w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from hf_soups.data import Split
     from hf_soups.families.family import Batch, Encoded, Family
+
+NOTHING = float(np.finfo(np.float32).min)  # finite: broken models are told by infinities
 
 Progress = Callable[[int, int], None]  # rows done, rows to do
 
@@ -181,6 +183,8 @@ def _predictions(
             f"infinity (first: row {split.row_ids[rows[first]]}): its weights are broken. Fine-tune it again with a "
             "lower learning rate, or leave it out."
         )
+    if split.answerable is not None:
+        logits = _among(logits, split.answerable)
     return Predictions.from_logits(
         logits,
         labels=split.labels[rows],
@@ -189,3 +193,12 @@ def _predictions(
         data=split.fingerprint,
         model=name,
     )
+
+
+def _among(
+    logits: Float32[np.ndarray, "rows classes"], answerable: Sequence[int]
+) -> Float32[np.ndarray, "rows classes"]:
+    """The logits with those of all other classes so low that their probability is nothing."""
+    others = np.ones(logits.shape[1], dtype=bool)
+    others[list(answerable)] = False
+    return np.where(others, NOTHING, logits).astype(np.float32)

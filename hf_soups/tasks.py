@@ -48,6 +48,10 @@ class Shift(BaseModel):
         None, description="The task's name of each class, in the order of the shift's own classes."
     )
     rows: int | None = Field(None, ge=1, description="A stratified subset.")
+    only_its_classes: bool = Field(
+        False,
+        description="Whether answers are chosen from the classes that it has rows of, as for ImageNet-R and -A.",
+    )
 
 
 class Task(BaseModel):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.recipe import Recipe, recipe_from
+from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.sweep.dry_run import dry_run, print_dry_run
+from hf_soups.sweep.plan import make_plan
 from tests.small_task import text_recipe, write_texts
 from tests.tiny import tiny_bert
 
@@ -52,3 +53,11 @@ def test_every_run_is_printed_with_its_values(
     said = capsys.readouterr().out
     for name in ("run_00", "run_04", "batch size", "epochs", "disk: about", "time: about"):
         assert name in said
+
+
+def test_values_of_a_wide_sweep_are_not_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes/vision/imagenet-clip-vit-b32.yaml")
+    print_dry_run(recipe, tmp_path / "sweep", probe=False)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert all(f"{run.train['learning_rate']:.3g}" in said for run in make_plan(recipe))

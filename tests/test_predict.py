@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,18 @@ def test_half_precision_weights_give_float32_log_probabilities(texts: Ready) -> 
     assert rounded.log_probs.dtype == np.float32
     np.testing.assert_allclose(np.exp(rounded.log_probs).sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(rounded.log_probs, exact.log_probs, atol=0.3)
+
+
+def test_where_few_classes_can_be_answered_the_rest_has_no_probability(images: Ready) -> None:
+    free = answers(images)
+    split = replace(images.split, answerable=(0,))
+    kept = predict_split(images.model, images.family, images.encoded, split)
+    assert len(np.unique(free.answers)) > 1
+    assert set(kept.answers) == {0}
+    np.testing.assert_allclose(kept.probs[:, 0], 1)
+    everything = replace(images.split, answerable=tuple(range(free.classes)))
+    same = predict_split(images.model, images.family, images.encoded, everything)
+    np.testing.assert_array_equal(same.log_probs, free.log_probs)
 
 
 def test_progress_counts_the_rows(texts: Ready) -> None:

@@ -127,6 +127,15 @@ def test_a_subset_is_stratified_and_keeps_the_rows_ids() -> None:
     assert [split.rows["text"][i] for i in range(12)] == [f"row {i}" for i in split.row_ids]
 
 
+def test_answers_can_be_kept_to_the_classes_that_the_shift_has_rows_of() -> None:
+    feature = ClassLabel(names=["dog", "bird", "cat"])  # no row is a cat
+    kept = shifted([0, 1, 1, 0] * 5, feature, {"only_its_classes": True, "rows": 6})
+    free = shifted([0, 1, 1, 0] * 5, feature, {"rows": 6})
+    assert (kept.answerable, free.answerable) == ((0, 2), None)
+    assert kept.take([0]).answerable == (0, 2)  # a bird alone is still asked against dogs
+    assert kept.fingerprint != free.fingerprint  # answers to one question are not taken for the other's
+
+
 # --- what a recipe says
 
 

@@ -50,6 +50,7 @@ def shift_from_dataset(task: Task, name: str, rows: datasets.Dataset, label_name
     where = source_name(at, at.report)
     rows = checked_columns(rows, at, where)
     labels = shift_labels(rows, at, shift.label_names, label_names, where)
+    answerable = tuple(np.unique(labels).tolist()) if shift.only_its_classes else None
     ids = np.arange(len(labels), dtype=np.int64)
     if shift.rows is not None:
         ids = stratified_rows(labels, shift.rows, seed, stream=SUBSET)
@@ -57,7 +58,7 @@ def shift_from_dataset(task: Task, name: str, rows: datasets.Dataset, label_name
     renamed = {old: new for old, new in zip(mine, wanted, strict=True) if old != new}
     if renamed:  # models are fed from the task's columns
         rows = rows.rename_columns(renamed)
-    return Split.of("shift", rows.select(ids), ids, labels[ids], tuple(label_names), where)
+    return Split.of("shift", rows.select(ids), ids, labels[ids], tuple(label_names), where, answerable)
 
 
 def shift_labels(

@@ -37,6 +37,7 @@ class Split:
     label_names: tuple[str, ...]
     source: str  # "nyu-mll/glue:mrpc:train"
     fingerprint: str  # of the content alone: the path, the machine and the files' layout do not matter
+    answerable: tuple[int, ...] | None = None  # the classes that an answer is chosen from; None: all
 
     @classmethod
     def of(
@@ -47,9 +48,11 @@ class Split:
         labels: Int64[np.ndarray, " rows"],
         label_names: tuple[str, ...],
         source: str,
+        answerable: tuple[int, ...] | None = None,
     ) -> Split:
         """A split with its fingerprint."""
-        return cls(role, rows, row_ids, labels, label_names, source, fingerprint(rows, row_ids, labels, label_names))
+        of_content = fingerprint(rows, row_ids, labels, label_names, answerable)
+        return cls(role, rows, row_ids, labels, label_names, source, of_content, answerable)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +64,9 @@ class Split:
         """The rows at these positions, in that order."""
         at = np.asarray(indices, dtype=np.int64)
         rows = self.rows.select(at)
-        return Split.of(self.role, rows, self.row_ids[at], self.labels[at], self.label_names, self.source)
+        return Split.of(
+            self.role, rows, self.row_ids[at], self.labels[at], self.label_names, self.source, self.answerable
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +120,14 @@ def fingerprint(
     row_ids: Int64[np.ndarray, " rows"],
     labels: Int64[np.ndarray, " rows"],
     label_names: tuple[str, ...],
+    answerable: tuple[int, ...] | None = None,
 ) -> str:
     """SHA-256 (16 hex digits of it) of ids, labels, names, all texts, and the images' sizes and a sample of them."""
     sha = hashlib.sha256(json.dumps([label_names, rows.column_names, len(rows)], ensure_ascii=False).encode())
     sha.update(np.ascontiguousarray(row_ids, dtype="<i8").tobytes())
     sha.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    if answerable is not None:
+        sha.update(json.dumps(answerable).encode())
     for name, feature in rows.features.items():
         parts = _image_bytes(rows, name) if type(feature).__name__ == "Image" else _text_bytes(rows, name)
         for part in parts:

@@ -80,7 +80,7 @@ def print_dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = Tr
     for run in told.plan:
         table.add_row(run.name, *(_short(run.train[key]) for key in varied), str(run.train["seed"]))
     console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
+    Console(width=None if console.is_terminal else 140, highlight=False).print(table)
     for line in _needs(told, slots):
         console.print(line, markup=False)
 
