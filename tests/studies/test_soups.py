@@ -49,7 +49,7 @@ def test_a_full_recipe_is_planned_as_the_paper_ran_it(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_recipe_is_planned(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(ROOT / "recipes" / name)
-    assert len(dry_run(recipe, tmp_path, probe=False).plan) == recipe.sweep.runs < 16
+    assert len(dry_run(recipe, tmp_path, probe=False).plan) == recipe.sweep.runs <= 16
 
 
 def test_the_clip_study_names_the_five_shifts_of_the_paper() -> None:
