@@ -3,7 +3,7 @@
     python examples/small_clip.py ../shared/data/cifar10 --config plain_text --image img --out small-clip
 
 writes small-clip/model, a CLIPModel with both towers, tokenizer and image processor, and small-clip/data, the labelled
-rows that it has not seen (a fifth of train, and the test split), for recipes/vision/cifar10-small-clip.yaml. A caption
+rows that it has not seen (the rest of train, and the test split), for recipes/vision/cifar10-small-clip.yaml. A caption
 is the class's name in one of CAPTIONS. Equal captions of a batch are one text, so no image is pushed away from its own.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 CAPTIONS = ("a photo of a {}.", "a picture of the {}.", "one {}.", "a small photo of a {}.", "this is a {}.")
-SIDE, HELD_OUT, BATCH, SEED = 32, 0.2, 128, 0
+SIDE, SEEN, BATCH, SEED = 32, 0.8, 128, 0
 TOWER = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
@@ -30,12 +30,13 @@ def main() -> None:
     parser.add_argument("--label", default="label", help="column of the classes")
     parser.add_argument("--test", default="test", help="split that recipes report on")
     parser.add_argument("--rows", type=int, help="of train, to be quick")
+    parser.add_argument("--seen", type=float, default=SEEN, help="share of these rows that it is trained on")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     rows = datasets.load_dataset(given.data, given.config, split="train").shuffle(seed=SEED)
     rows = rows.select(range(min(given.rows or len(rows), len(rows))))
-    seen = len(rows) - round(HELD_OUT * len(rows))
+    seen = round(given.seen * len(rows))
     names = rows.features[given.label].names
     model, tokenizer = small_clip(names)
     train(model, tokenizer, pixels_of(rows.select(range(seen)), given.image), rows[:seen][given.label], names, given)

@@ -203,10 +203,13 @@ def test_siglip_goes_the_same_way(tmp_path: Path) -> None:
     assert type(model).__name__ == "SiglipVisionForImageClassification"
 
 
-# with these seeds the untrained tower and the recipe's texts give more than one class, or the run would be refused
-@pytest.mark.parametrize(("recipe", "runs", "seed"), [("imagenet-clip-vit-b32", 72, 5), ("cifar10-small-clip", 8, 0)])
+# with these seeds the untrained tower and its head give more than one class, or the run would be refused
+@pytest.mark.parametrize(
+    ("recipe", "head", "runs", "seed"),
+    [("imagenet-clip-vit-b32", "linear-probe", 72, 5), ("cifar10-small-clip", "zero-shot", 32, 0)],
+)
 def test_a_recipe_runs_for_a_few_steps_on_a_tiny_model_of_its_classes(
-    recipe: str, runs: int, seed: int, tmp_path: Path
+    recipe: str, head: str, runs: int, seed: int, tmp_path: Path
 ) -> None:
     """Its head, schedule, precision and one draw of its space, on a tiny random CLIP and images of three classes."""
     path = RECIPES / "vision" / f"{recipe}.yaml"
@@ -220,7 +223,7 @@ def test_a_recipe_runs_for_a_few_steps_on_a_tiny_model_of_its_classes(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["family"], record["steps"]) == ("finished", "clip", 3)
     given = load_recipe(path)
-    assert (given.head.init, given.sweep.runs) == ("zero-shot", runs)
+    assert (given.head.init, given.sweep.runs) == (head, runs)
 
 
 def _middle(pool: Pool, name: str) -> float:

@@ -34,6 +34,7 @@ def settings(clip: Path, shared: Path, *more: str) -> list[str]:
         f"task.shifts.tiny_imagenet.path={shared / 'data/cifar10_tiny_imagenet_shift'}",
         f"model={clip / 'model'}",
         "data.select_minimum=200",
+        "data.train_rows=1000",
         "data.report_rows=1000",
         *more,
     ]

@@ -4,6 +4,7 @@
 #   HF_SOUPS   the command, with what goes before its subcommands (hf-soups)
 #   SLOTS      runs side by side (1)
 #   SUBSETS    random subsets of each number of runs (10)
+#   SIZES      numbers of runs, where not all up to all: "1 2 4 8 16 32"
 #   DIAGNOSE   further options of hf-soups diagnose: --pairs 6 --points 1 --grid 5
 set -eu
 soups=${HF_SOUPS:-hf-soups} recipe=$1 out=$2
@@ -16,4 +17,5 @@ $soups compare "$out/runs"
 echo "== gain against angle, error planes, soups against ensembles"
 $soups diagnose "$out/runs" ${DIAGNOSE:-}
 echo "== score against the number of fine-tunes"
-$soups by-number "$out/runs" --greedy --subsets "${SUBSETS:-10}"
+# shellcheck disable=SC2046 # one word for each option
+$soups by-number "$out/runs" --greedy --subsets "${SUBSETS:-10}" $(printf -- '--size %s ' ${SIZES:-} | sed 's/--size *$//')

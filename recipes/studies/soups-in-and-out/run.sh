@@ -5,6 +5,7 @@
 #   SLOTS      runs side by side (1)
 #   SHIFTS     names of the recipe's shifts, to test differences on: "v2 r sketch objectnet a"
 #   SUBSETS    random subsets of each number of runs (10)
+#   SIZES      numbers of runs, where not all up to all: "1 2 4 8 16 32"
 #   DIAGNOSE   further options of hf-soups diagnose: --rows 200 --points 1 --grid 5
 set -eu
 soups=${HF_SOUPS:-hf-soups} recipe=$1 out=$2
@@ -22,4 +23,5 @@ done
 echo "== gain against angle, error planes, soups against ensembles"
 $soups diagnose "$out/runs" ${DIAGNOSE:-}
 echo "== score against the number of fine-tunes"
-$soups by-number "$out/runs" --greedy --subsets "${SUBSETS:-10}"
+# shellcheck disable=SC2046 # one word for each option
+$soups by-number "$out/runs" --greedy --subsets "${SUBSETS:-10}" $(printf -- '--size %s ' ${SIZES:-} | sed 's/--size *$//')
