@@ -210,7 +210,8 @@ def _soups(bench: _Bench, drawn: Sequence[Subset], *, with_greedy: bool, meter: 
         pool = [bench.checkpoints[i] for i in subset]
         yield from _scored(bench, UNIFORM, subset, uniform(pool))
         if with_greedy:
-            yield from _scored(bench, GREEDY, subset, greedy(pool, lambda soup: bench.score(soup, "select")))
+            in_order = [bench.checkpoints[i] for i in sorted(subset)]  # ties fall as when all are cooked
+            yield from _scored(bench, GREEDY, subset, greedy(in_order, lambda soup: bench.score(soup, "select")))
         meter(done)
 
 
