@@ -125,7 +125,7 @@ def _sweep_among(sources: Sequence[str | Path]) -> Path | None:
 
 def _sweeps_recipe(sweep: Path, recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
     given = {} if recipe is None else load_recipe(recipe).task.shifts
-    changes = {f"task.shifts.{name}": s.model_dump(mode="json", exclude_none=True) for name, s in given.items()}
+    changes = {f"task.shifts.{name}": s.model_dump(mode="json", exclude_defaults=True) for name, s in given.items()}
     return sweep_recipe(sweep, {**changes, **(overrides or {})})
 
 

@@ -17,7 +17,7 @@ FORMAT = "hf_soups.shifts.v1"
 
 def remember_shifts(sweep: Path, shifts: Mapping[str, Shift]) -> None:
     """Write the shifts down, in the place of those that were there."""
-    told = {name: shift.model_dump(mode="json", exclude_none=True) for name, shift in shifts.items()}
+    told = {name: shift.model_dump(mode="json", exclude_defaults=True) for name, shift in shifts.items()}
     text = json.dumps({"format": FORMAT, "shifts": told}, indent=1, ensure_ascii=False) + "\n"
     write_file(sweep / SHIFTS_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
 
