@@ -20,7 +20,7 @@ from hf_soups.checkpoint import HEAD, Checkpoint
 from hf_soups.errors import CheckpointError, MissingExtra
 from hf_soups.families.loading import config_of, labelled, named, options, quiet, readable, seeded
 from hf_soups.families.vision import Vision
-from hf_soups.run_folder import writable, written_whole
+from hf_soups.files.writing import writable, write_json, written_whole
 from hf_soups.weights.digests import place, sha256_of
 from hf_soups.weights.files import ADAPTER, ADAPTER_CONFIG, json_object
 from hf_soups.weights.tensorfile import TensorHeader, read_header
@@ -235,4 +235,4 @@ def _write(folder: Path, model: PreTrainedModel, adapter: Checkpoint, base: Chec
     for file in adapter.processor_files() or base.processor_files():
         shutil.copyfile(file, folder / file.name)
     about = {"format": FORMAT, "key": key, "adapter": str(adapter), "base": str(base), "base_sha256": base.sha256()}
-    (folder / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, about)

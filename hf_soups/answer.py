@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.contenders import pointers, soup_folder_of
+from hf_soups.contenders import pointers
 from hf_soups.cook.pool import find_runs, is_sweep, run_at, shared_recipe, sweep_recipe
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
@@ -21,6 +21,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS, RUN_FILE
+from hf_soups.soups.record import soup_folder_of
 from hf_soups.sweep.shifts import remember_shifts
 from hf_soups.tasks import SHIFT
 
@@ -147,8 +148,8 @@ def _of_sweep(sweep: Path) -> tuple[list[Answerer], dict[str, str]]:
         name = f"{pointer.stem} soup"
         try:
             found.append(Answerer(name, *soup_folder_of(pointer)))
-        except (OSError, ValueError, KeyError) as error:
-            gone[name] = f"{pointer}: cannot be read ({error}). Cook it again."
+        except InputError as error:
+            gone[name] = str(error)
     if not found:
         raise InputError(f"{sweep}: no run has finished yet, so there is nothing to answer with.")
     return found, gone

@@ -6,7 +6,6 @@ Errors stop; warnings are told. Label orders that differ are put right by name, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.tensor_names import why_names_differ, wrapped
 from hf_soups.weights.dtypes import FLOATS
+from hf_soups.weights.files import json_object
 
 # Keys of a tokenizer's or processor's files that say nothing of what the model is fed: not told.
 SILENT = frozenset({
@@ -294,14 +294,9 @@ def _processing(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
-    raw = path.read_bytes()
     if path.suffix != ".json":
-        return hashlib.sha256(raw.replace(b"\r\n", b"\n")).hexdigest()
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}). Save or download the checkpoint again.") from error
-    return {k: v for k, v in value.items() if k not in SILENT} if isinstance(value, dict) else value
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    return {k: v for k, v in json_object(path).items() if k not in SILENT}
 
 
 def _differing(a: Any, b: Any) -> list[str]:

@@ -46,7 +46,7 @@ class Leaderboard:
     metric: str
     select_rows: int
     report_rows: int
-    folder: str
+    folder: str = ""
     shifts: Mapping[str, ShiftRows] = field(default_factory=dict)  # by name, in the order of the columns
     notes: tuple[str, ...] = ()  # answers on shifts that cannot be used
 

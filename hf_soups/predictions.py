@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.writing import write_file
 
 FORMAT = "hf_soups.predictions.v1"
 SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
@@ -209,27 +210,13 @@ class Predictions:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, through a temporary file and a rename."""
-        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
         tensors = {"log_probs": np.ascontiguousarray(self.log_probs), **dict([id_tensor(self.row_ids)])}
         if self.labels is not None:
             tensors["labels"] = np.ascontiguousarray(self.labels)
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                save_file(tensors, partial, metadata=about)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-        except (SafetensorError, OSError) as error:
-            raise HfSoupsError(
-                f"{target}: the predictions cannot be written ({error}). Free some space there, or choose another "
-                "folder."
-            ) from error
+        write_file(Path(path), lambda partial: save_file(tensors, partial, metadata=about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Predictions:

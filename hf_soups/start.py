@@ -26,10 +26,11 @@ from hf_soups.families.clip import Clip
 from hf_soups.families.loading import quiet
 from hf_soups.families.t5 import check_training_precision
 from hf_soups.families.text_head import TextHead, text_head
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import writable, write_json, written_whole
 from hf_soups.predict import length_buckets, on_device
 from hf_soups.prompts import WORDS_KEY, wording_for
 from hf_soups.recipe import Head, Recipe
-from hf_soups.run_folder import writable, written_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,7 +92,7 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
         with written_whole(out, marker=START_FILE) as partial, quiet():
             loaded.model.save_pretrained(partial)
             processor.save_pretrained(partial)
-            (partial / START_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(partial / START_FILE, about)
     finally:
         lock.release()
     return out
@@ -152,8 +153,8 @@ def _is_start(out: Path, key: str) -> bool:
     if not out.exists():
         return False
     try:
-        found = json.loads((out / START_FILE).read_text(encoding="utf-8")).get("key")
-    except (OSError, ValueError, AttributeError):
+        found = read_json(out / START_FILE).get("key")
+    except (OSError, InputError):
         found = None
     if found != key:
         raise InputError(

@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from hf_soups.run_folder import RunRecord, write_run, written_whole
+from hf_soups.files.writing import written_whole
+from hf_soups.run_folder import RUN_FILE, RunRecord, write_run
 
 
 def main(name: str, out: str, log: str, seconds: str, end: str = "finished") -> int:
@@ -33,7 +34,7 @@ def main(name: str, out: str, log: str, seconds: str, end: str = "finished") -> 
         if end == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
         return 3
-    with written_whole(Path(out), overwrite=True) as partial:
+    with written_whole(Path(out), overwrite=True, marker=RUN_FILE) as partial:
         (partial / "half").write_text("half of a model")
         time.sleep(float(seconds))
         if end == "failed":

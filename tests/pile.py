@@ -117,7 +117,9 @@ def make_sweep(folder: Path, models: int = 4, metric: str = "accuracy") -> Path:
     shutil.copy(pile / "recipe.yaml", sweep / "recipe.yaml")
     recipe = load_recipe(sweep / "recipe.yaml")
     (sweep / "plan.json").write_text(
-        json.dumps({"runs": [{"name": f"run_{i:02d}", "train": {}} for i in range(models)]})
+        json.dumps(
+            {"format": "hf_soups.sweep.plan.v1", "runs": [{"name": f"run_{i:02d}", "train": {}} for i in range(models)]}
+        )
     )
     for i in range(models):
         run = sweep / f"run_{i:02d}"

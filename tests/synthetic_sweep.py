@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,15 @@ def write_plan(sweep: Path, runs: int, metric: str = "accuracy") -> Path:
     """plan.json and recipe.yaml of a sweep of so many runs."""
     sweep.mkdir(parents=True, exist_ok=True)
     plan = [{"name": f"run_{i:02d}", "train": {}} for i in range(runs)]
-    (sweep / "plan.json").write_text(json.dumps({"runs": plan}))
+    (sweep / "plan.json").write_text(json.dumps({"format": "hf_soups.sweep.plan.v1", "runs": plan}))
     (sweep / "recipe.yaml").write_text(
         "model: model\n"
         f"task: {{kind: text, path: data, text: [sentence], label_names: [bad, good], metric: {metric}}}\n"
     )
     return sweep
+
+
+def write_soup_record(folder: Path, ingredients: Sequence[str], **about: Any) -> None:
+    """soup.json of a mean of these runs, with further keys."""
+    record = {"ingredients": [{"name": name, "coefficient": 1 / len(ingredients)} for name in ingredients], **about}
+    (folder / "soup.json").write_text(json.dumps({"format": "hf_soups.soup.v1", **record}))

@@ -186,7 +186,9 @@ def test_convolutional_networks_answer_with_the_statistics_of_their_own_folders(
     sweep.mkdir()
     recipe = image_recipe(tmp_path / "images", tmp_path / "model")
     _write_recipe(sweep / "recipe.yaml", recipe, sweep=True)
-    (sweep / "plan.json").write_text(json.dumps({"runs": [{"name": f"run_0{i}", "train": {}} for i in range(2)]}))
+    (sweep / "plan.json").write_text(
+        json.dumps({"format": "hf_soups.sweep.plan.v1", "runs": [{"name": f"run_0{i}"} for i in range(2)]})
+    )
     for i in range(2):
         label(tiny_resnet(sweep / f"run_0{i}", seed=i), classes)
         model = AutoModelForImageClassification.from_pretrained(sweep / f"run_0{i}")
@@ -225,7 +227,7 @@ def test_wrong_input_is_refused_before_anything_is_written(place: Path) -> None:
 
 def test_a_damaged_memory_is_one_clear_error(place: Path) -> None:
     (place / "sweep/shifts.json").write_text('{"format": "other"}')
-    with pytest.raises(InputError, match=r"shifts\.json: cannot be read .* Remove it and answer the shifts again"):
+    with pytest.raises(InputError, match=r"shifts\.json: .* Remove it and answer the shifts again"):
         quietly(place)
 
 

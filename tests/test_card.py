@@ -255,8 +255,9 @@ def test_measured_costs_stand_with_their_hardware(images: Made, tmp_path: Path) 
 def test_a_cascade_of_references_names_its_members_repos_and_what_its_soups_were_mixed_from(cascade: Path) -> None:
     assert "base_model" not in card_for(cascade).data.to_dict()
     change_json(cascade / "config.json", "members", 0, to={"name": "vit", "repo": "org/vit", "revision": COMMIT})
-    ingredients = [{"name": "a", "source": "org/a", "revision": None}, {"name": "b", "source": "/b", "revision": None}]
-    (cascade / "member_1/soup.json").write_text(json.dumps({"ingredients": ingredients}))
+    ingredients = [{"name": n, "coefficient": 0.5, "source": source} for n, source in (("a", "org/a"), ("b", "/b"))]
+    record = {"format": "hf_soups.soup.v1", "ingredients": ingredients}
+    (cascade / "member_1/soup.json").write_text(json.dumps(record))
     card = card_for(cascade)
     assert card.data.base_model == ["org/vit", "org/a"]
     assert cells_of(card.text)["Members", "vit", "Where"] == f"org/vit@{COMMIT} in float32"
@@ -362,14 +363,16 @@ def test_what_is_no_soup_or_cascade_is_refused(pair: list[Checkpoint], soup: Pat
         card_for(soup, name="a b")
     with pytest.raises(InputError, match="there is no card"):
         check_card(soup)
-    change_json(soup / "soup.json", "ingredients", to=[{"name": "m0"}])
-    with pytest.raises(InputError, match=r"soup.json is no whole record"):
-        card_for(soup)
     change_json(soup / "config.json", "architectures", to=["BertModel"])
     with pytest.raises(InputError, match="the model is BertModel; cards are made for"):
         card_for(soup)
+    change_json(soup / "soup.json", "ingredients", to=[{"name": "m0"}])
+    with pytest.raises(
+        InputError, match=r"soup\.json: not valid as the record of a soup: ingredients\.0\.coefficient: Field req"
+    ):
+        card_for(soup)
     (soup / "soup.json").write_text("{")
-    with pytest.raises(InputError, match="is no valid JSON"):
+    with pytest.raises(InputError, match="no valid JSON"):
         card_for(soup)
 
 

@@ -148,7 +148,9 @@ def test_a_card_that_is_not_the_evidence_is_found_out(
 
 def test_evidence_that_is_none_is_refused(cascade: Path) -> None:
     (cascade / "evidence.json").write_text("{}")
-    with pytest.raises(InputError, match=r"evidence.json is no evidence of a cascade .*Build the cascade again"):
+    with pytest.raises(
+        InputError, match=r"evidence.json: expected the evidence of a cascade .*Build the cascade again"
+    ):
         card_for(cascade)
 
 

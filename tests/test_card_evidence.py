@@ -118,7 +118,7 @@ def test_a_kept_leaderboard_is_the_leaderboard_without_reasons(tmp_path: Path) -
     assert load_board(tmp_path) == bare
     assert [r.status for r in bare.rows if r.name == "run_02"] == ["nan-loss"]
     (tmp_path / "leaderboard.json").write_text('{"format": "another"}')
-    with pytest.raises(InputError, match=r"leaderboard.json is no leaderboard .*format 'another'"):
+    with pytest.raises(InputError, match=r"leaderboard.json: expected a leaderboard .*format 'another'"):
         load_board(tmp_path)
 
 

@@ -16,7 +16,15 @@ from hf_soups.cli import app
 from hf_soups.compare import Comparisons, compare, holm
 from hf_soups.errors import InputError
 from hf_soups.predictions import Predictions
-from tests.synthetic_sweep import REPORT, SELECT, answers, write_failed_run, write_finished_run, write_plan
+from tests.synthetic_sweep import (
+    REPORT,
+    SELECT,
+    answers,
+    write_failed_run,
+    write_finished_run,
+    write_plan,
+    write_soup_record,
+)
 
 RESAMPLES = 200
 ENSEMBLES = ("mean-logit ensemble", "mean-prob ensemble", "selected ensemble")
@@ -38,7 +46,7 @@ def write_soup(sweep: Path, select: int, report: int, **about: object) -> None:
     folder = sweep.parent / "greedy"
     answers(select, 200, SELECT, 9).save(folder / "predictions/select.safetensors")
     answers(report, 277, REPORT, 9).save(folder / "predictions/report.safetensors")
-    (folder / "soup.json").write_text(json.dumps({"ingredients": [{"name": "run_01"}], **about}))
+    write_soup_record(folder, ["run_01"], **about)
     (sweep / "soups").mkdir(exist_ok=True)
     (sweep / "soups/greedy.json").write_text(json.dumps({"path": "../../greedy", "method": "greedy"}))
 

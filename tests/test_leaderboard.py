@@ -27,6 +27,7 @@ from tests.synthetic_sweep import (
     write_finished_run,
     write_plan,
     write_predictions,
+    write_soup_record,
 )
 
 
@@ -44,8 +45,7 @@ def sweep(tmp_path: Path) -> Path:
 def write_soup(sweep: Path, method: str, runs: list[str], select: int, report: int, **about: object) -> Path:
     folder = sweep.parent / "soups" / method
     write_predictions(folder, answers(select, 200, SELECT, 9), answers(report, 277, REPORT, 9))
-    record = {"ingredients": [{"name": run} for run in runs], "pool": ["run_00", "run_01", "run_02"], **about}
-    (folder / "soup.json").write_text(json.dumps(record))
+    write_soup_record(folder, runs, **{"pool": ["run_00", "run_01", "run_02"], **about})
     (sweep / "soups").mkdir(exist_ok=True)
     pointer = {"path": f"../../soups/{method}", "method": method, "predictions": "predictions"}
     (sweep / "soups" / f"{method}.json").write_text(json.dumps(pointer))

@@ -17,7 +17,15 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import Leaderboard, Row, build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
-from tests.synthetic_sweep import REPORT, SELECT, answers, write_finished_run, write_plan, write_predictions
+from tests.synthetic_sweep import (
+    REPORT,
+    SELECT,
+    answers,
+    write_finished_run,
+    write_plan,
+    write_predictions,
+    write_soup_record,
+)
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def sweep(tmp_path: Path) -> Path:
         write_finished_run(folder / f"run_0{i}", select, report, seed=i, macs=macs)
     soup = tmp_path / "soup"
     write_predictions(soup, answers(182, 200, SELECT, 9), answers(247, 277, REPORT, 9))
-    (soup / "soup.json").write_text(json.dumps({"ingredients": [{"name": "run_01"}, {"name": "run_02"}]}))
+    write_soup_record(soup, ["run_01", "run_02"])
     (folder / "soups").mkdir()
     (folder / "soups/greedy.json").write_text(json.dumps({"path": "../../soup", "method": "greedy"}))
     return folder
@@ -110,7 +118,12 @@ def test_the_training_of_a_run_that_is_also_in_a_soup_counts_once(sweep: Path) -
     build_leaderboard(sweep, cascades=True)
     frontier = Frontier.load(sweep / "cascades/frontier.json")
     plan = replace(
-        frontier.plans[0], members=("run_01", "greedy soup"), thresholds=(0.8,), costs=(4e6, 9e6), temperatures=()
+        frontier.plans[0],
+        members=("run_01", "greedy soup"),
+        thresholds=(0.8,),
+        costs=(4e6, 9e6),
+        temperatures=(),
+        exit_shares=(),
     )
     Frontier((replace(plan, score=1.0),), frontier.singles, data=frontier.data).save(sweep / "cascades/mine.json")
     (row,) = [r for r in rows(build_leaderboard(sweep), "cascade").values() if r.name.startswith("mine: ")]
@@ -119,8 +132,7 @@ def test_the_training_of_a_run_that_is_also_in_a_soup_counts_once(sweep: Path) -
 
 
 def test_a_soup_chosen_on_report_is_not_searched(sweep: Path) -> None:
-    record = {"ingredients": [{"name": "run_01"}, {"name": "run_02"}], "optimistic": True}
-    (sweep.parent / "soup/soup.json").write_text(json.dumps(record))
+    write_soup_record(sweep.parent / "soup", ["run_01", "run_02"], optimistic=True)
     search_among(read_contenders(sweep), sweep)
     assert all("soup" not in p.members[0] for p in Frontier.load(sweep / "cascades/frontier.json").singles)
 
@@ -130,7 +142,9 @@ def test_a_frontier_that_fits_no_more_is_listed_with_the_reason(sweep: Path) -> 
     frontier = Frontier.load(sweep / "cascades/frontier.json")
     folder = sweep / "cascades"
     replace(frontier, data="other rows").save(folder / "a.json")
-    alien = replace(frontier.plans[0], members=("run_77", "run_00"), thresholds=(0.5,), costs=(1.0, 1.0), score=1.0)
+    alien = replace(
+        frontier.plans[0], members=("run_77", "run_00"), thresholds=(0.5,), costs=(1.0, 1.0), score=1.0, exit_shares=()
+    )
     replace(frontier, plans=(alien,)).save(folder / "b.json")
     (folder / "c.json").write_text("{")
     board = build_leaderboard(sweep)
@@ -138,7 +152,7 @@ def test_a_frontier_that_fits_no_more_is_listed_with_the_reason(sweep: Path) -> 
     assert set(gone) == {f"cascade of {name}.json" for name in "abc"}
     assert "searched on other rows" in gone["cascade of a.json"].reason
     assert "run_77 did not answer here. Search again." in gone["cascade of b.json"].reason
-    assert "not a readable frontier" in gone["cascade of c.json"].reason
+    assert "no valid JSON" in gone["cascade of c.json"].reason
     assert rows(board, "cascade").keys() >= {"best cascade"}
 
 

@@ -19,7 +19,7 @@ from hf_soups.leaderboard import Leaderboard, Row, build_leaderboard
 from hf_soups.metrics import METRICS, score
 from hf_soups.predictions import Predictions
 from hf_soups.report import plots
-from tests.synthetic_sweep import answers, write_finished_run, write_plan
+from tests.synthetic_sweep import answers, write_finished_run, write_plan, write_soup_record
 
 BOOKS = 120
 
@@ -104,7 +104,7 @@ def test_a_soups_answers_are_aligned_by_row_id(sweep: Path) -> None:
     for role, right, rows, data in (("select", 182, 200, "select-rows"), ("report", 231, 277, "report-rows")):
         answers(right, rows, data, 9).save(soup / "predictions" / f"{role}.safetensors")
     answers(95, BOOKS, "books", 9).take(order).save(soup / "predictions/shift-books.safetensors")
-    (soup / "soup.json").write_text(json.dumps({"ingredients": [{"name": "run_00"}]}))
+    write_soup_record(soup, ["run_00"])
     (sweep / "soups").mkdir()
     (sweep / "soups/greedy.json").write_text(json.dumps({"path": "../../soup", "method": "greedy"}))
     found = read_contenders(sweep)

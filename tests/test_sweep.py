@@ -298,7 +298,7 @@ def test_runs_that_were_planned_otherwise_are_not_mixed_with_new_ones(tmp_path: 
     with pytest.raises(InputError, match="run_00 was planned with other values"):
         run(tmp_path, 3)
     path.write_text("{")
-    with pytest.raises(InputError, match="Remove it: it is written anew"):
+    with pytest.raises(InputError, match="Remove it and run the same sweep again"):
         run(tmp_path, 3)
     path.unlink()
     assert run(tmp_path, 3).exit_status == 0
@@ -314,7 +314,7 @@ def test_a_full_disk_is_one_message_and_earlier_results_stay(tmp_path: Path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(HfSoupsError, match=r"could not be written: the disk is full. Free some space"):
             run(tmp_path, 4)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}.items() <= before.items()

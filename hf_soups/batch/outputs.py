@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import numpy as np
 
 from hf_soups.batch.inputs import Unreadable
 from hf_soups.errors import InputError
-from hf_soups.run_folder import writable
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import writable, write_file, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,14 +51,7 @@ class Parts:
         """Write a part through a temporary file and a rename."""
         import pyarrow.parquet as pq
 
-        target = self.path(number)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        with writable(target):
-            try:
-                pq.write_table(table, partial)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
+        write_file(self.path(number), lambda partial: pq.write_table(table, partial))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All parts behind one another, in the rows' order."""
@@ -134,22 +126,16 @@ def claim(folder: Path, told: Mapping[str, Any]) -> None:
     path = folder / MANIFEST
     wanted = {"format": FORMAT, **told}
     if path.is_file():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}). Choose another folder (--out).") from error
-        differ = [key for key in wanted if not isinstance(there, dict) or there.get(key) != wanted[key]]
+        there = read_json(path, what="the record of answers", again="Choose another folder (--out).")
+        differ = [key for key in wanted if there.get(key) != wanted[key]]
         if differ:
-            was = there.get(differ[0]) if isinstance(there, dict) else there
             raise InputError(
-                f"{folder}: it holds answers with {differ[0]} {was!r:.100}, not {wanted[differ[0]]!r:.100}. Choose "
-                "another folder (--out), or delete that one."
+                f"{folder}: it holds answers with {differ[0]} {there.get(differ[0])!r:.100}, not "
+                f"{wanted[differ[0]]!r:.100}. Choose another folder (--out), or delete that one."
             )
         return
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise InputError(f"{folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{MANIFEST}.{os.getpid()}"
-        partial.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_json(path, wanted)

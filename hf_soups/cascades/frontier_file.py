@@ -10,10 +10,11 @@ from pathlib import Path
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.plan_values import plan_of, plan_values
+from hf_soups.cascades.plan_values import plan_values
 from hf_soups.errors import InputError
+from hf_soups.files.reading import read_record
+from hf_soups.files.writing import write_text
 from hf_soups.metrics import METRICS
-from hf_soups.soups.folder import write_file
 
 FORMAT = "hf_soups.frontier.v1"
 MAKE_IT = "`hf-soups cascade search` writes one."
@@ -32,7 +33,7 @@ def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
         lines.append(f"{json.dumps(group)}: [" + ",".join(f"\n  {plan}" for plan in plans) + "]")
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    write_file(Path(path), lambda staged: staged.write_text(text, encoding="utf-8"))
+    write_text(Path(path), text)
 
 
 def load_frontier(path: str | os.PathLike[str]) -> Frontier:
@@ -42,20 +43,9 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         InputError: if the file is missing, damaged or of another kind.
     """
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        return read_record(Path(path), Frontier, what="a frontier", format=FORMAT, again=MAKE_IT)
     except FileNotFoundError:
         raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable frontier ({error}). {MAKE_IT}") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        kind = told.get("format") if isinstance(told, dict) else type(told).__name__
-        raise InputError(f"{path}: JSON, but not a frontier (format {kind!r}; expected {FORMAT!r}). {MAKE_IT}")
-    try:
-        plans, singles, ensembles = (tuple(plan_of(p, str(path)) for p in told[group]) for group in _GROUPS)
-        about = {key: str(told[key]) for key in ("data", "pool", "report")}
-        return Frontier(plans, singles, ensembles, **about, seed=int(told["seed"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: a damaged frontier ({error}). Search again.") from error
 
 
 def split_reference(reference: str) -> tuple[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from hf_soups.cascades.rule import Rule, checked_thresholds
 from hf_soups.cascades.simulate import CascadePredictions, simulate
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
+
+SHARES_OFF = 1e-6  # by so much the sum of exit shares may differ from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,16 @@ class Plan:
         for name, values in (("costs", self.costs), ("temperatures", self.temperatures or self.members)):
             if len(values) != len(self.members):
                 raise InputError(f"{len(values)} {name} for {len(self.members)} members; expected one for each.")
-        if any(not t > 0 for t in self.temperatures):
+        if any(not 0 < t < math.inf for t in self.temperatures):
             raise InputError(f"temperatures are {self.temperatures}; expected numbers above 0.")
+        if any(not 0 <= cost < math.inf for cost in self.costs):
+            raise InputError(f"costs are {self.costs}; expected numbers of 0 or more.")
+        if self.exit_shares and (
+            len(self.exit_shares) != len(self.members)
+            or min(self.exit_shares) < 0
+            or abs(sum(self.exit_shares) - 1) > SHARES_OFF
+        ):
+            raise InputError(f"exit shares are {self.exit_shares}; expected one for each member, with a sum of 1.")
 
     @property
     def worst_cost(self) -> float:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import Rule
-from hf_soups.errors import InputError
+from hf_soups.files.reading import as_record
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
@@ -28,9 +27,4 @@ def plan_of(told: Mapping[str, Any], where: str = "config.json of the cascade") 
     Raises:
         InputError: if something is missing or not allowed.
     """
-    try:
-        known = {f.name: told[f.name] for f in fields(Plan) if told.get(f.name) is not None}
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-        return Plan(**{**known, "rule": Rule(**told.get("rule", {}))})
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{where} holds a plan that is none ({error}). Build it again.") from error
+    return as_record(told, Plan, where, what="a plan", again="Build it again.")

@@ -5,7 +5,7 @@
 
 from hf_soups.contenders.cascades import search_among, with_cascades
 from hf_soups.contenders.contender import KINDS, Contender, Contenders, Row, rank_of
-from hf_soups.contenders.reading import pointers, read_contenders, soup_folder_of
+from hf_soups.contenders.reading import pointers, read_contenders
 
 __all__ = [
     "KINDS",
@@ -16,6 +16,5 @@ __all__ = [
     "rank_of",
     "read_contenders",
     "search_among",
-    "soup_folder_of",
     "with_cascades",
 ]

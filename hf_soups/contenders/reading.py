@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import metric_for
 from hf_soups.predictions import Predictions
 from hf_soups.run_folder import PREDICTIONS
+from hf_soups.soups.record import read_soup, soup_folder_of
 from hf_soups.tasks import SHIFT
 
 
@@ -46,17 +46,6 @@ def pointers(sweep: Path) -> list[Path]:
     return sorted((sweep / "soups").glob("*.json"))
 
 
-def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
-    """A soup's folder and that of its predictions.
-
-    Raises:
-        OSError, ValueError, KeyError: if the pointer cannot be read.
-    """
-    told = json.loads(pointer.read_text(encoding="utf-8"))
-    folder = (pointer.parent / told["path"]).resolve()
-    return folder, folder / told.get("predictions", PREDICTIONS)
-
-
 class _Reader:
     """Reads predictions, with the rows of each split in the order of the first that was read."""
 
@@ -82,10 +71,10 @@ class _Reader:
         row = Row("soup", f"{pointer.stem} soup", "finished")
         try:
             folder, predictions = soup_folder_of(pointer)
-            record = json.loads((folder / "soup.json").read_text(encoding="utf-8"))
+            record = read_soup(folder)
             answers = self._answers(predictions, row.name)
             return Contender(_soup_row(row, record, members), answers, trained=_trained(record))
-        except (OSError, ValueError, KeyError, PredictionsError) as error:
+        except (OSError, InputError) as error:
             self.unscored.append(replace(row, status="gone", reason=f"{error}. Cook it again."))
             return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook.menu import Bench, Method, Options, first
 from hf_soups.cook.pool import Pool
+from hf_soups.files.writing import writable, write_text, written_whole
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.words import score_in_words, why_one
-from hf_soups.run_folder import PREDICTIONS, writable
+from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups import Soup
-from hf_soups.soups.folder import SOUP_FILE, soup_folder
 from hf_soups.soups.journal import Journal
+from hf_soups.soups.record import SOUP_FILE, read_soup
 from hf_soups.soups.search import Score
 from hf_soups.soups.soup import display_names, step_values
 
@@ -76,9 +76,9 @@ def cook_one(
         soup = method.make(_bench(method, pool, order, None, "averaged", beside))
         soup = replace(soup, about={**soup.about, **about})
         soup.save_pretrained(folder, overwrite=order.overwrite, **order.storage)
-        return read_record(folder)
+        return read_soup(folder)
     soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
-    with soup_folder(folder, overwrite=order.overwrite) as staged:
+    with written_whole(folder, overwrite=order.overwrite, marker=SOUP_FILE) as staged:
         order.tell(f"{method.name}: writing {_counted(soup, pool)} ingredients")
         soup.write_model(staged, **order.storage)
         scores, measured = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
@@ -87,10 +87,10 @@ def cook_one(
         soup.write_record(staged)
         _write_steps(staged, soup, tasting, marks, len(pool.checkpoints))
         if pool.recipe is not None:
-            (staged / RECIPE_FILE).write_text(recipe_text(pool.recipe), encoding="utf-8")
+            write_text(staged / RECIPE_FILE, recipe_text(pool.recipe))
     for file in (beside[0], *folder.parent.glob(f".{folder.name}.state-*")):
         file.unlink(missing_ok=True)
-    return read_record(folder)
+    return read_soup(folder)
 
 
 def _chosen(
@@ -227,14 +227,6 @@ def _singles(soup: Soup, pool: Pool, tasting: Tasting) -> Mapping[str, float]:
         return {}
     names = display_names(pool.checkpoints)
     return {n: tasting.metric.compute(tasting.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
-
-
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """What a soup's soup.json holds."""
-    record = json.loads((folder / SOUP_FILE).read_text(encoding="utf-8"))
-    if not isinstance(record, dict):
-        raise ValueError(f"{folder / SOUP_FILE} is no soup's record")
-    return record
 
 
 def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.run_folder import RUN_FILE, RunRecord, read_run
 from hf_soups.soups.trajectory import is_run_of_trainer, run_checkpoints
 from hf_soups.sweep.ledger import Ledger
+from hf_soups.sweep.plan import PLAN_FILE, read_plan
 from hf_soups.sweep.shifts import remembered_shifts
 from hf_soups.tasks import Task
 
-PLAN = "plan.json"
 RECIPE = "recipe.yaml"
 
 
@@ -98,7 +97,7 @@ def gather(
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is a sweep's."""
-    return (folder / PLAN).is_file()
+    return (folder / PLAN_FILE).is_file()
 
 
 def sweep_recipe(sweep: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -111,9 +110,7 @@ def find_runs(folder: Path) -> tuple[Run, ...]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
     if is_sweep(folder):
-        planned = _json(folder / PLAN)
-        runs = planned["runs"] if isinstance(planned, dict) else planned
-        return tuple(_planned(folder, run["name"]) for run in runs)
+        return tuple(_planned(folder, run.name) for run in read_plan(folder))
     return tuple(run_at(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
 
 
@@ -226,10 +223,3 @@ def _why(run: Run) -> str:
     if run.status == "pending":
         return run.reason
     return f"{run.status}" + (f" ({run.reason})" if run.reason else "")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error

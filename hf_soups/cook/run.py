@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.compatibility import preflight
-from hf_soups.cook.kitchen import Order, Tell, cook_one, read_record
+from hf_soups.cook.kitchen import Order, Tell, cook_one
 from hf_soups.cook.menu import Method, Options, chosen
 from hf_soups.cook.pool import Pool, gather
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
+from hf_soups.files.writing import refuse_existing, write_json, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
-from hf_soups.soups.folder import SOUP_FILE, refuse_existing, write_file
 from hf_soups.soups.journal import digest
+from hf_soups.soups.record import SOUP_FILE, read_soup
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def cook(
     done = {m: None if overwrite else _already(folders[m], key) for m, key in keys.items()}
     for name, record in done.items():
         if record is None:
-            refuse_existing(folders[name], overwrite=overwrite)
+            refuse_existing(folders[name], overwrite=overwrite, marker=SOUP_FILE)
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
         tasting = _tasting(pool, order, cache, device) if None in done.values() else None
@@ -265,8 +265,7 @@ def _register(pool: Pool, cooked: Cooked) -> None:
         return
     pointer = pool.sweep / "soups" / f"{cooked.method}.json"
     place = os.path.relpath(cooked.folder.resolve(), pointer.parent.resolve())
-    text = json.dumps({"path": place, "method": cooked.method, "predictions": PREDICTIONS}, indent=2)
-    write_file(pointer, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+    write_json(pointer, {"path": place, "method": cooked.method, "predictions": PREDICTIONS})
 
 
 def _keep_recipe(pool: Pool, cooked: Sequence[Cooked]) -> None:
@@ -276,7 +275,7 @@ def _keep_recipe(pool: Pool, cooked: Sequence[Cooked]) -> None:
     text = recipe_text(pool.recipe)
     for soup in cooked:
         if not (soup.folder / RECIPE_FILE).is_file():
-            write_file(soup.folder / RECIPE_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
+            write_text(soup.folder / RECIPE_FILE, text)
 
 
 def _keep_board(pool: Pool, cooked: Sequence[Cooked], tell: Tell) -> None:
@@ -307,7 +306,7 @@ def _key(method: Method, pool: Pool, order: Order) -> str:
 def _already(folder: Path, key: str) -> Mapping[str, Any] | None:
     """The record of a soup that lies there and was made from the same."""
     try:
-        record = read_record(folder)
-    except (OSError, ValueError):
+        record = read_soup(folder)
+    except (OSError, InputError):
         return None
     return record if record.get("made_from") == key else None

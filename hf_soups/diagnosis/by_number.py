@@ -22,10 +22,10 @@ from hf_soups.diagnosis.subsets import Subset, checked_sizes, nested_subsets
 from hf_soups.ensembles.members import Members
 from hf_soups.ensembles.scoring import scores_of
 from hf_soups.errors import InputError
+from hf_soups.files.writing import writable
 from hf_soups.finetune.progress import Meter
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions
-from hf_soups.run_folder import writable
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.search import greedy

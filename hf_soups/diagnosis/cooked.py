@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import Any
 
 from hf_soups.errors import PredictionsError
 from hf_soups.predictions import Predictions
-from hf_soups.run_folder import PREDICTIONS
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import read_soup, soup_folder_of
 from hf_soups.soups.soup import Step
 
 
@@ -50,15 +48,14 @@ def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[C
 
 
 def _read(pointer: Path) -> CookedSoup:
-    told = json.loads(pointer.read_text(encoding="utf-8"))
-    folder = (pointer.parent / told["path"]).resolve()
-    record = json.loads((folder / SOUP_FILE).read_text(encoding="utf-8"))
+    folder, predictions = soup_folder_of(pointer)
+    record = read_soup(folder)
     # steps that were chosen on report are not looked at here
     steps = record.get("steps", []) if record.get("selected_on") == "select" else []
     return CookedSoup(
         pointer.stem,
         tuple(i["name"] for i in record["ingredients"] if i["coefficient"] != 0),
-        Predictions.load(folder / told.get("predictions", PREDICTIONS) / "select.safetensors"),
+        Predictions.load(predictions / "select.safetensors"),
         tuple(_step(step) for step in steps),
     )
 

@@ -12,9 +12,8 @@ from hf_soups.diagnosis.facts import Facts
 from hf_soups.diagnosis.landscape import coefficients_at
 from hf_soups.diagnosis.words import paragraphs
 from hf_soups.errors import InputError
+from hf_soups.files.writing import finite, write_text
 from hf_soups.report.table import write_csv
-from hf_soups.run_folder import finite
-from hf_soups.soups.folder import write_file
 
 RECORD = "diagnosis.json"
 JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
@@ -138,8 +137,3 @@ def _mixtures(facts: Facts) -> Iterator[tuple[str, str, str, float, float]]:
     for mixed in (facts.uniform, *facts.soups):
         if mixed.members:
             yield "soup", mixed.name, " ".join(mixed.members), mixed.soup, mixed.ensemble
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_file(path, lambda staged: staged.write_text(text, encoding="utf-8"))

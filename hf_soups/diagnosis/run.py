@@ -18,10 +18,10 @@ from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, wri
 from hf_soups.diagnosis.measure import Bench, Effort, checked, is_uniform_of, measured
 from hf_soups.diagnosis.words import in_words
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.writing import writable
 from hf_soups.finetune.progress import Meter
 from hf_soups.mixing import measure as geometry_of
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import writable
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.soup import Soup, display_names
 

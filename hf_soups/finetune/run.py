@@ -16,6 +16,7 @@ from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, InputError, RecipeError, RunFailed
 from hf_soups.families.family import Encoded
 from hf_soups.families.loading import quiet
+from hf_soups.files.writing import check_place, written_whole
 from hf_soups.finetune.batches import Schedule
 from hf_soups.finetune.failures import check_classes, failure_of, lost_a_process, raised_by_all
 from hf_soups.finetune.history import History
@@ -27,7 +28,7 @@ from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.predict import predict_distributed
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import PREDICTIONS, RunRecord, check_place, read_run, write_run, written_whole
+from hf_soups.run_folder import PREDICTIONS, RUN_FILE, RunRecord, read_run, write_run
 from hf_soups.start import Start, load_start, make_start, start_key, with_random_weights
 from hf_soups.tasks import SHIFT
 
@@ -48,7 +49,7 @@ class Order:
 def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
     """See `hf_soups.finetune.finetune`."""
     _check_recipe(order.recipe)
-    check_place(order.out, overwrite=order.overwrite)
+    check_place(order.out, overwrite=order.overwrite, marker=RUN_FILE)
     accelerator = accelerator_for(order.recipe, tracker)
     # filled on the way, so that a run that ends early still says what is known
     about: dict[str, Any] = {
@@ -197,7 +198,7 @@ def _macs(start: Start, encoded: Encoded) -> int | None:
 
 
 def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
-    with written_whole(order.out, overwrite=order.overwrite) as partial, quiet():
+    with written_whole(order.out, overwrite=order.overwrite, marker=RUN_FILE) as partial, quiet():
         job.start.model.save_pretrained(partial)
         job.start.processor.save_pretrained(partial)
         for role, answer in answers.items():
@@ -214,7 +215,7 @@ def _write_failure(
         record = RunRecord(status=failure.status, reason=failure.reason, **about, finished=_now())
         if _written_by_another(order.out, record):
             return
-        with written_whole(order.out, overwrite=order.overwrite) as partial:
+        with written_whole(order.out, overwrite=order.overwrite, marker=RUN_FILE) as partial:
             write_run(partial, record)
     if together:
         # the launcher kills the others as soon as one ends with an error: not before it is written

@@ -14,6 +14,7 @@ from typing import Any
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.errors import InputError
+from hf_soups.files.writing import finite
 from hf_soups.from_pool.halves import Halves
 from hf_soups.from_pool.search import Reported, reported
 from hf_soups.pool import Pool, read_pool
@@ -21,7 +22,6 @@ from hf_soups.pool.member import Member
 from hf_soups.pool.store import PoolData
 from hf_soups.recipe_kept import recipe_kept, recipe_values
 from hf_soups.report.cards.evidence import EVIDENCE_FILE, FORMAT, PICTURES
-from hf_soups.run_folder import finite
 from hf_soups.soups.soup import versions
 from hf_soups.weights.places import place_shown
 

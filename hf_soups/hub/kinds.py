@@ -10,7 +10,7 @@ from hf_soups.errors import InputError
 from hf_soups.hub.contents import Kind
 from hf_soups.pool.store import POOL_FILE
 from hf_soups.run_folder import RUN_FILE
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE
 
 BOARD = "leaderboard.csv"
 SHOWN = 8  # names at most in a message

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.reading import read_json
 from hf_soups.hub.cards import carded
 from hf_soups.hub.contents import Contents, Kind, LocalFile, Stage, replaced
 from hf_soups.hub.local_paths import cleaned, told_of
@@ -82,5 +82,4 @@ def _member_folders(folder: Path) -> list[str]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return told if isinstance(told, dict) else {}
+    return read_json(folder / "config.json")

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_soups.errors import InputError
+from hf_soups.files.writing import writable
 from hf_soups.hub.contents import Contents, Stage, replaced
 from hf_soups.hub.data_cards import TableOf, pool_card
 from hf_soups.hub.local_paths import cleaned, told_of
 from hf_soups.hub.walking import inside_file
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.report.card import README
-from hf_soups.run_folder import writable
 from hf_soups.topk import TopKPredictions
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.writing import write_json, written_whole
 from hf_soups.inspection.look import Inspection
-from hf_soups.run_folder import written_whole
 from hf_soups.soups.soup import Soup, display_names
+from hf_soups.weights.files import json_object
 
 CONFIG = "config.json"
 
@@ -62,7 +62,7 @@ def _folder_name(name: str) -> str:
 def _rename_labels(path: Path, names: Sequence[str] | None) -> None:
     if names is None:
         raise CheckpointError(f"{path}: no label names to write.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json_object(path)
     config["id2label"] = {str(index): name for index, name in enumerate(names)}
     config["label2id"] = {name: index for index, name in enumerate(names)}
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.compatibility import Finding, PreflightReport, preflight
+from hf_soups.files.writing import finite, write_text
 from hf_soups.inspection.distances import Distances, Pair, distances_of
 from hf_soups.inspection.rows import Row, row_of
 from hf_soups.inspection.sources import Candidate, candidates, find_start
-from hf_soups.run_folder import finite
-from hf_soups.soups.folder import write_file
 from hf_soups.soups.soup import display_names
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def save_json(inspection: Inspection, path: str | Path) -> None:
         HfSoupsError: if it cannot be written.
     """
     text = json.dumps(finite(inspection.record()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(Path(path), lambda staged: staged.write_text(text, encoding="utf-8"))
+    write_text(Path(path), text)
 
 
 def _left_out(candidate: Candidate) -> Finding:

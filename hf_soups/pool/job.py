@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
+from hf_soups.files.writing import writable
 from hf_soups.finetune.progress import Meter
 from hf_soups.pool.labels import doubt
 from hf_soups.pool.member import Member
@@ -20,7 +21,6 @@ from hf_soups.pool.shards import WORK, Shards, check_disk
 from hf_soups.pool.sources import Asked
 from hf_soups.pool.store import POOL_FILE, Pool, file_of, read_pool, write_pool
 from hf_soups.predictions import Predictions
-from hf_soups.run_folder import writable
 
 OF_ONE_MODEL = (CheckpointError, IncompatibleCheckpoints, PredictionsError)  # the others go on
 LOCK = ".lock"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
@@ -66,15 +65,3 @@ class Member:
         told = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
         del told["name"]
         return told
-
-    @classmethod
-    def from_json(cls, name: str, told: Mapping[str, Any]) -> Member:
-        """The member that pool.json describes; keys of later versions are left out.
-
-        Raises:
-            TypeError, ValueError: if something is missing or of another type.
-        """
-        known = {f.name: told[f.name] for f in fields(cls) if f.name in told}
-        for key in ("templates", "notes"):
-            known[key] = tuple(known.get(key, ()))
-        return cls(**{**known, "name": name})

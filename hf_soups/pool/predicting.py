@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
+from hf_soups.files.writing import write_text
 from hf_soups.pool.processes import processes
 from hf_soups.pool.rows import Rows, Wanted, load_rows
 from hf_soups.pool.sources import asked_models
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.recipe import load_recipe
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
-from hf_soups.soups.folder import write_file
 from hf_soups.topk import TopKPredictions, certain_rows
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def predict_pool(
         done = Job(rows, how, group, measure_seconds, shard_rows).run(pool, asked, progress)
         if recipe is not None and group.is_main and done.pool.members:
             text = recipe_text(load_recipe(recipe, overrides))
-            write_file(Path(out) / RECIPE_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
+            write_text(Path(out) / RECIPE_FILE, text)
     return PoolResult(done.pool, done.answered, done.kept, done.failed, done.seconds, _uncertain(done.pool))
 
 

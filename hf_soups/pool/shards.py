@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.writing import writable
 from hf_soups.predictions import FORMAT, Predictions, id_tensor
-from hf_soups.run_folder import writable
 from hf_soups.topk import TopKPredictions, load_predictions, write_top_k
 
 ROWS = 1024  # of a shard at most: 4 MB of answers in 1,000 classes, 150 MB of decoded images of 224 pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, InputError
+from hf_soups.errors import InputError
 from hf_soups.run_folder import RUN_FILE, read_run
+from hf_soups.soups.record import soup_folder_of
+from hf_soups.sweep.plan import PLAN_FILE
 
-PLAN = "plan.json"  # by which a sweep's folder is known
 SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
 
 
@@ -61,10 +61,10 @@ def _entries(text: str) -> Iterator[tuple[str, Asked]]:
     """What one word of the user's stands for, with the name in it."""
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
-        swept = (Path(rest) / PLAN).is_file()  # small-00, small-01, ..., small-greedy
+        swept = (Path(rest) / PLAN_FILE).is_file()  # small-00, small-01, ..., small-greedy
         yield from ((f"{given}-{e.name.removeprefix('run_')}" if swept else given, e) for _, e in _entries(rest))
         return
-    if (Path(text) / PLAN).is_file():
+    if (Path(text) / PLAN_FILE).is_file():
         yield from (("", Asked(name, checkpoint)) for name, checkpoint in _of_sweep(Path(text)))
         return
     checkpoint, size = _checkpoint(text)
@@ -94,11 +94,7 @@ def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
         if read_run(record.parent).status == "finished":
             found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
     for pointer in sorted((sweep / "soups").glob("*.json")):
-        try:
-            path = (pointer.parent / json.loads(pointer.read_text(encoding="utf-8"))["path"]).resolve()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{pointer}: cannot be read ({error}). Cook it again, or delete it.") from error
-        found.append((pointer.stem, Checkpoint(str(path))))
+        found.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
     if not found:
         raise InputError(f"{sweep}: a sweep without a finished run. Let it finish first.")
     return found

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs.unit import Cost
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.reading import as_record, read_json
+from hf_soups.files.writing import write_json
 from hf_soups.pool.member import Member
 from hf_soups.predictions import Predictions
-from hf_soups.run_folder import writable
 from hf_soups.topk import load_predictions
 
 POOL_FILE = "pool.json"
 FORMAT = "hf_soups.pool.v1"
+AGAIN = "Predict again into another folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,15 @@ class PoolData:
     columns: tuple[str, ...] = ()  # that the models read
     label: str | None = None  # column; None: rows without labels
     max_length: int | None = None  # tokens after which texts were cut
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    kind: str
+    data: PoolData
+    label_names: tuple[str, ...]
+    members: dict[str, Member]
+    top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,29 +136,22 @@ def read_pool(folder: str | Path) -> Pool:
     at = Path(folder)
     path = at / POOL_FILE
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        read = read_json(path, what="a pool of predictions", format=FORMAT, again=AGAIN)
     except FileNotFoundError:
         raise InputError(f"{at}: no {POOL_FILE} here, so this is no pool. Make one with hf-soups predict.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Predict again into another folder.") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise InputError(f"{path}: expected a pool of predictions ({FORMAT!r}). Predict again with this version.")
-    try:
-        return _pool(at, told)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a valid pool ({error}). Predict again into another folder.") from error
-
-
-def _pool(folder: Path, told: Mapping[str, Any]) -> Pool:
-    known = {f.name: told["data"][f.name] for f in fields(PoolData) if f.name in told["data"]}
-    data = PoolData(**{**known, "columns": tuple(known.get("columns", ()))})
-    members = {}
-    for name, entry in told["members"].items():
-        member = Member.from_json(name, {**entry, "source": _found(folder, str(entry["source"]))})
+    entries = read.get("members")
+    if isinstance(entries, dict):  # the name of a member is its key there
+        named = {n: {**entry, "name": n} if isinstance(entry, dict) else entry for n, entry in entries.items()}
+        read = {**read, "members": named}
+    told = as_record(read, _Record, path, what="a pool of predictions", again=AGAIN)
+    members = {name: replace(m, source=_found(at, m.source)) for name, m in told.members.items()}
+    for name, member in members.items():
         if Path(member.file).name != member.file or not member.file:
-            raise ValueError(f"the predictions of {name} are said to lie in {member.file!r}, not in the pool's folder")
-        members[name] = member
-    return Pool(folder, str(told["kind"]), data, tuple(told["label_names"]), members, told.get("top_k"))
+            raise InputError(
+                f"{path}: the predictions of {name} are said to lie in {member.file!r}, not in the pool's folder. "
+                f"{AGAIN}"
+            )
+    return Pool(at, told.kind, told.data, told.label_names, members, told.top_k)
 
 
 def write_pool(pool: Pool) -> None:
@@ -165,14 +167,7 @@ def write_pool(pool: Pool) -> None:
             for name, member in pool.members.items()
         },
     }
-    partial = pool.folder / f".{POOL_FILE}.{os.getpid()}"
-    with writable(pool.folder):
-        pool.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(pool.folder / POOL_FILE)
-        finally:
-            partial.unlink(missing_ok=True)
+    write_json(pool.folder / POOL_FILE, told)
 
 
 def file_of(name: str) -> str:

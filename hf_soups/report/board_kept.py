@@ -6,20 +6,21 @@ It goes to the Hub with the weights, so it names no place on this machine.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_soups.contenders import Row, pointers, soup_folder_of
+from hf_soups.contenders import Row, pointers
 from hf_soups.errors import InputError
-from hf_soups.leaderboard import Leaderboard, ShiftRows
-from hf_soups.metrics import Score
-from hf_soups.run_folder import finite
-from hf_soups.soups.folder import write_file
+from hf_soups.files.reading import read_record
+from hf_soups.files.writing import finite, write_text
+from hf_soups.leaderboard import Leaderboard
+from hf_soups.soups.record import soup_folder_of
 
 BOARD_FILE = "leaderboard.json"
 FORMAT = "hf_soups.leaderboard.v1"
+AGAIN = "Run the same `hf-soups cook` again: it writes this file anew."
 
 
 def keep_with_soups(board: Leaderboard, sweep: str | Path) -> tuple[Path, ...]:
@@ -32,7 +33,7 @@ def keep_with_soups(board: Leaderboard, sweep: str | Path) -> tuple[Path, ...]:
     for pointer in pointers(Path(sweep)):
         try:
             folders.append(soup_folder_of(pointer)[0])
-        except (OSError, ValueError, KeyError):  # its row on the board says that it is gone
+        except InputError:  # its row on the board says that it is gone
             continue
     return keep_board(board, (folder for folder in folders if folder.is_dir()))
 
@@ -42,7 +43,7 @@ def keep_board(board: Leaderboard, folders: Iterable[Path]) -> tuple[Path, ...]:
     text, paths = board_text(board), []
     for folder in folders:
         paths.append(folder / BOARD_FILE)
-        write_file(paths[-1], lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_text(paths[-1], text)
     return tuple(paths)
 
 
@@ -73,26 +74,10 @@ def load_board(folder: Path) -> Leaderboard | None:
     path = folder / BOARD_FILE
     if not path.is_file():
         return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']!r}; expected {FORMAT!r}")
-        shifts = {str(name): ShiftRows(**rows) for name, rows in told["shifts"].items()}
-        counts = (int(told["select_rows"]), int(told["report_rows"]))
-        return Leaderboard(tuple(map(_row_of, told["rows"])), str(told["metric"]), *counts, "", shifts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no leaderboard ({type(error).__name__}: {error}). Run the same `hf-soups cook` again: it "
-            "writes this file anew."
-        ) from error
+    return read_record(path, Leaderboard, what="a leaderboard", format=FORMAT, again=AGAIN)
 
 
 def _row_values(row: Row) -> dict[str, Any]:
     told: dict[str, Any] = finite(asdict(row))
     del told["reason"]
     return {key: value for key, value in told.items() if value not in (None, "", {})}
-
-
-def _row_of(told: Mapping[str, Any]) -> Row:
-    known = {f.name: told[f.name] for f in fields(Row) if f.name in told and f.name != "shifts"}
-    return Row(**known, shifts={name: Score(**found) for name, found in told.get("shifts", {}).items()})

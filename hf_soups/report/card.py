@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
+from hf_soups.files.writing import write_text
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.board_kept import load_board
 from hf_soups.report.cards.board import BOARD_PICTURE
@@ -21,7 +22,6 @@ from hf_soups.report.cards.markdown import Table, code_of
 from hf_soups.report.cards.reading import card_at, data_set_of, facts_of, said_before, text_of
 from hf_soups.report.cards.results import EVAL_FILE, eval_entries, eval_results, hub_metrics, published, stored_values
 from hf_soups.report.cards.snippets import run_code, snippet_for
-from hf_soups.soups.folder import write_file
 from hf_soups.weights.hub import is_repo_id
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def write_card(
     if EVAL_FILE.as_posix() not in files:
         (at / EVAL_FILE).unlink(missing_ok=True)  # an earlier card's, which this one does not say
     for place, text in reversed(files.items()):  # README.md last: where it is, the rest is too
-        write_file(at / place, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_text(at / place, text)
     return path
 
 

@@ -181,6 +181,7 @@ def _of_the_best(frontier: Frontier) -> list[Plan]:
             thresholds=(NEVER,) * (count - 1),
             costs=tuple(p.costs[0] for p in best[:count]),
             temperatures=tuple((p.temperatures or (1.0,))[0] for p in best[:count]),
+            exit_shares=(),  # of the single
         )
         for count in range(2, len(best) + 1)
     ]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.files.writing import write_file
 from hf_soups.report.words import PERCENT
-from hf_soups.soups.folder import write_file
 from hf_soups.soups.soup import Step
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.files.writing import write_file
 from hf_soups.report.words import score_in_words
-from hf_soups.soups.folder import write_file
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
+from hf_soups.files.writing import writable
 from hf_soups.mixing.live import slots_by_disk_name
-from hf_soups.run_folder import writable
 from hf_soups.weights.dtypes import encode
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.run_folder import writable
+from hf_soups.files.writing import writable
 from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
 

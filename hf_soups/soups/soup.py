@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -14,11 +13,12 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.writing import write_json, written_whole
 from hf_soups.mixing import Coefficients, mix_to_folder
-from hf_soups.soups.folder import SOUP_FILE, soup_folder
+from hf_soups.soups.record import FORMAT, SOUP_FILE
+from hf_soups.weights.files import json_object
 from hf_soups.weights.publish import Publishable
 
-FORMAT = "hf_soups.soup.v1"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 
 
@@ -111,7 +111,7 @@ class Soup(Publishable):
             HfSoupsError: if it cannot be written.
         """
         target = Path(out)
-        with soup_folder(target, overwrite=overwrite) as staged:
+        with written_whole(target, overwrite=overwrite, marker=SOUP_FILE) as staged:
             self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
             self.write_record(staged)
         return target
@@ -133,8 +133,7 @@ class Soup(Publishable):
 
     def write_record(self, folder: Path) -> None:
         """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
-        text = json.dumps(_strict(self.record()), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / SOUP_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / SOUP_FILE, self.record())
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""
@@ -228,22 +227,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def _place(file: Path, folder: Path) -> Path:
     return file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
 
 
 def _set_config_dtype(path: Path, dtype: str) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json_object(path)
     config.pop("torch_dtype", None)  # the older name of the same key
     config["dtype"] = next(name for name, stored in DTYPES.items() if stored == dtype)
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_soups.errors import CheckpointError
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import write_json
 from hf_soups.run_folder import RUN_FILE, read_run
 
 State = Literal["finished", "failed", "open"]
@@ -92,12 +94,7 @@ class Ledger:
 
     def crashed(self, claim: Claim, reason: str) -> None:
         """Note a run that ended by itself without leaving a record."""
-        partial = self._folder / f".{claim.name}.json.{os.getpid()}"
-        try:
-            partial.write_text(json.dumps({"reason": reason, "ended": _now()}) + "\n", encoding="utf-8")
-            partial.replace(self._folder / f"{claim.name}.json")
-        finally:
-            partial.unlink(missing_ok=True)
+        write_json(self._folder / f"{claim.name}.json", {"reason": reason, "ended": _now()})
 
     def forget_failure(self, claim: Claim) -> None:
         """Open a failed run again."""
@@ -128,8 +125,8 @@ def _modified(path: Path) -> int | None:
 
 def _reason(crash: Path) -> str:
     try:
-        return str(json.loads(crash.read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return str(read_json(crash)["reason"])
+    except (OSError, InputError, KeyError):
         return "ended without a record of the reason"
 
 

@@ -6,29 +6,27 @@ folders. The disk is the truth: the same command goes on from whatever it finds 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, RecipeError
+from hf_soups.files.writing import json_text, writable, write_text
 from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
 from hf_soups.recipe import Recipe, Train, load_recipe
-from hf_soups.run_folder import writable
 from hf_soups.sweep.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
 from hf_soups.sweep.ledger import Entry, Ledger
-from hf_soups.sweep.plan import PlannedRun, make_plan
+from hf_soups.sweep.plan import PLAN_FILE, PlannedRun, make_plan, plan_record, read_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAN_FILE, RECIPE_FILE = "plan.json", "recipe.yaml"
-FORMAT = "hf_soups.sweep.plan.v1"
+RECIPE_FILE = "recipe.yaml"
 STATUS_SECONDS = 0.5
 
 
@@ -128,13 +126,8 @@ def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
             for run in plan:
                 _write_recipe(out / "plan" / f"{run.name}.yaml", run.recipe(recipe), sweep=False)
             _write_recipe(out / RECIPE_FILE, recipe, sweep=True)
-            _write(out / PLAN_FILE, json.dumps(plan_record(plan), indent=1) + "\n")
+            _write(out / PLAN_FILE, json_text(plan_record(plan)))
     return plan
-
-
-def plan_record(plan: Sequence[PlannedRun]) -> dict[str, Any]:
-    """What plan.json holds."""
-    return {"format": FORMAT, "runs": [{"name": r.name, "varied": list(r.varied), "train": r.train} for r in plan]}
 
 
 def make_shared(recipe: Recipe, out: Path) -> None:
@@ -217,15 +210,12 @@ def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
 
 def _check_plan(plan: Sequence[PlannedRun], out: Path) -> None:
     """The runs that were planned before are the first ones of the plan, whatever version made them."""
-    try:
-        there = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))["runs"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{out / PLAN_FILE}: cannot be read ({error}). Remove it: it is written anew.") from error
+    there = read_plan(out)
     added = Train().model_dump(mode="json")  # values that did not exist yet are as if they had been the defaults
-    for old, new in zip(there, plan_record(plan)["runs"], strict=False):
-        if {**old, "train": {**added, **old.get("train", {})}} != new:
+    for old, new in zip(there, plan, strict=False):
+        if replace(old, train={**added, **old.train}) != new:
             raise InputError(
-                f"{out}: {new['name']} was planned with other values, by another version of hf_soups or by hand. "
+                f"{out}: {new.name} was planned with other values, by another version of hf_soups or by hand. "
                 "Give another --out."
             )
 
@@ -266,9 +256,7 @@ def _write_recipe(path: Path, recipe: Recipe, *, sweep: bool) -> None:
 def _write(path: Path, text: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
 
 
 def _console() -> Console:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_soups.errors import InputError
-from hf_soups.soups.folder import write_file
+from hf_soups.files.reading import read_record
+from hf_soups.files.writing import write_json
 from hf_soups.tasks import Shift
 
 SHIFTS_FILE = "shifts.json"
 FORMAT = "hf_soups.shifts.v1"
+AGAIN = "Remove it and answer the shifts again."
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    shifts: dict[str, dict[str, Any]]
 
 
 def remember_shifts(sweep: Path, shifts: Mapping[str, Shift]) -> None:
     """Write the shifts down, in the place of those that were there."""
     told = {name: shift.model_dump(mode="json", exclude_defaults=True) for name, shift in shifts.items()}
-    text = json.dumps({"format": FORMAT, "shifts": told}, indent=1, ensure_ascii=False) + "\n"
-    write_file(sweep / SHIFTS_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_json(sweep / SHIFTS_FILE, {"format": FORMAT, "shifts": told})
 
 
 def remembered_shifts(sweep: Path) -> dict[str, Any]:
@@ -29,12 +34,7 @@ def remembered_shifts(sweep: Path) -> dict[str, Any]:
         InputError: if there is a file that cannot be read.
     """
     path = sweep / SHIFTS_FILE
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']!r}")
-        return {f"task.shifts.{name}": values for name, values in told["shifts"].items()}
-    except FileNotFoundError:
+    if not path.is_file():
         return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error!r}). Remove it and answer the shifts again.") from error
+    kept = read_record(path, _Kept, what="a sweep's shifts", format=FORMAT, again=AGAIN)
+    return {f"task.shifts.{name}": values for name, values in kept.shifts.items()}

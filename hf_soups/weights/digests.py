@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from hf_soups.errors import CheckpointError
+from hf_soups.errors import CheckpointError, HfSoupsError, InputError
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import write_text
 from hf_soups.weights.files import opened
 from hf_soups.weights.tensorfile import FileStamp
 
@@ -88,19 +90,16 @@ def _key(files: Mapping[Path, FileStamp]) -> str | None:
 
 def _read() -> dict[str, str]:
     try:
-        found = json.loads(place().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(place())
+    except (OSError, InputError):
         return {}
-    whole = isinstance(found, dict) and all(isinstance(v, str) and len(v) == 64 for v in found.values())
+    whole = all(isinstance(v, str) and len(v) == 64 for v in found.values())
     return found if whole else {}
 
 
 def _remember(key: str, value: str) -> None:
     """Best effort: where nothing can be kept, it is hashed again."""
     target = place()
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    with _writing, suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _writing, suppress(HfSoupsError):
         kept = {**_read(), key: value}
-        partial.write_text(json.dumps(dict(list(kept.items())[-MOST:])), encoding="utf-8")
-        partial.replace(target)
+        write_text(target, json.dumps(dict(list(kept.items())[-MOST:])))

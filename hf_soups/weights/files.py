@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import CheckpointError
+from hf_soups.files.reading import read_json
 from hf_soups.weights.tensorfile import AGAIN, FileStamp, TensorHeader, read_header, refuse_reading
 
 SINGLE = "model.safetensors"
@@ -94,14 +94,9 @@ def json_object(path: Path) -> dict[str, Any]:
         CheckpointError: if it cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}). Save or download the checkpoint again.") from error
-    except OSError as error:
+        return read_json(path, error=CheckpointError, again=AGAIN)
+    except FileNotFoundError as error:
         refuse_reading(path, error)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}.")
-    return content
 
 
 def _sharded(index: Path) -> tuple[TensorHeader, ...]:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.writing import partial_of, remove_abandoned
 from hf_soups.weights.dtypes import ITEM_BYTES
 
 LARGEST_HEADER = 100_000_000  # bytes; the safetensors library's own limit
@@ -210,7 +211,7 @@ class TensorWriter:
 
     def __init__(self, layouts: Mapping[Path, Layout]) -> None:
         self._layouts = dict(layouts)
-        self._partial = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in layouts}
+        self._partial = {path: partial_of(path) for path in layouts}
         self._files: dict[Path, int] = {}
 
     def __enter__(self) -> TensorWriter:
@@ -221,6 +222,7 @@ class TensorWriter:
             if free < needed:  # told before the work, not half-way
                 raise OSError(errno.ENOSPC, f"only {free:,} bytes are free")
             for path, layout in self._layouts.items():
+                remove_abandoned(path)
                 self._files[path] = os.open(self._partial[path], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
                 os.ftruncate(self._files[path], layout.size)
                 self.write(path, layout.header, 0)

@@ -93,10 +93,13 @@ def test_a_config_that_names_code_is_refused(tmp_path: Path, key: str) -> None:
         ({"members": [{**MEMBERS[0], "dtype": "int8"}, MEMBERS[1]]}, "to answer in 'int8'"),
         ({"members": [{**MEMBERS[0], "image_size": 0}, MEMBERS[1]]}, "images of 0 pixels"),
         ({"members": ["small", MEMBERS[1]]}, "describes a member as 'small'"),
-        ({"plan": {"members": ["small", "big"]}}, "holds a plan that is none"),
+        ({"plan": {"members": ["small", "big"]}}, "not valid as a plan: thresholds: Field required"),
         ({"plan": {**plan_values(PLAN), "thresholds": [3]}}, "the threshold of stage 0 is 3"),
         ({"plan": {**plan_values(PLAN), "thresholds": []}}, "0 thresholds for 2 members"),
-        ({"plan": {**plan_values(PLAN), "rule": {"combine": "vote"}}}, "combine is 'vote'"),
+        (
+            {"plan": {**plan_values(PLAN), "rule": {"combine": "vote"}}},
+            "rule.combine: Input should be 'mean', 'geometric' or 'last'",
+        ),
         ({"frontier": [plan_values(Plan(("other",), (), (1.0,)))]}, "a plan of the cascade uses other"),
     ],
 )

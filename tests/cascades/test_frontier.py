@@ -59,11 +59,11 @@ def test_a_plan_is_found_by_file_and_index(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "no such frontier"),
-        ("{", "not a readable frontier"),
-        ("[]", "not a frontier"),
-        ('{"format": "other"}', "not a frontier \\(format 'other'"),
-        ('{"format": "hf_soups.frontier.v1", "plans": []}', "damaged frontier"),
-        ('{"format": "hf_soups.frontier.v1", "plans": [3], "singles": [], "ensembles": []}', "damaged frontier"),
+        ("{", "no valid JSON"),
+        ("[]", "expected a frontier, got list"),
+        ('{"format": "other"}', "expected a frontier .* got the format 'other'"),
+        ('{"format": "hf_soups.frontier.v1", "plans": []}', "not valid as a frontier"),
+        ('{"format": "hf_soups.frontier.v1", "plans": [3], "singles": [], "ensembles": []}', "not valid as a frontier"),
     ],
 )
 def test_a_file_that_is_no_frontier_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -80,7 +80,7 @@ def test_a_plan_with_thresholds_out_of_range_in_a_file_is_refused(tmp_path: Path
     told = json.loads(path.read_text())
     told["plans"][1]["thresholds"] = [7]
     path.write_text(json.dumps(told))
-    with pytest.raises(InputError, match=r"damaged frontier .*threshold of stage 0 is 7"):
+    with pytest.raises(InputError, match=r"not valid as a frontier: plans.1: the threshold of stage 0 is 7"):
         Frontier.load(path)
 
 

@@ -303,7 +303,7 @@ def test_a_pool_can_be_moved_with_its_models_and_names_no_file_outside(folder: P
     told = json.loads((tmp_path / "two" / "preds" / "pool.json").read_text())
     told["members"]["vit"]["file"] = "../vit/model.safetensors"
     (tmp_path / "two" / "preds" / "pool.json").write_text(json.dumps(told))
-    with pytest.raises(InputError, match=r"not a valid pool .*not in the pool's folder"):
+    with pytest.raises(InputError, match=r"are said to lie in .*not in the pool's folder"):
         read_pool(tmp_path / "two" / "preds")
     with pytest.raises(InputError, match=r"no pool.json here, so this is no pool\. Make one with hf-soups predict"):
         read_pool(folder)

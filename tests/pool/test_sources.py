@@ -61,7 +61,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_its_soups(tmp_path: Path) -> N
     assert told(sweep) == [("run_00", None), ("run_01", None), ("greedy", None)]
     assert asked_models([sweep])[-1].checkpoint.source == str((tmp_path / "soup").resolve())
     (sweep / "soups" / "greedy.json").write_text("{}")
-    with pytest.raises(InputError, match=r"greedy\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"greedy\.json: not valid as a pointer to a soup"):
         asked_models([sweep])
 
 

@@ -74,6 +74,7 @@ def write_soup(sweep: Path, method: str, runs: list[str], select: int, report: i
     folder = sweep.parent / "soups" / method
     write_predictions(folder, answers(select, 200, SELECT, 9), answers(report, 277, REPORT, 9))
     record = {
+        "format": "hf_soups.soup.v1",
         "method": method,
         "ingredients": [{"name": run, "coefficient": 1 / len(runs)} for run in runs],
         "steps": [],

@@ -17,10 +17,10 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.families import family_for
 from hf_soups.families.zero_shot import write_zero_shot
+from hf_soups.files.writing import written_whole
 from hf_soups.pool.labels import match_labels
 from hf_soups.pool.member import Member
-from hf_soups.run_folder import written_whole
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE
 from hf_soups.soups.soup import versions
 from hf_soups.weights.files import INDEX, SINGLE
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs.unit import UNITS
@@ -16,7 +15,7 @@ from hf_soups.report.cards.evidence import EVIDENCE_FILE, PICTURES, Evidence, re
 from hf_soups.report.cards.facts import Facts, Score, classes_in_words, hub_ids, rows_in_words
 from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import score_in_words
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE, read_soup
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig, Place
@@ -85,7 +84,7 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
         if place.repo is not None:
             found.append((place.repo, place.revision))
         elif (record := folder / str(place.subfolder) / SOUP_FILE).is_file():
-            soup: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+            soup = read_soup(record.parent)
             found += [(str(i.get("source")), i.get("revision")) for i in soup.get("ingredients") or ()]
     return found
 
@@ -233,7 +232,7 @@ def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
             "combine": plan.rule.combine,
             "confidence": plan.rule.confidence,
             "temperatures": bool(plan.temperatures),
-            "report": found.share or ("rows of another pool" if "report" in found.data else "none"),
+            "report": found.report_share or ("rows of another pool" if "report" in found.data else "none"),
             "seed": found.search.get("seed"),
         },
     }

@@ -102,7 +102,7 @@ def data_of_evidence(found: Evidence) -> DataUsed | None:
         known = data_of_task(Task.model_validate(found.recipe["task"]), rows)
         # a pool's split is one of the recipe's roles, such as "select", and has another name in the data set
         named = {role: known.splits.get(split, split) for role, split in splits.items()}
-        return replace(known, splits={**known.splits, **named}, share=found.share)
+        return replace(known, splits={**known.splits, **named}, share=found.report_share)
     select = found.data["select"]
     place = (select.get("config"), select.get("revision"), tuple(select.get("columns", ())))
-    return DataUsed(str(select["path"]), "", "", *place, splits, rows, found.share)
+    return DataUsed(str(select["path"]), "", "", *place, splits, rows, found.report_share)

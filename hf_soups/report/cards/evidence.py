@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_soups.errors import InputError
+from hf_soups.files.reading import read_record
 
 EVIDENCE_FILE = "evidence.json"
 FORMAT = "hf_soups.evidence.v1"
+AGAIN = "Build the cascade again."
 PICTURES = ("score_vs_cost.png", "exits.png")
 
 
@@ -20,7 +20,7 @@ class Evidence:
     """Parts of evidence.json; all empty where a cascade was built without a pool."""
 
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by role: select and perhaps report
-    share: str = ""  # of the select split's rows that became report rows; "": other rows
+    report_share: str = ""  # of the select split's rows that became report rows; "": other rows
     recipe: Mapping[str, Any] = field(default_factory=dict)  # task and data of the pool, where it was a recipe's
     search: Mapping[str, int] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -40,13 +40,6 @@ def read_evidence(folder: Path) -> Evidence:
     path = folder / EVIDENCE_FILE
     if not path.is_file():
         return Evidence()
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']!r}; expected {FORMAT!r}")
-        recipe, share = told.get("recipe", {}), str(told["report_share"])
-        return Evidence(told["data"], share, recipe, told["search"], told["members"], tuple(told["report"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no evidence of a cascade ({type(error).__name__}: {error}). Build the cascade again."
-        ) from error
+    return read_record(
+        path, Evidence, what="the evidence of a cascade", format=FORMAT, again="Build the cascade again."
+    )

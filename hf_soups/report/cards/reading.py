@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.reading import read_json, read_text
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.facts import Facts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE, read_soup
 from hf_soups.weights.hub import is_repo_id
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def facts_of(folder: Path, recipe: Recipe | None = None) -> Facts:
 
         facts = _whole(lambda: cascade_facts(folder, CascadeConfig.from_pretrained(folder)), folder / "config.json")
         return facts if recipe is None or facts.data is not None else replace(facts, data=data_of_task(recipe.task))
-    record, known = json_of(folder / SOUP_FILE, folder), recipe or recipe_kept(folder)
+    record, known = _soup_of(folder), recipe or recipe_kept(folder)
     # as it lies there: later versions may know further keys
     shown = "" if known is None else recipe_text(known) if recipe else text_of(folder / RECIPE_FILE)
     return _whole(lambda: soup_facts(folder, record, config, known, _in_a_fence(shown)), folder / SOUP_FILE)
@@ -95,13 +95,11 @@ def json_of(path: Path, folder: Path) -> Mapping[str, Any]:
             f"{folder} holds no {path.name}, so it is neither a soup nor a cascade. Name a folder that "
             "`hf-soups cook` or `hf-soups cascade build` wrote."
         )
-    try:
-        told = json.loads(text_of(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no valid JSON ({error}). Make the folder again.") from error
-    if not isinstance(told, dict):
-        raise InputError(f"{path} holds no mapping. Make the folder again.")
-    return told
+    return read_json(path, again="Make the folder again.")
+
+
+def _soup_of(folder: Path) -> Mapping[str, Any]:
+    return read_soup(folder) if json_of(folder / SOUP_FILE, folder) else {}
 
 
 def text_of(path: Path) -> str:
@@ -111,9 +109,9 @@ def text_of(path: Path) -> str:
         InputError: if it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
+        return read_text(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
 
 
 def _whole(read: Callable[[], Facts], file: Path) -> Facts:

@@ -27,7 +27,7 @@ from hf_soups.report.cards.facts import (
 )
 from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import COUNTS_ROWS, score_in_words
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE
 from hf_soups.tasks import SHIFT
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_soups.errors import InputError
+from hf_soups.files.writing import write_text
 from hf_soups.report.page.asked import asked_cascades
 from hf_soups.report.page.board import leaderboard_section
 from hf_soups.report.page.chosen import chosen_section, limit_section
@@ -20,7 +21,6 @@ from hf_soups.report.page.reading import Sweep, read_pools, read_sweep, searched
 from hf_soups.report.page.rows import RowFinder
 from hf_soups.report.page.soups import soup_section
 from hf_soups.report.page.sources import find_sources
-from hf_soups.soups.folder import write_file
 
 
 def write_report(
@@ -50,7 +50,7 @@ def write_report(
     require_extra()
     _refuse(at, overwrite=overwrite)
     text = to_html(page_for(folders, title=title, examples=examples, resamples=resamples))
-    write_file(at, lambda staged: staged.write_text(text, encoding="utf-8"))
+    write_text(at, text)
     return at
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
-from hf_soups.contenders import Contenders, pointers, read_contenders, soup_folder_of
+from hf_soups.contenders import Contenders, pointers, read_contenders
 from hf_soups.cook.pool import Run, find_runs
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import HfSoupsError, InputError
@@ -20,7 +19,7 @@ from hf_soups.leaderboard import Leaderboard, leaderboard_of
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
 from hf_soups.predictions import Predictions
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import read_soup, soup_folder_of
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,6 @@ def _gone(path: Path, report: str) -> str:
 def _record(pointer: Path) -> dict[str, Any]:
     """What a soup's soup.json says; nothing where it cannot be read, which the leaderboard's notes tell."""
     try:
-        told = json.loads((soup_folder_of(pointer)[0] / SOUP_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, HfSoupsError):
+        return read_soup(soup_folder_of(pointer)[0])
+    except (OSError, HfSoupsError):
         return {}
-    return told if isinstance(told, dict) else {}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_soups.cook.pool import PLAN
 from hf_soups.errors import InputError
+from hf_soups.files.reading import read_json
 from hf_soups.pool.store import POOL_FILE
 from hf_soups.run_folder import RUN_FILE
-from hf_soups.soups.folder import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE
+from hf_soups.sweep.plan import PLAN_FILE
 
 Kind = Literal["sweep", "pool", "cascade"]
 WANTED = (
@@ -84,7 +84,7 @@ def _below(folder: Path, depth: int) -> Iterator[tuple[Kind, Path]]:
 
 
 def _kind_of(folder: Path) -> Kind | None:
-    if (folder / PLAN).is_file():
+    if (folder / PLAN_FILE).is_file():
         return "sweep"
     if (folder / POOL_FILE).is_file():
         return "pool"
@@ -93,7 +93,6 @@ def _kind_of(folder: Path) -> Kind | None:
 
 def _model_type(config: Path) -> Any:
     try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(config).get("model_type")
+    except (OSError, InputError):
         return None
-    return told.get("model_type") if isinstance(told, dict) else None

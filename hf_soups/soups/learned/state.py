@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.errors import InputError
-from hf_soups.soups.folder import write_file
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import write_text
 from hf_soups.soups.learned.descent import AdamW
 
 FORMAT = "hf_soups.learned.v1"
@@ -46,7 +47,7 @@ class State:
             **{name: getattr(self, name) for name in PLAIN},
         }
         text = json.dumps(told, allow_nan=False)
-        write_file(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+        write_text(path, text + "\n")
 
 
 PLAIN = ("step", "losses", "epochs", "best_epoch", "stopped")
@@ -64,13 +65,12 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
     """
     if not path.exists():
         return None
+    told = read_json(path, what="the state of a learned soup", format=FORMAT, again=AGAIN)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        known = told["key"], told["format"]
-        state = _state(told, optimizer)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known, state = told["key"], _state(told, optimizer)
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the state of a learned soup ({error!r}). {AGAIN}") from error
-    if known != (key, FORMAT):
+    if known != key:
         raise InputError(f"{path}: the state of another learned soup: of other ingredients, rows or options. {AGAIN}")
     return state
 

@@ -1,0 +1,284 @@
+"""The one writer: files and folders that appear under their names when they are whole, whatever happens before.
+
+Everything is written under a hidden name beside its place, which says who writes it, and then renamed. What a process
+that is gone left behind is removed when the same place is written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_soups.errors import HfSoupsError, InputError
+
+_AT_FDCWD, _EXCHANGE = -100, 2  # of renameat2(2)
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename it to `path`.
+
+    Raises:
+        HfSoupsError: if it cannot be written; an earlier file is intact then.
+    """
+    partial = partial_of(path)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        try:
+            write(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all; see `write_file`."""
+    data = _encoded(path, text)
+    write_file(path, lambda partial: partial.write_bytes(data))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all; NaN and infinity become null."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of our JSON files.
+
+    >>> json_text({"score": float("nan")})
+    '{\\n "score": null\\n}\\n'
+    """
+    return json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def _encoded(path: Path, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        broken = text[max(0, error.start - 40) : error.end + 40].encode("utf-8", "backslashreplace").decode()
+        raise InputError(
+            f"{path}: cannot hold a name that is not UTF-8 ({broken.strip()!r}). Rename that file or folder."
+        ) from error
+
+
+# Whole folders.
+
+
+def refuse_existing(out: Path, *, overwrite: bool = False, marker: str) -> None:
+    """Check before any work that `out` may be written; only a folder that holds `marker` is ever replaced.
+
+    Raises:
+        InputError: if something is there that may not be replaced.
+    """
+    _finish_or_undo(out)
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists already. Choose another folder with --out, or replace it with --overwrite.")
+    if not (out / marker).is_file():
+        raise InputError(
+            f"{out} exists and holds no {marker}, so it was not made by this command and is not replaced. "
+            "Choose another folder with --out."
+        )
+
+
+@contextlib.contextmanager
+def written_whole(out: Path, *, overwrite: bool = False, marker: str) -> Iterator[Path]:
+    """A partial folder beside `out`, renamed to `out` when the block ends well and removed when it does not.
+
+    Args:
+        out: the folder to make.
+        overwrite: replace a folder that is there.
+        marker: the file by which a folder is known as one that may be replaced.
+    Raises:
+        InputError: if `out` exists and may not be replaced.
+        HfSoupsError: if the place cannot be written.
+    """
+    refuse_existing(out, overwrite=overwrite, marker=marker)
+    partial = partial_of(out)
+    try:
+        with writable(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(out)
+            partial.mkdir()
+            yield partial
+            _put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_place(out: Path, *, overwrite: bool = False, marker: str) -> None:
+    """Find out before hours of work whether `out` can be written afterwards.
+
+    Raises:
+        InputError: if `out` exists and may not be replaced.
+        HfSoupsError: if the place cannot be written.
+    """
+    refuse_existing(out, overwrite=overwrite, marker=marker)
+    with writable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = partial_of(out)
+        probe.mkdir()
+        probe.rmdir()
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Rename to `out`; what is there moves to the partial name in the same moment, where the system can do so."""
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        partial.replace(out)
+    elif not _exchanged(partial, out):
+        old = _hidden(out, "replaced")
+        out.replace(old)
+        try:
+            partial.replace(out)
+        except OSError:
+            old.replace(out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swap two names in one step (Linux); False where the system or the disk cannot."""
+    swap = _renameat2()
+    return swap is not None and swap(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _EXCHANGE) == 0
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+
+
+def _finish_or_undo(out: Path) -> None:
+    """After a kill between the two renames of `_put_in_place` nothing is at `out`: the old folder goes back there."""
+    if os.path.lexists(out) or not out.parent.is_dir():
+        return
+    with writable(out):
+        for left in _left_by_the_dead(out, "replaced"):
+            left.replace(out)
+            return
+
+
+# Hidden names, and who wrote them.
+
+
+def partial_of(path: Path) -> Path:
+    """The hidden name beside `path` under which this process writes it; the suffix stays, as writers choose by it.
+
+    >>> partial_of(Path("a/b.png")).suffix
+    '.png'
+    """
+    return _hidden(path, "partial")
+
+
+def _hidden(path: Path, state: str) -> Path:
+    return path.with_name(f".{path.stem}.{state}-{owner()}{path.suffix}")
+
+
+def owner() -> str:
+    """This process among all that can see the same disk: its machine, and its number there."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether the process that `owner` named ran on this machine, and is gone.
+
+    >>> is_gone(owner()), is_gone("00000000-1")
+    (False, False)
+    """
+    machine, _, pid = name.rpartition("-")
+    if machine not in ("", _machine()) or not pid.isdigit():  # "": written by 0.1.0
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes that are gone (kill -9) left half-written for this place."""
+    for state in ("partial", "replaced") if os.path.lexists(path) else ("partial",):
+        for left in _left_by_the_dead(path, state):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _left_by_the_dead(path: Path, state: str) -> list[Path]:
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.{state}-((?:[0-9a-f]{{8}}-)?\d+){re.escape(path.suffix)}")
+    found = ((left, pattern.fullmatch(left.name)) for left in path.parent.iterdir())
+    return sorted(left for left, match in found if match and is_gone(match[1]))
+
+
+# What the system says.
+
+
+@contextlib.contextmanager
+def writable(out: Path) -> Iterator[None]:
+    """Turn what the system says about a full disk or a forbidden place into one clear error."""
+    try:
+        yield
+    except HfSoupsError:
+        raise
+    except Exception as error:
+        # safetensors has an error of its own for the system's errors; their text holds the number
+        system = error if isinstance(error, OSError) else _system_error(error)
+        if system is None:
+            raise
+        raise HfSoupsError(f"{out}: {why_not_written(system)} and run the same command again; {INTACT}") from error
+
+
+INTACT = "nothing half-written was left."
+
+
+def why_not_written(error: OSError) -> str:
+    """What the system says of a place that cannot be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "could not be written: the disk is full. Free some space"
+    if error.errno == errno.EFBIG:
+        return "could not be written: the file is larger than allowed here. Raise the limit (ulimit -f)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"could not be written: no permission to write there ({error.strerror}). Choose another place with --out"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "could not be written: too many open files. Raise the limit (ulimit -n)"
+    return f"could not be written: {error}. Solve that"
+
+
+def _system_error(error: Exception) -> OSError | None:
+    if type(error).__name__ not in ("SafetensorError", "ArrowException", "ArrowInvalid"):
+        return None
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO):
+        if f"os error {number}" in str(error) or f"[errno {number}]" in str(error):
+            return OSError(number, os.strerror(number))
+    return None

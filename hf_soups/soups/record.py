@@ -1,0 +1,120 @@
+"""What a soup's folder says of itself (soup.json), and how a sweep finds the soups that were made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_soups.errors import InputError
+from hf_soups.files.reading import as_record, read_json, read_record
+
+SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
+FORMAT = "hf_soups.soup.v1"
+AGAIN = "Cook it again."
+
+
+@dataclass(frozen=True, slots=True)
+class _Ingredient:
+    name: str
+    coefficient: float
+    sha256: str = ""
+    source: str = ""
+    revision: str | None = None
+    subfolder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    candidate: str
+    ingredients: int
+    accepted: bool
+    score: float | None = None
+    best_so_far: float | None = None
+    removes: bool = False
+    tie_break: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    name: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    rows: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The types of the values in soup.json that somebody reads."""
+
+    ingredients: tuple[_Ingredient, ...]
+    method: str = ""
+    coefficients_by_tensor: Mapping[str, tuple[float, ...]] | None = None
+    steps: tuple[_Step, ...] = ()
+    scores: Mapping[str, Any] | None = None
+    measured: Mapping[str, _Measured] | None = None
+    head_fingerprint: str | None = None
+    label_names: tuple[str, ...] | None = None
+    versions: Mapping[str, str] | None = None
+    pool: tuple[str, ...] = ()
+    left_out: tuple[_LeftOut, ...] = ()
+    dtype: str | None = None
+    made_from: str = ""
+    selected_on: str = ""
+    optimistic: bool = False
+    metric: str = ""
+    select_rows: int = 0
+    best_single: _Single | None = None
+    why: str = ""
+    batchnorm: Mapping[str, str | float | None] | None = None
+    batchnorm_why: str = ""
+
+
+def read_soup(folder: Path) -> dict[str, Any]:
+    """What a soup's soup.json holds, every value of the type that it was written with.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        InputError: if it cannot be read, or is no soup's record.
+    """
+    path = folder / SOUP_FILE
+    told = read_json(path, what="the record of a soup", format=FORMAT, again=AGAIN)
+    as_record(told, _Record, path, what="the record of a soup", again=AGAIN)
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointer:
+    path: str
+    method: str = ""
+    predictions: str = "predictions"
+
+
+def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
+    """The folder of a soup that a sweep points to (soups/<method>.json), and that of its predictions.
+
+    Raises:
+        InputError: if the pointer cannot be read, or its predictions lie elsewhere than in the soup's folder.
+    """
+    try:
+        told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
+    except FileNotFoundError as error:
+        raise InputError(f"{pointer}: no such file. {AGAIN}") from error
+    if Path(told.predictions).name != told.predictions:
+        raise InputError(
+            f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup. {AGAIN}"
+        )
+    folder = (pointer.parent / told.path).resolve()
+    return folder, folder / told.predictions
