@@ -17,7 +17,7 @@ from hf_soups.cook.pool import find_runs, is_sweep, run_at, shared_recipe, sweep
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.metrics import Metric, metric_for
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS, RUN_FILE
@@ -169,7 +169,8 @@ def _of_folders(sources: Sequence[str | Path]) -> list[Answerer]:
 
 def _is_there(answerer: Answerer, shift: str, split: Split) -> bool:
     try:
-        return Predictions.load(answerer.predictions / f"{SHIFT}{shift}.safetensors").data == split.fingerprint
+        kept = Predictions.load(answerer.predictions / f"{SHIFT}{shift}.safetensors")
+        return same_rows(kept.data, split.fingerprint)
     except PredictionsError:  # missing or corrupt
         return False
 

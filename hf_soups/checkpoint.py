@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError
+from hf_soups.files.reading import read_bytes
 from hf_soups.weights.digests import sha256_of
 from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
 from hf_soups.weights.files import (
@@ -254,6 +257,14 @@ class Checkpoint:
         if "_sha256" not in self.__dict__:
             object.__setattr__(self, "_sha256", sha256_of(self.stamps))
         return str(self.__dict__["_sha256"])
+
+    def files_digest(self) -> str:
+        """SHA-256 over names and bytes of config, tokenizer and processor: with the weights they decide the answers."""
+        found = hashlib.sha256()
+        for path in sorted(self.carried_files(), key=lambda path: path.name):
+            data = read_bytes(path, error=CheckpointError)
+            found.update(json.dumps([path.name, len(data)]).encode() + data)
+        return found.hexdigest()
 
     # Labels in another order.
 

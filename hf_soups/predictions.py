@@ -22,6 +22,8 @@ from hf_soups.errors import HfSoupsError, PredictionsError
 from hf_soups.files.writing import write_file
 
 FORMAT = "hf_soups.predictions.v1"
+POSITIVE = 1e-6  # a log-probability above it is none: rounding to float32 lifts one of 0 by less
+ROWS_AT_ONCE = 4096
 SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
 
@@ -88,6 +90,10 @@ class Predictions:
         cls, log_probs: np.ndarray, labels: ArrayLike | None, row_ids: ArrayLike | None, about: dict[str, Any]
     ) -> Predictions:
         n, classes = log_probs.shape
+        if not classes or log_probs.dtype.kind != "f":
+            raise PredictionsError(
+                f"log-probabilities of {classes} classes in {log_probs.dtype}; expected floats of 1 or more."
+            )
         ids = np.arange(n, dtype=np.int64) if row_ids is None else _as_ids(row_ids)
         if ids.shape != (n,):
             raise PredictionsError(f"{ids.size} row ids for {n} rows.")
@@ -107,6 +113,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return int(self.log_probs.shape[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for rows, labels and answers, whatever file they lie in: 32 hexadecimal digits (XXH3, 128 bits)."""
+        return fingerprint_of(self.row_ids, self.labels, [self.log_probs])
 
     @property
     def classes(self) -> int:
@@ -167,7 +178,7 @@ class Predictions:
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "
                 f"{self.label_names or self.classes} against {other.label_names or other.classes}."
             )
-        if self.data and other.data and self.data != other.data:
+        if self.data and other.data and not same_rows(self.data, other.data):
             raise PredictionsError(f"predictions on other data: {self.data} against {other.data}.")
         if self.row_ids.dtype.kind != other.row_ids.dtype.kind:
             raise PredictionsError("row ids of one set are text, of the other numbers: they cannot be joined.")
@@ -234,7 +245,10 @@ class Predictions:
             raise PredictionsError(
                 f"{path}: a safetensors file, but not of predictions (format {about.get('format')!r})."
             )
-        return cls._from_tensors(path, about, tensors)
+        found = cls._from_tensors(path, about, tensors)
+        for start in range(0, len(found), ROWS_AT_ONCE):
+            check_probs(path, start, np.asarray(found.log_probs[start : start + ROWS_AT_ONCE]))
+        return found
 
     @classmethod
     def _from_tensors(
@@ -330,6 +344,48 @@ def _read_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict
         raise PredictionsError(f"{path}: no such file of predictions.") from None
     except (SafetensorError, OSError) as error:
         raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
+
+
+def check_probs(
+    path: str | os.PathLike[str],
+    start: int,
+    log_probs: Float32[np.ndarray, "rows classes"],
+    rest: Float32[np.ndarray, " rows"] | float = 0.0,
+) -> None:
+    """Refuse rows that are no log-probabilities; `rest` is the probability of classes that are not among them."""
+    with np.errstate(all="ignore"):
+        sums = np.exp(log_probs).sum(axis=1) + rest
+        good = (np.abs(sums - 1) <= SUM_TOLERANCE) & (log_probs <= POSITIVE).all(axis=1)  # NaN is neither
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise PredictionsError(
+            f"{path}: damaged predictions: row {start + row} holds no log-probabilities (their exponentials sum to "
+            f"{sums[row]:.4g}, the largest is {log_probs[row].max():.4g}). Predict again."
+        )
+
+
+def fingerprint_of(row_ids: np.ndarray, labels: np.ndarray | None, answers: Sequence[np.ndarray]) -> str:
+    """See `Predictions.fingerprint`; `answers` are all arrays that hold them."""
+    from xxhash import xxh3_128
+
+    name, ids = id_tensor(row_ids)
+    found = xxh3_128(f"{name} {[(a.dtype.str, a.shape) for a in answers]}".encode())
+    for array in (ids, *(() if labels is None else (labels,)), *answers):
+        for start in range(0, len(array), ROWS_AT_ONCE):  # mapped files may be larger than memory
+            found.update(np.ascontiguousarray(array[start : start + ROWS_AT_ONCE]).view(np.uint8).data)
+    return str(found.hexdigest())
+
+
+def same_rows(a: str, b: str) -> bool:
+    """Whether two fingerprints of data stand for the same rows.
+
+    Those of many images have two parts: 0.1.0 wrote the first alone, which looks at a sample of them; it is compared
+    with the first part of a whole one.
+
+    >>> same_rows("12ab+77", "12ab"), same_rows("12ab+77", "12ab+78")
+    (True, False)
+    """
+    return a == b or (("+" in a) != ("+" in b) and a.partition("+")[0] == b.partition("+")[0])
 
 
 def _as_labels(labels: ArrayLike) -> Int64[np.ndarray, " labels"]:

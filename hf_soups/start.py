@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,7 +75,8 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
         lock = FileLock(out.parent / f".{out.name}.lock")
         lock.acquire()
     try:
-        if _is_start(out, key):
+        # 0.1.0 looked at a sample of many images alone
+        if _is_start(out, (key, start_key(recipe, splits, splits.train.fingerprint.partition("+")[0]))):
             return out
         loaded, family = _with_head(recipe, splits, base, cache)
         processor = family.processor(base.folder, image_size=recipe.data.image_size)
@@ -98,8 +99,8 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
     return out
 
 
-def start_key(recipe: Recipe, splits: Splits) -> str:
-    """A short name for everything that decides what the start is."""
+def start_key(recipe: Recipe, splits: Splits, train: str = "") -> str:
+    """A short name for everything that decides what the start is; `train` is another fingerprint of the same rows."""
     local = Path(recipe.model).expanduser().is_dir()
     weights = Checkpoint(recipe.model).sha256() if local else recipe.model
     about: list[Any] = [FORMAT, weights, recipe.revision]
@@ -112,7 +113,7 @@ def start_key(recipe: Recipe, splits: Splits) -> str:
     if recipe.head.init == "label-words":
         about += [recipe.task.name, recipe.task.columns]  # defaults go by the task's name
     if recipe.head.init == "linear-probe":
-        about += [splits.train.fingerprint, recipe.data.max_length]
+        about += [train or splits.train.fingerprint, recipe.data.max_length]
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -148,15 +149,15 @@ def with_random_weights(start: Start, seed: int) -> Start:
     return replace(start, model=model, head_fingerprint=head_fingerprint(model, head_parameters(model)))
 
 
-def _is_start(out: Path, key: str) -> bool:
-    """Whether the start of this key is there; anything else there is an error."""
+def _is_start(out: Path, keys: Sequence[str]) -> bool:
+    """Whether the start of one of these keys is there; anything else there is an error."""
     if not out.exists():
         return False
     try:
         found = read_json(out / START_FILE).get("key")
     except (OSError, InputError):
         found = None
-    if found != key:
+    if found not in keys:
         raise InputError(
             f"{out}: holds {'a start made from another model, head or data' if found else 'something that is no start'}"
             ". Choose another folder, or remove this one if nothing needs it."

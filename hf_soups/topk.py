@@ -18,10 +18,18 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.predictions import SMALLEST, Predictions, id_tensor, mapped_tensors, stored_ids
+from hf_soups.predictions import (
+    ROWS_AT_ONCE,
+    SMALLEST,
+    Predictions,
+    check_probs,
+    fingerprint_of,
+    id_tensor,
+    mapped_tensors,
+    stored_ids,
+)
 
 FORMAT = "hf_soups.top-k-predictions.v1"
-ROWS_AT_ONCE = 4096
 SLACK = 1e-6  # of a probability: what is stored was rounded to float32
 
 
@@ -92,6 +100,11 @@ class TopKPredictions(Predictions):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Predictions.fingerprint`; also of what is left of each row."""
+        return fingerprint_of(self.row_ids, self.labels, [self.indices, self.top, self.left])
 
     @property
     def k(self) -> int:
@@ -195,7 +208,18 @@ class TopKPredictions(Predictions):
             raise PredictionsError(f"{path}: damaged predictions ({error}). Predict again.") from error
         if {len(v) for v in tensors.values() if v is not tensors.get("row_ids_json")} != {len(found)}:
             raise PredictionsError(f"{path}: damaged predictions (tensors of different lengths). Predict again.")
+        for start in range(0, len(found), ROWS_AT_ONCE):
+            at = slice(start, start + ROWS_AT_ONCE)
+            check_probs(path, start, found.top[at], found.left[at])
+            found._check_indices(path, start, np.asarray(found.indices[at]))
         return found if mapped else found.take(np.arange(len(found)))
+
+    def _check_indices(self, path: str | os.PathLike[str], start: int, indices: np.ndarray) -> None:
+        ordered = np.sort(indices, axis=1)
+        good = (ordered[:, -1] < self.classes) & (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
+        if not good.all():
+            row = start + int(np.flatnonzero(~good)[0])
+            raise PredictionsError(f"{path}: damaged predictions (row {row} keeps a class twice, or one of none).")
 
 
 def load_predictions(path: str | os.PathLike[str], *, mapped: bool = True) -> Predictions:

@@ -185,7 +185,7 @@ def test_members_whose_weights_are_not_those_that_answered_are_refused(
     replace(frontier, pool=str(folder / "pool")).save(folder / "frontier.json")
     name = frontier.plan(index).members[0]
     shutil.copy(tiny_vit(tmp_path / "other", labels=3, seed=9) / "model.safetensors", folder / f"model{name[1:]}")
-    with pytest.raises(InputError, match=rf"its weights are not those that answered as '{name}'"):
+    with pytest.raises(InputError, match=rf"its weights are not what answered as '{name}'"):
         build_from(f"{folder / 'frontier.json'}#{index}", tmp_path / "cascade")
     assert not (tmp_path / "cascade").exists()
 

@@ -130,10 +130,31 @@ def test_a_damaged_value_is_found_where_it_is_read(tmp_path: Path) -> None:
     p = Predictions.from_logits(np.zeros((4, 3)))
     p.log_probs[2, 1] = np.nan
     p.save(tmp_path / "p.safetensors")
-    mapped = Predictions.load(tmp_path / "p.safetensors", mapped=True)
-    mapped.block(0, 2)
+    for mapped in (True, False):
+        with pytest.raises(PredictionsError, match=r"p\.safetensors: damaged predictions: row 2 holds no log-prob"):
+            Predictions.load(tmp_path / "p.safetensors", mapped=mapped)
+    p.block(0, 2)
     with pytest.raises(PredictionsError, match="hold NaN or infinity among rows 2 to 4: the file is damaged"):
-        mapped.block(2, 4)
+        p.block(2, 4)
+
+
+@pytest.mark.parametrize(("change", "why"), [(0.5, "sum to 1.649"), (-0.5, "sum to 0.6065"), (np.log(3), "sum to 3")])
+def test_what_is_positive_or_does_not_sum_to_one_is_refused(tmp_path: Path, change: float, why: str) -> None:
+    p = Predictions.from_logits(np.zeros((4, 3)))
+    p.log_probs[1] += change
+    p.save(tmp_path / "p.safetensors")
+    with pytest.raises(PredictionsError, match=rf"p\.safetensors: .*row 1 holds no log-probabilities .*{why}"):
+        load_predictions(tmp_path / "p.safetensors")
+
+
+def test_top_k_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "k.safetensors"
+    for name, value, why in (("top", 0.1, "row 2 holds no log-prob"), ("indices", 7, "row 2 keeps a class twice, or")):
+        kept = TopKPredictions.of(Predictions.from_logits(np.zeros((4, 3))), 2)
+        getattr(kept, name)[2, 0] = value
+        kept.save(path)
+        with pytest.raises(PredictionsError, match=why):
+            load_predictions(path)
 
 
 def test_a_truncated_file_is_told_before_anything_is_mapped(tmp_path: Path) -> None:

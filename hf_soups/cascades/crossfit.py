@@ -21,7 +21,7 @@ from hf_soups.cascades.searching.stages import Stages, read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
 from hf_soups.metrics.bootstrap import resampled_sums
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 
 Goal = Literal["score", "cost"]
 
@@ -134,7 +134,7 @@ def check_same_rows(frontier: Frontier, predictions: Mapping[str, Predictions]) 
                 f"no predictions of {name}, the frontier's best single model: a frontier of another pool? "
                 f"There are: {', '.join(predictions) or 'none'}."
             )
-        if frontier.data and found.data and frontier.data != found.data:
+        if frontier.data and found.data and not same_rows(frontier.data, found.data):
             raise PredictionsError(
                 f"the frontier was searched on {frontier.data}, but these predictions are of {found.data}. "
                 "Search again."

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.provenance import Seen
 from hf_soups.errors import InputError
 
 PRINTED = 16  # plans of a printed frontier
@@ -33,11 +34,12 @@ class Frontier:
     singles: tuple[Plan, ...]  # every model of the pool alone, the best first
     ensembles: tuple[Plan, ...] = ()  # those that were scored, members all run; the best first
     data: str = ""  # fingerprint of the rows that it was searched on
-    pool: str = ""  # the folder of predictions, as the user named it
-    report: str = (
-        ""  # rows that nothing was chosen on: a share of the pool's, drawn by `seed`, or another pool's folder
-    )
+    pool: str = ""  # the folder of predictions; its file names it relative to itself
+    # rows that nothing was chosen on: a share of the pool's, drawn by `seed`, or another pool's folder
+    report: str = ""
     seed: int = 0
+    chosen_on: Seen | None = None  # None: by 0.1.0, or of no pool
+    reported_on: Seen | None = None  # where the rows to report on are another pool's
 
     def __post_init__(self) -> None:
         if not self.singles:

@@ -6,13 +6,14 @@ import json
 import math
 import os
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_values
 from hf_soups.errors import InputError
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
 from hf_soups.metrics import METRICS
 
@@ -26,8 +27,11 @@ _TIMES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     """Write the frontier as JSON, a plan a line, whole or not at all."""
-    about = {"pool": frontier.pool, "data": frontier.data, "report": frontier.report, "seed": frontier.seed}
-    head = {"format": FORMAT, **about}
+    here = Path(path).absolute().parent
+    places = {name: _relative(getattr(frontier, name), here) for name in ("pool", "report")}
+    seen = {name: getattr(frontier, name) for name in ("chosen_on", "reported_on")}
+    seen = {name: value and asdict(value) for name, value in seen.items()}
+    head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
@@ -43,9 +47,50 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         InputError: if the file is missing, damaged or of another kind.
     """
     try:
-        return read_record(Path(path), Frontier, what="a frontier", format=FORMAT, again=MAKE_IT)
+        told = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
     except FileNotFoundError:
         raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
+    found = as_record(told, Frontier, path, what="a frontier", again=MAKE_IT)
+    here = Path(path).absolute().parent
+    if "chosen_on" not in told:
+        return _of_the_first_version(found, here)
+    return replace(found, pool=_absolute(found.pool, here), report=_absolute(found.report, here))
+
+
+def _relative(place: str, here: Path) -> str:
+    """A folder as a frontier's file names it, so that both can be moved together; a share of rows as it is."""
+    if not place or is_share(place):
+        return place
+    relative = os.path.relpath(Path(place).absolute().resolve(), here.resolve())
+    return relative if relative.startswith(".") else f"./{relative}"
+
+
+def _absolute(written: str, here: Path) -> str:
+    if not written or is_share(written):
+        return written
+    return os.path.normpath(here.resolve() / written)
+
+
+def is_share(report: str) -> bool:
+    """Whether what to report on is a share of the pool's rows, not another pool's folder.
+
+    >>> is_share("0.5"), is_share("preds/report"), is_share("")
+    (True, False, False)
+    """
+    try:
+        return math.isfinite(float(report))
+    except ValueError:
+        return False
+
+
+def _of_the_first_version(found: Frontier, here: Path) -> Frontier:
+    """0.1.0 named folders from the working directory of the search, which is told by where the pool lies by now."""
+    root, tail = here.resolve(), Path(found.pool).parts
+    while tail and root.name == tail[-1]:
+        root, tail = root.parent, tail[:-1]
+    if not found.pool or tail:  # kept apart from its pool: as it was named then
+        return found
+    return replace(found, pool=str(here.resolve()), report=_absolute(found.report, root))
 
 
 def split_reference(reference: str) -> tuple[Path, str]:

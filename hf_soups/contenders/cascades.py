@@ -8,10 +8,12 @@ from pathlib import Path
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.provenance import Seen, changed
 from hf_soups.contenders.contender import Contender, Contenders, Row, rank_of, shared_roles, together
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
+from hf_soups.predictions import same_rows
 
 FOLDER = "cascades"  # of a sweep; every frontier in it is shown
 FRONTIER = "frontier.json"
@@ -54,7 +56,8 @@ def search_among(found: Contenders, folder: str | Path, *, max_members: int = ME
         metric=found.metric.name,
     )
     path = Path(folder) / FOLDER / FRONTIER
-    replace(frontier, data=found.runs[0].select.data).save(path)
+    seen = Seen.of({c.row.name: c.select for c in best})
+    replace(frontier, data=found.runs[0].select.data, chosen_on=seen).save(path)
     return path
 
 
@@ -76,13 +79,18 @@ def with_cascades(found: Contenders, folder: str | Path) -> Contenders:
 
 
 def _cascades_of(found: Contenders, frontier: Frontier, prefix: str) -> list[Contender]:
-    if frontier.data and frontier.data != found.runs[0].select.data:
+    if frontier.data and not same_rows(frontier.data, found.runs[0].select.data):
         raise InputError("it was searched on other rows than the sweep's select.")
     rows = {c.row.name: c.row for c in found.runs}
     known = {c.row.name: c for c in (*found.runs, *found.soups)}
+    shown = tuple(_shown(frontier))
+    names = list(dict.fromkeys(name for _, plan in shown for name in plan.members))
+    now = Seen.of({name: known[name].select for name in names if name in known})
+    if frontier.chosen_on is not None and (differ := changed(frontier.chosen_on, now, names)):
+        raise InputError(f"{'; '.join(differ)}.")
     return [
         _contender(plan, known, rows, Row("cascade", f"{prefix}{name}", "finished", pool=len(frontier.singles)))
-        for name, plan in _shown(frontier)
+        for name, plan in shown
     ]
 
 

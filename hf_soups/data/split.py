@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Role = Literal["train", "select", "report", "shift"]  # shift: report rows of another distribution
 ROWS_AT_ONCE = 5000
-IMAGES_READ = 64  # of each split for its fingerprint; of the others only the size in bytes
+IMAGES_READ = 64  # of each split for the first part of its fingerprint
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,7 +122,10 @@ def fingerprint(
     label_names: tuple[str, ...],
     answerable: tuple[int, ...] | None = None,
 ) -> str:
-    """SHA-256 (16 hex digits of it) of ids, labels, names, all texts, and the images' sizes and a sample of them."""
+    """SHA-256 (16 hex digits of it) of ids, labels, names, all texts, and the images' sizes and a sample of them.
+
+    Behind a plus stand 16 digits of all images, where there are more than the sample: 0.1.0 wrote the first part alone.
+    """
     sha = hashlib.sha256(json.dumps([label_names, rows.column_names, len(rows)], ensure_ascii=False).encode())
     sha.update(np.ascontiguousarray(row_ids, dtype="<i8").tobytes())
     sha.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
@@ -132,7 +135,52 @@ def fingerprint(
         parts = _image_bytes(rows, name) if type(feature).__name__ == "Image" else _text_bytes(rows, name)
         for part in parts:
             sha.update(part)
-    return sha.hexdigest()[:16]
+    first = sha.hexdigest()[:16]
+    images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
+    return f"{first}+{_of_all_images(rows, images, first)}" if images and len(rows) > IMAGES_READ else first
+
+
+def _of_all_images(rows: datasets.Dataset, names: Sequence[str], about: str) -> str:
+    """16 hex digits of every image's bytes; remembered while no file of the data set changes."""
+    from hf_soups.weights.digests import remembered
+
+    arrow = [str(file["filename"]) for file in rows.cache_files]
+    files = [*arrow, *(path for name in names for path in _paths(rows, name))]
+
+    def read() -> str:
+        from xxhash import xxh3_128
+
+        found = xxh3_128()
+        for name in names:
+            for image in _images(rows, name):
+                found.update(len(image).to_bytes(8, "little"))
+                found.update(image)
+        return hashlib.sha256(found.digest()).hexdigest()
+
+    return remembered(files if arrow else (), about, read)[:16]
+
+
+def _paths(rows: datasets.Dataset, name: str) -> Iterator[str]:
+    """Files of the images that the data set only points to."""
+    for embedded, paths in _image_blocks(rows, name):
+        yield from (str(path) for n, path in _sizes(embedded, paths) if n is None and path)
+
+
+def _images(rows: datasets.Dataset, name: str) -> Iterator[Any]:
+    """The bytes of every image."""
+    for embedded, paths in _image_blocks(rows, name):
+        for value, path in zip(embedded, paths, strict=True):
+            yield value.as_buffer() if value.is_valid else _content({"bytes": None, "path": path.as_py()})
+
+
+def _image_blocks(rows: datasets.Dataset, name: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """The bytes and the paths of an image column, block by block."""
+    import pyarrow.compute as pc
+
+    column = rows.select_columns([name]).with_format("arrow")
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = column[start : start + ROWS_AT_ONCE].column(name).combine_chunks()
+        yield pc.struct_field(block, "bytes"), pc.struct_field(block, "path")
 
 
 def _text_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
@@ -144,14 +192,10 @@ def _text_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
 
 
 def _image_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
-    import pyarrow.compute as pc
-
-    column = rows.select_columns([name]).with_format("arrow")
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        block = column[start : start + ROWS_AT_ONCE].column(name).combine_chunks()
-        embedded, paths = pc.struct_field(block, "bytes"), pc.struct_field(block, "path")
+    for embedded, paths in _image_blocks(rows, name):
         sizes = [_file_size(path) if n is None else n for n, path in _sizes(embedded, paths)]
         yield np.asarray(sizes, dtype="<i8").tobytes()
+    column = rows.select_columns([name]).with_format("arrow")
     for index in np.unique(np.linspace(0, max(len(rows) - 1, 0), IMAGES_READ).astype(np.int64))[: len(rows)]:
         image = column[int(index) : int(index) + 1].column(name)[0].as_py()
         yield _content(image)

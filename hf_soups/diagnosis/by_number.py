@@ -25,7 +25,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
 from hf_soups.finetune.progress import Meter
 from hf_soups.metrics import Metric
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.search import greedy
@@ -181,7 +181,7 @@ def _roles(runs: Sequence[Contender], tasting: Tasting) -> tuple[str, ...]:
     splits = tasting.splits.answered
     roles = [r for r in splits if r != "select" and all(r in run.answers for run in runs)]
     for role in ("select", *roles):
-        stale = [run.row.name for run in runs if run.answers[role].data != splits[role].fingerprint]
+        stale = [run.row.name for run in runs if not same_rows(run.answers[role].data, splits[role].fingerprint)]
         if stale:
             again = "hf-soups answer" if role.startswith(SHIFT) else "the sweep"
             raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import PredictionsError
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.record import read_soup, soup_folder_of
 from hf_soups.soups.soup import Step
 
@@ -64,7 +64,7 @@ def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
     strangers = [name for name in soup.members if name not in runs]
     if strangers:
         return f"{strangers[0]} is an ingredient of it, but no run that is diagnosed"
-    return "it answered other select rows than those of this recipe" if soup.answers.data != data else ""
+    return "it answered other select rows than those of this recipe" if not same_rows(soup.answers.data, data) else ""
 
 
 def _step(told: Mapping[str, Any]) -> Step:

@@ -98,7 +98,7 @@ def read_record(
 def as_record(
     told: Mapping[str, Any],
     kind: type[_T],
-    path: Path | str,
+    path: str | os.PathLike[str],
     *,
     what: str,
     again: str,
@@ -131,5 +131,5 @@ def _first_of(failure: Any) -> str:
     return f"{at}: {said}" if at else said
 
 
-def _refusal(error: type[InputError], path: Path | str, again: str, why: str) -> InputError:
+def _refusal(error: type[InputError], path: str | os.PathLike[str], again: str, why: str) -> InputError:
     return error(f"{path}: {why}. {again}".rstrip())

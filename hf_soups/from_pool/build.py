@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hf_soups.cascades.frontier_file import opened_reference
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.from_pool.evidence import check_members, evidence_files
-from hf_soups.from_pool.halves import halves
-from hf_soups.pool import Pool, read_pool
+from hf_soups.from_pool.opening import open_plan
+from hf_soups.pool import Pool
 from hf_soups.predictions import Predictions
 
 STORED = 32  # plans that `budget` can choose from
@@ -40,10 +39,8 @@ def build_from(
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
-    _, frontier, index = opened_reference(reference)
-    plan = frontier.plan(index)
-    found = read_pool(pool or frontier.pool)
-    parts = halves(found, frontier.report, frontier.seed)
+    opened = open_plan(reference, pool)
+    plan, found, parts = opened.plan, opened.pool, opened.parts
     check_members(plan, found)
     return build_cascade(
         plan,
@@ -56,7 +53,7 @@ def build_from(
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
-        beside=evidence_files(index, frontier, parts),
+        beside=evidence_files(opened.index, opened.frontier, parts),
     )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from hf_soups.cascades.certify import Certificate, certify
-from hf_soups.cascades.frontier_file import opened_reference
 from hf_soups.errors import InputError
-from hf_soups.from_pool.halves import halves
-from hf_soups.pool import read_pool
+from hf_soups.from_pool.opening import open_plan
 
 
 def certify_plan(
@@ -28,12 +26,11 @@ def certify_plan(
     Raises:
         InputError: if the search kept no rows back, which a certificate needs.
     """
-    path, frontier, index = opened_reference(reference)
-    report = halves(read_pool(frontier.pool), frontier.report, frontier.seed).report
+    opened = open_plan(reference)
+    report = opened.parts.report
     if report is None:
         raise InputError(
-            f"{path}: the search saw every row, and a certificate needs rows that it did not see. "
+            f"{opened.path}: the search saw every row, and a certificate needs rows that it did not see. "
             "Search again with --report 0.5, or with the folder of another pool."
         )
-    plan = frontier.plan(index)
-    return certify(plan, report, reference=against, max_loss=max_loss, delta=delta, seed=seed)
+    return certify(opened.plan, report, reference=against, max_loss=max_loss, delta=delta, seed=seed)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_soups.cascades.frontier_file import opened_reference
+from hf_soups.cascades.frontier_file import is_share
 from hf_soups.errors import DataError
-from hf_soups.from_pool.halves import halves
-from hf_soups.pool import Pool, read_pool
+from hf_soups.from_pool.opening import open_plan
+from hf_soups.pool import Pool
 from hf_soups.pool.rows import Wanted, load_rows
+from hf_soups.predictions import same_rows
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
@@ -25,11 +26,14 @@ def draw_plan(reference: str, out: str | Path, *, images: bool = True) -> tuple[
     """
     from hf_soups.report.cascades import draw_cascade_pictures
 
-    _, frontier, index = opened_reference(reference)
-    plan, pool = frontier.plan(index), read_pool(frontier.pool)
-    parts = halves(pool, frontier.report, frontier.seed)
+    opened = open_plan(reference)
+    frontier, plan, pool, parts = opened.frontier, opened.plan, opened.pool, opened.parts
     rows = parts.select if parts.report is None else parts.report
-    shown = _images(pool) if images and pool.kind == "image" and not Path(frontier.report).is_dir() else None
+    shown = (
+        _images(pool)
+        if images and pool.kind == "image" and (not frontier.report or is_share(frontier.report))
+        else None
+    )
     return draw_cascade_pictures(
         out, frontier, plan.apply(rows), plan=plan, report=parts.report, images=shown, members=pool.members
     )
@@ -45,4 +49,4 @@ def _images(pool: Pool) -> Split | None:
         ).split  # fmt: skip
     except DataError:  # moved, or a recipe's own split, which data sets do not know by name
         return None
-    return found if found.fingerprint == data.fingerprint else None
+    return found if same_rows(found.fingerprint, data.fingerprint) else None

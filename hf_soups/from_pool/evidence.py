@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.cascades.frontier import Choice, Frontier
+from hf_soups.cascades.frontier_file import is_share
 from hf_soups.cascades.plan import Plan
 from hf_soups.errors import InputError
 from hf_soups.files.writing import finite
@@ -43,7 +44,7 @@ def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
     rows = {"select": len(next(iter(parts.select.values())))}
     if parts.report is not None:
         rows["report"] = len(next(iter(parts.report.values())))
-    elsewhere = bool(frontier.report) and Path(frontier.report).is_dir()  # "" would be the working directory
+    elsewhere = bool(frontier.report) and not is_share(frontier.report)
     other = read_pool(frontier.report).data if elsewhere else pool.data
     return {
         "format": FORMAT,
@@ -85,10 +86,12 @@ def check_members(plan: Plan, pool: Pool) -> None:
     """
     for name in plan.members:
         member = pool.members[name]
-        if member.sha256 and member.checkpoint.sha256() != member.sha256:
+        weights = member.sha256 and member.checkpoint.sha256() != member.sha256
+        if weights or (member.files and member.checkpoint.files_digest() != member.files):
+            part = "weights are" if weights else "config, tokenizer or processor is"
             raise InputError(
-                f"{member.source}: its weights are not those that answered as {name!r} in {pool.folder}, so the plan's "
-                "scores are not theirs. Predict and search again."
+                f"{member.source}: its {part} not what answered as {name!r} in {pool.folder}, so the plan's scores are "
+                "not its own. Predict and search again."
             )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_soups.cascades.frontier_file import is_share
 from hf_soups.data.strata import stratified_rows
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.pool import Pool, read_pool
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 
 REPORT_STREAM = 3  # of the seed; 0 to 2 cut splits of data sets
 
@@ -74,10 +75,9 @@ class _Part(Mapping[str, Predictions]):
 
 
 def _share(text: str) -> float | None:
-    try:
-        share = float(text)
-    except ValueError:
+    if not is_share(text):
         return None
+    share = float(text)
     if not 0 < share < 1:
         raise InputError(f"--report {text}: a share of the rows lies between 0 and 1, such as 0.5.")
     return share
@@ -87,7 +87,7 @@ def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     if not Path(folder).is_dir():
         raise InputError(f"--report {folder}: expected a share of the rows such as 0.5, or the folder of a pool.")
     other = read_pool(folder)
-    if other.data.fingerprint == pool.data.fingerprint:
+    if same_rows(other.data.fingerprint, pool.data.fingerprint):
         raise InputError(f"{folder}: the same rows as {pool.folder}, which the cascades are chosen on.")
     if other.label_names != pool.label_names:
         raise InputError(f"{folder}: its classes are not those of {pool.folder}.")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cascades.frontier import Choice, Frontier
-from hf_soups.cascades.frontier_file import relative_cost, wanted_score
+from hf_soups.cascades.frontier_file import is_share, relative_cost, wanted_score
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Combine, Confidence
 from hf_soups.errors import InputError
 from hf_soups.from_pool.halves import Halves, halves
+from hf_soups.from_pool.opening import seen_in
 from hf_soups.metrics import METRICS, Score, score
 from hf_soups.metrics.significance import mcnemar
 from hf_soups.pool import read_pool
@@ -124,7 +125,14 @@ def search_pool(
         how |= {"combine": combine, "metric": metric, "max_worst_cost": worst}
     how |= _own_options(method, {"grid": grid, "width": width, "reference": reference, "shares": tuple(shares) or None})
     frontier = _searched(method, select, costs, how)
-    frontier = replace(frontier, pool=str(folder), report=report, seed=seed)
+    frontier = replace(
+        frontier,
+        pool=str(folder),
+        report=report,
+        seed=seed,
+        chosen_on=seen_in(pool, select),
+        reported_on=None if not report or is_share(report) else seen_in(read_pool(report), select),
+    )
     if folds:
         frontier = cross_fitted(frontier, select, folds=folds, seed=seed)
     choice = _chosen(frontier, min_score, max_average_cost, max_worst_cost)

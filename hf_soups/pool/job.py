@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.files.writing import writable
 from hf_soups.finetune.progress import Meter
@@ -157,7 +158,7 @@ class Job:
         member = Member(
             entry.name, entry.checkpoint.source, entry.checkpoint.revision, entry.checkpoint.subfolder,
             entry.image_size, self.how.dtype, self._templates(opened), entry.checkpoint.sha256(),
-            *opened.counted(), file=file,
+            *opened.counted(), file=file, files=entry.checkpoint.files_digest(),
         )  # fmt: skip
         wider = pool.with_member(member)
         member = replace(member, notes=_notes(wider.predictions[entry.name], opened, pool.folder / file))
@@ -182,11 +183,11 @@ class Job:
 
     def _shards(self, pool: Pool, entry: Asked) -> Shards:
         try:
-            sha, names = entry.checkpoint.sha256(), entry.checkpoint.label_names
+            sha, names = _digests(entry.checkpoint), entry.checkpoint.label_names
         except CheckpointError:  # loading it says so again, with a reason
-            sha, names = "", None
+            sha, names = ("", ""), None
         settings = [
-            entry.name, sha, entry.image_size, self.how.dtype, self.how.templates, self.rows.split.fingerprint,
+            entry.name, *sha, entry.image_size, self.how.dtype, self.how.templates, self.rows.split.fingerprint,
             pool.label_names, names, self.rows.data.max_length,
         ]  # fmt: skip
         return Shards.of(
@@ -214,13 +215,18 @@ def _is_there(pool: Pool, entry: Asked, how: How) -> bool:
             "another name: NAME=MODEL."
         )
     if (member.sha256, member.image_size, member.dtype) != (sha, entry.image_size, how.dtype) or (
-        member.templates and member.templates != how.templates
+        (member.templates and member.templates != how.templates)
+        or (member.files and member.files != entry.checkpoint.files_digest())
     ):
         return False
     try:
         return len(pool.predictions[entry.name]) == pool.data.rows
     except PredictionsError:  # damaged or gone: answered again
         return False
+
+
+def _digests(checkpoint: Checkpoint) -> tuple[str, str]:
+    return checkpoint.sha256(), checkpoint.files_digest()
 
 
 def _free_file(pool: Pool, name: str) -> str:

@@ -36,6 +36,7 @@ class Member:
     best_batch: int | None = None  # the batch size with the fewest seconds per example
     hardware: str = ""  # that the seconds were measured on
     file: str = ""  # of its predictions, inside the pool's folder
+    files: str = ""  # digest of its config, tokenizer and processor, see `Checkpoint.files_digest`
     notes: tuple[str, ...] = ()  # what a reader of its predictions should know
 
     @property

@@ -13,6 +13,7 @@ from hf_soups.pool.processes import processes
 from hf_soups.pool.rows import Rows, Wanted, load_rows
 from hf_soups.pool.sources import asked_models
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
+from hf_soups.predictions import same_rows
 from hf_soups.recipe import load_recipe
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.topk import TopKPredictions, certain_rows
@@ -211,6 +212,7 @@ def _pool_at(out: Path, rows: Rows, top_k: int | None) -> Pool:
             ("top-k", "top_k", there, new),
         )
         if getattr(a, name) != getattr(b, name)
+        and not (name == "fingerprint" and same_rows(there.data.fingerprint, new.data.fingerprint))
     ]
     if differ:
         raise InputError(

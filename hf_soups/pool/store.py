@@ -14,7 +14,7 @@ from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.pool.member import Member
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.topk import load_predictions
 
 POOL_FILE = "pool.json"
@@ -119,7 +119,11 @@ class _Lazy(Mapping[str, Predictions]):
 def _checked(pool: Pool, name: str) -> Predictions:
     path = pool.folder / pool.members[name].file
     found = load_predictions(path)
-    if found.data != pool.data.fingerprint or len(found) != pool.data.rows or found.label_names != pool.label_names:
+    if (
+        not same_rows(found.data, pool.data.fingerprint)
+        or len(found) != pool.data.rows
+        or found.label_names != pool.label_names
+    ):
         raise PredictionsError(
             f"{path}: holds {len(found)} rows of data {found.data}, but the pool is of {pool.data.rows} rows of "
             f"{pool.data.fingerprint}, or its labels are others. Delete the file and predict again."

@@ -19,7 +19,7 @@ from hf_soups.families.anatomy import has_batchnorm
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.predict import on_device
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.batchnorm import write_batchnorm
@@ -204,6 +204,6 @@ def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> 
             predictions = Predictions.load(path)
         except PredictionsError:
             continue  # corrupt: the answers are made again, by a forward pass
-        if predictions.data == fingerprint:
+        if same_rows(predictions.data, fingerprint):
             found[checkpoint] = predictions
     return found

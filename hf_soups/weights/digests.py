@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -55,6 +55,29 @@ def sha256_of(files: Mapping[Path, FileStamp]) -> str:
     return value
 
 
+def remembered(files: Iterable[str], about: str, compute: Callable[[], str]) -> str:
+    """What `compute` makes of these files, 64 hexadecimal digits; remembered while none of them changes.
+
+    Args:
+        files: all that it depends on; where there are none, it is computed every time.
+        about: what else decides it.
+        compute: reads the files.
+    """
+    key, found = hashlib.sha256(about.encode()), False
+    for path in files:
+        line, found = _stamped(path), True
+        if line is None:
+            return compute()
+        key.update(line.encode("utf-8", "surrogatepass"))
+    if not found:
+        return compute()
+    known = _read().get(key.hexdigest())
+    if known is None:
+        known = compute()
+        _remember(key.hexdigest(), known)
+    return known
+
+
 def git_blob_sha(path: Path) -> str:
     """Git's name of a file's content as a blob: how the Hub names small files.
 
@@ -76,16 +99,20 @@ def place() -> Path:
 
 def _key(files: Mapping[Path, FileStamp]) -> str | None:
     """What stands for these files as they are now; None where a change could go unseen."""
-    about = []
-    for path, stamp in files.items():
-        try:
-            now = path.stat()
-        except OSError:
-            return None
-        if FileStamp.of(now) != stamp or time.time() - max(now.st_mtime, now.st_ctime) < SETTLED:
-            return None
-        about.append([str(path.resolve()), now.st_size, now.st_ino, now.st_dev, now.st_mtime_ns, now.st_ctime_ns])
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    about = [_stamped(str(path), stamp) for path, stamp in files.items()]
+    return None if None in about else hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _stamped(path: str, stamp: FileStamp | None = None) -> str | None:
+    """A file and what the file system says of it now; None where a change could go unseen."""
+    try:
+        now = os.stat(path)  # noqa: PTH116  (a million images)
+    except (OSError, ValueError):
+        return None
+    if stamp not in (None, FileStamp.of(now)) or time.time() - max(now.st_mtime, now.st_ctime) < SETTLED:
+        return None
+    told = (os.path.realpath(path), now.st_size, now.st_ino, now.st_dev, now.st_mtime_ns, now.st_ctime_ns)
+    return f"{told}\n"
 
 
 def _read() -> dict[str, str]:

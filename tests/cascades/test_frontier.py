@@ -28,7 +28,7 @@ BEST = Plan(
 BOTH = Plan(
     ("small", "big"), (NEVER,), (100.0, 1000.0), score=0.815, average_cost=1100.0, exit_shares=(0.0, 1.0), rows=1000
 )
-FRONTIER = Frontier((SMALL, CHEAP, BEST), (BIG, SMALL), (BOTH,), data="photos", pool="preds")
+FRONTIER = Frontier((SMALL, CHEAP, BEST), (BIG, SMALL), (BOTH,), data="photos")
 
 
 def printed(frontier: Frontier, width: int = 140) -> str:

@@ -16,7 +16,9 @@ import pyarrow.parquet
 
 from hf_soups.cascades import NEVER, Frontier, Plan
 from hf_soups.cascades.plan_values import plan_values
+from hf_soups.from_pool.opening import seen_in
 from hf_soups.metrics import METRICS
+from hf_soups.pool import read_pool
 from hf_soups.pool.member import Member
 from hf_soups.pool.rows import Wanted, load_rows
 from hf_soups.pool.store import Pool, write_pool
@@ -121,16 +123,19 @@ def write_pool_of_texts(folder: Path, data: Path) -> Path:
     return folder
 
 
-def frontier_of(pool: Pool) -> Frontier:
-    """Both models, three cascades and the ensemble, scored on half of the rows."""
+def frontier_of(pool: Pool, report: str = "0.5") -> Frontier:
+    """Both models, three cascades and the ensemble, scored on half of the rows, or on what is not for the report."""
     from hf_soups.from_pool import halves
 
-    select = halves(pool, "0.5").select
+    select = halves(pool, report).select
     ways = [(("small",), ()), (("big",), ()), *((("small", "big"), (t,)) for t in (0.6, 0.8, 0.95, NEVER))]
     plans = [_scored(Plan(names, cuts, tuple(COSTS[n] for n in names), unit="macs"), select) for names, cuts in ways]
     singles = tuple(sorted(plans[:2], key=lambda p: -p.score))
     kept = tuple(sorted(plans, key=lambda p: p.average_cost))
-    return Frontier(kept, singles, (plans[-1],), pool.data.fingerprint, str(pool.folder), "0.5")
+    seen = seen_in(pool, COSTS)
+    reported_on = seen_in(read_pool(report), COSTS) if Path(report).is_dir() and report else None
+    places = (pool.data.fingerprint, str(pool.folder), report)
+    return Frontier(kept, singles, (plans[-1],), *places, chosen_on=seen, reported_on=reported_on)
 
 
 def _scored(plan: Plan, select: Any) -> Plan:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_soups.cascades import CascadePredictions, Frontier, Plan
+from hf_soups.cascades.provenance import Seen
 from hf_soups.errors import InputError
 from hf_soups.from_pool import halves
 from hf_soups.leaderboard import build_leaderboard
@@ -24,7 +25,7 @@ from hf_soups.report.page import page_for
 from hf_soups.report.page.curves import POINTS, loss_points, score_points
 from hf_soups.report.page.examples import data_uri, shown_rows
 from hf_soups.report.page.parts import Chart, Page, Section, Table
-from tests.report.made import history, write_pool_of_texts, write_sweep, write_texts
+from tests.report.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
 from tests.synthetic_sweep import write_plan
 
 
@@ -169,8 +170,7 @@ def test_a_report_pool_is_found_after_both_moved_and_has_no_part_of_its_own(tmp_
     for name in ("small", "big"):
         file = pools / f"report/{name}.safetensors"
         replace(Predictions.load(file), data="other").save(file)
-    frontier = replace(Frontier.load(pools / "select/frontier.json"), pool="old/select", report="old/report")
-    frontier.save(pools / "select/frontier.json")
+    frontier_of(read_pool(pools / "select"), report=str(pools / "report")).save(pools / "select/frontier.json")
     (tmp_path / "elsewhere").mkdir()
     pools.rename(tmp_path / "elsewhere/old")
     page = page_for([tmp_path / "elsewhere/old"], examples=0)
@@ -180,16 +180,22 @@ def test_a_report_pool_is_found_after_both_moved_and_has_no_part_of_its_own(tmp_
 
 def test_where_the_report_rows_are_gone_the_scores_are_called_too_good(everything: Path, tmp_path: Path) -> None:
     pool = shutil.copytree(everything / "preds", tmp_path / "preds")
-    replace(Frontier.load(pool / "frontier.json"), report="gone/report").save(pool / "frontier.json")
+    gone = tmp_path / "gone"
+    whole = frontier_of(read_pool(pool), report="")
+    replace(whole, report=str(gone), reported_on=Seen("other")).save(pool / "frontier.json")
     page = page_for([pool], examples=0)
-    assert "(gone/report) are not there" in words(section(page, "costs"))
+    assert f"({gone}) are not there" in words(section(page, "costs"))
     assert "so they are too good" in words(section(page, "limits"))
 
 
-def test_a_frontier_of_other_rows_is_not_shown(everything: Path, tmp_path: Path) -> None:
+def test_a_frontier_of_other_rows_is_refused(everything: Path, tmp_path: Path) -> None:
     pool = shutil.copytree(everything / "preds", tmp_path / "preds")
-    replace(Frontier.load(pool / "frontier.json"), data="other").save(pool / "frontier.json")
-    assert "searched on other rows" in words(section(page_for([pool], examples=0), "costs"))
+    frontier = Frontier.load(pool / "frontier.json")
+    assert frontier.chosen_on is not None
+    other = replace(frontier, data="other", chosen_on=replace(frontier.chosen_on, data="other"))
+    other.save(pool / "frontier.json")
+    with pytest.raises(InputError, match=r"not any more what .*frontier\.json was searched on: its rows are others"):
+        page_for([pool], examples=0)
 
 
 def test_a_sweep_without_a_finished_run_or_a_soup_says_so(tmp_path: Path) -> None:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.frontier_file import is_share
 from hf_soups.cascades.plan import Plan
 from hf_soups.contenders import Contenders, pointers, read_contenders
 from hf_soups.cook.pool import Run, find_runs
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.from_pool.halves import halves
+from hf_soups.from_pool.opening import check_frontier
 from hf_soups.from_pool.search import FRONTIER_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
-from hf_soups.predictions import Predictions
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.record import read_soup, soup_folder_of
 
 
@@ -75,7 +76,11 @@ def searched_in(sweep: Sweep) -> Iterator[Answered]:
         except InputError:
             continue
         known = all(plan.members[0] in members for plan in frontier.singles)
-        if known and sweep.found.runs and frontier.data in ("", sweep.found.runs[0].select.data):
+        if (
+            known
+            and sweep.found.runs
+            and (not frontier.data or same_rows(frontier.data, sweep.found.runs[0].select.data))
+        ):
             select, report = ({n: getattr(c, role) for n, c in members.items()} for role in ("select", "report"))
             yield Answered(str(path), frontier, select, report)
 
@@ -101,23 +106,23 @@ class _Read:
 
 
 def _answered(pool: Pool) -> _Read:
+    """The pool with the frontier that was searched on it.
+
+    Raises:
+        InputError: if the pool, or the one to report on, is not any more what the search saw.
+    """
     path = pool.folder / FRONTIER_FILE
     if not path.is_file():
         return _Read(_unsearched(pool))
-    frontier = Frontier.load(path)
-    if frontier.data and frontier.data != pool.data.fingerprint:
-        note = f"{path} was searched on other rows than the pool's, so it is not shown. Search again."
-        return _Read(replace(_unsearched(pool), notes=(note,)))
-    report, folder = frontier.report, None
+    frontier, folder = Frontier.load(path), None
     notes: tuple[str, ...] = ()
-    if report and not _is_share(report):
-        folder = _moved(Path(report), Path(frontier.pool), pool.folder)
-        notes = () if folder else (_gone(path, report),)
-        report = str(folder or "")
-    try:
-        parts = halves(pool, report, frontier.seed)
-    except InputError as error:  # the other pool has other members by now
-        parts, folder, notes = halves(pool), None, (f"{path}: {error} Its scores are of the rows it chose on.",)
+    if frontier.report and not is_share(frontier.report):
+        folder = Path(frontier.report)
+        if not folder.is_dir():
+            notes = (f"The rows that {path} was to report on ({folder}) are not there: its scores are of the rows it "
+                     "chose on.",)  # fmt: skip
+            frontier, folder = replace(frontier, report=""), None
+    parts = check_frontier(path, frontier, pool.folder)
     return _Read(Answered(str(path), frontier, parts.select, parts.report, pool, notes), folder)
 
 
@@ -145,26 +150,6 @@ def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
         except InputError:  # not measured for all of them
             continue
     return "", {}
-
-
-def _is_share(text: str) -> bool:
-    try:
-        return 0 < float(text) < 1
-    except ValueError:
-        return False
-
-
-def _moved(path: Path, named: Path, at: Path) -> Path | None:
-    """Where a pool lies that a search named beside another, `named`, which now lies `at`; None where it is gone."""
-    root, tail = at.resolve(), named.parts
-    while tail and root.name == tail[-1]:
-        root, tail = root.parent, tail[:-1]
-    beside = () if tail else (root / path,)
-    return next((p for p in (*beside, path) if p.is_dir()), None)
-
-
-def _gone(path: Path, report: str) -> str:
-    return f"The rows that {path} was to report on ({report}) are not there: its scores are of the rows it chose on."
 
 
 def _record(pointer: Path) -> dict[str, Any]:

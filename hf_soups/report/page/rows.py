@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hf_soups.errors import HfSoupsError
 from hf_soups.pool import Pool
 from hf_soups.pool.rows import Wanted, load_rows
+from hf_soups.predictions import same_rows
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
@@ -24,12 +25,12 @@ class RowFinder:
     def split_of(self, data: str) -> Split | None:
         """The split with that fingerprint; None where it cannot be had any more, or is not the same."""
         if data not in self._known:
-            self._known[data] = next((s for s in self._candidates(data) if s.fingerprint == data), None)
+            self._known[data] = next((s for s in self._candidates(data) if same_rows(s.fingerprint, data)), None)
         return self._known[data]
 
     def _candidates(self, data: str) -> Iterator[Split]:
         for pool in self._pools:
-            if pool.data.fingerprint == data and (found := _of_pool(pool)) is not None:
+            if same_rows(pool.data.fingerprint, data) and (found := _of_pool(pool)) is not None:
                 yield found
         if self._sweep is not None:
             yield from _of_sweep(self._sweep).values()
