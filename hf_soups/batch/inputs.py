@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
+from xxhash import xxh3_128
 
 from hf_soups.errors import DataError
 from hf_soups.pool.rows import Wanted, task_columns
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one of images
 NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
-SAMPLED = 64  # rows of a data set that its fingerprint looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,14 @@ class Inputs(Protocol):
         """What a row is: image, text or text-pair."""
 
     @property
-    def fingerprint(self) -> str:
-        """Tells whether a later call has the same rows."""
+    def columns(self) -> tuple[str, ...]:
+        """That are read, of a table."""
+
+    def fingerprint(self, start: int, stop: int) -> str:
+        """Tells whether a later call has the same rows there: of all that is read of them, and of their ids."""
+
+    def stamp(self, start: int, stop: int) -> str:
+        """What the file system says of the rows' files: while it is the same, so are the rows. Empty: not known."""
 
     def __len__(self) -> int: ...
 
@@ -104,6 +107,7 @@ class ImageFolder:
     folder: Path
     files: tuple[str, ...]  # relative to the folder, with forward slashes
     kind: str = "image"
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: Path, limit: int | None = None) -> ImageFolder:
@@ -129,11 +133,15 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the names and sizes of all files."""
-        told = [(name, (self.folder / name).lstat().st_size) for name in self.files]
-        return _digest(told)
+    def fingerprint(self, start: int, stop: int) -> str:
+        """Of names and bytes."""
+        return _digest(
+            part for name in self.files[start:stop] for part in (name.encode(), _bytes_of(self.folder / name))
+        )
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Of names, sizes and both times."""
+        return _digest(f"{name} {_stamped(self.folder / name)}".encode() for name in self.files[start:stop])
 
     def ids(self, start: int, stop: int) -> list[Any]:
         """Paths of the files inside the folder."""
@@ -157,12 +165,15 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the place, the number of rows and some of them: reading millions would take too long."""
-        at = np.unique(np.linspace(0, max(len(self) - 1, 0), SAMPLED).astype(np.int64))[: len(self)]
-        some = self._raw.select(at)[:]
-        return _digest([self.where, len(self), self.columns, some])
+    def fingerprint(self, start: int, stop: int) -> str:
+        """Of ids, texts and the images' bytes."""
+        columns = self._raw[start:stop]
+        values = [self.ids(start, stop), *(columns[name] for name in self.columns)]
+        return _digest(_as_bytes(value) for row in zip(*values, strict=True) for value in row)
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Nothing: rows of a table have no files of their own."""
+        return ""
 
     def ids(self, start: int, stop: int) -> list[Any]:
         """Values of the id column, or numbers of the rows."""
@@ -212,11 +223,33 @@ def _image(value: Any, row: Any, column: str) -> Any:
         return Unreadable(str(error).removesuffix(" Replace or remove the row."))
 
 
-def _digest(told: Any) -> str:
-    text = json.dumps(told, default=_short, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _digest(parts: Iterable[bytes]) -> str:
+    """32 hexadecimal digits (XXH3, 128 bits) of parts and their lengths."""
+    found = xxh3_128()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return str(found.hexdigest())
 
 
-def _short(value: Any) -> str:
-    """What JSON cannot hold: the bytes of images."""
-    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)
+def _as_bytes(value: Any) -> bytes:
+    """A raw value: an id, a text, or an image that is embedded or points to a file."""
+    if isinstance(value, dict):
+        return _as_bytes(value["bytes"]) if value.get("bytes") is not None else _bytes_of(Path(str(value.get("path"))))
+    return value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A file's bytes; of one that cannot be read nothing, as its row will be an error."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
+
+
+def _stamped(path: Path) -> tuple[int, ...]:
+    try:
+        now = path.stat()
+    except OSError:
+        return ()
+    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns)

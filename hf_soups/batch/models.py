@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
@@ -36,10 +37,23 @@ def is_cascade(checkpoint: Checkpoint) -> bool:
 
 
 def weights_of(checkpoint: Checkpoint) -> str:
-    """What tells whether the model is still the same: of a cascade its config, which names its members."""
-    if is_cascade(checkpoint):
-        return hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
-    return checkpoint.sha256()
+    """What tells whether the model is still the same: weights, config and processor, of a cascade those of its members.
+
+    Members in other repos are named by their commit, which the config holds.
+    """
+    found = hashlib.sha256(checkpoint.files_digest().encode())
+    if not is_cascade(checkpoint):
+        found.update(checkpoint.sha256().encode())
+        return found.hexdigest()
+    for subfolder in sorted({m["subfolder"] for m in _members(checkpoint) if m.get("subfolder") and not m.get("repo")}):
+        member = Checkpoint(checkpoint.source, checkpoint.revision, subfolder)
+        found.update(f"{subfolder} {member.sha256()} {member.files_digest()}".encode())
+    return found.hexdigest()
+
+
+def _members(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    told = checkpoint.config.get("members")
+    return [m for m in told if isinstance(m, dict)] if isinstance(told, list) else []
 
 
 def names_a_cascade(models: Sequence[str | Path]) -> bool:

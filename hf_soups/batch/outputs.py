@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_soups.batch.inputs import Unreadable
+from hf_soups.batch.inputs import Inputs, Unreadable
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
-from hf_soups.files.writing import writable, write_file, write_json
+from hf_soups.files.writing import write_file, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +47,22 @@ class Parts:
     def missing(self) -> list[int]:
         """Parts that are still to be answered."""
         return [number for number in range(len(self)) if not self.path(number).is_file()]
+
+    def present(self) -> list[int]:
+        """Numbers of the parts that are there, also beyond the last row."""
+        found = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def told(self, number: int) -> dict[str, str] | None:
+        """The metadata of a part; None if it cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            about = pq.ParquetFile(self.path(number)).schema_arrow.metadata or {}
+        except (pa.ArrowException, OSError):
+            return None
+        return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in about.items()}
 
     def write(self, number: int, table: pa.Table) -> None:
         """Write a part through a temporary file and a rename."""
@@ -117,25 +134,97 @@ def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Ma
     }
 
 
-def claim(folder: Path, told: Mapping[str, Any]) -> None:
-    """Say in the folder what its files answer, or check that they answer just this.
+def claim(parts: Parts, told: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+    """Say in the folder what its files answer, or check that they do; what became stale is removed.
 
+    Args:
+        parts: the files.
+        told: what was asked, as _answers.json keeps it.
+        made_from: what each part should be made from.
+    Returns:
+        What was removed, and why, in words.
     Raises:
-        InputError: if the folder holds answers of something else, or other files.
+        InputError: if the folder holds answers of another model, other data or settings, or other files.
     """
-    path = folder / MANIFEST
+    path, lines = parts.folder / MANIFEST, []
     wanted = {"format": FORMAT, **told}
     if path.is_file():
-        there = read_json(path, what="the record of answers", again="Choose another folder (--out).")
-        differ = [key for key in wanted if there.get(key) != wanted[key]]
-        if differ:
-            raise InputError(
-                f"{folder}: it holds answers with {differ[0]} {there.get(differ[0])!r:.100}, not "
-                f"{wanted[differ[0]]!r:.100}. Choose another folder (--out), or delete that one."
-            )
-        return
-    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise InputError(f"{folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
+        there = read_json(path, what="the record of answers", format=FORMAT, again="Choose another folder (--out).")
+        if parts.present():  # a call that failed before its first answer decides nothing
+            _check_settings(parts.folder, there, wanted)
+        lines = _remove_stale(parts, there, wanted, made_from)
+        if there == wanted:
+            return lines
+    elif parts.folder.is_dir() and any(not entry.name.startswith(".") for entry in parts.folder.iterdir()):
+        raise InputError(f"{parts.folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
+    write_json(path, wanted)
+    return lines
+
+
+# keys of _answers.json that may change: the parts tell what they were made from
+FOLLOWED = ("format", "data", "model", "weights", "rows", "fingerprint")
+
+
+def _check_settings(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    # keys that 0.1.0 did not write: it wrote no part that is not stale
+    differ = [key for key in wanted if key not in FOLLOWED and key in there and there[key] != wanted[key]]
+    if differ:
+        raise _other(folder, differ[0], there, wanted)
+
+
+def _other(folder: Path, key: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> InputError:
+    return InputError(
+        f"{folder}: it holds answers with {key} {there.get(key)!r:.100}, not {wanted[key]!r:.100}. Choose another "
+        "folder (--out), or delete that one."
+    )
+
+
+def _remove_stale(parts: Parts, there: Mapping[str, Any], wanted: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+    """Remove parts that were made from other rows or another model, and those beyond the last row."""
+    stale: dict[str, list[int]] = {}
+    for number in parts.present():
+        reason = "there is no such row any more" if number >= len(parts) else made_from.why_stale(parts, number)
+        if reason:
+            stale.setdefault(reason, []).append(number)
+    for key in ("model", "data"):  # the same job, with something in it that changed, or another one?
+        if stale and key in there and there[key] != wanted[key]:
+            raise _other(parts.folder, key, there, wanted)
+    for number in (number for numbers in stale.values() for number in numbers):
+        parts.path(number).unlink(missing_ok=True)
+    return [f"answering {_numbered(numbers)} again: {reason}" for reason, numbers in stale.items()]
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    if len(numbers) > 5:
+        return f"{len(numbers)} parts"
+    return ("parts " if len(numbers) > 1 else "part ") + ", ".join(map(str, numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """What answers are made from: rows, and a model."""
+
+    inputs: Inputs
+    weights: str  # of the model, see `weights_of`
+
+    def told(self, start: int, stop: int) -> dict[bytes, bytes]:
+        """What a part keeps of it, as metadata of its file."""
+        known = {
+            "hf_soups.weights": self.weights,
+            "hf_soups.rows": self.inputs.fingerprint(start, stop),
+            "hf_soups.stamp": self.inputs.stamp(start, stop),
+        }
+        return {key.encode(): value.encode() for key, value in known.items()}
+
+    def why_stale(self, parts: Parts, number: int) -> str:
+        """Why a part that is there is not what would be made now; empty if it is."""
+        kept, span = parts.told(number), parts.span(number)
+        if kept is None:
+            return "it cannot be read"
+        if "hf_soups.rows" not in kept:
+            return "an earlier version made it, which kept no fingerprint"
+        if kept["hf_soups.weights"] != self.weights:
+            return "the model's weights, config or processor changed"
+        if kept["hf_soups.stamp"] and kept["hf_soups.stamp"] == self.inputs.stamp(*span):
+            return ""
+        return "" if kept["hf_soups.rows"] == self.inputs.fingerprint(*span) else "its rows changed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 
 from hf_soups.batch.inputs import Inputs, Unreadable, find_inputs
 from hf_soups.batch.models import is_cascade, one_model, unit_of, weights_of
-from hf_soups.batch.outputs import Parts, claim, table_of
+from hf_soups.batch.outputs import MadeFrom, Parts, claim, table_of
 from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
 from hf_soups.pool.processes import processes
 from hf_soups.pool.rows import Wanted
@@ -37,6 +38,7 @@ class RowsResult:
     exits: tuple[int, ...] = ()  # rows by exit stage
     average_cost: float | None = None  # of the rows that were answered
     unit: str = ""
+    stale: tuple[str, ...] = ()  # what was there and had to be answered again, and why, in words
 
 
 def predict_rows(
@@ -66,7 +68,8 @@ def predict_rows(
     """Answer all rows into parquet files: one output row for each input row, in their order.
 
     A row that cannot be read has an error instead of an answer. The same call goes on where it was stopped; a kill
-    loses one shard at most. Under torchrun every process calls it and takes its share of the shards.
+    loses one shard at most. Parts whose rows or whose model changed meanwhile are answered again. Under torchrun every
+    process calls it and takes its share of the shards.
 
     Args:
         model: a classifier's or a cascade's folder or Hub repo.
@@ -91,12 +94,13 @@ def predict_rows(
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
     Raises:
-        InputError: if the call makes no sense, or `out` holds answers of something else.
+        InputError: if the call makes no sense, or `out` holds answers of another model, other data or settings.
         DataError: if there are no rows.
         CheckpointError: if the model cannot be loaded.
     """
     from hf_soups.batch.answering import load_answerer
     from hf_soups.finetune.progress import Meter
+    from hf_soups.pool.job import alone
     from hf_soups.pool.opened import How
 
     if top_k < 1 or shard_rows < 1:
@@ -109,24 +113,37 @@ def predict_rows(
     wanted = Wanted(data, split, config, revision, own, tuple(text), image, limit=limit)
     inputs = find_inputs(wanted, kind=own, id_column=id_column)
     parts = Parts(Path(out), len(inputs), shard_rows)
+    made_from = MadeFrom(inputs, weights_of(checkpoint))
+    single = {} if is_cascade(checkpoint) else {"max_length": max_length, "dtype": dtype, "classes": list(label_names)}
     told = {
-        "data": data, "rows": len(inputs), "fingerprint": inputs.fingerprint, "rows_of_each_file": shard_rows,
-        "model": str(checkpoint), "weights": weights_of(checkpoint), "top_k": top_k, "budget": budget,
-        "unit": unit_of(checkpoint),
+        "data": _beside(data, parts.folder), "rows": len(inputs), "rows_of_each_file": shard_rows,
+        "model": _beside(str(checkpoint), parts.folder), "weights": made_from.weights, "top_k": top_k,
+        "budget": budget, "unit": unit_of(checkpoint), "kind": inputs.kind, "config": config, "split": split,
+        "columns": list(inputs.columns), "id_column": id_column, "limit": limit, **single,
+        **({} if templates is None else {"templates": list(templates)}),
     }  # fmt: skip
-    if group.is_main:
-        claim(parts.folder, told)
-    group.wait()
-    answered, seconds = 0, 0.0
-    mine = [number for number in parts.missing() if group.mine(number)]
-    if mine:
-        answerer = load_answerer(
-            checkpoint, how, kind=inputs.kind, classes=label_names, max_length=max_length, budget=budget
-        )
-        with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
-            answered, seconds = _answer(mine, parts, inputs, answerer, top_k, batch_size, meter)
-    group.wait()
-    return _result(parts, answered, seconds, unit_of(checkpoint))
+    answered, seconds, stale = 0, 0.0, []
+    with alone(parts.folder, group):
+        if group.is_main:
+            stale = claim(parts, told, made_from)
+        group.wait()
+        mine = [number for number in parts.missing() if group.mine(number)]
+        if mine:
+            answerer = load_answerer(
+                checkpoint, how, kind=inputs.kind, classes=label_names, max_length=max_length, budget=budget
+            )
+            with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
+                for line in stale:
+                    meter.line(line)
+                answered, seconds = _answer(mine, parts, made_from, answerer, top_k, batch_size, meter)
+        group.wait()
+        return _result(parts, answered, seconds, unit_of(checkpoint), tuple(stale))
+
+
+def _beside(place: str, folder: Path) -> str:
+    """A place as the answers' folder names it, so that both can be moved together; a Hub id as it is."""
+    local = Path(place).expanduser()
+    return os.path.relpath(local.resolve(), folder.resolve()) if local.exists() else place
 
 
 def print_result(result: RowsResult) -> None:
@@ -147,7 +164,7 @@ def print_result(result: RowsResult) -> None:
 def _answer(
     numbers: Sequence[int],
     parts: Parts,
-    inputs: Inputs,
+    made_from: MadeFrom,
     answerer: Answerer,
     top_k: int,
     batch_size: int,
@@ -156,7 +173,7 @@ def _answer(
     """Answer and write these parts; rows and seconds."""
     import pyarrow as pa
 
-    started, rows = time.perf_counter(), 0
+    started, rows, inputs = time.perf_counter(), 0, made_from.inputs
     spans = [parts.span(number) for number in numbers]
     batches = [(a, min(a + batch_size, stop)) for start, stop in spans for a in range(start, stop, batch_size)]
     ends = {stop: number for number, (_, stop) in zip(numbers, spans, strict=True)}
@@ -167,7 +184,8 @@ def _answer(
         rows += stop - start
         meter(stop)
         if stop in ends:
-            parts.write(ends[stop], pa.concat_tables(tables, promote_options="permissive"))
+            whole = pa.concat_tables(tables, promote_options="permissive")
+            parts.write(ends[stop], whole.replace_schema_metadata(made_from.told(*parts.span(ends[stop]))))
             tables = []
     return rows, time.perf_counter() - started
 
@@ -225,7 +243,7 @@ def _one_by_one(
     return values, joined
 
 
-def _result(parts: Parts, answered: int, seconds: float, unit: str) -> RowsResult:
+def _result(parts: Parts, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
     """The totals over all files, whoever wrote them."""
     done = parts.read(["exit_stage", "cost", "error"])
     exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
@@ -233,5 +251,5 @@ def _result(parts: Parts, answered: int, seconds: float, unit: str) -> RowsResul
     return RowsResult(
         parts.folder, parts.rows, answered, seconds, done.num_rows - done.column("error").null_count,
         tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
-        unit,
+        unit, stale,
     )  # fmt: skip

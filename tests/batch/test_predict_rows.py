@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hf_soups.batch import predict_rows, print_result
+from hf_soups.batch import RowsResult, predict_rows, print_result
 from hf_soups.batch.outputs import Parts
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from tests.tiny import tiny_bert, tiny_clip, tiny_sentences, tiny_vit
@@ -197,7 +199,7 @@ def test_answers_of_other_rows_models_or_settings_are_not_mixed(vit: Path, photo
         predict_rows(vit, top_k=2, **how)
     with pytest.raises(InputError, match="it holds answers with model"):
         predict_rows(tiny_vit(tmp_path / "other", seed=1), **how)
-    with pytest.raises(InputError, match="it holds answers with rows 23, not 9"):
+    with pytest.raises(InputError, match="it holds answers with limit None, not 9"):
         predict_rows(vit, limit=9, **how)
 
 
@@ -264,3 +266,109 @@ def test_a_killed_call_is_gone_on_with_and_two_processes_write_what_one_does(
     assert both.returncode == 0, told.decode()
     assert sorted(re.findall(rb"answered: (\d+)", said)) == [b"11", b"12"]  # no row twice
     assert table(tmp_path / "both") == whole
+
+
+def answered(model: Path, data: Path, out: Path, **how: object) -> RowsResult:
+    return predict_rows(model, data=str(data), out=out, shard_rows=5, progress=False, **how)  # type: ignore[arg-type]
+
+
+def fresh(model: Path, data: Path, tmp_path: Path, **how: object) -> dict[str, list[object]]:
+    answered(model, data, tmp_path / "fresh", **how)
+    return table(tmp_path / "fresh")
+
+
+def replaced_keeping_size_and_time(path: Path, other: Path) -> None:
+    """Other bytes of the same number under the same name, with the time of the earlier file."""
+    before, data = path.stat(), other.read_bytes()
+    path.write_bytes(data[: before.st_size].ljust(before.st_size, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_replaced_image_of_equal_size_and_time_is_answered_again_and_nothing_else(
+    vit: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    answered(vit, folder, tmp_path / "out")
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg"))
+    replaced_keeping_size_and_time(files[7], files[0])
+    result = answered(vit, folder, tmp_path / "out")
+    assert (result.answered, result.stale) == (5, ("answering part 1 again: its rows changed",))
+    assert table(tmp_path / "out") == fresh(vit, folder, tmp_path)
+    assert answered(vit, folder, tmp_path / "out").answered == 0
+
+
+def test_files_that_were_only_touched_are_not_answered_again(vit: Path, photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    answered(vit, folder, tmp_path / "out")
+    for path in folder.rglob("*.png"):
+        path.touch()
+    assert answered(vit, folder, tmp_path / "out").answered == 0
+
+
+def write_reviews(path: Path, rows: int, **changes: str) -> Path:
+    texts = [changes.get(f"row_{i}", f"review number {i}") for i in range(rows)]
+    pq.write_table(pa.table({"text": texts}), path)
+    return path
+
+
+def test_changed_added_and_removed_rows_of_a_table_are_followed(tmp_path: Path) -> None:
+    """The row that changes is none of 64 that a sample would look at."""
+    model, data, out = tiny_bert(tmp_path / "bert"), tmp_path / "reviews.parquet", tmp_path / "out"
+    answered(model, write_reviews(data, 203), out)
+    result = answered(model, write_reviews(data, 203, row_101="quite another review"), out)
+    assert result.stale == ("answering part 20 again: its rows changed",)
+    grown = answered(model, write_reviews(data, 207, row_101="quite another review"), out)
+    assert (grown.answered, grown.stale) == (7, ("answering part 40 again: its rows changed",))
+    less = answered(model, write_reviews(data, 202, row_101="quite another review"), out)
+    assert (less.rows, less.answered) == (202, 2)
+    assert "answering part 41 again: there is no such row any more" in less.stale
+    assert table(out) == fresh(model, data, tmp_path)
+
+
+def test_replaced_weights_or_processor_of_a_model_make_all_its_answers_stale(
+    vit: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(vit, tmp_path / "vit"))
+    answered(model, photos, tmp_path / "out")
+    before = table(tmp_path / "out")
+    shutil.copy(tiny_vit(tmp_path / "other", seed=1) / "model.safetensors", model / "model.safetensors")
+    result = answered(model, photos, tmp_path / "out")
+    why = "answering parts 0, 1, 2, 3, 4 again: the model's weights, config or processor changed"
+    assert (result.answered, result.stale) == (ROWS, (why,))
+    assert table(tmp_path / "out") == fresh(model, photos, tmp_path) != before
+    path = model / "preprocessor_config.json"
+    path.write_text(path.read_text().replace("0.5", "0.25"))
+    assert answered(model, photos, tmp_path / "out").stale == (why,)
+
+
+@pytest.mark.parametrize("change", [{"max_length": 9}, {"dtype": "bfloat16"}, {"text": ("other",)}, {"limit": 3}])
+def test_every_setting_that_decides_an_answer_is_kept(tmp_path: Path, change: dict[str, object]) -> None:
+    model, data, out = tiny_bert(tmp_path / "bert"), tmp_path / "reviews.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"text": ["a", "b"], "other": ["c", "d"]}), data)
+    answered(model, data, out, text=("text",))
+    with pytest.raises(InputError, match=r"it holds answers with .*Choose another folder"):
+        answered(model, data, out, **{"text": ("text",), **change})
+
+
+def test_answers_data_and_model_can_be_moved_together(vit: Path, photos: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    model, data = Path(shutil.copytree(vit, project / "vit")), Path(shutil.copytree(photos, project / "photos"))
+    answered(model, data, project / "out")
+    moved = project.rename(tmp_path / "moved")
+    shutil.copy(sorted(moved.glob("photos/**/*.png"))[0], sorted(moved.glob("photos/**/*.png"))[1])
+    result = answered(moved / "vit", moved / "photos", moved / "out")
+    assert len(result.stale) == 1
+
+
+def test_another_model_or_other_data_do_not_take_the_place_of_answers(vit: Path, photos: Path, tmp_path: Path) -> None:
+    answered(vit, photos, tmp_path / "out")
+    other = Path(shutil.copytree(photos, tmp_path / "others"))
+    assert answered(vit, other, tmp_path / "out").answered == 0  # the same rows, in another place
+    shutil.copy(sorted(other.rglob("*.png"))[0], sorted(other.rglob("*.png"))[1])
+    third = Path(shutil.copytree(other, tmp_path / "third"))
+    before = table(tmp_path / "out")
+    with pytest.raises(InputError, match="it holds answers with data"):
+        answered(vit, third, tmp_path / "out")
+    with pytest.raises(InputError, match="it holds answers with model"):
+        answered(tiny_vit(tmp_path / "vit", seed=1), photos, tmp_path / "out")
+    assert table(tmp_path / "out") == before
