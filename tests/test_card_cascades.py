@@ -203,3 +203,19 @@ def test_a_pool_predicted_by_a_recipe_keeps_it_and_its_cascades_name_task_and_da
     assert cells["Data", "split for select", "Value"] == "train, the others of the rows that were answered"
     assert cells["Data", "split for report", "Value"] == "train, 0.5 of the rows that were answered"
     assert cells["Data", "columns", "Value"] == "sentence"
+
+
+def test_a_member_that_was_replaced_after_the_build_makes_no_card(cascade: Path) -> None:
+    write_card(cascade)
+    shutil.copy(cascade / "member_0/model.safetensors", cascade / "member_1/model.safetensors")
+    for use in (card_for, check_card):
+        with pytest.raises(
+            InputError, match=r"member_1: the weights of member 'm\d' are not those that the cascade was"
+        ):
+            use(cascade)
+
+
+def test_evidence_of_another_plan_makes_no_card(cascade: Path) -> None:
+    change_json(cascade / "config.json", "plan", "thresholds", 0, to=0.123)
+    with pytest.raises(InputError, match=r"evidence\.json: its scores are of another plan than that of config\.json"):
+        card_for(cascade)

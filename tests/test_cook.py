@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook import CookResult, cook, kitchen, print_result
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
@@ -24,8 +26,9 @@ from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
+from hf_soups.report.card import check_card, write_card
 from hf_soups.report.words import why_one
-from hf_soups.run_folder import RunRecord, write_run
+from hf_soups.run_folder import RunRecord, read_run, write_run
 from hf_soups.soups import Soup, Step
 from hf_soups.soups.scorer import LiveScorer
 from tests.pile import finished, label, make_pile, make_sweep, near, plain_answers
@@ -155,6 +158,45 @@ def test_cached_answers_of_other_rows_are_not_trusted(sweep: Path, tmp_path: Pat
     Predictions.from_probs(perfect, labels=cached.labels, row_ids=cached.row_ids, data="other").save(path)
     quietly([sweep], ("greedy",), tmp_path / "soups")
     assert record(tmp_path / "soups/greedy")["scores"]["singles"]["run_00"] == honest
+
+
+def test_cached_answers_of_other_weights_are_not_trusted(sweep: Path, tmp_path: Path) -> None:
+    """run.json says of which weights the answers in the folder are."""
+    run = sweep / "run_00"
+    before = record_of_singles(sweep, tmp_path / "before")
+    write_run(run, replace(read_run(run), weights=Checkpoint(str(run)).sha256()))
+    shutil.copy(sweep / "run_01/model.safetensors", run / "model.safetensors")
+    after = record_of_singles(sweep, tmp_path / "after")
+    assert after["run_00"] == before["run_01"] != before["run_00"]
+
+
+def record_of_singles(sweep: Path, out: Path) -> dict[str, float]:
+    """What cooking takes each run to score alone."""
+    quietly([sweep], ("greedy",), out)
+    return dict(record(out / "greedy")["scores"]["singles"])
+
+
+def test_a_moved_sweep_with_its_soups_is_gone_on_with(sweep: Path, tmp_path: Path) -> None:
+    """Soups and leaderboard, cascades and cards lie relative to each other."""
+    project = tmp_path / "project"
+    shutil.copytree(sweep, project / "sweep")
+    quietly([project / "sweep"], ("uniform",), project / "soups")
+    build_leaderboard(project / "sweep", cascades=True)
+    moved = project.rename(tmp_path / "moved")
+    (cooked,) = quietly([moved / "sweep"], ("uniform",), moved / "soups").soups
+    assert cooked.already
+    board = build_leaderboard(moved / "sweep")
+    assert {row.kind for row in board.rows if row.status == "finished"} >= {"run", "soup", "cascade"}
+    write_card(moved / "soups/uniform")
+
+
+def test_a_soup_whose_weights_were_replaced_makes_no_card(sweep: Path, tmp_path: Path) -> None:
+    quietly([sweep], ("uniform",), tmp_path / "soups")
+    soup = tmp_path / "soups/uniform"
+    write_card(soup)
+    shutil.copy(sweep / "run_00/model.safetensors", soup / "model.safetensors")
+    with pytest.raises(InputError, match=r"its weights are not those that soup\.json tells of"):
+        check_card(soup)
 
 
 def test_soups_join_the_sweeps_leaderboard(sweep: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs.count import count_macs, count_parameters, median_row
 from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, InputError, RecipeError, RunFailed
@@ -203,7 +204,7 @@ def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions
         job.start.processor.save_pretrained(partial)
         for role, answer in answers.items():
             answer.save(partial / PREDICTIONS / f"{role}.safetensors")
-        write_run(partial, record)
+        write_run(partial, replace(record, weights=Checkpoint(str(partial)).sha256()))
 
 
 def _write_failure(

@@ -14,6 +14,7 @@ from typing import Any
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.frontier_file import is_share
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan_values import plan_values
 from hf_soups.errors import InputError
 from hf_soups.files.writing import finite
 from hf_soups.from_pool.halves import Halves
@@ -57,6 +58,7 @@ def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
             "plan": index,
             "seed": frontier.seed,
         },
+        "plan": plan_values(plan),
         "members": {name: _member(pool.members[name]) for name in plan.members},
         "report": [_reported(found) for found in reported(frontier, Choice(plan), parts)],
         "versions": versions(),

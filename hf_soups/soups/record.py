@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json, read_record
 
@@ -72,6 +73,7 @@ class _Record:
     left_out: tuple[_LeftOut, ...] = ()
     dtype: str | None = None
     made_from: str = ""
+    weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of
     selected_on: str = ""
     optimistic: bool = False
     metric: str = ""
@@ -93,6 +95,19 @@ def read_soup(folder: Path) -> dict[str, Any]:
     told = read_json(path, what="the record of a soup", format=FORMAT, again=AGAIN)
     as_record(told, _Record, path, what="the record of a soup", again=AGAIN)
     return told
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """The weights beside a soup's record must be those that it tells of.
+
+    Raises:
+        InputError: if they are not. Soups of 0.1.0 do not say what they were.
+    """
+    if record.get("weights") and Checkpoint(str(folder)).sha256() != record["weights"]:
+        raise InputError(
+            f"{folder}: its weights are not those that {SOUP_FILE} tells of, so the scores there are not theirs. Cook "
+            "the soup again, or remove the record."
+        )
 
 
 @dataclass(frozen=True, slots=True)

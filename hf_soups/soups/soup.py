@@ -132,8 +132,8 @@ class Soup(Publishable):
             _set_config_dtype(folder / "config.json", stored)
 
     def write_record(self, folder: Path) -> None:
-        """Write `soup.json`; NaN scores become null, because strict JSON has no NaN."""
-        write_json(folder / SOUP_FILE, self.record())
+        """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
+        write_json(folder / SOUP_FILE, {**self.record(), "weights": Checkpoint(str(folder)).sha256()})
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""

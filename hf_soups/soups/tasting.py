@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from hf_soups.soups.batchnorm import write_batchnorm
 from hf_soups.soups.scorer import LiveScorer
 from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from hf_soups.families import Batch
@@ -199,6 +202,10 @@ def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> 
     for checkpoint in checkpoints:
         path = checkpoint.folder / PREDICTIONS / f"{role}.safetensors"
         if checkpoint.label_order or not path.is_file():  # read in another order of labels than it answered in
+            continue
+        weights = (checkpoint.run or {}).get("weights")
+        if weights and weights != checkpoint.sha256():  # the answers are other weights': they are made again
+            _log.warning("%s: its weights changed since it answered; answering again", checkpoint)
             continue
         try:
             predictions = Predictions.load(path)

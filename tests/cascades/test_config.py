@@ -92,7 +92,7 @@ def test_a_config_that_names_code_is_refused(tmp_path: Path, key: str) -> None:
         ({"members": [{**MEMBERS[0], "label_order": [0]}, MEMBERS[1]]}, "gives 1 labels, the cascade has 2"),
         ({"members": [{**MEMBERS[0], "dtype": "int8"}, MEMBERS[1]]}, "to answer in 'int8'"),
         ({"members": [{**MEMBERS[0], "image_size": 0}, MEMBERS[1]]}, "images of 0 pixels"),
-        ({"members": ["small", MEMBERS[1]]}, "describes a member as 'small'"),
+        ({"members": ["small", MEMBERS[1]]}, "not valid as a member: Input should be an object"),
         ({"plan": {"members": ["small", "big"]}}, "not valid as a plan: thresholds: Field required"),
         ({"plan": {**plan_values(PLAN), "thresholds": [3]}}, "the threshold of stage 0 is 3"),
         ({"plan": {**plan_values(PLAN), "thresholds": []}}, "0 thresholds for 2 members"),
@@ -101,6 +101,23 @@ def test_a_config_that_names_code_is_refused(tmp_path: Path, key: str) -> None:
             "rule.combine: Input should be 'mean', 'geometric' or 'last'",
         ),
         ({"frontier": [plan_values(Plan(("other",), (), (1.0,)))]}, "a plan of the cascade uses other"),
+        (
+            {"members": [{**MEMBERS[0], "label_order": [1, 1]}, MEMBERS[1]]},
+            r"order \[1, 1\]; expected different",
+        ),
+        ({"members": [{**MEMBERS[0], "label_order": [0, -1]}, MEMBERS[1]]}, r"order \[0, -1\]; expected different"),
+        (
+            {"members": [{**MEMBERS[0], "label_order": [True, 0]}, MEMBERS[1]]},
+            "label_order.0: Input should be a val",
+        ),
+        ({"members": [{**MEMBERS[0], "image_size": "big"}, MEMBERS[1]]}, "image_size: Input should be a valid integer"),
+        ({"plan": {**plan_values(PLAN), "costs": [-1.0, 5.0]}}, "costs are .*expected numbers of 0 or more"),
+        ({"plan": {**plan_values(PLAN), "costs": [1.0, "5"]}}, "costs.1: Input should be a valid number"),
+        ({"plan": {**plan_values(PLAN), "exit_shares": [0.9, 0.9]}}, "exit shares are .*with a sum of 1"),
+        ({"plan": {**plan_values(PLAN), "temperatures": [1.0, 0.0]}}, "expected numbers above 0"),
+        ({"plan": {**plan_values(PLAN), "thresholds": [True]}}, "thresholds.0: Input should be a valid number"),
+        ({"id2label": {0: "no", 2: "yes"}}, "id2label is not numbered 0, 1, 2"),
+        ({"max_length": 0}, "cuts texts after 0 tokens"),
     ],
 )
 def test_an_inconsistent_config_is_refused(changes: dict[str, Any], told: str) -> None:

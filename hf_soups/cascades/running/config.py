@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_of
 from hf_soups.errors import InputError
+from hf_soups.files.reading import as_record
 from hf_soups.weights.hub import is_repo_id
 
 KINDS = ("image", "text", "text-pair")
@@ -36,6 +37,7 @@ class Place:
     image_size: int | None = None  # pixels; None: as its processor says
     dtype: str = "float32"  # that it answers in
     label_order: tuple[int, ...] = ()  # its logits, in the cascade's order of labels; empty: they are in that order
+    sha256: str = ""  # of its weight files, as they were built in
 
     def __post_init__(self) -> None:
         _check_place(self)
@@ -113,17 +115,13 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
 def place_values(place: Place) -> dict[str, Any]:
     """The fields of a place as JSON holds them; what says nothing is left out."""
     told = {**asdict(place), "label_order": list(place.label_order)}
-    return {name: value for name, value in told.items() if value not in (None, [])}
+    return {name: value for name, value in told.items() if value not in (None, [], "")}
 
 
 def _place_of(told: Any) -> Place:
-    known = {f.name: told[f.name] for f in fields(Place) if f.name in told} if isinstance(told, Mapping) else {}
-    try:
-        return Place(**{**known, "label_order": tuple(known.get("label_order") or ())})
-    except TypeError as error:
-        raise InputError(
-            f"config.json of the cascade describes a member as {told!r:.200} ({error}). Build the cascade again."
-        ) from error
+    if isinstance(told, Mapping) and told.get("label_order", ()) is None:
+        told = {**told, "label_order": []}
+    return as_record(told, Place, "config.json of the cascade", what="a member", again="Build the cascade again.")
 
 
 def _check_place(place: Place) -> None:
@@ -156,11 +154,22 @@ def _check(config: CascadeConfig) -> None:
         raise InputError(f"the cascade's members are {', '.join(names)}: one name stands there twice.")
     for plan in config.plans:
         _check_members(plan.members, names)
+    if sorted(config.id2label or {}) != list(range(config.num_labels or 0)):
+        raise InputError(f"the cascade's id2label is not numbered 0, 1, 2, ...: {config.id2label}. Build it again.")
+    if config.max_length is not None and not (type(config.max_length) is int and config.max_length > 0):
+        raise InputError(
+            f"the cascade cuts texts after {config.max_length!r} tokens; expected 1 or more. Build it again."
+        )
     for place in config.places:
         if place.label_order and len(place.label_order) != config.num_labels:
             raise InputError(
                 f"member {place.name!r} gives {len(place.label_order)} labels, the cascade has {config.num_labels}. "
                 "Build it again."
+            )
+        if len(set(place.label_order)) < len(place.label_order) or min(place.label_order, default=0) < 0:
+            raise InputError(
+                f"member {place.name!r} gives its labels in the order {list(place.label_order)}; expected different "
+                "numbers from 0 on, each for one logit. Build it again."
             )
 
 

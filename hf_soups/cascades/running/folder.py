@@ -194,8 +194,23 @@ def _fitting(frontier: Sequence[Plan], built: Plan) -> list[Plan]:
     return kept
 
 
+def check_members(folder: Path, config: CascadeConfig) -> None:
+    """The weights of a cascade's members must be those that it was built of: its thresholds and scores are theirs.
+
+    Raises:
+        InputError: naming a member whose weights changed.
+    """
+    for place in config.places:
+        if place.sha256 and place.repo is None:
+            found = Checkpoint(str(folder), subfolder=place.subfolder).sha256()
+            if found != place.sha256:
+                raise InputError(
+                    f"{folder / str(place.subfolder)}: the weights of member {place.name!r} are not those that the "
+                    "cascade was built of, so its thresholds and scores are not theirs. Build it again."
+                )
+
+
 def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
-    config.save_pretrained(folder)
     own = {p.place.subfolder: p for p in placed if p.place.repo is None}
     for subfolder, member in own.items():
         into = folder / str(subfolder)
@@ -204,6 +219,10 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
             continue
         with _member_of(member.place.name):
             write_zero_shot(member.checkpoint.folder, config.label_names, member.templates, into)
+    stored = {subfolder: Checkpoint(str(folder), subfolder=subfolder).sha256() for subfolder in own}
+    places = (replace(p, sha256="" if p.repo is not None else stored[p.subfolder]) for p in config.places)
+    config.members = [place_values(place) for place in places]
+    config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
     told = versions()
     (folder / "requirements.txt").write_text("".join(f"{name}>={told[name]}\n" for name in NEEDED if name in told))

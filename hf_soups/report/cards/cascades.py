@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan_values import plan_of
+from hf_soups.cascades.running.folder import check_members
 from hf_soups.costs.unit import UNITS
+from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 from hf_soups.report.cards.data import data_of_evidence
 from hf_soups.report.cards.evidence import EVIDENCE_FILE, PICTURES, Evidence, read_evidence
@@ -46,9 +49,15 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> Facts:
         folder: where it lies.
         config: its config.
     Raises:
-        InputError: if the evidence that it keeps cannot be read.
+        InputError: if the evidence that it keeps cannot be read, or is of another plan or other weights.
     """
     plan, found = config.built, read_evidence(folder)
+    check_members(folder, config)
+    if found.plan and plan_of(found.plan) != plan:
+        raise InputError(
+            f"{folder / EVIDENCE_FILE}: its scores are of another plan than that of config.json. Build the cascade "
+            "again."
+        )
     tag = "image-classification" if config.kind == "image" else "text-classification"
     tables = [
         _results(plan, found), _selection(config, plan, found), _members(config, plan), _costs(plan, found),

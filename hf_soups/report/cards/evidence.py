@@ -23,6 +23,7 @@ class Evidence:
     report_share: str = ""  # of the select split's rows that became report rows; "": other rows
     recipe: Mapping[str, Any] = field(default_factory=dict)  # task and data of the pool, where it was a recipe's
     search: Mapping[str, int] = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)  # that the report scores are of; empty: by 0.1.0
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     report: tuple[Mapping[str, Any], ...] = ()  # best single, perhaps best ensemble, chosen
 

@@ -27,7 +27,7 @@ from hf_soups.report.cards.facts import (
 )
 from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import COUNTS_ROWS, score_in_words
-from hf_soups.soups.record import SOUP_FILE
+from hf_soups.soups.record import SOUP_FILE, check_weights
 from hf_soups.tasks import SHIFT
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
@@ -53,6 +53,7 @@ def soup_facts(
         InputError: if it is no classifier of images or texts, or its leaderboard is of another soup.
         KeyError, TypeError: if the record is none.
     """
+    check_weights(folder, record)
     tag, short, board = _pipeline_tag(folder, config), short_names(record), load_board(folder)
     own = None if board is None else own_row(board, record, folder)
     sources = [(str(i["source"]), i["revision"]) for i in record["ingredients"]]
