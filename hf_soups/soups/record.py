@@ -95,6 +95,16 @@ def read_soup(folder: Path) -> dict[str, Any]:
     return told
 
 
+def from_pool(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a soup's ingredients, without the start, which Model Stock and its like mix in: it is none of the pool.
+
+    >>> from_pool({"pool": ["a", "b"], "ingredients": [{"name": "start"}, {"name": "b"}]})
+    ('b',)
+    """
+    pool = record.get("pool") or []
+    return tuple(i["name"] for i in record["ingredients"] if not pool or i["name"] in pool)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pointer:
     path: str
