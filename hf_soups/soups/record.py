@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json, read_record
+from hf_soups.weights.links import refuse_links_out
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -116,7 +117,8 @@ def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
     """The folder of a soup that a sweep points to (soups/<method>.json), and that of its predictions.
 
     Raises:
-        InputError: if the pointer cannot be read, or its predictions lie elsewhere than in the soup's folder.
+        InputError: if the pointer cannot be read, its predictions lie elsewhere than in the soup's folder, or a link
+            there leads out of it.
     """
     try:
         told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
@@ -127,4 +129,5 @@ def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
             f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup. {AGAIN}"
         )
     folder = (pointer.parent / told.path).resolve()
+    refuse_links_out(folder)
     return folder, folder / told.predictions

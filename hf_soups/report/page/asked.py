@@ -88,6 +88,6 @@ def _same_models(folder: Path, config: CascadeConfig, some: Answered) -> bool:
             return False
         own = {place.name: place.subfolder for place in config.places if place.repo is None}
         copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
-        return all(not sha256 or sha256 == Checkpoint(folder / str(at)).sha256() for sha256, at in copies)
+        return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
     except HfSoupsError:  # not measured in that unit, or a copy cannot be read
         return False
