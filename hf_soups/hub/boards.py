@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError
+from hf_soups.hub.choosing import CARD, chosen, pictures_of
 from hf_soups.hub.contents import Contents, LocalFile, Stage, replaced
 from hf_soups.hub.data_cards import COSTS, board_card
 from hf_soups.hub.kinds import BOARD
 from hf_soups.hub.local_paths import cleaned, told_of
-from hf_soups.hub.walking import inside_file
+from hf_soups.recipe_kept import RECIPE_FILE
 from hf_soups.report.card import README
 
 TABLE = "leaderboard.parquet"
-TAKEN = (BOARD, TABLE, "leaderboard*.png", COSTS, "recipe.yaml", README, "LICENSE")
+TAKEN = (BOARD, TABLE, "leaderboard.png", COSTS, RECIPE_FILE, *CARD)
 NEEDED = ("kind", "name", "status", "select", "report")
 MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
 
 
-def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
+def board_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """A leaderboard as it would be pushed: CSV for people, parquet for `load_dataset`, pictures and the recipe.
 
     A README.md of the folder is pushed as it is; else one is made.
@@ -30,10 +31,10 @@ def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
     Raises:
         InputError: if the files cannot be read, or the two tables differ.
     """
-    inside = sorted(path.name for path in folder.iterdir())
-    taken = [name for name in inside if any(fnmatch.fnmatch(name, pattern) for pattern in TAKEN)]
-    files = [inside_file(folder, name) for name in taken]
     rows = _rows(folder)
+    shifts = [glob.escape(f"leaderboard_{name}.png") for name in _shifts(rows)]
+    files, left_out = chosen(folder, [*TAKEN, *shifts, *pictures_of(folder)], include)
+    taken = [file.path for file in files]
     notes = ["run folders, soups and caches stay here: a leaderboard is pushed without weights."]
     table = TABLE if TABLE in taken else BOARD
     if table == TABLE:
@@ -45,7 +46,13 @@ def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
     else:
         made.append(stage.text(README, board_card(repo_id, rows, table, _recipe(folder), _pictures(files))))
     usage = f'datasets.load_dataset("{repo_id}"{{revision}}, split="train")'
-    return Contents("leaderboard", replaced(tuple(files), made), (), tuple(notes), usage)
+    return Contents("leaderboard", replaced(tuple(files), made), tuple(left_out), tuple(notes), usage)
+
+
+def _shifts(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Names of the shifts that have columns of their own."""
+    ends = [name for name in rows[0] if name.startswith("shift_") and name.endswith("_low")]
+    return [name.removeprefix("shift_").removesuffix("_low") for name in ends]
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -83,7 +90,7 @@ def _recipe(folder: Path) -> Any:
     """The task and metric that the rows are of; None where no recipe lies there."""
     from hf_soups.recipe import load_recipe
 
-    path = folder / "recipe.yaml"
+    path = folder / RECIPE_FILE
     return load_recipe(path) if path.is_file() else None
 
 

@@ -147,7 +147,7 @@ def test_a_pool_goes_with_a_table_for_each_member_and_says_that_labels_go_along(
         "README.md", "org--large@160.safetensors", "pool.json", "small.safetensors", "tables/org-large-160.parquet",
         "tables/small.parquet",
     ]  # fmt: skip
-    assert found.left_out == (("old.safetensors", "not part of the pool"),)
+    assert [one.path for one in found.left_out] == ["old.safetensors"]
     assert "ids and labels go along" in found.notes[0]
     assert b"/home/me" not in files["pool.json"]
 
