@@ -13,7 +13,7 @@ from hf_soups.hub.choosing import CARD, chosen, pictures_of
 from hf_soups.hub.contents import Contents, LocalFile, Stage, replaced
 from hf_soups.hub.data_cards import COSTS, board_card
 from hf_soups.hub.kinds import BOARD
-from hf_soups.hub.local_paths import cleaned, told_of
+from hf_soups.hub.local_paths import cleaned, told_of, without_local_paths
 from hf_soups.recipe_kept import RECIPE_FILE
 from hf_soups.report.card import README
 
@@ -39,7 +39,7 @@ def board_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[s
     table = TABLE if TABLE in taken else BOARD
     if table == TABLE:
         _check_same(folder, rows)
-    made = cleaned(files, stage)
+    made = [*cleaned(files, stage), *_clean_table(folder, taken, stage)]
     notes += told_of(made)
     if README in taken:
         notes.append("README.md of the folder is pushed as it is: load_dataset reads what its `configs:` name.")
@@ -84,6 +84,26 @@ def _check_same(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
     told = [tuple("" if row[name] is None else str(row[name]) for name in columns) for row in table]
     if told != [tuple(row[name] for name in columns) for row in rows]:
         raise InputError(f"{path}: says other things than {BOARD} beside it. {MAKE_IT.format(folder=folder)}")
+
+
+def _clean_table(folder: Path, taken: Sequence[str], stage: Stage) -> list[LocalFile]:
+    """The table without places of this machine, which reasons of failed runs may name, as in the CSV."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if TABLE not in taken:
+        return []
+    table = pyarrow.parquet.read_table(folder / TABLE)
+    texts = [name for name in table.column_names if pyarrow.types.is_string(table.schema.field(name).type)]
+    told = {name: table[name].to_pylist() for name in texts}
+    clean = without_local_paths(told)
+    if clean == told:
+        return []
+    for name in texts:
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), [clean[name]])
+    at = stage.place(TABLE)
+    pyarrow.parquet.write_table(table, at)
+    return [LocalFile.at(TABLE, at)]
 
 
 def _recipe(folder: Path) -> Any:

@@ -43,7 +43,7 @@ def contents(folder: Path, repo: str = REPO) -> Contents:
 def texts(folder: Path, repo: str = REPO) -> dict[str, str]:
     """The text files as they would be pushed."""
     with gathered(folder, repo, dry_run=True) as found:
-        return {f.path: f.source.read_text() for f in found.files if f.path.endswith((".md", ".json", ".yaml"))}
+        return {f.path: f.source.read_text() for f in found.files if f.path.endswith((".md", ".json", ".yaml", ".csv"))}
 
 
 def listed(folder: Path) -> dict[str, bytes]:
@@ -322,3 +322,34 @@ def cascade(tmp_path: Path) -> Path:
     members = {n: Member(n, str(tiny_vit(tmp_path / n, seed=len(n), **labels))) for n in ("small", "larger")}
     plan = Plan(("small", "larger"), (0.8,), (1.0, 4.0), unit="macs")
     return build_cascade(plan, members, tmp_path / "cascade", kind="image", label_names=names)
+
+
+def test_places_in_names_keys_sentences_tables_and_configs_stay_here(copied: Path) -> None:
+    record = json.loads((copied / "soup.json").read_text())
+    runs = ("/home/me/My runs/alice/run", "/home/me/My runs/bob/run", "/home/me/third")
+    for ingredient, run in zip(record["ingredients"], runs, strict=False):
+        ingredient |= {"source": run, "name": run}
+    record |= {
+        "pool": runs,
+        "scores": {"singles": dict.fromkeys(runs, 0.5)},
+        "why": f"{runs[1]} alone (0.5) is no better than {runs[0]}, see /var/log/mine/x.log.",
+        "left_out": [{"name": runs[2], "reason": "C:\\Users\\me\\third: no config.json there"}],
+    }
+    (copied / "soup.json").write_text(json.dumps(record))
+    (copied / "steps.csv").write_text(f"candidate,score\r\n{runs[0]},0.5\r\nplain,1\r\n", newline="")
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(
+        json.dumps({**config, "_name_or_path": "/home/me/start", "text": "/not/a/place"})
+    )
+    (copied / "tokenizer_config.json").write_text('{"name_or_path": "org/model", "chat_template": "/a/b c"}')
+    told = texts(copied)
+    assert "home" not in told["soup.json"] + told["config.json"] + told["steps.csv"]
+    clean = json.loads(told["soup.json"])
+    assert clean["pool"] == ["./alice/run", "./bob/run", "./third"]
+    assert list(clean["scores"]["singles"]) == [*clean["pool"]]
+    assert clean["ingredients"][1]["name"] == "./bob/run"
+    assert clean["why"] == "./bob/run alone (0.5) is no better than ./alice/run, see ./x.log."
+    assert clean["left_out"] == [{"name": "./third", "reason": "./third: no config.json there"}]
+    assert told["steps.csv"].splitlines() == ["candidate,score", "./alice/run,0.5", "plain,1"]
+    assert json.loads(told["config.json"]) == {**config, "_name_or_path": "./start", "text": "/not/a/place"}
+    assert told["tokenizer_config.json"] == (copied / "tokenizer_config.json").read_text()
