@@ -56,8 +56,8 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
 def test_a_number_that_went_to_another_process_is_no_sign_of_life(place: Path) -> None:
     mine = make_temporary("push")
     parts = mine.name.split("_")
-    parts[5] = str(int(parts[5]) + 1)  # another start: if this process were not the one that made it
-    if parts[5] == "1":
+    parts[4] = str(int(parts[4]) + 1)  # another start: if this process were not the one that made it
+    if parts[4] == "1":
         pytest.skip("this system does not tell when a process started")
     left = mine.with_name("_".join(parts))
     left.mkdir()
@@ -68,12 +68,12 @@ def test_a_number_that_went_to_another_process_is_no_sign_of_life(place: Path) -
 
 def test_what_is_not_ours_stays(place: Path) -> None:
     name = make_temporary("push").name.split("_")
-    name[4] = "999999999"  # no such process
+    name[3] = f"{name[3].split('-')[0]}-999999999"  # no such process
     dead = "_".join(name)
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     (place / f"{dead}link").symlink_to(elsewhere)
-    name[3] = "0" * 8
+    name[3] = "00000000-999999999"  # of another machine
     others = [place / "_".join(name), place / "hf_soups_push_abc", place / "hf_soups_notes", place / f"x{dead}"]
     for other in others:
         other.mkdir()

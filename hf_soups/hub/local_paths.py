@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hf_soups.errors import InputError
+from hf_soups.files.reading import read_text
 from hf_soups.hub.contents import LocalFile, Stage
 from hf_soups.weights.places import place_shown
 
@@ -89,11 +90,13 @@ def _read(path: Path) -> Any:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, again="Make the folder again.")
         if path.suffix == ".csv":
             return list(csv.reader(io.StringIO(text, newline="")))
         return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Make the folder again.") from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -12,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# hf_soups_<purpose>_<machine>_<process>_<when it started>_<chance>
-_NAME = re.compile(r"hf_soups_[a-z]+_([0-9a-f]{8})_(\d+)_(\d+)_\w+")
+from hf_soups.files.writing import is_gone, owner
+
+# hf_soups_<purpose>_<machine>-<process>_<when it started>_<chance>
+_NAME = re.compile(r"hf_soups_[a-z]+_([0-9a-f]{8}-\d+)_(\d+)_\w+")
 
 
 @contextmanager
@@ -32,14 +32,14 @@ def make_temporary(purpose: str) -> Path:
     Those that processes of this user left there when they were killed are removed first.
     """
     _remove_abandoned(Path(tempfile.gettempdir()))
-    own = f"{_machine()}_{os.getpid()}_{_started(os.getpid())}"
+    own = f"{owner()}_{_started(os.getpid())}"
     return Path(tempfile.mkdtemp(prefix=f"hf_soups_{purpose}_{own}_"))
 
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob("hf_soups_*"):
         named = _NAME.fullmatch(folder.name)
-        if named is None or named[1] != _machine() or _alive(int(named[2]), int(named[3])):
+        if named is None or not _is_dead(named[1], int(named[2])):
             continue
         with suppress(OSError):
             # never another user's, nor what a link of that name leads to
@@ -47,15 +47,11 @@ def _remove_abandoned(place: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(process: int, started: int) -> bool:
-    """Whether this process runs still; its number may have gone to another one since."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return _started(process) == started
+def _is_dead(process: str, started: int) -> bool:
+    """Whether this process of this machine is gone; its number may have gone to another one since."""
+    machine, _, number = process.rpartition("-")
+    here = machine == owner().rpartition("-")[0]
+    return is_gone(process) or (here and _started(int(number)) not in (0, started))
 
 
 def _started(process: int) -> int:
@@ -65,12 +61,3 @@ def _started(process: int) -> int:
         return int(text.rpartition(")")[2].split()[19])  # field 22; the name before it can hold anything
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _machine() -> str:
-    """What tells apart those who share the folder but not their processes' numbers: other hosts, and containers."""
-    try:
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        space = ""
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
