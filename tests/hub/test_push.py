@@ -62,6 +62,7 @@ Push = Callable[..., dict[str, Any]]
 def client(lasting_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """A process that pushes what it is told line by line: the client reads its settings once, when it is imported."""
     env = knowing(lasting_hub, tmp_path_factory.mktemp("home"))
+    env |= {"TMPDIR": str(tmp_path_factory.mktemp("temporary"))}  # its own, so that a test can say what is left there
     whole = [sys.executable, "-c", PUSHES]
     with subprocess.Popen(whole, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
