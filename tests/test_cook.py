@@ -625,7 +625,7 @@ MEAN = "resnet.embedder.embedder.normalization.running_mean"
 def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from hf_soups.soups.folder import from_pool
+    from hf_soups.soups.record import from_pool
 
     from hf_soups.checkpoint import Checkpoint
 
