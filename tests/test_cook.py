@@ -625,9 +625,8 @@ MEAN = "resnet.embedder.embedder.normalization.running_mean"
 def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from hf_soups.soups.record import from_pool
-
     from hf_soups.checkpoint import Checkpoint
+    from hf_soups.soups.record import from_pool
 
     places = [shutil.copytree(pile / "m0", tmp_path / place) for place in ("a/run", "b/run", "third")]
     a, b, third = map(Checkpoint, places)
