@@ -30,6 +30,7 @@ from hf_soups.weights.files import (
     read_headers,
 )
 from hf_soups.weights.hub import download, is_repo_id
+from hf_soups.weights.links import refuse_links_out
 from hf_soups.weights.tensorfile import FileStamp, TensorHeader, TensorInfo
 
 __all__ = ["Checkpoint", "TensorInfo"]
@@ -38,9 +39,10 @@ __all__ = ["Checkpoint", "TensorInfo"]
 CONFIGS = ("config.json", "generation_config.json")
 PROCESSORS = (
     "preprocessor_config.json", "processor_config.json", "image_processor_config.json",
-    "feature_extractor_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer*.json",
-    "tokenizer.model", "vocab*.json", "vocab*.txt", "merges.txt", "spiece.model", "sentencepiece*.model", "bpe.codes",
-    "chat_template.json", "chat_template.jinja",
+    "feature_extractor_config.json", "video_preprocessor_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer*.json", "vocab*.json", "*_vocab.json", "vocab*.txt", "dict.txt", "merges.txt", "*.model", "*.spm",
+    "bpe.codes", "prophetnet.tokenizer", "normalizer.json", "emoji.json", "byte_maps.json", "word_shape.json",
+    "word_pronunciation.json", "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
 TRAINERS_STEP = re.compile(r"checkpoint-\d+")  # the folders that transformers' Trainer leaves along a run
 RECORDS = ("run.json", "soup.json", "start.json")
@@ -73,7 +75,8 @@ class Checkpoint:
         """The local folder: the source itself, or the snapshot of the Hub's repo.
 
         Raises:
-            CheckpointError: if there is no such folder or repo, or it cannot be reached.
+            CheckpointError: if there is no such folder or repo, it cannot be reached, or a subfolder or a soup holds
+                links that lead out of it.
         """
         local = Path(self.source).expanduser()
         if local.is_dir():
@@ -88,6 +91,8 @@ class Checkpoint:
         inner = folder / (self.subfolder or "")
         if not inner.is_dir():
             raise CheckpointError(f"{self.source}: no subfolder {self.subfolder!r} there.")
+        if self.subfolder or (inner / "soup.json").is_file():  # named by a record, or made here: a copy, not links
+            refuse_links_out(inner, inside=folder)
         return inner
 
     @property

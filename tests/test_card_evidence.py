@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from hf_soups.cli import app
 from hf_soups.cook import cook
 from hf_soups.errors import InputError, RecipeError
+from hf_soups.hub.gathering import gathered
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import Score, score
 from hf_soups.predictions import Predictions
@@ -319,3 +320,30 @@ def test_the_code_of_a_pair_soups_card_runs_with_its_recipe_and_without(cooked: 
     write_card(folder, recipe=Recipe.model_validate({"task": task, "model": "me/start"}))
     assert '"text_pair"' in snippet_of(card_for(folder))
     assert "'label': " in run_snippet(folder)
+
+
+def test_everything_that_cooking_wrote_is_pushed_but_the_rows_predictions(soup: Path) -> None:
+    before = {path.relative_to(soup).as_posix() for path in soup.rglob("*") if path.is_file()}
+    predictions = {path for path in before if path.startswith("predictions/")}
+    assert {"steps.csv", "score_by_ingredients.png", "recipe.yaml", "leaderboard.json", "soup.json"} <= before
+    with gathered(soup, "me/soup", dry_run=True) as found:
+        dry = [(file.path, file.size) for file in found.files]
+    assert {path for path, _ in dry} == before - predictions | {"README.md", "leaderboard.png"}
+    assert {one.path for one in found.left_out} == predictions
+    with gathered(soup, "me/soup") as found:  # writes the card and its picture
+        assert [(file.path, file.size) for file in found.files] == dry
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["run_00", "run_01"], "a linear combination of 2 of 3 fine-tuned models of one architecture"),
+        (["start", "run_00", "run_01"], "of 2 of 3 fine-tuned models and of what they were fine-tuned from of one"),
+    ],
+)
+def test_a_start_that_was_mixed_in_is_none_of_the_fine_tuned_models(told: Path, names: list[str], words: str) -> None:
+    record = json.loads((told / "soup.json").read_text())
+    ingredients = [{**record["ingredients"][0], "name": name} for name in names]
+    pool = ["run_00", "run_01", "run_02"]
+    (told / "soup.json").write_text(json.dumps({**record, "pool": pool, "ingredients": ingredients}))
+    assert words in str(card_for(told))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import PROCESSORS, Checkpoint
 from hf_soups.errors import CheckpointError
 from tests.folders import CONFIG, TORCH, folder_of
 from tests.tiny import tiny_bert, tiny_vit
@@ -302,3 +304,14 @@ def test_only_a_checkpoints_files_are_asked_of_the_hub(monkeypatch: pytest.Monke
 
     assert wanted(None) == ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
     assert wanted("a") == ["a/model.safetensors", "a/config.json"]
+
+
+def test_every_vocabulary_that_transformers_writes_is_known_as_part_of_a_tokenizer() -> None:
+    import transformers
+
+    named: set[str] = set()
+    for module in Path(transformers.__file__).parent.rglob("*.py"):
+        for table in re.findall(r"VOCAB_FILES_NAMES = \{(.*?)\}", module.read_text(encoding="utf-8"), re.DOTALL):
+            named |= set(re.findall(r':\s*"([^"]+)"', table))
+    assert {"vocab.txt", "spiece.model", "tokenizer.json", "source.spm"} <= named
+    assert [name for name in sorted(named) if not any(fnmatch(name, like) for like in PROCESSORS)] == []

@@ -662,3 +662,17 @@ def test_recomputed_statistics_are_in_the_saved_folder_and_answer_as_recorded(
 
 
 MEAN = "resnet.embedder.embedder.normalization.running_mean"
+
+
+def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from hf_soups.checkpoint import Checkpoint
+    from hf_soups.soups.record import from_pool
+
+    places = [shutil.copytree(pile / "m0", tmp_path / place) for place in ("a/run", "b/run", "third")]
+    a, b, third = map(Checkpoint, places)
+    pool = SimpleNamespace(checkpoints=(a, b, third))
+    told = kitchen._named(Soup((a, third), (0.5, 0.5), about={"pool": [str(places[0]), str(places[1]), "third"]}), pool)
+    assert [one["name"] for one in told.record()["ingredients"]] == [str(places[0]), "third"]
+    assert len(from_pool(told.record())) == 2

@@ -62,6 +62,11 @@ class Plan:
         return float(sum(self.costs))
 
     @property
+    def way(self) -> tuple[object, ...]:
+        """What decides how rows go: two plans of one way are the same cascade, whatever else they know of it."""
+        return self.members, self.thresholds, self.rule, self.temperatures
+
+    @property
     def cost_by_exit(self) -> tuple[float, ...]:
         """What a row costs that leaves at each stage."""
         return tuple(float(c) for c in np.cumsum(self.costs))

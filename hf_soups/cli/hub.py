@@ -67,12 +67,19 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files, sizes and the card; send nothing, run nothing.")
     ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Also send files that are not part of it: notes.txt, '*.csv', data/ (repeatable)."
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what the repo holds, without asking.")
     ] = False,
 ) -> None:  # fmt: skip
     """Push to the Hub in one commit; the same content again makes none. HF_TOKEN or `hf auth login`.
 
+    What hf_soups wrote is sent; other files stay here unless --include names them. The list is shown first.
     Soups and cascades go as models, with a card whose figures were checked and whose code was run; leaderboards and
     pools of predictions as data sets; with --space a cascade goes with its demo page.
     """
@@ -80,7 +87,8 @@ def push(
 
     done = push_folder(
         folder, repo, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
-        force=force, space=_page() if space else None, confirm=_confirm if sys.stdin.isatty() else None,
+        force=force, include=include or (), space=_page() if space else None,
+        confirm=_confirm if sys.stdin.isatty() else None,
         tell=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     # not by rich: cards hold square brackets, and a long URL must stay in one piece

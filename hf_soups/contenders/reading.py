@@ -15,7 +15,7 @@ from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import metric_for
 from hf_soups.predictions import Predictions
 from hf_soups.run_folder import PREDICTIONS
-from hf_soups.soups.record import read_soup, soup_folder_of
+from hf_soups.soups.record import from_pool, read_soup, soup_folder_of
 from hf_soups.tasks import SHIFT
 
 
@@ -73,7 +73,7 @@ class _Reader:
             folder, predictions = soup_folder_of(pointer)
             record = read_soup(folder)
             answers = self._answers(predictions, row.name)
-            return Contender(_soup_row(row, record, members), answers, trained=_trained(record))
+            return Contender(_soup_row(row, record, members), answers, trained=from_pool(record))
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status="gone", reason=f"{error}. Cook it again."))
             return None
@@ -109,7 +109,7 @@ def _run_row(run: Run) -> Row:
 
 
 def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> Row:
-    pool, names = record.get("pool") or [], _trained(record)
+    pool, names = record.get("pool") or [], from_pool(record)
     members = [runs[name] for name in names if name in runs]
     optimistic = bool(record.get("optimistic"))
     return replace(
@@ -123,9 +123,3 @@ def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> R
         train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(names) else None,
         device=devices_of(members),
     )
-
-
-def _trained(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """A soup's ingredients, without the start, which Model Stock and its like mix in: it is not one of the pool."""
-    pool = record.get("pool") or []
-    return tuple(i["name"] for i in record["ingredients"] if not pool or i["name"] in pool)

@@ -74,7 +74,7 @@ def cook_one(
         folder.parent.mkdir(parents=True, exist_ok=True)
     if tasting is None:
         soup = method.make(_bench(method, pool, order, None, "averaged", beside))
-        soup = replace(soup, about={**soup.about, **about})
+        soup = _named(replace(soup, about={**soup.about, **about}), pool)
         soup.save_pretrained(folder, overwrite=order.overwrite, **order.storage)
         return read_soup(folder)
     soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
@@ -83,7 +83,7 @@ def cook_one(
         soup.write_model(staged, **order.storage)
         scores, measured = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
         about |= {"measured": measured} | _outcome(soup, pool, tasting, batchnorm)
-        soup = replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about})
+        soup = _named(replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about}), pool)
         soup.write_record(staged)
         _write_steps(staged, soup, tasting, marks, len(pool.checkpoints))
         if pool.recipe is not None:
@@ -189,6 +189,14 @@ def _about(pool: Pool, order: Order, key: str) -> dict[str, Any]:
         "dtype": order.dtype,
         "made_from": key,
     }
+
+
+def _named(soup: Soup, pool: Pool) -> Soup:
+    """The soup with its ingredients called as in the pool: a name that is unique among a few may not be among all."""
+    names = dict(zip(pool.checkpoints, display_names(pool.checkpoints), strict=True))
+    told = zip(soup.record()["ingredients"], soup.ingredients, strict=True)
+    ingredients = [{**one, "name": names.get(checkpoint, one["name"])} for one, checkpoint in told]
+    return replace(soup, about={**soup.about, "ingredients": ingredients})
 
 
 def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.words import score_in_words
 from hf_soups.run_folder import PREDICTIONS
 from hf_soups.soups.journal import digest
-from hf_soups.soups.record import SOUP_FILE, read_soup
+from hf_soups.soups.record import SOUP_FILE, from_pool, read_soup
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Cooked:
     def words(self) -> list[str]:
         """What came out, line by line."""
         record = self.record
-        n = sum(name in record["pool"] for name in self.ingredients)  # the start may be mixed in as well
+        n = len(from_pool(record))  # the start may be mixed in as well
         kept = " (cooked before from the same, and kept)" if self.already else ""
         lines = [f"{self.method} soup of {n} of {len(record['pool'])}: {self.folder}{kept}"]
         if self.score is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
-from hf_soups.weights.refusals import in_short, is_passing, status_of
+from hf_soups.weights.refusals import check_token, in_short, is_passing, status_of
 
 if TYPE_CHECKING:
     import datasets
@@ -111,6 +111,8 @@ def _loaded(
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    if not Path(str(place[0])).exists():
+        check_token()
     try:
         with quiet():
             found: Mapping[str, datasets.Dataset] = load_dataset(*place, **options)

@@ -26,19 +26,13 @@ def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple
     """
     built = config.built
     further = config.plans if frontier is None else _fitting(config, Path(frontier))
-    known = {_way(plan): plan for plan in further if math.isfinite(plan.average_cost)}
-    known[_way(built)] = built  # it may know more of itself than the frontier does, such as a lower bound
+    known = {plan.way: plan for plan in further if math.isfinite(plan.average_cost)} | {built.way: built}
     return tuple(sorted(known.values(), key=_dearness))
 
 
 def dearest(config: CascadeConfig) -> Always:
     """What the plans' costs are held against: the last member of the cascade as built, asked for every input."""
     return Always(config.built.members[-1], config.built.costs[-1])
-
-
-def _way(plan: Plan) -> tuple[object, ...]:
-    """What decides how inputs go."""
-    return plan.members, plan.thresholds, plan.rule, plan.temperatures
 
 
 def _dearness(plan: Plan) -> tuple[float, float]:

@@ -15,7 +15,8 @@ import torch
 from hf_soups.batch.models import is_cascade, one_model
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_values
-from hf_soups.cascades.running.config import FOLDER, CascadeConfig
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.loading import load_one
 from hf_soups.cascades.running.model import (
     CascadeForImageClassification,
     CascadeForSequenceClassification,
@@ -152,23 +153,16 @@ def _cascade(checkpoint: Checkpoint) -> CascadeModel:
 
 def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
     """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
-    kind, folder = _kind(checkpoint, pair), checkpoint.folder.resolve()
-    if not FOLDER.fullmatch(folder.name):
-        raise InputError(
-            f"{folder}: the demo takes a classifier's folder whose name has letters, digits, '.', '_' and '-' only. "
-            "Rename it."
-        )
+    kind = _kind(checkpoint, pair)
     names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
     cost = float(checkpoint.parameters)
     config = CascadeConfig(
         kind=kind,
-        members=[{"name": checkpoint.name, "subfolder": folder.name}],
+        members=[{"name": checkpoint.name, "subfolder": "member_0"}],
         plan=plan_values(Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")),
         id2label=dict(enumerate(names)),
     )
-    loaded = _class_for(kind).from_pretrained(folder.parent, config=config)
-    assert isinstance(loaded, CascadeModel)
-    return loaded
+    return _class_for(kind)(config, [load_one(config, checkpoint.folder)])
 
 
 def _kind(checkpoint: Checkpoint, pair: bool) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hf_soups.errors import HfSoupsError
+from hf_soups.weights.temporary import make_temporary
 
 VERSION = 1  # raised whenever what a cached folder holds changes
 
@@ -30,7 +30,7 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
     Without a cache a temporary folder is filled; whoever holds it removes it.
     """
     if cache is None:
-        folder = Path(tempfile.mkdtemp(prefix="hf_soups-"))
+        folder = make_temporary("encoded")
         _filled(folder, build)
         return folder
     from filelock import FileLock

@@ -13,6 +13,7 @@ from hf_soups.errors import CheckpointError
 from hf_soups.families.anatomy import head_parameters
 from hf_soups.families.family import Loaded
 from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.weights.refusals import check_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -153,6 +154,8 @@ def readable(source: str | Path, subfolder: str | None = None) -> Iterator[None]
     """Turn what transformers raises for an unusable checkpoint into one clear error."""
     from safetensors import SafetensorError
 
+    if not Path(source).is_dir():
+        check_token()
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from hf_soups.errors import RecipeError
 from hf_soups.finetune.tracking import check_tracker
 from hf_soups.recipe import Recipe
+from hf_soups.weights.temporary import make_temporary
 
 PACKAGES = ("hf_soups", "torch", "transformers", "datasets", "accelerate", "numpy")
 
@@ -61,7 +61,7 @@ def workspace(accelerator: Accelerator, cache: Path | None) -> Iterator[Path]:
     if cache is not None:
         yield Path(cache)
         return
-    made = [tempfile.mkdtemp(prefix="hf_soups-") if accelerator.is_main_process else ""]
+    made = [str(make_temporary("encoded")) if accelerator.is_main_process else ""]
     folder = Path(broadcast_object_list(made)[0])
     folder.mkdir(parents=True, exist_ok=True)  # on the other machines of a run
     try:

@@ -6,7 +6,6 @@ It goes to the Hub with the weights, so it names no place on this machine.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hf_soups.recipe_kept import recipe_kept, recipe_values
 from hf_soups.report.cards.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.soups.soup import versions
 from hf_soups.weights.places import place_shown
+from hf_soups.weights.temporary import temporary_folder
 
 COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
 
@@ -73,7 +73,7 @@ def evidence_files(index: int, frontier: Frontier, parts: Halves) -> dict[str, b
     told, plan = finite(evidence(index, frontier, parts)), frontier.plan(index)
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     answers = plan.apply(parts.select if parts.report is None else parts.report)
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)
         draw_cost_picture(cost_picture(frontier, plan=plan, report=parts.report), costs)
         draw_exits(exits_of(answers, plan.members), exits, unit=plan.unit)

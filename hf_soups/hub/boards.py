@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError
+from hf_soups.hub.choosing import CARD, chosen, pictures_of
 from hf_soups.hub.contents import Contents, LocalFile, Stage, replaced
 from hf_soups.hub.data_cards import COSTS, board_card
 from hf_soups.hub.kinds import BOARD
-from hf_soups.hub.local_paths import cleaned, told_of
-from hf_soups.hub.walking import inside_file
+from hf_soups.hub.local_paths import cleaned, told_of, without_local_paths
+from hf_soups.recipe_kept import RECIPE_FILE
 from hf_soups.report.card import README
 
 TABLE = "leaderboard.parquet"
-TAKEN = (BOARD, TABLE, "leaderboard*.png", COSTS, "recipe.yaml", README, "LICENSE")
+TAKEN = (BOARD, TABLE, "leaderboard.png", COSTS, RECIPE_FILE, *CARD)
 NEEDED = ("kind", "name", "status", "select", "report")
 MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
 
 
-def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
+def board_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """A leaderboard as it would be pushed: CSV for people, parquet for `load_dataset`, pictures and the recipe.
 
     A README.md of the folder is pushed as it is; else one is made.
@@ -30,22 +31,28 @@ def board_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
     Raises:
         InputError: if the files cannot be read, or the two tables differ.
     """
-    inside = sorted(path.name for path in folder.iterdir())
-    taken = [name for name in inside if any(fnmatch.fnmatch(name, pattern) for pattern in TAKEN)]
-    files = [inside_file(folder, name) for name in taken]
     rows = _rows(folder)
+    shifts = [glob.escape(f"leaderboard_{name}.png") for name in _shifts(rows)]
+    files, left_out = chosen(folder, [*TAKEN, *shifts, *pictures_of(folder)], include)
+    taken = [file.path for file in files]
     notes = ["run folders, soups and caches stay here: a leaderboard is pushed without weights."]
     table = TABLE if TABLE in taken else BOARD
     if table == TABLE:
         _check_same(folder, rows)
-    made = cleaned(files, stage)
+    made = [*cleaned(files, stage), *_clean_table(folder, taken, stage)]
     notes += told_of(made)
     if README in taken:
         notes.append("README.md of the folder is pushed as it is: load_dataset reads what its `configs:` name.")
     else:
         made.append(stage.text(README, board_card(repo_id, rows, table, _recipe(folder), _pictures(files))))
     usage = f'datasets.load_dataset("{repo_id}"{{revision}}, split="train")'
-    return Contents("leaderboard", replaced(tuple(files), made), (), tuple(notes), usage)
+    return Contents("leaderboard", replaced(tuple(files), made), tuple(left_out), tuple(notes), usage)
+
+
+def _shifts(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Names of the shifts that have columns of their own."""
+    ends = [name for name in rows[0] if name.startswith("shift_") and name.endswith("_low")]
+    return [name.removeprefix("shift_").removesuffix("_low") for name in ends]
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -79,11 +86,31 @@ def _check_same(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
         raise InputError(f"{path}: says other things than {BOARD} beside it. {MAKE_IT.format(folder=folder)}")
 
 
+def _clean_table(folder: Path, taken: Sequence[str], stage: Stage) -> list[LocalFile]:
+    """The table without places of this machine, which reasons of failed runs may name, as in the CSV."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if TABLE not in taken:
+        return []
+    table = pyarrow.parquet.read_table(folder / TABLE)
+    texts = [name for name in table.column_names if pyarrow.types.is_string(table.schema.field(name).type)]
+    told = {name: table[name].to_pylist() for name in texts}
+    clean = without_local_paths(told)
+    if clean == told:
+        return []
+    for name in texts:
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), [clean[name]])
+    at = stage.place(TABLE)
+    pyarrow.parquet.write_table(table, at)
+    return [LocalFile.at(TABLE, at)]
+
+
 def _recipe(folder: Path) -> Any:
     """The task and metric that the rows are of; None where no recipe lies there."""
     from hf_soups.recipe import load_recipe
 
-    path = folder / "recipe.yaml"
+    path = folder / RECIPE_FILE
     return load_recipe(path) if path.is_file() else None
 
 

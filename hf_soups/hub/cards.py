@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from hf_soups.hub.contents import LocalFile, Stage
-from hf_soups.report.card import README, card_files, check_card, marked, unmarked, write_card
+from hf_soups.report.card import README, card_files, check_card, draw_pictures, marked, unmarked, write_card
 
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
@@ -36,6 +36,7 @@ def carded(folder: Path, repo_id: str, stage: Stage) -> tuple[list[LocalFile], l
     """
     if not (folder / README).is_file():
         made = [stage.text(path, text) for path, text in card_files(folder, name=repo_id).items()]
+        made += [LocalFile.at(path.name, path) for path in draw_pictures(folder, stage.folder)]
         return made, ["there is no README.md, the model card: a push writes it into the folder first."]
     check_card(folder)
     text = (folder / README).read_text(encoding="utf-8")

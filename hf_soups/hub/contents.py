@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,10 @@ REPO_TYPES: dict[Kind, RepoType] = {
 CALLED: dict[Kind, str] = {
     "soup": "soup", "cascade": "cascade", "leaderboard": "leaderboard", "pool": "pool of predictions", "space": "demo",
 }  # fmt: skip
+
+
+FEW = 4  # files of a folder that stay here and are listed one by one
+SHOWN = 40  # lines at most of what stays here
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,15 @@ class LocalFile:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file of the folder that is not pushed."""
+
+    path: str
+    size: int  # bytes
+    why: str = ""  # where there is more to say than that hf_soups did not write it
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A temporary folder for files that are made for one push: the user's own folder stays as it is."""
 
@@ -71,7 +85,7 @@ class Contents:
 
     kind: Kind
     files: tuple[LocalFile, ...]  # in order of path
-    left_out: tuple[tuple[str, str], ...] = ()  # path and why
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()  # what the user should know of this push
     usage: str = ""  # how to load it, once it is there
     check: Callable[[], object] | None = None  # run before anything is sent; raises what speaks against it
@@ -92,3 +106,42 @@ def replaced(files: tuple[LocalFile, ...], made: list[LocalFile]) -> tuple[Local
     """The files with those of `made` added, or put in the place of the same path."""
     by_path = {file.path: file for file in (*files, *made)}
     return tuple(by_path[path] for path in sorted(by_path))
+
+
+def listing(files: Sequence[LocalFile], left_out: Sequence[LeftOut]) -> list[str]:
+    """What is sent and what stays here, line by line with sizes: of a dry run and before a push alike."""
+    lines = [_line(file.size, file.path) for file in files]
+    if not left_out:
+        return lines
+    total = sum(one.size for one in left_out)
+    told = f"Not sent: {len(left_out)} files, {total:,} bytes, that are not part of it. --include PATTERN adds some."
+    rows = _by_folder(left_out)
+    more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+    return [*lines, told, *rows[:SHOWN], *more]
+
+
+def shown(path: str | Path) -> str:
+    """A path as it is printed: what no terminal should get, such as line breaks and bytes that are no UTF-8, escaped.
+
+    >>> shown("notes.txt"), shown("a\\nb")
+    ('notes.txt', 'a\\\\nb')
+    """
+    return str(path) if str(path).isprintable() else ascii(str(path))[1:-1]
+
+
+def _by_folder(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line a file; one for a folder of which many stay here."""
+    counts = Counter(one.path.split("/")[0] for one in left_out if "/" in one.path)
+    lines: dict[str, str] = {}
+    for one in left_out:
+        top = one.path.split("/")[0]
+        if counts[top] <= FEW:
+            lines[one.path] = _line(one.size, one.path) + (f" ({one.why})" if one.why else "")
+        elif top not in lines:
+            size = sum(other.size for other in left_out if other.path.startswith(f"{top}/"))
+            lines[top] = _line(size, f"{top}/ ({counts[top]} files{f': {one.why}' if one.why else ''})")
+    return list(lines.values())
+
+
+def _line(size: int, path: str) -> str:
+    return f"  {size:>13,} bytes  {shown(path)}"

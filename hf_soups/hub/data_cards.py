@@ -25,7 +25,7 @@ BOARD_COLUMNS = (
     ("select, report", "scores, with the ends of 95% bootstrap intervals in `_low` and `_high`; shares, not per cent"),
     ("report_gain", "report score minus that of the best run on select"),
     ("report_nll, report_ece", "negative log-likelihood (natural log) and expected calibration error on report"),
-    ("parameters, macs", "of what answers; multiply-adds of one example"),
+    ("parameters, macs", "of what answers; multiply-adds of one example, of a cascade their mean over report rows"),
     ("train_seconds, device", "of all runs in it together, and what they were measured on"),
 )
 
@@ -54,7 +54,9 @@ def board_card(
     """
     metric = "" if recipe is None else _metric(recipe)
     about: dict[str, Any] = {
-        "pretty_name": f"Leaderboard of {len(rows)} models, soups and ensembles",
+        # the best on select stands there twice: it is a run as well
+        "pretty_name": f"Leaderboard of {sum(row['kind'] != 'best on select' for row in rows)} models, soups "
+        "and ensembles",
         **({} if recipe is None else {"task_categories": [TASKS[recipe.task.kind]]}),
         "tags": ["hf_soups", "model-soups", "leaderboard"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": table}]}],
@@ -121,7 +123,7 @@ def _board_row(row: Mapping[str, str], metric: str) -> tuple[str, ...]:
 
     ends = f"{score('report_low')} to {score('report_high')}" if row.get("report_low") else "-"
     macs = amount(float(row["macs"])) if row.get("macs") else "-"
-    count = f" {row['ingredients']}/{row['pool']}" if row.get("ingredients") and row.get("pool") else ""
+    count = f" {row['ingredients']}/{row.get('pool') or row['ingredients']}" if row.get("ingredients") else ""
     status = "" if row["status"] == "finished" else f" ({row['status']})"
     return (
         f"{row['name']}{count}{status}", row["kind"], score("select"), score("report"), ends, row.get("gain") or "-",

@@ -1,22 +1,35 @@
-"""Paths of this machine in records that are pushed: of each only its last name stays.
+"""Paths of this machine in files that are pushed: of each only its last name stays.
 
 Records say where an ingredient lay (`/home/me/runs/run_00`, `../../runs/run_00`), which is nobody else's business and
-leads nowhere elsewhere; the SHA-256 beside it tells which weights it was.
+leads nowhere elsewhere; the SHA-256 beside it tells which weights it was. Where two places have the same last name, as
+many names stay as tell them apart.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hf_soups.errors import InputError
+from hf_soups.files.reading import read_text
 from hf_soups.hub.contents import LocalFile, Stage
 from hf_soups.weights.places import place_shown
 
-RECORDS = ("soup.json", "pool.json", "frontier.json", "recipe.yaml")
+RECORDS = (
+    "soup.json", "pool.json", "frontier.json", "evidence.json", "recipe.yaml", "steps.csv", "leaderboard.csv",
+    "leaderboard.json",
+)  # fmt: skip
 NAMES = ("label_names", "id2label", "label2id")  # labels may look like paths: AudioSet's are "/m/09x0r"
+# of a model's configs only what transformers writes there of places: texts and tokens may look like paths as well
+PLACES = ("_name_or_path", "name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "merges_file")
+# a path within a sentence, such as that of an error: two names at least
+_IN_A_SENTENCE = re.compile(r"(?<![\w.:/~])(?:~|\.\.|[A-Za-z]:)?[/\\][^\s/\\'\"]+[/\\][^\s'\"]*[^\s'\".,;:)\]]")
 
 
 def without_local_paths(value: Any) -> Any:
@@ -24,28 +37,32 @@ def without_local_paths(value: Any) -> Any:
 
     >>> without_local_paths({"source": "/home/me/runs/run_00", "label_names": ["/m/09x0r"], "model": "org/model"})
     {'source': './run_00', 'label_names': ['/m/09x0r'], 'model': 'org/model'}
+    >>> without_local_paths({"/a/x/run": 1, "/a/y/run": 2, "why": "/a/x/run is the best, /b/data/rows is gone."})
+    {'./x/run': 1, './y/run': 2, 'why': './x/run is the best, ./rows is gone.'}
     """
-    if isinstance(value, Mapping):
-        return {key: inner if key in NAMES else without_local_paths(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_local_paths(inner) for inner in value]
-    return _last_name(value) if isinstance(value, str) else value
+    return _clean(value, _short(_places_in(value)))
 
 
-def cleaned(files: list[LocalFile], stage: Stage) -> list[LocalFile]:
+def cleaned(files: Sequence[LocalFile], stage: Stage) -> list[LocalFile]:
     """The records among the files that name places of this machine, as they are pushed instead.
 
     Raises:
         InputError: if one cannot be read.
     """
+    told = {file: _read(file.source) for file in files if PurePosixPath(file.path).name in RECORDS}
+    short = _short(place for value in told.values() for place in _places_in(value))
     made = []
+    for file, value in told.items():
+        clean = _clean(value, short)
+        if clean != value:
+            made.append(stage.text(file.path, as_text(file.path, clean)))
     for file in files:
-        name = PurePosixPath(file.path).name
-        if name in RECORDS:
-            told = _read(file.source)
-            clean = without_local_paths(told)
-            if clean != told:
-                made.append(stage.text(file.path, as_text(name, clean)))
+        with suppress(InputError):  # a file that the user includes need not be one of a model
+            if file.path.endswith("config.json"):
+                value = _read(file.source)
+                clean = _clean_config(value)
+                if clean != value:
+                    made.append(stage.text(file.path, as_text(file.path, clean)))
     return made
 
 
@@ -62,6 +79,10 @@ def as_text(name: str, told: Any) -> str:
 
     if name.endswith(".yaml"):
         return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    if name.endswith(".csv"):
+        made = io.StringIO(newline="")
+        csv.writer(made, lineterminator="\n").writerows(told)
+        return made.getvalue()
     return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -69,13 +90,73 @@ def _read(path: Path) -> Any:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, again="Make the folder again.")
+        if path.suffix == ".csv":
+            return list(csv.reader(io.StringIO(text, newline="")))
         return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Make the folder again.") from error
 
 
-def _last_name(text: str) -> str:
+def _clean(value: Any, short: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            short.get(key, key): inner if key in NAMES else _clean(inner, short) for key, inner in value.items()
+        }  # fmt: skip
+    if isinstance(value, list | tuple):
+        return [_clean(inner, short) for inner in value]
+    return _clean_text(value, short) if isinstance(value, str) else value
+
+
+def _clean_text(text: str, short: Mapping[str, str]) -> str:
+    if text in short:
+        return short[text]
+    for place in sorted((place for place in short if place in text), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./~-]){re.escape(place)}(?![\w-])", short[place].replace("\\", r"\\"), text)
+    return _IN_A_SENTENCE.sub(lambda found: place_shown(_posix(found[0])), text)
+
+
+def _clean_config(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: place_shown(_posix(inner)) if key in PLACES and _is_local(inner) else _clean_config(inner)
+            for key, inner in value.items()
+        }
+    return [_clean_config(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _places_in(value: Any) -> Iterator[str]:
+    """The texts in a record that are places of this machine, keys among them."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _places_in(key)
+            yield from _places_in(None if key in NAMES else inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _places_in(inner)
+    elif _is_local(value):
+        yield value
+
+
+def _short(places: Iterable[str]) -> dict[str, str]:
+    """What each place is called instead: its last name, with as many before it as tell it from the others."""
+    names = {place: PurePosixPath(_posix(place)).parts for place in places}
+    short = {}
+    for place, parts in names.items():
+        others = [other for other in names.values() if other != parts]
+        count = next((n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), 1)
+        short[place] = place_shown(_posix(place)) if count == 1 else "/".join((".", *parts[-count:]))
+    return short
+
+
+def _is_local(text: Any) -> bool:
+    if not isinstance(text, str) or "\n" in text or ", " in text or text.endswith("."):  # a sentence
+        return False
     windows = PureWindowsPath(text)
-    leads_out = text.startswith(("/", "~/", "../")) or bool(windows.drive and windows.root)
-    return place_shown(windows.as_posix()) if leads_out and "\n" not in text else text
+    return text.startswith(("/", "~/", "../")) or bool(windows.drive and windows.root)
+
+
+def _posix(text: str) -> str:
+    return PureWindowsPath(text).as_posix()

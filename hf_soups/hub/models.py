@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
 from hf_soups.hub.cards import carded
-from hf_soups.hub.contents import Contents, Kind, LocalFile, Stage, replaced
+from hf_soups.hub.choosing import CARD, LICENCES, chosen, pictures_of
+from hf_soups.hub.contents import Contents, Kind, Stage, replaced
 from hf_soups.hub.local_paths import cleaned, told_of
-from hf_soups.hub.walking import kept_files
 from hf_soups.prompts import WORDS_KEY
-from hf_soups.report.card import run_snippet
+from hf_soups.recipe_kept import RECIPE_FILE
+from hf_soups.report.board_kept import BOARD_FILE
+from hf_soups.report.card import README, run_snippet
+from hf_soups.report.cards.board import BOARD_PICTURE
+from hf_soups.report.cards.evidence import EVIDENCE_FILE, PICTURES
 from hf_soups.report.cards.facts import PIPELINES
+from hf_soups.report.cards.soups import PICTURE
+from hf_soups.soups.record import SOUP_FILE
+from hf_soups.weights.files import INDEX, SINGLE
+
+# What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
+SOUP = (RECIPE_FILE, "steps.csv", PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
+CASCADE = ("config.json", "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
+MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 
 
-def model_contents(folder: Path, kind: Kind, repo_id: str, stage: Stage) -> Contents:
+def model_contents(folder: Path, kind: Kind, repo_id: str, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """A soup or cascade as it would be pushed; the headers of its weights are read, so that no torn file is.
 
     Raises:
         InputError: if it holds a link that leads out of it, lacks a member, or has a card that is not true.
         CheckpointError: if its config or weights are missing or corrupt.
     """
-    bare = without_card(folder, kind, stage)
+    bare = without_card(folder, kind, stage, include)
     card, told = carded(folder, repo_id, stage)
     return Contents(
         kind, replaced(bare.files, card), bare.left_out, (*told, *bare.notes), usage(folder, kind, repo_id),
@@ -33,31 +46,28 @@ def model_contents(folder: Path, kind: Kind, repo_id: str, stage: Stage) -> Cont
     )  # fmt: skip
 
 
-def without_card(folder: Path, kind: Kind, stage: Stage) -> Contents:
+def without_card(folder: Path, kind: Kind, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """The folder as it would be pushed, whatever README.md it has or lacks."""
-    files, left_out = kept_files(folder)
-    check_weights(folder, kind, files)
+    chosen(folder, (), whole=True)  # links first: nothing outside is read
+    parts = _member_folders(folder) if kind == "cascade" else ["."]
+    own = [*(CASCADE if kind == "cascade" else SOUP), *pictures_of(folder)]
+    own += [f"{part}/{name}".removeprefix("./") for part in parts for name in _model_files(folder, part)]
+    files, left_out = chosen(folder, own, include, whole=True)
     clean = cleaned(files, stage)
     return Contents(kind, replaced(tuple(files), clean), tuple(left_out), told_of(clean))
 
 
-def check_weights(folder: Path, kind: Kind, files: list[LocalFile]) -> None:
-    """Read every header: a file shorter than its header says is refused before anything is sent.
+def _model_files(folder: Path, part: str) -> list[str]:
+    """What belongs to a model; every header of its weights is read: a torn file is refused before anything is sent.
 
     Raises:
         InputError: if a member that the config names is not there.
         CheckpointError: if weights are missing or corrupt.
     """
-    parts = {Path(f.path).parent for f in files if f.path.endswith((".safetensors", "config.json"))}
-    if kind == "cascade":
-        parts -= {Path()}  # its config has no weights of its own
-        absent = sorted(set(_member_folders(folder)) - {part.as_posix() for part in parts})
-        if absent:
-            raise InputError(
-                f"{folder}: config.json names the member {absent[0]!r}, which is not there. Build it again."
-            )
-    for part in sorted(parts):
-        _ = Checkpoint(folder / part).tensors
+    if not (folder / part / "config.json").is_file():
+        raise InputError(f"{folder}: config.json names the member {part!r}, which is not there. Build it again.")
+    weights = [file.name for file in Checkpoint(folder, subfolder=part).weight_files]
+    return [*MODEL, *weights, *([] if weights == [SINGLE] else [INDEX])]
 
 
 def usage(folder: Path, kind: Kind, repo_id: str) -> str:
@@ -78,7 +88,8 @@ def usage(folder: Path, kind: Kind, repo_id: str) -> str:
 
 def _member_folders(folder: Path) -> list[str]:
     members = _config(folder).get("members") or []
-    return [m["subfolder"] for m in members if isinstance(m, dict) and m.get("subfolder") and not m.get("repo")]
+    inside = [m for m in members if isinstance(m, dict) and m.get("subfolder") and not m.get("repo")]
+    return list(dict.fromkeys(str(m["subfolder"]) for m in inside))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ import numpy as np
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
+from hf_soups.hub.choosing import CARD, chosen, inside_file, pictures_of
 from hf_soups.hub.contents import Contents, Stage, replaced
 from hf_soups.hub.data_cards import TableOf, pool_card
 from hf_soups.hub.local_paths import cleaned, told_of
-from hf_soups.hub.walking import inside_file
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
+from hf_soups.recipe_kept import RECIPE_FILE
 from hf_soups.report.card import README
 from hf_soups.topk import TopKPredictions
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
     from hf_soups.predictions import Predictions
 
-BESIDE = ("frontier.json", README, "LICENSE")  # pushed with a pool where they are there
+TAKEN = (POOL_FILE, "frontier.json", RECIPE_FILE, *CARD)
 ROWS_AT_ONCE = 4096
 
 
-def pool_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
+def pool_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """A pool as it would be pushed; the members' predictions are read, so that no torn file is.
 
     Raises:
@@ -44,21 +45,18 @@ def pool_contents(folder: Path, repo_id: str, stage: Stage) -> Contents:
     pool = read_pool(folder)
     if not pool.members:
         raise InputError(f"{folder}: a pool without members. Add some with hf-soups predict.")
-    taken = [POOL_FILE, *(member.file for member in pool.members.values())]
-    taken += [name for name in BESIDE if (folder / name).is_file()]
-    files = tuple(inside_file(folder, name) for name in taken)
-    others = [path.name for path in sorted(folder.iterdir()) if path.name not in taken]
+    answers = [inside_file(folder, member.file).path for member in pool.members.values()]
+    files, left_out = chosen(folder, [*TAKEN, *answers, *pictures_of(folder)], include)
     tables = tables_of(pool)
-    made = cleaned(list(files), stage)
+    made = cleaned(files, stage)
     notes = (*_notes(pool), *told_of(made))
     for table in tables:
         write_table(pool.predictions[table.member], stage.place(table.path))
         made.append(inside_file(stage.folder, table.path))
-    if README not in taken:
+    if all(file.path != README for file in files):
         made.append(stage.text(README, pool_card(repo_id, pool, tables)))
-    left_out = tuple((name, "not part of the pool") for name in others)
     usage = f'datasets.load_dataset("{repo_id}", "{tables[0].config}"{{revision}}, split="{tables[0].split}")'
-    return Contents("pool", replaced(files, made), left_out, notes, usage)
+    return Contents("pool", replaced(tuple(files), made), tuple(left_out), notes, usage)
 
 
 def tables_of(pool: Pool) -> list[TableOf]:

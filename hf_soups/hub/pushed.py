@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hf_soups.hub.contents import Contents, Kind, LocalFile
+from hf_soups.hub.contents import Contents, Kind, LeftOut, LocalFile, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,25 +16,23 @@ class Pushed:
     commit: str | None  # that holds the files; None for a dry run
     files: tuple[LocalFile, ...]  # the whole content, also what was there already; made files are gone by now
     unchanged: bool  # the same content was there: no commit was made
-    left_out: tuple[tuple[str, str], ...] = ()  # path and why
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     usage: str = ""  # Python that loads it
     card: str = ""  # README.md
 
     def words(self) -> list[str]:
-        """What to tell the user, line by line; of a dry run the card at the end."""
+        """What to tell the user, line by line; of a dry run the files, and the card at the end."""
         total = sum(file.size for file in self.files)
-        lines = [f"  {file.size:>13,} bytes  {file.path}" for file in self.files]
-        lines += [f"  left out: {path} ({why})" for path, why in self.left_out]
         notes = [f"note: {note}" for note in self.notes]
         if self.commit is None:
             told = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
-            return [told, *lines, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
+            files = listing(self.files, self.left_out)
+            return [told, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
         if self.unchanged:
             return [f"{self.url} holds the same {len(self.files)} files already: no commit was made.", *self._next()]
         return [
-            f"Pushed {len(self.files)} files, {total:,} bytes, as one commit to {self.url}:",
-            *lines, *notes, *self._next(),
+            f"Pushed {len(self.files)} files, {total:,} bytes, as one commit to {self.url}.", *notes, *self._next(),
         ]  # fmt: skip
 
     def _unchecked(self) -> list[str]:

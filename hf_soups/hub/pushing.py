@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
 from hf_soups.hub.commits import Order, Unanswered, check_arrived, commit, refuse
-from hf_soups.hub.contents import CALLED, REPO_TYPES
+from hf_soups.hub.contents import CALLED, REPO_TYPES, listing
 from hf_soups.hub.gathering import gathered
 from hf_soups.hub.kinds import kind_of
 from hf_soups.hub.pushed import Pushed, pushed
 from hf_soups.hub.remote import check_access, check_name, look, refusals_told, url_of
 from hf_soups.hub.spaces import PageFiles
-from hf_soups.weights.refusals import is_passing, one_line, status_of, transport_errors
+from hf_soups.weights.refusals import check_token, is_passing, one_line, status_of, transport_errors
+from hf_soups.weights.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -38,16 +38,18 @@ def push(
     dry_run: bool = False,
     force: bool = False,
     space: PageFiles | None = None,
+    include: Sequence[str] = (),
     confirm: Callable[[str], bool] | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> Pushed:
     """Push a soup, a cascade, a leaderboard or a pool of predictions to the Hub in one commit, if something changed.
 
     Soups and cascades become model repos, leaderboards and pools data sets. The repo is created where there is none.
-    Logs, locks, partial files, pickles, hidden files and a model's cached predictions stay here. A soup or cascade
-    goes with a card, written into the folder where there is none, whose figures are those of its files and whose code
-    was run against the folder before anything is sent. A try that fails for a busy Hub or a broken connection is made
-    again, up to three times, each after a look at what arrived.
+    Only what hf_soups writes into such a folder is sent, with what a model needs; everything else is listed and stays
+    here, unless `include` names it. The list comes before anything is sent. A soup or cascade goes with a card, written
+    into the folder where there is none, whose figures are those of its files and whose code was run against the folder
+    before anything is sent. A try that fails for a busy Hub or a broken connection is made again, up to three times,
+    each after a look at what arrived.
 
     Args:
         folder: that hf_soups wrote: with soup.json, a cascade's config.json, leaderboard.csv or pool.json.
@@ -61,6 +63,8 @@ def push(
         force: replace what a repo holds. Files that the folder lacks are removed in the same commit, apart from
             README.md, LICENSE and .gitattributes.
         space: make a Space of a cascade, with the page's files that this gives: `hf_soups.demo.space_files`.
+        include: patterns of further files to send, relative to the folder and as in .gitignore: "notes.txt", "*.csv",
+            "data/". Keys, tokens and passwords go only by their whole path.
         confirm: asked, with a question, before other content is replaced without `force`; True replaces it.
         tell: called with what is begun, before anything that takes long.
     Raises:
@@ -75,15 +79,19 @@ def push(
     check_name(repo_id)
     kind = "space" if space is not None else kind_of(Path(folder).expanduser())
     if dry_run:
-        with gathered(folder, repo_id, page=space, dry_run=True) as found:
+        check_token(token)
+        with gathered(folder, repo_id, page=space, dry_run=True, include=include) as found:
             return pushed(found, url_of(repo_id, REPO_TYPES[found.kind]), None, revision=revision)
     check_access(token)
     api = HfApi(token=token, library_name="hf_soups")
     with refusals_told(repo_id):
         whole = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         title = message or f"Push a {CALLED[kind]} with hf_soups"
-        with gathered(folder, whole, page=space) as found:
+        with gathered(folder, whole, page=space, include=include) as found:
             order = Order(whole, found, private, revision, create_pr, title, force, confirm, tell or _log.info)
+            order.tell(f"{len(found.files)} files for {url_of(whole, found.repo_type)}:")
+            for line in listing(found.files, found.left_out):
+                order.tell(line)
             return _patiently(api, order)
 
 
@@ -98,7 +106,7 @@ def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> 
     check_name(repo_id)
     if not options.get("dry_run"):
         check_access(options.get("token"))
-    with tempfile.TemporaryDirectory(prefix="hf_soups_saved_") as place:
+    with temporary_folder("saved") as place:
         folder = Path(place, repo_id.rsplit("/", 1)[-1])
         save(folder)
         return push(folder, repo_id, **options)

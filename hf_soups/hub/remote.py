@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.hub.contents import LocalFile, RepoType
 from hf_soups.weights.hub import is_repo_id
-from hf_soups.weights.refusals import is_passing, one_line, refuses_token, status_of, transport_errors
+from hf_soups.weights.refusals import check_token, is_passing, one_line, refuses_token, status_of, transport_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, RepoFile
@@ -101,7 +101,7 @@ def check_name(repo_id: str) -> None:
 
 
 def check_access(token: str | None) -> None:
-    """Refuse to begin offline or without a token.
+    """Refuse to begin offline, without a token, or with what is none.
 
     Raises:
         InputError: with what to do about it.
@@ -110,6 +110,7 @@ def check_access(token: str | None) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise InputError("offline mode is on (HF_HUB_OFFLINE), nothing is pushed. Unset it, or look with --dry-run.")
+    check_token(token)
     if not (token or get_token()):
         raise InputError(
             "no token: a push needs one with the right to write. Log in (hf auth login) or set HF_TOKEN; tokens are "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by
 MODEL = "model"
 
 
-def space_contents(folder: Path, stage: Stage, page: PageFiles) -> Contents:
+def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequence[str] = ()) -> Contents:
     """A cascade's Space as it would be pushed; a card is checked where there is one, and pushed with the cascade.
 
     Raises:
@@ -24,13 +24,13 @@ def space_contents(folder: Path, stage: Stage, page: PageFiles) -> Contents:
     """
     if (folder / README).is_file():
         check_card(folder)
-    cascade = without_card(folder, "cascade", stage)
+    cascade = without_card(folder, "cascade", stage, include)
     inside = [replace(file, path=f"{MODEL}/{file.path}") for file in cascade.files]
     own = Stage(stage.folder / "page")
     made = [own.text(path, text) for path, text in page(folder).items()]
     if not {"app.py", README} <= {file.path for file in made}:
         raise InputError(f"{folder}: the page that was made for its Space has no app.py or no {README}.")
-    left_out = tuple((f"{MODEL}/{path}", why) for path, why in cascade.left_out)
     return Contents(
-        "space", replaced(tuple(inside), made), left_out, cascade.notes, check=cache(lambda: run_snippet(folder))
-    )
+        "space", replaced(tuple(inside), made), cascade.left_out, cascade.notes,
+        check=cache(lambda: run_snippet(folder)),
+    )  # fmt: skip

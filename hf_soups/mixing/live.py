@@ -7,9 +7,7 @@ the candidate alone, and memory is that of two models for any number of ingredie
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from hf_soups.mixing.blocks import BlockMixer
 from hf_soups.mixing.spans import COUNTER, shared_names
 from hf_soups.mixing.to_files import Coefficients, coefficients_of, mix_tensor, mix_to_folder
 from hf_soups.weights.dtypes import FLOATS
+from hf_soups.weights.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -187,9 +186,9 @@ class LiveMixer:
     def _reload(self, checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> None:
         """The slow way for names that transformers converts: save the mixture, load it, copy it over."""
         model = self.model
-        with tempfile.TemporaryDirectory(prefix="hf_soups-") as folder:
-            mix_to_folder(checkpoints, coefficients, Path(folder))
-            Path(folder, "config.json").write_text(json.dumps(dict(checkpoints[0].config)), encoding="utf-8")
+        with temporary_folder("mix") as folder:
+            mix_to_folder(checkpoints, coefficients, folder)
+            (folder / "config.json").write_text(json.dumps(dict(checkpoints[0].config)), encoding="utf-8")
             cls: Any = type(model)
             loaded, about = cls.from_pretrained(folder, dtype=model.dtype, output_loading_info=True)
         lacking = sorted(name for name in about["missing_keys"] if not name.endswith(COUNTER))

@@ -16,6 +16,7 @@ from hf_soups.files.writing import write_json
 from hf_soups.pool.member import Member
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.topk import load_predictions
+from hf_soups.weights.links import inside_of
 
 POOL_FILE = "pool.json"
 FORMAT = "hf_soups.pool.v1"
@@ -117,7 +118,7 @@ class _Lazy(Mapping[str, Predictions]):
 
 
 def _checked(pool: Pool, name: str) -> Predictions:
-    path = pool.folder / pool.members[name].file
+    path = inside_of(pool.folder, pool.members[name].file)
     found = load_predictions(path)
     if (
         not same_rows(found.data, pool.data.fingerprint)

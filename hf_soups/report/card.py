@@ -14,7 +14,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
 from hf_soups.report.board_kept import load_board
-from hf_soups.report.cards.board import BOARD_PICTURE
+from hf_soups.report.cards.board import BOARD_PICTURE, has_picture
 from hf_soups.report.cards.comparing import differences
 from hf_soups.report.cards.evidence import EVIDENCE_FILE
 from hf_soups.report.cards.facts import Facts, Said
@@ -36,6 +36,7 @@ __all__ = [
     "card_files",
     "card_for",
     "check_card",
+    "draw_pictures",
     "marked",
     "run_snippet",
     "snippet_of",
@@ -116,6 +117,12 @@ def card_files(
     }
 
 
+def draw_pictures(folder: str | Path, into: str | Path) -> list[Path]:
+    """Draw what `write_card` draws for a folder's card into another folder, or the same; the paths."""
+    board = load_board(Path(folder))
+    return [] if board is None or not has_picture(board) else [board.draw(Path(into) / BOARD_PICTURE)]
+
+
 def write_card(
     folder: str | Path,
     *,
@@ -142,7 +149,7 @@ def write_card(
         raise InputError(
             f"{path} was written or changed by hand, so it is not replaced. Move it away, or replace it (overwrite)."
         )
-    _draw_board(at)
+    draw_pictures(at, at)
     files = card_files(at, name=name, recipe=recipe, said=said)
     if EVAL_FILE.as_posix() not in files:
         (at / EVAL_FILE).unlink(missing_ok=True)  # an earlier card's, which this one does not say
@@ -224,12 +231,6 @@ def _tables(facts: Facts, data_set: str | None) -> list[Table]:
 def _snippet(facts: Facts, title: str) -> str:
     told = {"cascade": facts.cascade, "pair": facts.pair, "ours": facts.ours, "words": facts.words}
     return snippet_for(facts.pipeline_tag, title, **told)
-
-
-def _draw_board(folder: Path) -> None:
-    board = load_board(folder)
-    if board is not None and any(row.report is not None for row in board.rows):
-        board.draw(folder / BOARD_PICTURE)
 
 
 def _said(said: Said | None, folder: Path) -> Said:

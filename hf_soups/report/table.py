@@ -201,13 +201,18 @@ def _shifts(board: Leaderboard) -> str:
     return f"Shifts, other distributions that nothing was chosen on: {', '.join(told)}{mean}."
 
 
-def _training(rows: Sequence[Row]) -> str:
+def training_of(rows: Sequence[Row]) -> tuple[int, float, str]:
+    """How many runs have their training seconds recorded, the sum of these, and the devices they were measured on."""
     runs = [row for row in rows if row.kind == "run" and row.train_seconds is not None]
     devices = " + ".join(sorted({row.device for row in runs if row.device})) or "a device that was not recorded"
-    total = sum(row.train_seconds or 0.0 for row in runs)
+    return len(runs), sum(row.train_seconds or 0.0 for row in runs), devices
+
+
+def _training(rows: Sequence[Row]) -> str:
+    runs, total, devices = training_of(rows)
     return (
         f"Training seconds on {devices}: those of soups, ensembles and cascades are the sum over all runs in them; "
-        f"the whole pile of {len(runs)} took {total:.0f} s."
+        f"the whole pile of {runs} took {total:.0f} s."
     )
 
 

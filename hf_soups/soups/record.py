@@ -10,6 +10,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json, read_record
+from hf_soups.weights.links import refuse_links_out
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -110,6 +111,16 @@ def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
+def from_pool(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a soup's ingredients, without the start, which Model Stock and its like mix in: it is none of the pool.
+
+    >>> from_pool({"pool": ["a", "b"], "ingredients": [{"name": "start"}, {"name": "b"}]})
+    ('b',)
+    """
+    pool = record.get("pool") or []
+    return tuple(i["name"] for i in record["ingredients"] if not pool or i["name"] in pool)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pointer:
     path: str
@@ -121,7 +132,8 @@ def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
     """The folder of a soup that a sweep points to (soups/<method>.json), and that of its predictions.
 
     Raises:
-        InputError: if the pointer cannot be read, or its predictions lie elsewhere than in the soup's folder.
+        InputError: if the pointer cannot be read, its predictions lie elsewhere than in the soup's folder, or a link
+            there leads out of it.
     """
     try:
         told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
@@ -132,4 +144,5 @@ def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
             f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup. {AGAIN}"
         )
     folder = (pointer.parent / told.path).resolve()
+    refuse_links_out(folder)
     return folder, folder / told.predictions

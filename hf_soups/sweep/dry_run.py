@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from hf_soups.errors import CheckpointError
 from hf_soups.recipe import Recipe
 from hf_soups.sweep.executor import visible_gpus
 from hf_soups.sweep.plan import PlannedRun, make_plan
+from hf_soups.weights.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from hf_soups.data import Splits
@@ -59,8 +59,8 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
     from hf_soups.data import load_splits
 
     splits = load_splits(recipe.task, recipe.data)
-    with tempfile.TemporaryDirectory(prefix="hf_soups-") as scratch:
-        step, largest, parameters = _probed(recipe, plan, splits, Path(scratch))
+    with temporary_folder("probe") as scratch:
+        step, largest, parameters = _probed(recipe, plan, splits, scratch)
     rows = (len(splits.train), len(splits.select), len(splits.report))
     at_once = max(1, min(slots, len(visible_gpus(os.environ))))  # on CPUs, slots share the same cores
     seconds = sum(_steps(run, recipe, rows[0]) * step * _batch(run, recipe) / largest for run in plan) / at_once

@@ -13,11 +13,11 @@ from typing import Any
 
 from hf_soups.errors import HubFailed
 from hf_soups.weights.cached import refuse_spoilt, spoilt
-from hf_soups.weights.refusals import in_short, may_pass, pull_refused, root_of, transport_errors
+from hf_soups.weights.refusals import check_token, in_short, may_pass, pull_refused, root_of, transport_errors
 
 WANTED = (
-    "model.safetensors", "model-*.safetensors", "adapter_model.safetensors", "*.json", "*.txt", "*.model", "*.codes",
-    "*.jinja",
+    "model.safetensors", "model-*.safetensors", "adapter_model.safetensors", "*.json", "*.txt", "*.model", "*.spm",
+    "*.codes", "*.tokenizer", "*.jinja",
 )  # fmt: skip
 WAITS = (1.0, 4.0)  # seconds before another try; the client itself retries within each
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -43,9 +43,11 @@ def download(repo: str, revision: str | None, subfolder: str | None, **hub: Any)
     Raises:
         CheckpointError: if there is no such repo or revision, no access to it, no way to reach it, or if what arrived
             is not what the Hub has.
+        InputError: if the token is none.
     """
     from huggingface_hub import constants
 
+    check_token(hub.get("token"))
     where = f"{repo}{'' if revision is None else '@' + revision}"
     prefix = f"{subfolder}/" if subfolder else ""
     wanted = [prefix + pattern for pattern in WANTED]

@@ -5,7 +5,7 @@ Pushing knows of soups, cascades and data sets, so it lies above them; they cann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +42,7 @@ class Publishable:
         create_pr: bool = False,
         commit_message: str | None = None,
         force: bool = False,
+        include: Sequence[str] = (),
         **saving: Any,
     ) -> str:
         """Save into a temporary folder and push that with a card, as `hf-soups push` does; the URL.
@@ -54,6 +55,7 @@ class Publishable:
             create_pr: open a pull request instead; the URL is then its own.
             commit_message: of the commit.
             force: replace other content.
+            include: patterns of further files that `save_pretrained` writes, as in .gitignore.
             saving: options of `save_pretrained`, such as max_shard_size.
         Raises:
             InputError, HfSoupsError: as `save_pretrained` and `hf_soups.hub.push`.
@@ -65,5 +67,5 @@ class Publishable:
 
         return _publishers[0](
             save, repo_id, private=private, token=token, revision=revision, create_pr=create_pr,
-            message=commit_message, force=force,
+            message=commit_message, force=force, include=include,
         )  # fmt: skip

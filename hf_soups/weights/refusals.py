@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-from hf_soups.errors import CheckpointError, HubFailed
+from hf_soups.errors import CheckpointError, HubFailed, InputError
 
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that another try may not meet
+
+
+def check_token(token: Any = None) -> None:
+    """Refuse a token that no HTTP header can carry; it is not shown, though the client's own message would.
+
+    Args:
+        token: as it is given to the client; None stands for HF_TOKEN or the stored one, False for none.
+    Raises:
+        InputError: saying where it comes from, what is wrong with it, and what to do.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:  # nothing is sent
+        return
+    where, text = ("the token", token) if isinstance(token, str) else ("", "") if token is False else _known_token()
+    odd = next((char for char in text if not "!" <= char <= "~"), None)
+    if odd is None:
+        return
+    kinds = {"\n": "a line break", "\r": "a line break", " ": "a blank"}
+    kind = kinds.get(odd) or ("a control character" if odd.isascii() else "a character that is not ASCII")
+    raise InputError(
+        f"{where} cannot be sent: it holds {kind}. A token is one word, hf_ and letters and digits: copy it again from "
+        "the Hub's settings, or log in with hf auth login."
+    )
+
+
+def _known_token() -> tuple[str, str]:
+    """Where the token comes from that the client would take, and its text without white space around it."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if text := os.environ.get(name, "").strip():
+            return name, text
+    path = Path(constants.HF_TOKEN_PATH)
+    try:
+        return f"the token in {path}", path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "", ""
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_saving_then_loading_is_the_identity(tmp_path: Path) -> None:
     assert read.places[0].label_order == (1, 0)
     assert read.label_names == ("no", "yes")
     assert read.label2id == {"no": 0, "yes": 1}
+
+
+def test_a_plan_that_is_stored_as_built_and_in_the_frontier_counts_once() -> None:
+    alone = Plan(("small",), (), (1.0,))
+    known = config(frontier=[plan_values(alone), plan_values(replace(PLAN, score_low=None)), plan_values(alone)])
+    assert known.plans == (alone, PLAN)  # with the lower bound, which the frontier does not know
+    assert config(frontier=[plan_values(alone)]).plans == (PLAN, alone)
+    assert config().plans == (PLAN,)
 
 
 def test_what_is_not_known_of_a_plan_is_left_out() -> None:

@@ -163,14 +163,20 @@ def test_what_is_no_cascade_is_refused(tmp_path: Path) -> None:
         load_subject(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no such folder"):
         load_subject(tmp_path / "nowhere")
-    odd = tiny_vit(tmp_path / "my soup")
-    with pytest.raises(InputError, match="Rename it"):
-        load_subject(odd)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with pytest.raises(InputError, match=r"config\.json names BertModel"):
         load_subject(bare)
+
+
+def test_a_classifier_may_lie_in_a_folder_of_any_name_and_be_made_of_links(tmp_path: Path) -> None:
+    real = tiny_vit(tmp_path / "real")
+    odd = tmp_path / "my soup"
+    odd.mkdir()
+    for file in real.iterdir():
+        (odd / file.name).symlink_to(file)
+    assert load_subject(odd, device="cpu").name == "my soup"
 
 
 def test_plans_of_one_way_are_shown_once_and_as_the_built_one_tells_it(get: Get, tmp_path: Path) -> None:

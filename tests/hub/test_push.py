@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +28,7 @@ from tests.tiny import tiny_vit
 
 REPO = "me/vit-soup"
 PUSHES = """
-import json, os, sys
+import json, os, sys, tempfile
 from hf_soups.errors import HfSoupsError
 from hf_soups.hub import models, push, pushing, spaces
 pushing.WAITS = (0.0, 0.0, 0.0)
@@ -39,11 +41,13 @@ def told(folder, repo, options):
     if "space" in options:
         page = options["space"]
         options = {**options, "space": lambda folder: page}
+    lines = []
     try:
-        done = push(folder, repo, **options)
+        done = push(folder, repo, tell=lines.append, **options)
     except HfSoupsError as error:
         return {"error": str(error), "status": error.exit_status}
-    return {"url": done.url, "commit": done.commit, "unchanged": done.unchanged, "words": done.words()}
+    told = {"url": done.url, "commit": done.commit, "unchanged": done.unchanged, "words": done.words(), "said": lines}
+    return {**told, "left": [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("hf_soups_")]}
 
 for line in sys.stdin:
     token, asked = json.loads(line)
@@ -58,6 +62,7 @@ Push = Callable[..., dict[str, Any]]
 def client(lasting_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """A process that pushes what it is told line by line: the client reads its settings once, when it is imported."""
     env = knowing(lasting_hub, tmp_path_factory.mktemp("home"))
+    env |= {"TMPDIR": str(tmp_path_factory.mktemp("temporary"))}  # its own, so that a test can say what is left there
     whole = [sys.executable, "-c", PUSHES]
     with subprocess.Popen(whole, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
@@ -135,6 +140,59 @@ def test_a_dry_run_sends_nothing_and_needs_no_token(hub: Hub, soup: Path, pushed
     assert hub.requests == []
     shown = "\n".join(told["words"])
     assert all(f"{len(data):,} bytes  {path}" in shown for path, data in bytes_of(soup).items())
+
+
+def test_a_push_shows_before_it_sends_what_a_dry_run_shows_and_sends_nothing_else(
+    hub: Hub, copied: Path, pushed: Push
+) -> None:
+    own = bytes_of(copied)
+    for name in ("notes.txt", "patients.csv", "optimizer.pt", ".env", ".netrc"):
+        (copied / name).write_text("of mine")
+    dry = pushed(copied, include=["*.txt"], dry_run=True)
+    sizes = re.compile(r"^ +[\d,]+ bytes  .*|^Not sent: .*")
+    listed = [line for line in dry["words"] if sizes.match(line)]
+    assert len(listed) == len(own) + 1 + 1 + 4
+    done = pushed(copied, include=["*.txt"])
+    assert [line for line in done["said"] if sizes.match(line)] == listed
+    assert done["said"][-1].startswith("sending ")
+    assert held(hub) == {**own, "notes.txt": b"of mine"}
+    assert done["left"] == []
+
+
+def test_a_push_that_was_killed_leaves_nothing_for_long(hub: Hub, soup: Path, tmp_path: Path, pushed: Push) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    env = {**knowing(hub, tmp_path, "hf_write"), "TMPDIR": str(place)}
+    line = as_line([(soup, REPO, {})], "hf_write")
+
+    def purposes() -> list[str]:
+        return [path.name.split("_")[2] for path in place.glob("hf_soups_*")]
+
+    def stopped(by: signal.Signals) -> list[str]:
+        """Whose folders lie there after a push was stopped while it waited for the Hub's answer."""
+        reached = threading.Event()
+        let_go = threading.Event()
+
+        def wait() -> None:
+            reached.set()
+            let_go.wait(60)
+
+        hub.fail("GET", f"/api/models/{REPO}", wait)
+        whole = [sys.executable, "-c", PUSHES]
+        with subprocess.Popen(whole, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert reached.wait(60)
+            assert purposes() == ["push"]
+            process.send_signal(by)
+            process.wait(60)
+            let_go.set()
+        return purposes()
+
+    assert stopped(signal.SIGKILL) == ["push"]
+    assert stopped(signal.SIGINT) == []  # what the first one left is gone as well
+    assert not hub.repos
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,21 @@ def test_a_leaderboard_goes_without_weights_and_without_places_of_this_machine(s
     assert 'load_dataset("me/board", split="train")' in card
 
 
+def test_reasons_on_a_leaderboard_name_no_place_of_this_machine(sweep: Path) -> None:
+    rows = (Row("run", "run_00", "out-of-memory", reason="/home/me/runs/run_00 took 9 GB. See /home/me/x.log."),)
+    board = Leaderboard(rows, "accuracy", 4, 4, "runs")
+    save_csv(board, sweep / "leaderboard.csv")
+    save_parquet(board, sweep / "leaderboard.parquet")
+    with gathered(sweep, BOARD) as found:
+        files = {file.path: file.source for file in found.files}
+        csv_text = files["leaderboard.csv"].read_text()
+        reasons = pyarrow.parquet.read_table(files["leaderboard.parquet"])["reason"].to_pylist()
+        kept = pyarrow.parquet.read_schema(files["leaderboard.parquet"])
+    assert reasons == ["./run_00 took 9 GB. See ./x.log."]
+    assert reasons[0] in csv_text
+    assert kept.equals(pyarrow.parquet.read_schema(sweep / "leaderboard.parquet"))
+
+
 def test_a_leaderboard_pushed_twice_makes_one_commit(hub: Hub, pushes: Client, sweep: Path) -> None:
     first, second = (pushes(folder=str(sweep), repo=BOARD) for _ in range(2))
     assert first["url"] == f"{hub.url}/datasets/{BOARD}"
@@ -147,7 +162,7 @@ def test_a_pool_goes_with_a_table_for_each_member_and_says_that_labels_go_along(
         "README.md", "org--large@160.safetensors", "pool.json", "small.safetensors", "tables/org-large-160.parquet",
         "tables/small.parquet",
     ]  # fmt: skip
-    assert found.left_out == (("old.safetensors", "not part of the pool"),)
+    assert [one.path for one in found.left_out] == ["old.safetensors"]
     assert "ids and labels go along" in found.notes[0]
     assert b"/home/me" not in files["pool.json"]
 

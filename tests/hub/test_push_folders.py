@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.hub import push
-from hf_soups.hub.contents import Contents
+from hf_soups.hub.contents import Contents, listing
 from hf_soups.hub.gathering import gathered
 from hf_soups.report.card import card_for, write_card
 from hf_soups.soups import uniform
@@ -41,7 +43,7 @@ def contents(folder: Path, repo: str = REPO) -> Contents:
 def texts(folder: Path, repo: str = REPO) -> dict[str, str]:
     """The text files as they would be pushed."""
     with gathered(folder, repo, dry_run=True) as found:
-        return {f.path: f.source.read_text() for f in found.files if f.path.endswith((".md", ".json", ".yaml"))}
+        return {f.path: f.source.read_text() for f in found.files if f.path.endswith((".md", ".json", ".yaml", ".csv"))}
 
 
 def listed(folder: Path) -> dict[str, bytes]:
@@ -54,18 +56,123 @@ def test_what_is_no_name_of_a_repo_is_refused(soup: Path, name: str) -> None:
         push(soup, name, dry_run=True)
 
 
-def test_what_a_run_leaves_behind_is_not_pushed_and_told(copied: Path) -> None:
-    leavings = {
-        "train.log": "a log", "x.lock": "a lock", "model.safetensors.part": "a partial file",
-        "optimizer.pt": "a pickle", "predictions/select.safetensors": "predictions of rows", ".git/HEAD": "hidden",
-    }  # fmt: skip
-    kept = sorted([*listed(copied), ".eval_results/glue.yaml", "README.md"])
-    for path in (*leavings, ".eval_results/glue.yaml"):
-        (copied / path).parent.mkdir(exist_ok=True)
-        (copied / path).write_bytes(b"x")
+STRAYS = (
+    ".env", ".git/config", ".netrc", "events.out.tfevents.1", "id_rsa", "model.safetensors.part", "notes.txt",
+    "model-old.safetensors", "optimizer.pt", "patients.csv", "predictions/select.safetensors", "raw/a.csv",
+    "raw/b/c.csv",
+    "train.log", "tokens/hf_token.txt", "member_9/config.json", "tokenizer.json.bak", "run.json", "soup.json~",
+)  # fmt: skip
+
+
+def strew(folder: Path, paths: Sequence[str] = STRAYS) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(exist_ok=True, parents=True)
+        (folder / path).write_bytes(b"stray")
+
+
+def sent(folder: Path, *include: str) -> set[str]:
+    with gathered(folder, REPO, dry_run=True, include=include) as found:
+        return {file.path for file in found.files}
+
+
+def test_what_lies_beside_a_soup_stays_here_and_is_listed_with_its_size(copied: Path) -> None:
+    own = {*listed(copied), ".eval_results/glue.yaml", "LICENSE", "README.md"}
+    strew(copied, (*STRAYS, ".eval_results/glue.yaml", "LICENSE"))
     found = contents(copied)
-    assert [file.path for file in found.files] == kept
-    assert dict(found.left_out) == leavings
+    assert {file.path for file in found.files} == own
+    assert {one.path: one.size for one in found.left_out} == dict.fromkeys(STRAYS, 5)
+    told = "\n".join(listing(found.files, found.left_out))
+    assert f"Not sent: {len(STRAYS)} files, {5 * len(STRAYS)} bytes, that are not part of it. --include PATTERN" in told
+    assert "            5 bytes  patients.csv\n" in told
+    assert "predictions/select.safetensors (predictions of rows, with their labels)" in told
+
+
+def test_what_lies_beside_a_cascade_and_its_members_stays_here(cascade: Path) -> None:
+    before = set(listed(cascade))
+    assert {file.path for file in contents(cascade).files} == {*before, "README.md"}  # all that build wrote
+    strew(cascade, [*STRAYS, *(f"member_0/{path}" for path in STRAYS)])
+    found = contents(cascade)
+    assert {file.path for file in found.files} == {*before, "README.md"}
+    assert len(found.left_out) == 2 * len(STRAYS)
+    assert f"bytes  member_0/ ({len(STRAYS)} files)" in "\n".join(listing((), found.left_out))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "added"),
+    [
+        ("notes.txt", {"notes.txt"}),
+        ("./notes.txt", {"notes.txt"}),
+        ("*.csv", {"patients.csv", "raw/a.csv", "raw/b/c.csv"}),
+        ("/*.csv", {"patients.csv"}),
+        ("raw", {"raw/a.csv", "raw/b/c.csv"}),
+        ("raw/", {"raw/a.csv", "raw/b/c.csv"}),
+        ("raw/*.csv", {"raw/a.csv"}),
+        ("raw/**", {"raw/a.csv", "raw/b/c.csv"}),
+        ("**/c.csv", {"raw/b/c.csv"}),
+        ("optimizer.pt", {"optimizer.pt"}),
+        ("predictions/*", {"predictions/select.safetensors"}),
+        (".env", {".env"}),
+        ("tokens/hf_token.txt", {"tokens/hf_token.txt"}),
+        ("soup.json", set()),  # it goes in any case
+    ],
+)
+def test_a_pattern_sends_what_gitignore_would_match(copied: Path, pattern: str, added: set[str]) -> None:
+    strew(copied)
+    assert sent(copied, pattern) == sent(copied) | added
+
+
+def test_keys_and_tokens_go_by_their_whole_path_alone(copied: Path) -> None:
+    strew(copied)
+    secret = {".env", ".netrc", "id_rsa", "tokens/hf_token.txt", ".git/config"}
+    assert sent(copied, "*", "**") == {*sent(copied), *STRAYS} - secret
+    told = "\n".join(push(copied, REPO, dry_run=True, include=["*"]).words())
+    assert "id_rsa (it looks like a key, a token or a password: --include sends it only by its whole path)" in told
+    for pattern in ("id_*", "tokens/*", "hf_token.txt", ".e*"):
+        with pytest.raises(InputError, match="it looks like a key, a token or a password"):
+            sent(copied, pattern)
+    with pytest.raises(InputError, match=r"no repo of the Hub holds a file in \.git or \.cache"):
+        sent(copied, ".git/config")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env.local", "prod.env", "ID_RSA", "id_ed25519.pub", "server.pem", "tls.key", "client_secret.json",
+        "credentials", "aws-credentials.txt", "service-account-1.json", "hf_token", "api_key.txt", ".git-credentials",
+        ".bash_history", ".ssh/config", ".aws/config", "passwords.kdbx", "my_token.txt", ".token",
+    ],
+)  # fmt: skip
+def test_names_of_secrets_are_known(copied: Path, name: str) -> None:
+    strew(copied, (name,))
+    assert name not in sent(copied, "*")
+    assert name in sent(copied, name)
+
+
+def test_a_pattern_that_matches_nothing_is_refused(copied: Path) -> None:
+    for pattern in ("note.txt", "../outside", "", "copied/soup.json"):
+        with pytest.raises(InputError, match=r"--include .*: nothing in .*copied matches\. Patterns are as in \.git"):
+            sent(copied, pattern)
+
+
+def test_pictures_that_the_card_shows_go_with_it(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.png").write_bytes(b"x")
+    strew(copied, ("mine.png", "img/other [1].PNG", "hidden.png", "table.csv"))
+    text = '![a](mine.png) <img width=3 src="img/other [1].PNG"> ![b](../outside.png) ![c](table.csv) ![d](gone.png)'
+    write_card(copied, name=REPO)
+    (copied / "README.md").write_text((copied / "README.md").read_text() + text)
+    assert {"mine.png", "img/other [1].PNG"} == {one.path for one in contents(copied).files} & {
+        "mine.png", "img/other [1].PNG", "hidden.png", "table.csv",
+    }  # fmt: skip
+
+
+def test_names_that_no_terminal_should_get_are_shown_escaped(copied: Path) -> None:
+    (copied / "a\x1b[2Jb\n").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(copied) + b"/\xff.txt")).write_bytes(b"x")
+    told = push(copied, REPO, dry_run=True).words()
+    assert "              1 bytes  a\\x1b[2Jb\\n" in told
+    assert "              1 bytes  \\udcff.txt" in told
+    with pytest.raises(InputError, match=r"udcff\.txt: its name is no UTF-8, so no repo can hold it\. Rename it"):
+        sent(copied, "*.txt")
 
 
 def test_links_that_lead_out_are_refused(copied: Path, tmp_path: Path) -> None:
@@ -75,6 +182,10 @@ def test_links_that_lead_out_are_refused(copied: Path, tmp_path: Path) -> None:
         contents(copied)
     (copied / "notes.txt").unlink()
     (copied / "more").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"more: a link to .*, outside the folder"):
+        contents(copied)
+    (copied / "more").unlink()
+    (copied / "more").symlink_to(copied / ".")
     with pytest.raises(InputError, match="more: a link to a folder"):
         contents(copied)
 
@@ -211,3 +322,34 @@ def cascade(tmp_path: Path) -> Path:
     members = {n: Member(n, str(tiny_vit(tmp_path / n, seed=len(n), **labels))) for n in ("small", "larger")}
     plan = Plan(("small", "larger"), (0.8,), (1.0, 4.0), unit="macs")
     return build_cascade(plan, members, tmp_path / "cascade", kind="image", label_names=names)
+
+
+def test_places_in_names_keys_sentences_tables_and_configs_stay_here(copied: Path) -> None:
+    record = json.loads((copied / "soup.json").read_text())
+    runs = ("/home/me/My runs/alice/run", "/home/me/My runs/bob/run", "/home/me/third")
+    for ingredient, run in zip(record["ingredients"], runs, strict=False):
+        ingredient |= {"source": run, "name": run}
+    record |= {
+        "pool": runs,
+        "scores": {"singles": dict.fromkeys(runs, 0.5)},
+        "why": f"{runs[1]} alone (0.5) is no better than {runs[0]}, see /var/log/mine/x.log.",
+        "left_out": [{"name": runs[2], "reason": "C:\\Users\\me\\third: no config.json there"}],
+    }
+    (copied / "soup.json").write_text(json.dumps(record))
+    (copied / "steps.csv").write_text(f"candidate,score\r\n{runs[0]},0.5\r\nplain,1\r\n", newline="")
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(
+        json.dumps({**config, "_name_or_path": "/home/me/start", "text": "/not/a/place"})
+    )
+    (copied / "tokenizer_config.json").write_text('{"name_or_path": "org/model", "chat_template": "/a/b c"}')
+    told = texts(copied)
+    assert "home" not in told["soup.json"] + told["config.json"] + told["steps.csv"]
+    clean = json.loads(told["soup.json"])
+    assert clean["pool"] == ["./alice/run", "./bob/run", "./third"]
+    assert list(clean["scores"]["singles"]) == [*clean["pool"]]
+    assert clean["ingredients"][1]["name"] == "./bob/run"
+    assert clean["why"] == "./bob/run alone (0.5) is no better than ./alice/run, see ./x.log."
+    assert clean["left_out"] == [{"name": "./third", "reason": "./third: no config.json there"}]
+    assert told["steps.csv"].splitlines() == ["candidate,score", "./alice/run,0.5", "plain,1"]
+    assert json.loads(told["config.json"]) == {**config, "_name_or_path": "./start", "text": "/not/a/place"}
+    assert told["tokenizer_config.json"] == (copied / "tokenizer_config.json").read_text()

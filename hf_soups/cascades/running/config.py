@@ -101,9 +101,11 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        """The plans that `budget` chooses from, the one as built among them."""
-        further = [plan_of(told) for told in self.frontier]
-        return tuple(further) if self.built in further else (self.built, *further)
+        """The plans that `budget` chooses from, the one as built among them; of two that run alike only one."""
+        built, further = self.built, {plan.way: plan for plan in map(plan_of, self.frontier)}
+        # the one as built may know more of itself than the frontier does, such as a lower bound
+        stored = further if built.way in further else {built.way: built, **further}
+        return tuple({**stored, built.way: built}.values())
 
     @property
     def label_names(self) -> tuple[str, ...]:

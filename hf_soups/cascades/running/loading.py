@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from hf_soups.cascades.running.config import CascadeConfig, Place
 from hf_soups.cascades.running.readers import ImageReader, Reader, text_reader
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, MemberError
 from hf_soups.families import Family, family_for
 from hf_soups.families.encoder import longest_row
@@ -74,15 +75,26 @@ def load_members(
     return tuple(members)
 
 
+def load_one(config: CascadeConfig, folder: Path) -> LoadedMember:
+    """The member of a cascade of one that is nowhere on disk: a classifier in a folder that the user names.
+
+    Raises:
+        MemberError: if it cannot be loaded.
+    """
+    (place,) = config.places
+    with _member_named(place):
+        return _fitted(_load(folder, config.kind, torch.float32, None), place, config)
+
+
 def _folder(place: Place, source: str, hub: dict[str, Any]) -> Path:
     revision = hub.pop("revision", None)
     if place.repo is not None:
-        return download(place.repo, place.revision, place.subfolder, **hub) / (place.subfolder or "")
+        there = download(place.repo, place.revision, place.subfolder, **hub)
+        return Checkpoint(there, subfolder=place.subfolder).folder
     here = Path(source) if Path(source).is_dir() else download(source, revision, place.subfolder, **hub)
-    folder = here / str(place.subfolder)
-    if not (folder / "config.json").is_file():
+    if not (here / str(place.subfolder) / "config.json").is_file():
         raise MemberError(f"{source} has no folder {place.subfolder!r} with a config.json. Get the cascade again.")
-    return folder
+    return Checkpoint(here, subfolder=place.subfolder).folder
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype, attention: str | None) -> LoadedMember:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.errors import InputError
 from hf_soups.report.board_kept import BOARD_FILE
 from hf_soups.report.cards.markdown import Table
-from hf_soups.report.table import text_cells
+from hf_soups.report.table import text_cells, training_of
 from hf_soups.report.words import PERCENT, score_in_words
 
 if TYPE_CHECKING:
@@ -44,15 +44,19 @@ def board_table(board: Leaderboard) -> Table:
     return Table("Leaderboard", columns, rows, record=BOARD_FILE, folded=single, summary=summary)
 
 
-def board_note(board: Leaderboard, folder: Path) -> str:
-    """How to read the leaderboard, and its picture where there is one."""
+def has_picture(board: Leaderboard | None) -> bool:
+    """Whether a card draws the leaderboard: where anything is scored."""
+    return board is not None and any(row.report is not None for row in board.rows)
+
+
+def board_note(board: Leaderboard) -> str:
+    """How to read the leaderboard, and the picture that is written with the card."""
     scale = " x 100" if board.metric in PERCENT else ""
     seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
     return (
         f"{board.metric}{scale}, with 95% bootstrap intervals by row. Select rows chose, report rows were not looked "
         "at when choosing; gains are over the model that was best on select, NLL and ECE (x 100) are of report. "
-        "Training seconds are the sum over all fine-tunes in a row."
-        + (seen if (folder / BOARD_PICTURE).is_file() else "")
+        f"Training seconds are the sum over all fine-tunes in a row.{seen if has_picture(board) else ''}"
     )
 
 
@@ -74,14 +78,13 @@ def best_single(board: Leaderboard) -> dict[str, str] | None:
 
 def costs_table(board: Leaderboard, row: Row) -> Table:
     """What the soup costs to run, and what it took to train."""
-    runs = [r for r in board.rows if r.kind == "run" and r.train_seconds is not None]
-    devices = " + ".join(sorted({r.device for r in runs if r.device})) or "a device that was not recorded"
+    runs, seconds, devices = training_of(board.rows)
     told = {
         "parameters": f"{row.parameters:,}" if row.parameters else None,
         "multiply-adds of one row": f"{row.macs:,}" if row.macs else None,
         "hardware of these": "counted, so the same everywhere",
         "training seconds of its ingredients": _seconds(row.train_seconds),
-        "training seconds of the whole pool": _seconds(sum(r.train_seconds or 0.0 for r in runs) if runs else None),
+        "training seconds of the whole pool": _seconds(seconds if runs else None),
         "hardware of the seconds": devices if runs else None,
     }
     return Table.of_values("Costs", told, record=BOARD_FILE)

@@ -19,6 +19,7 @@ from hf_soups.report.cards.facts import Facts, Score, classes_in_words, hub_ids,
 from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import score_in_words
 from hf_soups.soups.record import SOUP_FILE, read_soup
+from hf_soups.weights.links import inside_of
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig, Place
@@ -92,7 +93,7 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
     for place in config.places:
         if place.repo is not None:
             found.append((place.repo, place.revision))
-        elif (record := folder / str(place.subfolder) / SOUP_FILE).is_file():
+        elif (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
             soup = read_soup(record.parent)
             found += [(str(i.get("source")), i.get("revision")) for i in soup.get("ingredients") or ()]
     return found

@@ -14,6 +14,7 @@ from hf_soups.report.cards.facts import Facts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
 from hf_soups.soups.record import SOUP_FILE, read_soup
 from hf_soups.weights.hub import is_repo_id
+from hf_soups.weights.links import refuse_links_out
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -28,8 +29,9 @@ def facts_of(folder: Path, recipe: Recipe | None = None) -> Facts:
         folder: with config.json, and soup.json for a soup.
         recipe: of a soup; default: the one that its folder keeps.
     Raises:
-        InputError: if the folder is neither, or a record cannot be read.
+        InputError: if the folder is neither, a record cannot be read, or a link leads out of it.
     """
+    refuse_links_out(folder)
     config = json_of(folder / "config.json", folder)
     if config.get("model_type") == "cascade":
         from hf_soups.cascades.running.config import CascadeConfig

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path, PurePosixPath
 
 from hf_soups.errors import InputError
+from hf_soups.weights.temporary import temporary_folder
 
 TIMEOUT = 600.0  # seconds: large cascades are read from slow disks
 
@@ -66,7 +66,7 @@ def run_code(code: str, folder: Path, name: str, *, timeout: float = TIMEOUT) ->
     """
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise InputError(f"{name!r} is no name of a model. Give one such as 'me/my-soup'.")
-    with tempfile.TemporaryDirectory() as empty:
+    with temporary_folder("card") as empty:
         place = Path(empty, name)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(folder.resolve(), target_is_directory=True)

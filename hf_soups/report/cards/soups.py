@@ -27,7 +27,7 @@ from hf_soups.report.cards.facts import (
 )
 from hf_soups.report.cards.markdown import MISSING, Table
 from hf_soups.report.words import COUNTS_ROWS, score_in_words
-from hf_soups.soups.record import SOUP_FILE, check_weights
+from hf_soups.soups.record import SOUP_FILE, check_weights, from_pool
 from hf_soups.tasks import SHIFT
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
@@ -86,16 +86,17 @@ def soup_facts(
         ours=any(name in OURS for name in config.get("architectures") or ()),
         words=WORDS_KEY in config,
         pair=kind == "text-pair" or "{text_pair}" in str(config.get(PROMPT_KEY, "")),
-        notes=notes if board is None else {**notes, "Leaderboard": board_note(board, folder)},
+        notes=notes if board is None else {**notes, "Leaderboard": board_note(board)},
         data=None if recipe is None else data_of_task(recipe.task, _rows(record)),
         recipe=recipe_shown,
     )
 
 
 def _about(record: Mapping[str, Any], classes: str) -> str:
-    count, pool = len(record["ingredients"]), record.get("pool") or ()
+    count, pool = len(from_pool(record)), record.get("pool") or ()
     of = f"{count} of {len(pool)}" if len(pool) > count else f"{count}"
     models = "one fine-tuned model" if count == 1 else f"{of} fine-tuned models"
+    models += " and of what they were fine-tuned from" if len(record["ingredients"]) > count else ""
     return (
         f"A model soup: one model whose weights are a linear combination of {models} of one architecture "
         f"(method `{record['method'] or 'by hand'}`). {classes} It runs like any of its ingredients and costs no more "

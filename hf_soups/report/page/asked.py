@@ -13,6 +13,7 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.report.page.reading import Answered
+from hf_soups.weights.links import refuse_links_out
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig
@@ -65,6 +66,7 @@ def _searched(answered: Iterable[Answered]) -> Iterator[Asked]:
 def _built(folder: Path, answered: Sequence[Answered]) -> Asked:
     from hf_soups.cascades.running.config import CascadeConfig
 
+    refuse_links_out(folder)
     config = CascadeConfig.from_pretrained(folder)
     plan = config.built
     for some in answered:
@@ -88,6 +90,6 @@ def _same_models(folder: Path, config: CascadeConfig, some: Answered) -> bool:
             return False
         own = {place.name: place.subfolder for place in config.places if place.repo is None}
         copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
-        return all(not sha256 or sha256 == Checkpoint(folder / str(at)).sha256() for sha256, at in copies)
+        return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
     except HfSoupsError:  # not measured in that unit, or a copy cannot be read
         return False
