@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from hf_soups.cascades import Frontier
-from hf_soups.errors import InputError
+from hf_soups.cascades.running.model import CascadeForImageClassification
+from hf_soups.errors import InputError, MemberError
 from hf_soups.from_pool import build_from, halves, search_pool
 from hf_soups.pool import read_pool
 from hf_soups.pool.predicting import predict_pool
@@ -205,13 +206,11 @@ def test_a_pool_predicted_by_a_recipe_keeps_it_and_its_cascades_name_task_and_da
     assert cells["Data", "columns", "Value"] == "sentence"
 
 
-def test_a_member_that_was_replaced_after_the_build_makes_no_card(cascade: Path) -> None:
+def test_a_member_that_was_replaced_after_the_build_makes_no_card_and_does_not_run(cascade: Path) -> None:
     write_card(cascade)
     shutil.copy(cascade / "member_0/model.safetensors", cascade / "member_1/model.safetensors")
-    for use in (card_for, check_card):
-        with pytest.raises(
-            InputError, match=r"member_1: the weights of member 'm\d' are not those that the cascade was"
-        ):
+    for use in (card_for, check_card, CascadeForImageClassification.from_pretrained):
+        with pytest.raises(MemberError, match=r"member_1: its weights are not those that the cascade was built of"):
             use(cascade)
 
 

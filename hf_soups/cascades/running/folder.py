@@ -194,22 +194,6 @@ def _fitting(frontier: Sequence[Plan], built: Plan) -> list[Plan]:
     return kept
 
 
-def check_members(folder: Path, config: CascadeConfig) -> None:
-    """The weights of a cascade's members must be those that it was built of: its thresholds and scores are theirs.
-
-    Raises:
-        InputError: naming a member whose weights changed.
-    """
-    for place in config.places:
-        if place.sha256 and place.repo is None:
-            found = Checkpoint(str(folder), subfolder=place.subfolder).sha256()
-            if found != place.sha256:
-                raise InputError(
-                    f"{folder / str(place.subfolder)}: the weights of member {place.name!r} are not those that the "
-                    "cascade was built of, so its thresholds and scores are not theirs. Build it again."
-                )
-
-
 def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
     own = {p.place.subfolder: p for p in placed if p.place.repo is None}
     for subfolder, member in own.items():

@@ -70,9 +70,23 @@ def load_members(
         with _member_named(place):
             if key not in loaded:
                 folder = _folder(place, source, dict(hub or {}))
+                check_weights(place, folder)
                 loaded[key] = _load(folder, config.kind, own, attention)
             members.append(_fitted(loaded[key], place, config))
     return tuple(members)
+
+
+def check_weights(place: Place, folder: Path) -> None:
+    """The weights of a member must be those that the cascade was built of: its thresholds and scores are theirs.
+
+    Raises:
+        MemberError: if they are not. Cascades of 0.1.0, and references to repos at a commit, keep no digest.
+    """
+    if place.sha256 and Checkpoint(str(folder)).sha256() != place.sha256:
+        raise MemberError(
+            f"{folder}: its weights are not those that the cascade was built of, so the thresholds and scores are not "
+            "theirs. Build it again."
+        )
 
 
 def load_one(config: CascadeConfig, folder: Path) -> LoadedMember:

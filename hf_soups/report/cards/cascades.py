@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_of
-from hf_soups.cascades.running.folder import check_members
+from hf_soups.cascades.running.loading import check_weights
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
@@ -50,10 +50,13 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> Facts:
         folder: where it lies.
         config: its config.
     Raises:
-        InputError: if the evidence that it keeps cannot be read, or is of another plan or other weights.
+        InputError: if the evidence that it keeps cannot be read, or is of another plan.
+        MemberError: if a member's weights are not those that it was built of.
     """
     plan, found = config.built, read_evidence(folder)
-    check_members(folder, config)
+    for place in config.places:
+        if place.repo is None:
+            check_weights(place, folder / str(place.subfolder))
     if found.plan and plan_of(found.plan) != plan:
         raise InputError(
             f"{folder / EVIDENCE_FILE}: its scores are of another plan than that of config.json. Build the cascade "
