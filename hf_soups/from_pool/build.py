@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.from_pool.evidence import check_members, evidence_files
 from hf_soups.from_pool.opening import open_plan
 from hf_soups.pool import Pool
@@ -39,6 +38,8 @@ def build_from(
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
+    from hf_soups.cascades.running.folder import build_cascade  # torch, which the rest of this package does without
+
     opened = open_plan(reference, pool)
     plan, found, parts = opened.plan, opened.pool, opened.parts
     check_members(plan, found)
