@@ -25,6 +25,7 @@ from hf_soups.mixing import mix_to_folder
 from hf_soups.predictions import Predictions
 from hf_soups.report.inspection import COLUMNS, InspectionTable, fitting
 from tests.folders import CONFIG, folder_of
+from tests.patience import PATIENCE
 from tests.pile import make_sweep, near, plain_answers
 from tests.tiny import tiny_bert, tiny_sentences, tiny_vit
 
@@ -503,7 +504,7 @@ def test_the_record_is_strict_json(tmp_path: Path, pile: list[Path]) -> None:
 
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "hf_soups.cli", "inspect", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=PATIENCE)
 
 
 def test_the_command_says_the_verdict_by_its_exit_status(tmp_path: Path, pile: list[Path]) -> None:
