@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test format lint types unit browser slow real examples bench clean
+.PHONY: quickstart test format lint types unit cpus browser slow real examples bench clean
 
 quickstart: .venv/core
 	$(BIN)/hf-soups quickstart --out quickstart --overwrite
@@ -36,6 +36,17 @@ types: .venv/test
 # One torch thread a worker: two workers with two threads each slow each other down several times over.
 unit: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The unit tests on the kernels that older CPUs run: sums in other orders and widths. It takes as long as two `make unit`
+# and is no part of `make test`; run it after a change to tests that compare numbers. numba compiles for a minute more.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
+SSE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
+	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR" NUMBA_CPU_NAME=nehalem
+
+cpus: .venv/test
+	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(SSE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Report and demo are tested in a real browser: the system's own, installed here where this may be done.
 browser:

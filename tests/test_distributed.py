@@ -17,6 +17,7 @@ from hf_soups.finetune import finetune
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import read_run
+from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe, write_texts
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit
 
@@ -38,7 +39,7 @@ def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -25,6 +25,7 @@ from hf_soups.evaluate_metrics import (
 )
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
+from tests.patience import PATIENCE
 
 RNG = np.random.default_rng(0)
 P = Predictions.from_logits(RNG.normal(size=(60, 2)), labels=RNG.integers(2, size=60))
@@ -110,4 +111,4 @@ def test_several_processes_may_compute_together_through_the_cache(tmp_path: Path
         subprocess.Popen([sys.executable, "-c", code, str(i), str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for i in range(2)
     ]
-    assert [p.communicate(timeout=60)[0].strip() for p in started] == ["{'accuracy': 0.5}", "None"]
+    assert [p.communicate(timeout=PATIENCE)[0].strip() for p in started] == ["{'accuracy': 0.5}", "None"]

@@ -28,6 +28,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from hf_soups.run_folder import read_run
 from hf_soups.start import make_start
+from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit
 
@@ -416,7 +417,7 @@ def test_the_documented_command_works_literally(written: Path, tmp_path: Path) -
     launcher = str(Path(sys.executable).with_name("accelerate"))
     command = [launcher, "launch", "--cpu", "-m", "hf_soups.finetune", str(written), "--learning_rate", "3e-3"]
     process = started([*command, "--epochs", "6", "--max_steps", "null", "--out", str(tmp_path / "run")])
-    told, _ = process.communicate(timeout=120)
+    told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, told
     record = read_run(tmp_path / "run")
     assert record.recipe["train"]["learning_rate"] == 3e-3
@@ -436,7 +437,7 @@ def test_killed_at_any_moment_it_leaves_no_run_folder(written: Path, tmp_path: P
     time.sleep(0.5)
     process.send_signal(how)
     told = process.stdout.read()
-    status = process.wait(timeout=60)
+    status = process.wait(timeout=PATIENCE)
     assert not out.exists()
     assert status == (130 if how == signal.SIGINT else -how), told
     assert "Traceback" not in told

@@ -14,6 +14,7 @@ import pytest
 from hf_soups.sweep.executor import surroundings
 from hf_soups.sweep.launcher import free_port, place
 from hf_soups.sweep.ledger import Ledger
+from tests.patience import PATIENCE
 
 NOTE = "import os, sys, time; open(f'{sys.argv[1]}/{os.environ[\"RANK\"]}', 'w').write(str(os.getpid()))\n"
 
@@ -26,7 +27,7 @@ def launched(folder: Path, code: str, count: int = 2, **options: object) -> subp
 
 def noted(folder: Path, count: int = 2) -> list[int]:
     """Process ids, once all have started."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         texts = [path.read_text() for path in sorted(folder.iterdir()) if path.name.isdigit()]
         if len(texts) == count and all(texts):
@@ -43,7 +44,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(*pids: int) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not any(map(alive, pids))
@@ -58,43 +59,43 @@ def test_every_process_knows_its_place() -> None:
 
 
 def test_all_processes_end_well(tmp_path: Path) -> None:
-    assert launched(tmp_path, "", count=3).wait(20) == 0
+    assert launched(tmp_path, "", count=3).wait(PATIENCE) == 0
     assert len(noted(tmp_path, 3)) == 3
 
 
 def test_when_one_fails_the_others_are_ended_and_its_status_is_told(tmp_path: Path) -> None:
-    run = launched(tmp_path, "time.sleep(60) if os.environ['RANK'] == '0' else sys.exit(7)")
-    assert run.wait(20) == 7
+    run = launched(tmp_path, "time.sleep(600) if os.environ['RANK'] == '0' else sys.exit(7)")
+    assert run.wait(PATIENCE) == 7
     assert gone(*noted(tmp_path))
 
 
 def test_one_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    code = deaf + "time.sleep(60) if os.environ['RANK'] == '0' else (time.sleep(0.5), sys.exit(7))"
-    assert launched(tmp_path, code).wait(20) == 7
+    code = deaf + "time.sleep(600) if os.environ['RANK'] == '0' else (time.sleep(0.5), sys.exit(7))"
+    assert launched(tmp_path, code).wait(PATIENCE) == 7
     assert gone(*noted(tmp_path))
 
 
 def test_a_killed_process_is_told_as_by_a_shell(tmp_path: Path) -> None:
-    run = launched(tmp_path, "time.sleep(60)")
+    run = launched(tmp_path, "time.sleep(600)")
     pids = noted(tmp_path)
     os.kill(pids[1], signal.SIGKILL)
-    assert run.wait(20) == 137
+    assert run.wait(PATIENCE) == 137
     assert gone(*pids)
 
 
 def test_ending_the_launcher_ends_all(tmp_path: Path) -> None:
-    run = launched(tmp_path, "time.sleep(60)")
+    run = launched(tmp_path, "time.sleep(600)")
     pids = noted(tmp_path)
     run.terminate()
-    assert run.wait(20) == 143
+    assert run.wait(PATIENCE) == 143
     assert gone(*pids)
 
 
 def test_what_outlives_a_killed_launcher_still_holds_the_runs_lock(tmp_path: Path) -> None:
     claim = Ledger(tmp_path).claim("run_00")
     assert claim is not None
-    run = launched(tmp_path, "time.sleep(60)", pass_fds=(claim.descriptor,))
+    run = launched(tmp_path, "time.sleep(600)", pass_fds=(claim.descriptor,))
     claim.release()
     pids = noted(tmp_path)
     os.kill(run.pid, signal.SIGKILL)
@@ -112,6 +113,6 @@ def test_accelerate_counts_as_many_processes_as_were_started(tmp_path: Path) -> 
     code = "from accelerate import Accelerator; print(f'processes={Accelerator().num_processes}', flush=True)"
     environment = surroundings(0, 1, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, processes=2)
     run = launched(tmp_path, code, stdout=subprocess.PIPE, env=environment)
-    output, _ = run.communicate(timeout=100)
+    output, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0
     assert output.count(b"processes=2") == 2

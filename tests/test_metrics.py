@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -188,7 +188,14 @@ def test_sums_of_counts_stay_exact_where_float32_would_round() -> None:
     assert resampled_sums(statistics, 2, 0).tolist() == [[255 * 70_000.0]] * 2
 
 
-@pytest.mark.parametrize(("name", "truth"), [("accuracy", 0.8), ("matthews", 0.6), ("nll", None)])
+@pytest.mark.parametrize(
+    ("name", "truth"),
+    [
+        ("accuracy", 0.8),
+        pytest.param("matthews", 0.6, marks=pytest.mark.slow),
+        pytest.param("nll", None, marks=pytest.mark.slow),
+    ],
+)
 def test_95_percent_intervals_hold_the_truth_about_95_times_in_100(name: str, truth: float | None) -> None:
     """400 samples of 200 rows: the share inside has a standard error of 1.1 points; the bounds are 4 of them."""
     rng = np.random.default_rng(1)
@@ -217,16 +224,23 @@ def test_a_known_score_comes_out_digit_for_digit_on_every_machine() -> None:
     assert score(Predictions.from_probs(probs, labels=labels), "accuracy") == Score(0.6, 0.51, 0.69)
 
 
-def test_a_thousand_resamples_of_50_000_rows_take_less_than_two_seconds_of_one_core() -> None:
+def test_a_thousand_resamples_cost_less_than_computing_the_metric_on_a_hundred() -> None:
+    """On any CPU, with room: 1,000 took as long as 30 to 40."""
     rng = np.random.default_rng(0)
     p = Predictions.from_logits(rng.normal(size=(50_000, 10)), labels=rng.integers(10, size=50_000))
     METRICS["accuracy"].compute(p)  # scikit-learn's import is not part of it
-    seconds = []
-    for _ in range(3):  # the fastest of three, and not the clock on the wall: other work may share the cores
-        started = time.process_time()
-        score(p, "ece")
-        seconds.append(time.process_time() - started)
-    assert min(seconds) < 2
+
+    def seconds(work: Callable[[], object]) -> float:  # the fastest of three, and not by the clock on the wall
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            work()
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    drawn = rng.integers(len(p), size=len(p))
+    one = seconds(lambda: METRICS["ece"].compute(p.take(drawn)))
+    assert seconds(lambda: score(p, "ece", resamples=1000)) < 100 * one
 
 
 def test_perfect_and_hopeless_predictions_have_intervals_without_width() -> None:

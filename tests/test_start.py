@@ -66,22 +66,28 @@ def test_the_body_is_the_base_models_bit_for_bit(data: Path, bert: Path, tmp_pat
         np.testing.assert_array_equal(after[name], before[name])
 
 
-@pytest.mark.parametrize("init", ["shared-random", "linear-probe"])
-def test_the_same_recipe_gives_the_same_head_in_another_process(
-    data: Path, bert: Path, tmp_path: Path, init: str
-) -> None:
-    recipe = text_recipe(data, bert, head={"init": init})
-    here, _ = made(recipe, tmp_path / "here")
-    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    code = (
-        "import sys, torch; from pathlib import Path; from hf_soups.recipe import load_recipe;"
-        "from hf_soups.data import load_splits; from hf_soups.start import make_start; torch.rand(7);"
-        f"recipe = load_recipe('{tmp_path}/recipe.json');"
-        f"make_start(recipe, load_splits(recipe.task, recipe.data), Path('{tmp_path}/there'))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
-    there = json.loads((tmp_path / "there" / START_FILE).read_text())
-    assert there == here
+ELSEWHERE = """
+import sys, torch
+from pathlib import Path
+from hf_soups.data import load_splits
+from hf_soups.recipe import load_recipe
+from hf_soups.start import make_start
+for folder in map(Path, sys.argv[1:]):
+    torch.rand(7)
+    recipe = load_recipe(folder / "recipe.json")
+    make_start(recipe, load_splits(recipe.task, recipe.data), folder / "there")
+"""
+
+
+def test_the_same_recipe_gives_the_same_head_in_another_process(data: Path, bert: Path, tmp_path: Path) -> None:
+    here = {}
+    for init in ("shared-random", "linear-probe"):
+        recipe = text_recipe(data, bert, head={"init": init})
+        here[init], _ = made(recipe, tmp_path / init / "here")
+        (tmp_path / init / "recipe.json").write_text(recipe.model_dump_json())
+    command = [sys.executable, "-c", ELSEWHERE, *(str(tmp_path / init) for init in here)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert {init: json.loads((tmp_path / init / "there" / START_FILE).read_text()) for init in here} == here
 
 
 def test_other_seeds_other_models_and_other_kinds_of_head_have_other_fingerprints(

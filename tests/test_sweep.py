@@ -26,6 +26,7 @@ from hf_soups.sweep import SweepResult, print_result, sweep
 from hf_soups.sweep.executor import cores, surroundings
 from hf_soups.sweep.ledger import Ledger
 from hf_soups.sweep.run import prepare
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,8 +85,8 @@ def children(tmp_path: Path) -> list[int]:
     return found
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
@@ -155,13 +156,13 @@ def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_starts_again_and_leaves_nothing_half(tmp_path: Path) -> None:
-    first = supervise(tmp_path, 30)
+    first = supervise(tmp_path, 2 * PATIENCE)
     wait_for(lambda: len(children(tmp_path)) == 2)
     for pid in children(tmp_path):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: events(tmp_path)["start", "run_02"] == 1)
     first.send_signal(signal.SIGINT)
-    first.wait(20)
+    first.wait(PATIENCE)
     wait_for(lambda: not children(tmp_path))
     assert run(tmp_path, 6).exit_status == 0
     assert events(tmp_path)["start", "run_00"] == 2
@@ -182,7 +183,7 @@ def test_a_run_whose_sweep_was_killed_is_not_started_beside_itself(tmp_path: Pat
 
 def test_two_sweeps_share_the_work_and_never_a_run(tmp_path: Path) -> None:
     both = [supervise(tmp_path, 0.3) for _ in range(2)]
-    assert [each.wait(60) for each in both] == [0, 0]
+    assert [each.wait(PATIENCE) for each in both] == [0, 0]
     assert events(tmp_path) == Counter({(e, f"run_{i:02d}"): 1 for e in ("start", "end") for i in range(6)})
 
 
@@ -226,10 +227,10 @@ def test_the_words_of_an_earlier_attempt_are_not_taken_for_the_last_ones(tmp_pat
 
 
 def test_a_terminated_sweep_ends_its_runs(tmp_path: Path) -> None:
-    first = supervise(tmp_path, 30)
+    first = supervise(tmp_path, 2 * PATIENCE)
     wait_for(lambda: len(children(tmp_path)) == 2)
     first.terminate()
-    assert first.wait(20) == 128 + signal.SIGTERM
+    assert first.wait(PATIENCE) == 128 + signal.SIGTERM
     assert children(tmp_path) == []
     assert not [e for e in events(tmp_path) if e[0] == "end"]
     assert run(tmp_path, 6).exit_status == 0
@@ -380,8 +381,8 @@ def test_real_fine_tunes_survive_the_kill_of_everything(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     command = [sys.executable, "-m", "hf_soups.cli", "sweep", str(planned), "--out", str(out), "--slots", "2"]
     first = subprocess.Popen(command, cwd=ROOT)
-    wait_for(lambda: any(out.glob("run_*/run.json")), 300)
-    wait_for(lambda: len(list(out.glob("ledger/*.attempts.jsonl"))) > 2, 300)
+    wait_for(lambda: any(out.glob("run_*/run.json")))
+    wait_for(lambda: len(list(out.glob("ledger/*.attempts.jsonl"))) > 2)
     first.kill()
     first.wait()
     for path in out.glob("ledger/*.attempts.jsonl"):

@@ -22,6 +22,7 @@ from hf_soups.finetune.tracking import WARNING, configuration
 from hf_soups.recipe import Recipe, recipe_from
 from hf_soups.run_folder import read_run
 from hf_soups.sweep import sweep
+from tests.patience import PATIENCE
 from tests.small_task import text_recipe
 from tests.test_cli import hf_soups
 from tests.tiny import tiny_bert
@@ -209,7 +210,7 @@ def test_a_killed_run_that_is_repeated_stands_in_the_tracker_once(place: Path, t
     command = [sys.executable, "-m", "hf_soups.finetune", str(recipe), "--out", str(out)]
     long = [*command, "--max_steps", "100000"]
     with subprocess.Popen(long, env=environment(tmp_path), start_new_session=True, cwd=tmp_path) as killed:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not marker.exists():
             assert killed.poll() is None
             assert time.monotonic() < deadline

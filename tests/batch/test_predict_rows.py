@@ -22,6 +22,7 @@ from PIL import Image
 from hf_soups.batch import RowsResult, predict_rows, print_result
 from hf_soups.batch.outputs import Parts
 from hf_soups.errors import DataError, HfSoupsError, InputError
+from tests.patience import PATIENCE
 from tests.tiny import tiny_bert, tiny_clip, tiny_sentences, tiny_vit
 
 ROWS = 23
@@ -262,7 +263,7 @@ def test_a_killed_call_is_gone_on_with_and_two_processes_write_what_one_does(
         "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script), str(vit), str(photos),
         str(tmp_path / "both"),
     )  # fmt: skip
-    said, told = both.communicate(timeout=240)
+    said, told = both.communicate(timeout=PATIENCE)
     assert both.returncode == 0, told.decode()
     assert sorted(re.findall(rb"answered: (\d+)", said)) == [b"11", b"12"]  # no row twice
     assert table(tmp_path / "both") == whole

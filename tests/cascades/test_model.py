@@ -19,13 +19,10 @@ from hf_soups.cascades.running.readers import ImageReader, like_lengths
 from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError
 from hf_soups.predictions import Predictions
-from tests.cascades.made import Made, answers_of, make, margins_of
+from tests.cascades.made import CLOSE, Made, answers_of, clear_of, make
 from tests.families.conftest import task_of
 
 KINDS = ("image", "text", "text-pair")
-# A batch of another shape, or rows padded to another length, are summed in another order: of logits below 1, float32
-# rounds at 2^-24 and bfloat16 at 2^-9; temperatures near 0.1 make ten times as much of it.
-CLOSE = {"float32": 1e-5, "bfloat16": 1.5e-3}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +66,7 @@ def test_exits_and_answers_are_those_of_the_simulation(
     assert told.exits is not None
     assert told.costs is not None
     assert rule.confidence == "agreement" or len(set(told.exits.tolist())) == 3  # else little is tested
-    top = np.sort(told.probs, axis=1)
-    clear = (margins_of(plan, pool) > CLOSE[dtype]) & (top[:, -1] - top[:, -2] > 2 * CLOSE[dtype])
+    clear = clear_of(plan, pool.predictions, CLOSE[dtype])
     assert clear.all() if dtype == "float32" else clear.mean() > 0.25
     for size in (24, 7, 1):
         parts = [run(model, pool, slice(at, at + size)) for at in range(0, 24, size)]

@@ -18,6 +18,7 @@ import pytest
 from hf_soups.demo import serve, space_files
 from tests.browser import DESKTOP, PHONE, Visit, artifacts, browser_page
 from tests.demo.made import Demo, demo_of
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 SECONDS = 20_000  # as playwright counts: milliseconds
@@ -261,7 +262,7 @@ def test_a_space_serves_the_cascade_in_its_own_folder(served: Callable[[str], Se
             assert visit.elsewhere() == []
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def test_the_server_calls_nobody_and_only_this_machine_reaches_it(served: Callable[[str], Served]) -> None:

@@ -43,6 +43,7 @@ PROCESS = """
 import sys, time
 from pathlib import Path
 from hf_soups.families.cache import cached_folder
+from tests.patience import PATIENCE
 def build(into):
     time.sleep(0.2)
     (into / "a").write_text("whole")
@@ -55,7 +56,7 @@ print((cached_folder(Path(sys.argv[1]), "key", build) / "a").read_text())
 def test_processes_share_one_build(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROCESS, str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate(timeout=120)[0].strip() for process in running] == ["whole"] * 3
+    assert [process.communicate(timeout=PATIENCE)[0].strip() for process in running] == ["whole"] * 3
     assert (tmp_path / "log").read_text() == "built "
 
 

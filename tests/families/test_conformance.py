@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def started(case: Case, folder: Path, seed: int = 0) -> Any:
     return case.family.load_with_new_head(folder, label_names=NAMES, seed=seed)
 
 
+@functools.lru_cache(maxsize=1)  # the tests of one case follow each other
+def ready(case: Case, folder: Path) -> Any:
+    """For tests that leave the model as it is."""
+    return started(case, folder).model
+
+
 def encoded(case: Case, folder: Path, cache: Path | None = None) -> Encoded:
     return case.family.encode(case.split(), case.family.processor(folder), case.task, Data(), cache)
 
@@ -39,13 +46,13 @@ def logits(case: Case, model: torch.nn.Module, rows: Encoded, indices: list[int]
 def test_the_table_finds_the_family(case: Case, checkpoint: Folder) -> None:
     base = config_of(checkpoint(case.build))
     # a base model has no label words yet
-    config = started(case, checkpoint(case.build)).model.config if isinstance(case.family, LabelWords) else base
+    config = ready(case, checkpoint(case.build)).config if isinstance(case.family, LabelWords) else base
     assert family_for(config, case.kind) == case.family
     assert family_for(config.to_dict(), case.kind) == case.family
 
 
 def test_a_new_head_carries_the_label_names(case: Case, checkpoint: Folder) -> None:
-    config = started(case, checkpoint(case.build)).model.config
+    config = ready(case, checkpoint(case.build)).config
     assert config.num_labels == len(NAMES)
     assert config.id2label == dict(enumerate(NAMES))
     assert config.label2id == {name: i for i, name in enumerate(NAMES)}
@@ -91,7 +98,7 @@ def test_loading_says_nothing(case: Case, checkpoint: Folder, capfd: pytest.Capt
 
 
 def test_save_then_load_is_the_identity(case: Case, checkpoint: Folder, tmp_path: Path) -> None:
-    model = started(case, checkpoint(case.build)).model
+    model = ready(case, checkpoint(case.build))
     model.save_pretrained(tmp_path)
     again = case.family.load(tmp_path)
     assert again.config.id2label == model.config.id2label
@@ -111,7 +118,7 @@ def test_logits_are_float32_in_any_precision(case: Case, checkpoint: Folder, dty
 
 
 def test_a_row_does_not_depend_on_its_neighbours(case: Case, checkpoint: Folder) -> None:
-    rows, model = encoded(case, checkpoint(case.build)), started(case, checkpoint(case.build)).model
+    rows, model = encoded(case, checkpoint(case.build)), ready(case, checkpoint(case.build))
     together = logits(case, model, rows)
     alone = np.concatenate([logits(case, model, rows, [i]) for i in range(len(rows))])
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -119,7 +126,7 @@ def test_a_row_does_not_depend_on_its_neighbours(case: Case, checkpoint: Folder)
 
 
 def test_batches_come_in_the_order_asked_for(case: Case, checkpoint: Folder) -> None:
-    rows, model = encoded(case, checkpoint(case.build)), started(case, checkpoint(case.build)).model
+    rows, model = encoded(case, checkpoint(case.build)), ready(case, checkpoint(case.build))
     order = [7, 2, 11, 0]
     np.testing.assert_allclose(logits(case, model, rows, order), logits(case, model, rows)[order], atol=1e-5)
 
@@ -154,7 +161,7 @@ def test_the_stock_pipeline_gives_the_same_scores(headed: Case, checkpoint: Fold
     from transformers import pipeline
 
     model, processor = (
-        started(headed, checkpoint(headed.build)).model,
+        ready(headed, checkpoint(headed.build)),
         headed.family.processor(checkpoint(headed.build)),
     )
     model.save_pretrained(tmp_path)
@@ -182,7 +189,7 @@ def test_gradients_reach_every_parameter(case: Case, checkpoint: Folder) -> None
 
 
 def test_the_last_linear_layer_reads_the_frozen_features(headed: Case, checkpoint: Folder) -> None:
-    model = started(headed, checkpoint(headed.build)).model
+    model = ready(headed, checkpoint(headed.build))
     layer, batch = final_linear(model), encoded(headed, checkpoint(headed.build)).batch(np.arange(ROWS))
     features = frozen_features(model, lambda: headed.family.logits(model, batch))
     assert features.shape == (ROWS, layer.in_features)
@@ -193,12 +200,12 @@ def test_the_last_linear_layer_reads_the_frozen_features(headed: Case, checkpoin
 
 
 def test_batchnorm_is_known(case: Case, checkpoint: Folder) -> None:
-    assert has_batchnorm(started(case, checkpoint(case.build)).model) == (case.architecture in WITH_BATCHNORM)
+    assert has_batchnorm(ready(case, checkpoint(case.build))) == (case.architecture in WITH_BATCHNORM)
 
 
 def test_attention_can_be_chosen(case: Case, checkpoint: Folder) -> None:
     folder, rows = checkpoint(case.build), encoded(case, checkpoint(case.build))
     eager = case.family.load_with_new_head(folder, label_names=NAMES, attention="eager").model
     assert eager.config._attn_implementation == "eager"
-    model = started(case, folder).model
+    model = ready(case, folder)
     np.testing.assert_allclose(logits(case, eager, rows), logits(case, model, rows), atol=1e-4)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hub.repos import Hub
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def run(hub: Hub, code: str, *arguments: str, home: Path, token: str | None = "h
     """What a fresh process prints last."""
     whole = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(
-        whole, env=knowing(hub, home, token), input=typed, capture_output=True, text=True, timeout=120
+        whole, env=knowing(hub, home, token), input=typed, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]

@@ -18,6 +18,7 @@ from hf_soups.cli import app
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing
 from tests.hub.server import Blob, Hub
+from tests.patience import PATIENCE
 from tests.tiny import tiny_vit
 
 REPO = "me/vit-soup"
@@ -33,7 +34,7 @@ def soup(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def push(hub: Hub, home: Path, *arguments: str, stdin: Any = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hf_soups.cli", "push", *arguments]
     env = knowing(hub, home, "hf_write")
-    return subprocess.run(command, env=env, stdin=stdin, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, stdin=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.slow

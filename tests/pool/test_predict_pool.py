@@ -27,6 +27,7 @@ from hf_soups.pool.processes import Processes
 from hf_soups.pool.shards import check_disk, row_bytes
 from hf_soups.predictions import Predictions
 from hf_soups.topk import TopKPredictions
+from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe, write_images, write_texts
 from tests.tiny import tiny_bert, tiny_clip, tiny_resnet, tiny_vit
 
@@ -356,7 +357,7 @@ def test_a_killed_call_goes_on_shard_by_shard_and_two_processes_equal_one(folder
         "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(tmp_path / "script.py"), data,
         str(tmp_path / "both"), *models,
     )  # fmt: skip
-    said, told = both.communicate(timeout=240)
+    said, told = both.communicate(timeout=PATIENCE)
     assert both.returncode == 0, told.decode()
     starts = sorted(map(int, re.findall(rb"answered: (\d+)", said)))
     assert starts == sorted(2 * list(range(0, ROWS, 2)))  # every shard once for each model

@@ -12,6 +12,7 @@ import pytest
 from hf_soups.cascades import Frontier, Plan
 from hf_soups.ensembles import mean
 from hf_soups.pool import Pool, read_pool
+from tests.cascades.made import clear_of
 from tests.real.commands import ROOT, hf_soups, package_model
 
 pytestmark = pytest.mark.real
@@ -87,9 +88,14 @@ def test_the_pipeline_leaves_where_the_search_said(images: Pool, shared: Path, t
     told = pipe(rows["image"][:], top_k=1, return_exits=True)
     wanted = plan.apply(images.predictions).take(np.arange(100))
     assert wanted.exits is not None
-    assert [row[0]["exit"] for row in told] == wanted.exits.tolist()
     names = images.label_names
-    assert [row[0]["label"] for row in told] == [names[i] for i in wanted.answers]
+    # batches of another size are rounded otherwise: 1e-4 of a probability is what a thousand sums may make of it
+    clear = clear_of(plan, {n: images.predictions[n].take(np.arange(100)) for n in plan.members}, 1e-4)
+    assert clear.mean() > 0.9
+    assert len(told) == 100
+    sure = np.flatnonzero(clear)
+    assert [told[i][0]["exit"] for i in sure] == wanted.exits[sure].tolist()
+    assert [told[i][0]["label"] for i in sure] == [names[answer] for answer in wanted.answers[sure]]
 
 
 def test_resnets_of_a_custom_architecture_are_answered_with_their_file_imported(shared: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,4 +27,4 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"env PYTHONPATH={ROOT} {' '.join(warm)} {socket}"
     assert server.stdin is not None
     server.stdin.close()
-    server.wait(timeout=30)
+    server.wait(timeout=PATIENCE)
