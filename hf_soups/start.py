@@ -310,10 +310,10 @@ def linear_probe(
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not converged after 1,000 iterations is good enough to start from
         fitted = LogisticRegression(max_iter=1000).fit((features - mean) / deviation, labels)
-    slopes, offsets = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:  # one logit for two classes: half of it for each, with opposite signs
-        slopes, offsets = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-offsets, offsets]) / 2
-    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, offsets.min() - ABSENT)
-    weight[fitted.classes_] = slopes / deviation
-    bias[fitted.classes_] = offsets - (slopes / deviation) @ mean
+        slopes, offsets = fitted.coef_, fitted.intercept_
+        if len(fitted.classes_) == 2:  # one logit for two classes: half of it for each, with opposite signs
+            slopes, offsets = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-offsets, offsets]) / 2
+        weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, offsets.min() - ABSENT)
+        weight[fitted.classes_] = slopes / deviation
+        bias[fitted.classes_] = offsets - (slopes / deviation) @ mean
     return weight, bias
