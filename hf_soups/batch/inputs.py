@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xxhash import xxh3_128
 
+from hf_soups.data.pictures import DECODERS, cells, image_endings, open_image
 from hf_soups.errors import DataError
 from hf_soups.pool.rows import Wanted, task_columns
 
@@ -26,6 +27,11 @@ class Unreadable:
     """In the place of a value: why the row has none."""
 
     reason: str
+
+    @classmethod
+    def of(cls, error: DataError) -> Unreadable:
+        """What the error of one row says."""
+        return cls(str(error).removesuffix(" Replace or remove it."))
 
 
 class Inputs(Protocol):
@@ -90,14 +96,6 @@ def _is_data_set(folder: Path) -> bool:
         return True
     endings = {path.suffix.lower() for path in folder.rglob("*")}
     return bool(endings & {*TABLES}) or (bool(endings & {*NOTES}) and not endings & {*image_endings()})
-
-
-def image_endings() -> tuple[str, ...]:
-    """Endings of file names that Pillow takes for images it can read."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(ending for ending, format in Image.EXTENSION.items() if format in Image.OPEN)
 
 
 @dataclass(frozen=True)
@@ -183,10 +181,11 @@ class DataSet:
 
     def values(self, start: int, stop: int) -> list[Any]:
         """Images in RGB, or texts."""
+        if self.kind == "image":
+            column = self.columns[0]
+            return _opened(cells(self.rows, column, start, min(stop, len(self))), self.ids(start, stop), column)
         told = self._raw[start:stop]
         columns = [told[name] for name in self.columns]
-        if self.kind == "image":
-            return _opened(columns[0], self.ids(start, stop), self.columns[0])
         return [self._text(row) for row in zip(*columns, strict=True)]
 
     @cached_property
@@ -207,20 +206,18 @@ class DataSet:
 
 
 def _opened(values: Sequence[Any], ids: Sequence[Any], column: str) -> list[Any]:
-    """The images, decoded in threads: Pillow releases the interpreter's lock."""
+    """The images, decoded in threads unless they are large."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as threads:
+    with ThreadPoolExecutor(DECODERS) as threads:
         return list(threads.map(_image, values, ids, [column] * len(values)))
 
 
 def _image(value: Any, row: Any, column: str) -> Any:
-    from hf_soups.families.images import open_image
-
     try:
         return open_image(value, row, column)
     except DataError as error:
-        return Unreadable(str(error).removesuffix(" Replace or remove the row."))
+        return Unreadable.of(error)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

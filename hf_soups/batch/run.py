@@ -15,7 +15,7 @@ import numpy as np
 from hf_soups.batch.inputs import Inputs, Unreadable, find_inputs
 from hf_soups.batch.models import is_cascade, one_model, unit_of, weights_of
 from hf_soups.batch.outputs import MadeFrom, Parts, claim, table_of
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.pool.processes import processes
 from hf_soups.pool.rows import Wanted
 
@@ -204,7 +204,7 @@ def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | Non
     """The answers to a batch; a row that the model cannot take is `Unreadable` afterwards.
 
     Raises:
-        HfSoupsError: if it can take none of several: then it is the model's fault, not the rows'.
+        HfSoupsError: if it can take none of several, and not for their own fault: then it is the model's.
     """
     at = [i for i, value in enumerate(values) if not isinstance(value, Unreadable)]
     if not at:
@@ -222,16 +222,19 @@ def _one_by_one(
 ) -> tuple[Values, Answers | None]:
     from hf_soups.batch.answering import Answers
 
-    values, done = list(values), []
+    values, done, faults = list(values), [], 0
     for i in at:
         try:
             done.append(answerer.answer([values[i]]))
+        except DataError as own:  # a large photo is decoded only now
+            values[i] = Unreadable.of(own)
         except Exception as own:  # as above, of this row alone
             values[i] = Unreadable(f"it cannot be answered ({type(own).__name__}: {str(own)[:200]})")
-    if not done and len(at) > 1:
+            faults, error = faults + 1, own
+    if not done and faults > 1:
         if isinstance(error, HfSoupsError):
             raise error
-        raise HfSoupsError(f"none of {len(at)} rows can be answered ({type(error).__name__}: {error}).") from error
+        raise HfSoupsError(f"none of {faults} rows can be answered ({type(error).__name__}: {error}).") from error
     if not done:
         return values, None
     costs = [a.costs for a in done if a.costs is not None]

@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import ArrayLike
 
+from hf_soups.data.pictures import Picture, cells, picture
 from hf_soups.errors import DataError
+from hf_soups.files.regular import open_regular
 from hf_soups.tasks import SHIFT
 
 if TYPE_CHECKING:
@@ -90,26 +92,28 @@ class Splits:
         return {"select": self.select, "report": self.report, **shifts}
 
 
-def read_image(split: Split, index: int) -> PIL.Image.Image:
+def read_image(split: Split, index: int, *, edge: int | None = None) -> PIL.Image.Image:
     """The image at a position of the split, decoded, in RGB.
 
+    Args:
+        split: with an image column.
+        index: position in the split.
+        edge: pixels of the longer side of what is made of it: a large photo is decoded near that. Default: whole.
     Raises:
         DataError: if it cannot be decoded; says which row of which source it is and how to look at it.
     """
-    from datasets import Image
-
-    column = next((name for name, feature in split.rows.features.items() if isinstance(feature, Image)), None)
+    column = next((name for name, feature in split.rows.features.items() if type(feature).__name__ == "Image"), None)
     if column is None:
         raise DataError(f"{split.source} has no image column, only {', '.join(split.rows.column_names)}.")
+    raw = cells(split.rows, column, index, index + 1)[0] or {"bytes": None, "path": None}
     try:
-        image: PIL.Image.Image = split.rows[index][column]
-        return image.convert("RGB")
-    except Exception as error:  # a damaged file can raise nearly anything, SyntaxError included
-        raw = split.rows.cast_column(column, Image(decode=False))[index][column]
+        image = picture(raw, "it")
+        return image.decoded(edge) if isinstance(image, Picture) else image
+    except DataError as error:
         held = f"file {raw['path']}" if raw["bytes"] is None else f"{len(raw['bytes'])} bytes inside the data set"
         row = int(split.row_ids[index])
         raise DataError(
-            f"{split.source}: the image of row {row} cannot be decoded ({held}; {error}). Look at it with "
+            f"{split.source}: the image of row {row} cannot be decoded ({held}; {error.__cause__}). Look at it with "
             f"datasets.load_dataset(...)[{row}] after cast_column({column!r}, Image(decode=False)), then replace "
             "or remove that row."
         ) from error
@@ -220,6 +224,7 @@ def _content(image: dict[str, Any] | None) -> bytes:
     if image["bytes"] is not None:
         return bytes(image["bytes"])
     try:
-        return Path(str(image["path"])).read_bytes()
+        with open_regular(str(image["path"])) as file:
+            return file.read()
     except OSError:
         return b""

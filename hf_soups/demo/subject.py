@@ -24,12 +24,12 @@ from hf_soups.cascades.running.model import (
 )
 from hf_soups.cascades.running.readers import Rows
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.data.pictures import FORMATS, MOST_PIXELS, ROOM, Picture, picture
 from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.demo.plans import dearest, plans_of
 from hf_soups.errors import DataError, HfSoupsError, InputError
 
 HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
-IMAGES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 AT_ONCE = 32  # inputs of a batch that go through the members together
 
 
@@ -184,26 +184,29 @@ def _classes(checkpoint: Checkpoint) -> int:
 
 def _reader(preprocess: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
     if kind == "image":
-        return lambda path: read_image(path, preprocess)
+        return read_image
     return lambda text: preprocess(_given(text))
 
 
-def read_image(path: str | Path, preprocess: Callable[[Any], Any]) -> Any:
-    """What `preprocess` makes of the image in a file; what becomes of its colours is the pipeline's affair.
+def read_image(path: str | Path) -> Any:
+    """The image in a file, as the cascade's readers take it.
 
     Raises:
         DataError: if it is none, or damaged.
     """
-    from PIL import Image
-
-    Image.init()
     try:
-        # strangers send files: no kind for which Pillow starts another program
-        with Image.open(path, formats=[kind for kind in IMAGES if kind in Image.OPEN]) as image:
-            return preprocess(image)
-    except Exception as error:  # broken files make PIL's decoders raise nearly anything
+        image = picture(Path(path), "it")
+        if isinstance(
+            image, Picture
+        ):  # whether it is whole shows now, at little cost: it is decoded as small as can be
+            with ROOM.taken(image.pixels(1)):
+                image.decoded(1)
+        return image
+    except DataError as error:
+        # nothing more of the reason: it may name places of this machine, and strangers read it
         raise DataError(
-            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than {', '.join(IMAGES)}."
+            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than "
+            f"{', '.join(FORMATS)}, or has more than {MOST_PIXELS:,} pixels."
         ) from error
 
 

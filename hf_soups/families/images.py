@@ -1,13 +1,16 @@
-"""Images as pixels: decoded, resized and cropped once to 8 bits, normalised batch by batch as the processor would."""
+"""Images as pixels: decoded, resized and cropped once to 8 bits, normalised batch by batch as the processor would.
+
+Large photos are decoded near the size that is wanted, a bounded number of pixels at once (`hf_soups.data.pictures`).
+"""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
+import math
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from hf_soups.data.pictures import DECODING, PIXELS_AT_ONCE, ROOM, Picture, cells, open_image
 from hf_soups.errors import CheckpointError, DataError
 from hf_soups.families.cache import cache_key, cached_folder, write_rows
 from hf_soups.families.family import Augment, Batch
@@ -73,7 +77,7 @@ class EncodedImages:
 def encode_images(split: Split, processor: Any, task: Task, data: Data, cache: Path | None) -> EncodedImages:
     """Decode, resize and crop a split, or read what was made before."""
     processor = resized_processor(processor, data.image_size)
-    key = cache_key("image", split.fingerprint, len(split), task.image, processor.to_dict())
+    key = cache_key("image", split.fingerprint, len(split), task.image, processor.to_dict(), DECODING)
     folder = cached_folder(cache, key, lambda into: _decode(split, processor, str(task.image), into))
     about = json.loads((folder / "values.json").read_text())
     encoded = EncodedImages(
@@ -140,54 +144,77 @@ def affine_of(
     return scale, shift
 
 
-def open_image(value: Any, row: object, column: str) -> Any:
-    """An RGB image from what a data set holds: encoded bytes, a path, an array or an image.
+def edge_of(processor: Any) -> int | None:
+    """The longest edge, in pixels, that a processor resizes images to before it crops them; None where it does not."""
+    if not getattr(processor, "do_resize", False):
+        return None
+    sides = [n for n in _sides(processor.size) if n]
+    kept = getattr(processor, "crop_pct", None) or 1.0  # ConvNeXT resizes to size / crop_pct
+    return math.ceil(max(sides) / kept) if sides else None
 
-    Orientation and colour modes are handled by the function that transformers' pipelines use: grey and palettes become
-    RGB, and an alpha channel is dropped, so that what lies under transparent pixels shows.
+
+def _sides(size: Any) -> list[int]:
+    """The numbers in what a processor calls a size."""
+    if isinstance(size, int):
+        return [size]
+    return [n for n in dict(size or {}).values() if n is not None]
+
+
+Step = Callable[[Any, list[Any]], list[np.ndarray]]  # `moved` or `normalised`
+
+
+def processed(step: Step, processor: Any, images: Iterable[Any], *, threads: int = 1) -> list[np.ndarray]:
+    """What a processor makes of images and of pictures that are not decoded yet, a bounded number of pixels at once.
 
     Raises:
-        DataError: naming the row, if it cannot be read.
+        DataError: if a picture is damaged.
     """
-    from PIL import Image
-    from transformers.image_utils import load_image
+    edge = edge_of(processor)
 
-    try:
-        if isinstance(value, dict) and "bytes" in value:
-            value = io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
-        if isinstance(value, bytes):
-            value = io.BytesIO(value)
-        if isinstance(value, io.BytesIO | str | Path):
-            with Image.open(value) as image:
-                return load_image(image)
-        if isinstance(value, list | np.ndarray):
-            value = Image.fromarray(_eight_bits(np.asarray(value)))
-        return load_image(value)
-    except Exception as error:  # broken files make PIL's decoders raise nearly anything
-        raise DataError(
-            f"row {row}: the image in column {column!r} cannot be read ({str(error)[:200]}). Replace or remove the row."
-        ) from error
+    def made(piece: list[Any]) -> list[np.ndarray]:
+        if not isinstance(piece[0], Picture):
+            return step(processor, piece)
+        with ROOM.taken(piece[0].pixels(edge)):
+            return step(processor, [piece[0].decoded(edge)])
+
+    if threads == 1:
+        return [image for piece in _pieces(images) for image in made(piece)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [image for piece in pool.map(made, _pieces(images)) for image in piece]
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
-        raise ValueError(f"an array of {values.dtype} from {values.min()} to {values.max()}, not of integers 0 to 255")
-    return values.astype(np.uint8)
+def _pieces(images: Iterable[Any]) -> Iterator[list[Any]]:
+    """Every large picture alone, and the images between them together as far as their pixels allow."""
+    held: list[Any] = []
+    pixels = 0
+    for image in images:
+        alone = isinstance(image, Picture)
+        own = 0 if alone else _pixels(image)
+        if held and (alone or pixels + own > PIXELS_AT_ONCE):
+            yield held
+            held, pixels = [], 0
+        if alone:
+            yield [image]
+        else:
+            held.append(image)
+            pixels += own
+    if held:
+        yield held
+
+
+def _pixels(image: Any) -> int:
+    size = image.size
+    return int(size if isinstance(size, int) else size[0] * size[1])  # of an array: of an image
 
 
 def _decode(split: Split, processor: Any, column: str, into: Path) -> None:
-    from datasets import Image as ImageColumn
-
-    rows = split.rows
-    if isinstance(rows.features[column], ImageColumn):
-        rows = rows.cast_column(column, ImageColumn(decode=False))  # decoded here, so that an error names its row
     affine = affine_of(processor)
 
     def encode(start: int) -> np.ndarray:
-        values = rows[start : start + ROWS_AT_ONCE][column]
-        ids = split.row_ids[start : start + ROWS_AT_ONCE]
-        images = [open_image(v, f"{row} of {split.source}", column) for v, row in zip(values, ids, strict=True)]
-        return stacked_images((normalised if affine is None else moved)(processor, images))
+        values = cells(split.rows, column, start, min(start + ROWS_AT_ONCE, len(split)))
+        named = zip(values, split.row_ids[start : start + ROWS_AT_ONCE], strict=True)
+        images = (open_image(value, f"{row} of {split.source}", column) for value, row in named)
+        return stacked_images(processed(normalised if affine is None else moved, processor, images))
 
     first = encode(0)
     kind = np.dtype(np.float32 if affine is None else np.uint8)

@@ -95,7 +95,7 @@ def _reader(images: Split | Sequence[Image], answers: CascadePredictions) -> Cal
 
     def read(row: int) -> Image | None:
         try:
-            return read_image(split, position[answers.row_ids[row].item()])
+            return read_image(split, position[answers.row_ids[row].item()], edge=TALLEST)
         except DataError:
             return None  # one broken image does not spoil the sheet: its place says so
 

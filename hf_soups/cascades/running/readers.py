@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from hf_soups.data.pictures import DECODERS, Picture
 from hf_soups.errors import InputError
 from hf_soups.families.family import Augment, Batch, Encoded
-from hf_soups.families.images import EncodedImages, affine_of, moved, normalised, stacked_images
+from hf_soups.families.images import EncodedImages, affine_of, moved, normalised, processed, stacked_images
 from hf_soups.families.prompted import EncodedPrompts, PromptedTokenizer
 from hf_soups.families.texts import EncodedTexts, flat_texts, tokenizer_identity
 
@@ -47,12 +48,14 @@ class ImageReader:
         _ = self.affine
 
     def read(self, images: Sequence[Any]) -> EncodedImages:
-        """RGB images (PIL, or arrays of 8-bit values) resized and cropped.
+        """RGB images (PIL, or arrays of 8-bit values), and pictures not decoded yet, resized and cropped.
 
         Raises:
-            DataError: if they come out at different sizes, which cannot be put in one batch.
+            DataError: if one is damaged, or they come out at different sizes, which cannot be put in one batch.
         """
-        pixels = (normalised if self.affine is None else moved)(self.processor, list(images))
+        threads = min(len(images), DECODERS) if any(isinstance(image, Picture) for image in images) else 1
+        step = normalised if self.affine is None else moved
+        pixels = processed(step, self.processor, images, threads=threads)
         scale, shift = (None, None) if self.affine is None else self.affine
         return EncodedImages(np.arange(len(images)), stacked_images(pixels), scale, shift)
 

@@ -96,7 +96,7 @@ def _example(answers: CascadePredictions, row: int, split: Split, at: int) -> Ex
     if texts:
         return Example(*told, texts=texts)
     try:
-        uri, size = data_uri(read_image(split, at))
+        uri, size = data_uri(read_image(split, at, edge=LARGEST))
     except DataError:
         return Example(*told, broken="this image cannot be decoded")
     return Example(*told, image=uri, size=size)
