@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
 from hf_soups.prompts import check_words
-from hf_soups.tasks import NAMED, MetricByEvaluate, Shift, Task
+from hf_soups.tasks import NAMED, MetricByEvaluate, Part, Shift, Task
+
+MOST_RUNS = 10_000  # of a sweep
+MOST_CHOICES = 1_000  # of one value in a sweep
+MOST_SEED = 2**32 - 1  # that numpy and torch both take
+LARGEST_SIDE = 4096  # pixels of an image as a model reads it
+MOST_TOLD = 10  # things that are wrong, in one error
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Head(_Part):
+class Head(Part):
     """How the classifier head of the shared start is made; the same for every run of a sweep."""
 
     init: Literal["shared-random", "linear-probe", "zero-shot", "label-words", "keep"] = Field(
@@ -26,7 +29,7 @@ class Head(_Part):
         description="One random head for all runs; a probe fitted on frozen features; CLIP's zero-shot answers; the "
         "words that a language model writes; or the head that the model has.",
     )
-    seed: int = Field(0, ge=0, description="Of the random head.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Of the random head.")
     probe_rows: int = Field(2000, ge=1, description="linear-probe: train rows whose frozen features fit the probe.")
     templates: tuple[str, ...] = Field(
         ("a photo of a {}.",), description="zero-shot: what the text tower reads of each class, {} being its name."
@@ -62,7 +65,7 @@ class Head(_Part):
         return templates
 
 
-class Data(_Part):
+class Data(Part):
     """What is cut from the data set, and how rows are encoded."""
 
     select_fraction: float = Field(0.02, gt=0, lt=1, description="Share of the train split that becomes select.")
@@ -73,10 +76,12 @@ class Data(_Part):
     train_rows: int | None = Field(None, ge=1, description="A stratified subset of train, for short runs.")
     report_rows: int | None = Field(None, ge=1, description="A stratified subset of report.")
     max_length: int = Field(128, ge=2, description="Tokens at which texts are cut.")
-    image_size: int | None = Field(None, ge=1, description="Pixels of a side. Default: the processor's own.")
+    image_size: int | None = Field(
+        None, ge=1, le=LARGEST_SIDE, description="Pixels of a side. Default: the processor's own."
+    )
 
 
-class Train(_Part):
+class Train(Part):
     """One fine-tune. `batch_size` is of all processes together, before accumulation."""
 
     learning_rate: float = Field(2e-5, gt=0, description="At its peak, after the warm-up.")
@@ -98,7 +103,7 @@ class Train(_Part):
     randaugment_operations: int = Field(0, ge=0, description="Images: random changes of each.")
     randaugment_magnitude: int = Field(9, ge=0, le=30, description="Images: how strong these changes are.")
     mixup: float = Field(0.0, ge=0, description="Images: alpha of the Beta distribution; 0: none.")
-    seed: int = Field(0, ge=0, description="Of the order of rows, dropout and augmentation.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Of the order of rows, dropout and augmentation.")
     random_weights: bool = Field(
         False, description="Begin from random weights, drawn by seed: copies for ensembles, which no soup can mix."
     )
@@ -108,7 +113,7 @@ class Train(_Part):
     eval_batch_size: int = Field(64, ge=1, description="Rows at once when select and report are answered.")
 
 
-class Distribution(_Part):
+class Distribution(Part):
     """Where a sweep draws one value from: exactly one of these."""
 
     log_uniform: tuple[float, float] | None = Field(None, description="Between two bounds, evenly in the logarithm.")
@@ -126,16 +131,16 @@ class Distribution(_Part):
             raise ValueError(f"{given[0]}: {bounds[0]} is above {bounds[1]}")
         if given[0] == "log_uniform" and bounds[0] <= 0:
             raise ValueError("log_uniform needs bounds above 0")
-        if given[0] == "choice" and not bounds:
-            raise ValueError("choice needs at least one value")
+        if given[0] == "choice" and not 0 < len(bounds) <= MOST_CHOICES:
+            raise ValueError(f"choice needs at least one value and takes {MOST_CHOICES:,}; got {len(bounds):,}")
         return self
 
 
-class Sweep(_Part):
+class Sweep(Part):
     """Many fine-tunes: `runs` random draws, or every combination of the choices (`grid`)."""
 
     method: Literal["random", "grid"] = Field("random", description="Random draws, or all combinations of choices.")
-    runs: int = Field(8, ge=1, description="Random draws; a grid has as many runs as combinations.")
+    runs: int = Field(8, ge=1, le=MOST_RUNS, description="Random draws; a grid has as many runs as combinations.")
     seed: int = Field(0, ge=0, description="Of the draws, and of the runs' own seeds.")
     space: dict[str, Distribution] = Field(
         default_factory=dict, description="A distribution for each value of `train` that varies."
@@ -152,13 +157,16 @@ class Sweep(_Part):
     @model_validator(mode="after")
     def _grid_needs_choices(self) -> Sweep:
         if self.method == "grid":
+            combinations = math.prod(len(values.choice or ()) for values in self.space.values())
+            if combinations > MOST_RUNS:
+                raise ValueError(f"a grid of {combinations:,} combinations; a sweep has at most {MOST_RUNS:,} runs")
             for key, values in self.space.items():
                 if values.choice is None:
                     raise ValueError(f"a grid needs `choice` for every key; {key} has none")
         return self
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One experiment: a task, a start, and how it is fine-tuned once or many times."""
 
     name: str = Field("", description="Of runs in messages, and of the tracker's project. Default: the file's name.")
@@ -209,16 +217,9 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         RecipeError: if the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
     """
-    import yaml
+    from hf_soups.files.plain_yaml import read_yaml
 
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot read the recipe ({error}).") from error
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    raw = read_yaml(path, RecipeError, what="the recipe")
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a YAML mapping with at least `task` and `model`.")
     raw.setdefault("name", Path(path).stem)
@@ -232,7 +233,8 @@ def recipe_from(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     except ValidationError as error:
         # a metric may be a name or a mapping: only what is wrong with the mapping helps
         told = [e for e in error.errors() if e["loc"][-2:] != ("metric", "str")] or error.errors()
-        raise RecipeError(f"{where}: " + "; ".join(map(_told, told))) from error
+        more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+        raise RecipeError(f"{where}: " + "; ".join(map(_told, told[:MOST_TOLD])) + more) from error
 
 
 def _overridden(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,13 +256,18 @@ def _overridden(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def _told(error: Any) -> str:
-    at = ".".join(str(part) for part in error["loc"] if part not in ("MetricByEvaluate", "str"))
+    at = ".".join(_short(part) for part in error["loc"] if part not in ("MetricByEvaluate", "str"))
     if error["type"] == "extra_forbidden":
         known = _fields_at(error["loc"][:-1])
         return f"unknown key `{at}`{_did_you_mean(str(error['loc'][-1]), known)}"
     message = error["msg"].removeprefix("Value error, ")
-    got = "" if error["type"] in ("missing", "value_error") else f" (got {error['input']!r})"
+    got = "" if error["type"] in ("missing", "value_error") else f" (got {_short(repr(error['input']))})"
     return f"`{at}`: {message}{got}" if at else message
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _fields_at(loc: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -46,13 +46,10 @@ def recipe_kept(folder: Path) -> Recipe | None:
     Raises:
         RecipeError: if it is no valid recipe.
     """
-    import yaml
+    from hf_soups.files.plain_yaml import read_yaml
 
     path = folder / RECIPE_FILE
     if not path.is_file():
         return None
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}). Make the folder again.") from error
+    told = read_yaml(path, RecipeError, what="the recipe")
     return recipe_from(told if isinstance(told, dict) else {}, where=str(path))

@@ -6,20 +6,33 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
 
 SHIFT = "shift-"  # before a shift's name where it stands among select and report, also as a file's name
 
 
-class MetricByEvaluate(BaseModel):
+class Part(BaseModel):
+    """A mapping of a recipe: unknown keys are refused, and numbers are numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        wanted = str(cls.model_fields[str(info.field_name)].annotation)
+        given = value if isinstance(value, list | tuple) else [value]
+        if re.search(r"\b(int|float)\b", wanted) and any(isinstance(v, bool) for v in given):
+            raise ValueError(f"expected a number, got {value!r} (YAML reads yes, no, on and off so)")
+        return value
+
+
+class MetricByEvaluate(Part):
     """Any metric of the `evaluate` library, from a local folder or the Hub.
 
     Such a metric is a script: a local one is run because the recipe names it, one from the Hub only with `trust_code`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     load: str = Field(description="A local folder or file, or a Hub name such as f1.")
     config: str | None = Field(None, description="Of the metric.")
@@ -29,13 +42,11 @@ class MetricByEvaluate(BaseModel):
     trust_code: bool = Field(False, description="Run a metric's script that comes from the Hub.")
 
 
-class Shift(BaseModel):
+class Shift(Part):
     """Further report rows of another distribution, answered and scored beside `report` and never chosen on.
 
     What is not given is the task's own; `config` and `revision` only where `path` is the task's own too.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str = Field(description="Of the data set, or a file's name.")
     path: str | None = Field(None, description="Another data set. Default: the task's.")
@@ -54,10 +65,8 @@ class Shift(BaseModel):
     )
 
 
-class Task(BaseModel):
+class Task(Part):
     """One classification task over one data set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("", description="A known task, whose other values are then the defaults, or a name of yours.")
     kind: Literal["text", "text-pair", "image"] = Field(description="Of the rows.")

@@ -49,14 +49,14 @@ def overrides(changes: list[str] | None) -> dict[str, Any]:
     Raises:
         InputError: if one is not KEY=VALUE.
     """
-    import yaml
+    from hf_soups.files.plain_yaml import parse_yaml
 
     values = {}
     for change in changes or []:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise InputError(f"--set {change!r}: expected KEY=VALUE, such as train.epochs=2.")
-        values[key] = yaml.safe_load(text)
+        values[key] = parse_yaml(text, f"--set {change}")
     return values
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
+from hf_soups.files.plain_yaml import check_front_matter
 from hf_soups.weights.refusals import check_token, in_short, is_passing, status_of
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def _loaded(
 
     if not Path(str(place[0])).exists():
         check_token()
+    card = Path(str(place[0])) / "README.md"
+    if card.is_file():  # `datasets` would follow aliases as far as they go
+        check_front_matter(card, DataError)
     try:
         with quiet():
             found: Mapping[str, datasets.Dataset] = load_dataset(*place, **options)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from hf_soups.errors import HfSoupsError, InputError, RunFailed
+from hf_soups.files.plain_yaml import parse_yaml
 from hf_soups.finetune import default_out, finetune
 from hf_soups.recipe import Data, Head, Recipe, Train, load_recipe
 from hf_soups.tasks import Task
@@ -103,10 +103,7 @@ def _nearest(name: str) -> str:
 
 
 def _value(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--{name} {text}: not a YAML value ({error}).") from error
+    return parse_yaml(text, f"--{name} {text}")
 
 
 def usage() -> str:

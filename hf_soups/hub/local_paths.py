@@ -87,16 +87,18 @@ def as_text(name: str, told: Any) -> str:
 
 
 def _read(path: Path) -> Any:
-    import yaml
+    from hf_soups.files.plain_yaml import read_yaml
 
+    if path.suffix == ".yaml":
+        return read_yaml(path)
     try:
         text = read_text(path, again="Make the folder again.")
         if path.suffix == ".csv":
             return list(csv.reader(io.StringIO(text, newline="")))
-        return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        return json.loads(text)
     except InputError:
         raise
-    except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}). Make the folder again.") from error
 
 

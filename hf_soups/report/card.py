@@ -175,7 +175,7 @@ def check_card(folder: str | Path) -> None:
         raise InputError(f"{path}: {figure} is {got}, but {record} says {wanted}. Write the card again (write_card).")
     if (at / EVAL_FILE).is_file():
         true_values = [score.value for score in published(facts)]
-        wrong = [value for value in stored_values(text_of(at / EVAL_FILE)) if value not in true_values]
+        wrong = [value for value in stored_values(at / EVAL_FILE) if value not in true_values]
         if wrong:
             raise InputError(
                 f"{at / EVAL_FILE}: the {facts.metric} on report is {wrong[0]}, but {facts.record} says "

@@ -357,7 +357,7 @@ def test_a_file_that_the_repo_ignores_is_told(hub: Hub, soup: Path, pushed: Push
 
 def test_a_card_with_broken_metadata_is_told_before_any_upload(hub: Hub, copied: Path, pushed: Push) -> None:
     (copied / "README.md").write_text("---\ntags: [a\n---\n")
-    assert "README.md: its metadata cannot be read (while parsing" in pushed(copied)["error"]
+    assert "README.md: not valid YAML: while parsing" in pushed(copied)["error"]
     assert not hub.stored
 
 

@@ -77,8 +77,11 @@ def card_at(path: Path) -> ModelCard:
     """
     from huggingface_hub import ModelCard
 
+    from hf_soups.files.plain_yaml import check_front_matter
+
     text = text_of(path)
     try:
+        check_front_matter(path)
         return ModelCard(text)
     except HfSoupsError:
         raise

@@ -82,9 +82,13 @@ def eval_entries(facts: Facts, data_set: str | None) -> str:
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
 
-def stored_values(text: str) -> list[Any]:
-    """The values in a file of `.eval_results/`; one that is no such file holds none."""
-    import yaml
+def stored_values(path: Path) -> list[Any]:
+    """The values in a file of `.eval_results/`; one that is no such file holds none.
 
-    told = yaml.safe_load(text)
+    Raises:
+        InputError: if it is no valid YAML.
+    """
+    from hf_soups.files.plain_yaml import read_yaml
+
+    told = read_yaml(path)
     return [e.get("value") for e in told if isinstance(e, dict)] if isinstance(told, list) else []
