@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import HEAD, Checkpoint
 from hf_soups.errors import CheckpointError, MissingExtra
-from hf_soups.families.loading import config_of, labelled, named, options, quiet, readable, seeded
+from hf_soups.families.loading import config_of, fitting, labelled, named, options, quiet, seeded
 from hf_soups.families.vision import Vision
 from hf_soups.files.writing import writable, write_json, written_whole
 from hf_soups.weights.digests import place, sha256_of
@@ -173,7 +173,7 @@ def _loaded_base(
         raise CheckpointError(f"{adapter}: its head tells {classes} classes apart, but {len(names)} names were given.")
     elif names != tuple((config.id2label or {}).values()):
         labelled(config, names)
-    with seeded(0), readable(base.folder), quiet():
+    with seeded(0), fitting(Checkpoint(base.folder)), quiet():
         model, info = _auto(told, base).from_pretrained(
             str(base.folder), config=config, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, trust_remote_code=False, **options(),

@@ -227,7 +227,7 @@ class _Live:
         from hf_soups.families import family_for
         from hf_soups.mixing.live import LiveMixer
 
-        family = family_for(first.config, self.recipe.task.kind)
+        family = family_for(first.config, self.recipe.task.kind, first)
         model = family.load(first.folder)
         model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
         return family, family.processor(first.folder), model, LiveMixer(model)

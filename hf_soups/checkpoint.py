@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError
 from hf_soups.files.reading import read_bytes
+from hf_soups.weights.configs import check_config
 from hf_soups.weights.digests import sha256_of
 from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
 from hf_soups.weights.files import (
@@ -121,7 +122,9 @@ class Checkpoint:
             if self.is_adapter:
                 raise CheckpointError(f"{self}: an adapter, not a whole model. {MERGE_ADAPTER}")
             raise CheckpointError(f"{self}: no config.json there. Expected a folder written by save_pretrained().")
-        return json_object(path)
+        config = json_object(path)
+        check_config(config, self)
+        return config
 
     @cached_property
     def label_names(self) -> tuple[str, ...] | None:

@@ -131,7 +131,7 @@ def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
         CheckpointError: if its labels are not the task's.
     """
     checkpoint = Checkpoint(folder)
-    family = family_for(checkpoint.config, recipe.task.kind)
+    family = family_for(checkpoint.config, recipe.task.kind, checkpoint)
     _check_labels(checkpoint, splits.label_names)
     check_training_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
     model = family.load(checkpoint.folder)

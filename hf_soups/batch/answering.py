@@ -64,7 +64,7 @@ class Classifier:
     @classmethod
     def load(cls, checkpoint: Checkpoint, kind: str, how: How, classes: Sequence[str], max_length: int) -> Classifier:
         """Load it; `classes` are those that a zero-shot model is asked about."""
-        family = answering_family(checkpoint.config, kind, tuple(classes), how.templates)
+        family = answering_family(checkpoint.config, kind, tuple(classes), how.templates, checkpoint)
         if family.name == "zero-shot" and not classes:
             raise InputError(f"{checkpoint}: a zero-shot model needs the names of the classes (--label-names).")
         model = family.load(checkpoint.folder, dtype=getattr(torch, how.dtype))

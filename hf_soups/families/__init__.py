@@ -23,9 +23,13 @@ LABEL_WORDS: tuple[LabelWords, ...] = (TextToText(), MaskedWords())
 FAMILIES: tuple[Family, ...] = (*LABEL_WORDS, Encoders(), EncoderDecoders(), Clip(), Vision())
 
 
-def family_for(config: Any, kind: str) -> Family:
+def family_for(config: Any, kind: str, at: object = "") -> Family:
     """The first family that takes tasks of this kind and models of this config (config.json or config object).
 
+    Args:
+        config: of the model.
+        kind: of the task.
+        at: how errors call the model.
     Raises:
         CheckpointError: if no family takes both.
 
@@ -38,7 +42,8 @@ def family_for(config: Any, kind: str) -> Family:
             return family.bound(about) if isinstance(family, LabelWords) else family
     takes = ", ".join(f"{family.name} ({' / '.join(family.kinds)})" for family in FAMILIES)
     raise CheckpointError(
-        f"a model of type {about.get('model_type')!r} cannot be fine-tuned on a task of kind {kind!r} here. "
+        f"{f'{at}: ' if at else ''}a model of type {about.get('model_type')!r:.80} cannot be fine-tuned on a task of "
+        f"kind {kind!r} here. "
         f"Families: {takes}. Choose a BERT-like encoder or a T5 for texts, or a ViT, CNN or CLIP for images."
     )
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
+from hf_soups.families.loading import (
+    answering,
+    config_of,
+    load_new_head,
+    load_own_head,
+    named_model,
+    place,
+    quiet,
+    readable,
+    registered,
+    where,
+)
 from hf_soups.families.texts import encode_texts
+from hf_soups.weights.configs import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,9 +80,13 @@ class Encoders:
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token."""
         from transformers import AutoTokenizer
+        from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-        with readable(source, at.get("subfolder")), quiet():
+        with readable(source, at.get("subfolder"), "tokenizer.json"), quiet():
+            check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, at.get("subfolder")))
             tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
+            if not 0 < tokenizer.model_max_length < math.inf or tokenizer.model_max_length % 1:
+                raise ValueError(f"model_max_length is {tokenizer.model_max_length}, not a number of tokens")
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
                 f"{place(source, at.get('subfolder'))}: "
@@ -85,8 +102,9 @@ class Encoders:
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """See `Family.logits`."""
-        check_length(model, batch["input_ids"].shape[1])
-        logits: torch.Tensor = model(**batch).logits
+        check_ids(model, batch["input_ids"])
+        with answering(model, batch["input_ids"]):
+            logits: torch.Tensor = model(**batch).logits
         return logits.float()
 
 
@@ -103,14 +121,22 @@ def longest_row(model: torch.nn.Module) -> int | None:
     return int(places if offset is None else places - offset - 1)
 
 
-def check_length(model: torch.nn.Module, tokens: int) -> None:
-    """Refuse rows longer than the model takes.
+def check_ids(model: torch.nn.Module, ids: Int64[torch.Tensor, "batch tokens"]) -> None:
+    """Refuse rows longer than the model takes, and tokens that it has no embedding of.
 
     Raises:
-        InputError: with the number to set.
+        InputError: with the length to set.
+        CheckpointError: if tokenizer and weights do not belong together.
     """
-    longest = longest_row(model)
+    longest, tokens = longest_row(model), ids.shape[1]
     if longest is not None and tokens > longest:
         raise InputError(
             f"a row has {tokens} tokens, but {type(model).__name__} takes {longest}. Set data.max_length: {longest}."
+        )
+    get: Any = getattr(model, "get_input_embeddings", None)
+    words = None if get is None else getattr(get(), "num_embeddings", None)
+    if words is not None and ids.numel() and not ids.is_cuda and int(ids.max()) >= words:
+        raise CheckpointError(
+            f"{named_model(model)}: its tokenizer gives the token {int(ids.max())}, but it has embeddings of {words}; "
+            "they do not belong together. Save the checkpoint with the tokenizer that it was trained with."
         )

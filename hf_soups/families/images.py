@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float32, Int64
 
 from hf_soups.data.pictures import DECODING, PIXELS_AT_ONCE, ROOM, Picture, cells, open_image
-from hf_soups.errors import CheckpointError, DataError
+from hf_soups.errors import CheckpointError, DataError, InputError
 from hf_soups.families.cache import cache_key, cached_folder, write_rows
 from hf_soups.families.family import Augment, Batch
+from hf_soups.recipe import LARGEST_SIDE
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
@@ -95,6 +96,7 @@ def resized_processor(processor: Any, image_size: int | None) -> Any:
     """A copy that gives square images of `image_size` pixels; the share that a centre crop keeps stays the same."""
     if image_size is None:
         return processor
+    check_side(image_size)
     other, square = copy.deepcopy(processor), {"height": image_size, "width": image_size}
     size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
     crops = bool(getattr(processor, "do_center_crop", False)) and bool(crop)
@@ -108,6 +110,31 @@ def resized_processor(processor: Any, image_size: int | None) -> Any:
         size = square
     other.size = type(processor.size)(**size) if not isinstance(processor.size, dict) else size
     return other
+
+
+def check_side(pixels: int) -> None:
+    """Refuse images that no model here reads.
+
+    Raises:
+        InputError: if they are larger than `LARGEST_SIDE`.
+    """
+    if not 1 <= pixels <= LARGEST_SIDE:
+        raise InputError(f"images of {pixels} pixels a side; expected 1 to {LARGEST_SIDE:,}. Choose another size.")
+
+
+def check_processor(processor: Any) -> None:
+    """Try a processor whose file may say anything on a small image.
+
+    Raises:
+        Exception: of any kind, if it cannot process it; nothing large is allocated.
+    """
+    for name in ("size", "crop_size", "pad_size"):
+        for pixels in _sides(getattr(processor, name, None)):
+            if isinstance(pixels, bool) or not isinstance(pixels, int) or not 1 <= pixels <= LARGEST_SIDE:
+                raise ValueError(f"{name} has {str(pixels)[:60]!r}; expected pixels, 1 to {LARGEST_SIDE:,}")
+    made = normalised(processor, [np.zeros((40, 30, 3), dtype=np.uint8)])[0]
+    if made.ndim != 3 or not np.isfinite(made).all():
+        raise ValueError(f"it makes {made.shape} numbers of a black image, or such that are not finite")
 
 
 def moved(processor: Any, images: list[Any]) -> list[np.ndarray]:
@@ -148,7 +175,7 @@ def edge_of(processor: Any) -> int | None:
     """The longest edge, in pixels, that a processor resizes images to before it crops them; None where it does not."""
     if not getattr(processor, "do_resize", False):
         return None
-    sides = [n for n in _sides(processor.size) if n]
+    sides = _sides(processor.size)
     kept = getattr(processor, "crop_pct", None) or 1.0  # ConvNeXT resizes to size / crop_pct
     return math.ceil(max(sides) / kept) if sides else None
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_soups.errors import CheckpointError
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import CheckpointError, HfSoupsError, is_short_of_memory
 from hf_soups.families.anatomy import head_parameters
 from hf_soups.families.family import Loaded
+from hf_soups.families.sizes import within_weights
 from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.weights.configs import check_config
 from hf_soups.weights.refusals import check_token
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 # A pooler may be missing from a body (MiniLM: 1%); when more is, the names of the checkpoint do not fit the model.
 MISSING_BODY = 0.25
+LAYER = re.compile(r"\.\d+\.")  # the number of a layer in a parameter's name
 NO_HEAD = "Fine-tune it first, or load it with a new head (load_with_new_head)."
 
 
@@ -28,15 +33,23 @@ def place(source: str | Path, subfolder: str | None = None) -> str:
     return f"{source}/{subfolder}" if subfolder else str(source)
 
 
+def named_model(model: Any) -> str:
+    """How errors call a model that is loaded: by where it was loaded from, if that is known."""
+    inner = getattr(model, "module", model)
+    return getattr(getattr(inner, "config", None), "name_or_path", None) or type(inner).__name__
+
+
 def config_of(source: str | Path, *, revision: str | None = None, subfolder: str | None = None) -> PreTrainedConfig:
     """The config of a checkpoint.
 
     Raises:
         CheckpointError: if there is none, or none that transformers knows.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
-    with readable(source, subfolder), quiet():
+    with readable(source, subfolder, "config.json"), quiet():
+        told, _ = PreTrainedConfig.get_config_dict(str(source), **where(revision, subfolder))
+        check_config(told, place(source, subfolder))
         config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
     return config
 
@@ -49,11 +62,13 @@ def load_own_head(
     Raises:
         CheckpointError: if a parameter is missing or has another shape; `advice` says what to do then.
     """
-    with readable(source, subfolder), quiet():
+    revision = how.pop("revision", None)
+    config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
+    with fitting(Checkpoint(source, revision, subfolder)), quiet():
         model, info = auto.from_pretrained(
-            str(source), use_safetensors=True, output_loading_info=True, **where(how.pop("revision", None), subfolder),
-            **options(**how),
-        )  # fmt: skip
+            str(source), use_safetensors=True, output_loading_info=True, **where(revision, subfolder), **options(**how)
+        )
+    _check_layers(model, info, place(source, subfolder))
     # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
     missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
     if missing:
@@ -84,11 +99,12 @@ def load_new_head(
     labelled(config, label_names)
     for key in (WORDS_KEY, PROMPT_KEY):  # a head of its own now: label words answer no longer
         config.__dict__.pop(key, None)
+    revision = how.pop("revision", None)
     # loading draws random numbers too, for what it then overwrites
-    with seeded(seed), readable(source, subfolder), quiet():
+    with seeded(seed), fitting(Checkpoint(source, revision, subfolder)), quiet():
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **where(how.pop("revision", None), subfolder), **options(**how),
+            **where(revision, subfolder), **options(**how),
         )  # fmt: skip
         torch.default_generator.manual_seed(seed)
         fresh = auto.from_config(config)
@@ -115,6 +131,17 @@ def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
+
+
+def _check_layers(model: PreTrainedModel, info: dict[str, Any], at: str) -> None:
+    """Refuse weights of more layers than config.json counts: transformers would leave some of them out."""
+    own = {LAYER.sub(".#.", name) for name in model.state_dict()}
+    further = [name for name in info["unexpected_keys"] if LAYER.search(name) and LAYER.sub(".#.", name) in own]
+    if further:
+        raise CheckpointError(
+            f"{at}: its weights hold {named(further)}, which its config.json does not count. The weights and the "
+            "config do not belong together."
+        )
 
 
 def _check_body(model: PreTrainedModel, info: dict[str, Any], head: set[str], at: str) -> None:
@@ -150,22 +177,54 @@ def options(*, dtype: torch.dtype = torch.float32, attention: str | None = None)
 
 
 @contextlib.contextmanager
-def readable(source: str | Path, subfolder: str | None = None) -> Iterator[None]:
-    """Turn what transformers raises for an unusable checkpoint into one clear error."""
-    from safetensors import SafetensorError
-
+def readable(source: str | Path, subfolder: str | None = None, file: str = "") -> Iterator[None]:
+    """Turn what transformers raises for an unusable checkpoint into one clear error; `file` is what is read of it."""
     if not Path(source).is_dir():
         check_token()
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except HfSoupsError:
+        raise
+    except Exception as error:  # of a damaged file, nearly anything
+        at = f"{place(source, subfolder)}/{file}" if file and Path(source).is_dir() else place(source, subfolder)
         raise CheckpointError(
-            f"{place(source, subfolder)}: cannot be loaded ({first[:300]}). Expected a folder or Hub repo with "
+            f"{at}: cannot be loaded ({_first_lines(error)}). Expected a folder or Hub repo with "
             "config.json, safetensors weights and a tokenizer or image processor."
         ) from error
+
+
+def _first_lines(error: Exception) -> str:
+    """What an error says, in one line; some of transformers' name the cause in their second one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
+    return said if isinstance(error, OSError | ValueError | RuntimeError | ImportError) else f"{kind}: {said}"
+
+
+@contextlib.contextmanager
+def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
+    """Turn what a model raises for rows that it cannot read into one clear error that names it.
+
+    On a GPU such errors come later than their cause, and are left as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, HfSoupsError) or values.is_cuda or is_short_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{named_model(model)}: it cannot read rows of shape {tuple(values.shape)} ({_first_lines(error)}). Its "
+            "config.json, and its tokenizer or image processor, do not belong to its weights. Get it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def fitting(checkpoint: Checkpoint) -> Iterator[None]:
+    """`readable`, for a model that is made for a checkpoint's weights: none that is far larger is made."""
+    with readable(checkpoint.source, checkpoint.subfolder), within_weights(checkpoint.tensors, str(checkpoint)):
+        yield
 
 
 @contextlib.contextmanager

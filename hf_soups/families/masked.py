@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 
-from hf_soups.families.encoder import check_length
+from hf_soups.families.encoder import check_ids
 from hf_soups.families.family import Batch
 from hf_soups.families.label_words import LabelWords
 
@@ -44,7 +44,7 @@ class MaskedWords(LabelWords):
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """Log-probability of each label's word among all words at the mask."""
         inputs = {name: value for name, value in batch.items() if name not in ("label_ids", "mask_at")}
-        check_length(model, batch["input_ids"].shape[1])
+        check_ids(model, batch["input_ids"])
         with _masks_alone(getattr(model, "module", model), batch["mask_at"]):
             logits = model(**inputs).logits
         if logits.shape[1] > 1:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 
 from hf_soups.errors import CheckpointError
+from hf_soups.families.encoder import check_ids
 from hf_soups.families.family import Batch, HowLoaded
 from hf_soups.families.label_words import LabelWords
 from hf_soups.families.loading import place
@@ -51,6 +52,7 @@ class TextToText(LabelWords):
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """Each label's word's log-probability, the end of the sequence with it: one word may begin another."""
+        check_ids(model, batch["input_ids"])
         words = batch["label_ids"]
         config: Any = getattr(model, "module", model).config
         start = config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id

@@ -13,8 +13,18 @@ from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError
 from hf_soups.families.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.families.images import encode_images, resized_processor
-from hf_soups.families.loading import config_of, load_new_head, load_own_head, place, quiet, readable, registered, where
+from hf_soups.families.images import check_processor, check_side, encode_images, resized_processor
+from hf_soups.families.loading import (
+    answering,
+    config_of,
+    load_new_head,
+    load_own_head,
+    place,
+    quiet,
+    readable,
+    registered,
+    where,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -77,10 +87,11 @@ class Vision:
         """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""
         from transformers import AutoImageProcessor
 
-        with readable(source, at.get("subfolder")), quiet():
+        with readable(source, at.get("subfolder"), "preprocessor_config.json"), quiet():
             processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
                 str(source), backend="pil", **where(**at)
             )
+            check_processor(processor)
         return resized_processor(processor, image_size)
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
@@ -89,7 +100,8 @@ class Vision:
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """See `Family.logits`."""
-        logits: torch.Tensor = model(pixel_values=batch["pixel_values"]).logits
+        with answering(model, batch["pixel_values"]):
+            logits: torch.Tensor = model(pixel_values=batch["pixel_values"]).logits
         return logits.float()
 
 
@@ -103,6 +115,7 @@ def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedMode
 
     if answers_at(model, size):
         return model
+    check_side(size)
     config = copy.deepcopy(model.config)
     _tower(config).image_size = size
     state = model.state_dict() | _positions(model, size, at)

@@ -118,7 +118,7 @@ def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
         IncompatibleCheckpoints: if its labels cannot be matched.
     """
     checkpoint, names = asked.checkpoint, rows.split.label_names
-    family = answering_family(checkpoint.config, rows.task.kind, names, how.templates)
+    family = answering_family(checkpoint.config, rows.task.kind, names, how.templates, checkpoint)
     named = checkpoint.label_names
     if named is not None and family.name != "zero-shot":  # before the weights are read
         labels = match_labels(
@@ -137,10 +137,12 @@ def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
     return Opened(asked, rows, how, family, model, family.processor(checkpoint.processor_folder), labels)
 
 
-def answering_family(config: Any, kind: str, names: tuple[str, ...], templates: tuple[str, ...]) -> Family:
+def answering_family(
+    config: Any, kind: str, names: tuple[str, ...], templates: tuple[str, ...], at: object = ""
+) -> Family:
     """The family that answers: a zero-shot one where the model is a CLIP with both towers."""
     zero_shot = ZeroShot(label_names=tuple(names), templates=templates)
-    return zero_shot if kind in zero_shot.kinds and zero_shot.accepts(config) else family_for(config, kind)
+    return zero_shot if kind in zero_shot.kinds and zero_shot.accepts(config) else family_for(config, kind, at)
 
 
 def part_of(split: Split, start: int, stop: int) -> Split:

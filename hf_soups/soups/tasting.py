@@ -124,7 +124,7 @@ def open_tasting(
     first = checkpoints[0]
     splits = load_splits(recipe.task, recipe.data)
     check_labels(first, splits.label_names)
-    family = family_for(first.config, recipe.task.kind)
+    family = family_for(first.config, recipe.task.kind, first)
     processor = family.processor(first.processor_folder)
     model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def test_a_truncated_file_is_told(tmp_path: Path) -> None:
     weights = tiny_bert(tmp_path) / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     for load in (lambda: Encoders().load(tmp_path), lambda: Encoders().load_with_new_head(tmp_path, label_names=NAMES)):
-        with pytest.raises(CheckpointError, match=f"{tmp_path}: cannot be loaded"):
+        with pytest.raises(CheckpointError, match=f"{weights}: truncated: its tensors need"):
             load()
 
 
@@ -107,7 +107,7 @@ def test_a_subfolder_is_loaded(tmp_path: Path) -> None:
     other = Vision().load(tmp_path, subfolder="deep")
     assert torch.equal(final_linear(own).weight, final_linear(other).weight)
     assert Vision().processor(tmp_path, subfolder="deep").to_dict() == Vision().processor(tmp_path / "deep").to_dict()
-    with pytest.raises(CheckpointError, match=f"{tmp_path}/other: cannot be loaded"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/other/config.json: cannot be loaded"):
         Vision().load(tmp_path, subfolder="other")
 
 

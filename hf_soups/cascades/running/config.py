@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -12,7 +13,10 @@ from transformers import PreTrainedConfig
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_of
 from hf_soups.errors import InputError
+from hf_soups.families.loading import readable
 from hf_soups.files.reading import as_record
+from hf_soups.recipe import LARGEST_SIDE
+from hf_soups.weights.configs import check_config
 from hf_soups.weights.hub import is_repo_id
 
 KINDS = ("image", "text", "text-pair")
@@ -114,6 +118,18 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
         return tuple(str(table[i]) for i in range(len(table)))  # type: ignore[index]  # integers by now
 
 
+def read_cascade(folder: str | Path) -> CascadeConfig:
+    """The config of a cascade's folder.
+
+    Raises:
+        InputError: if there is none that can be read.
+    """
+    with readable(folder, None, "config.json"):
+        check_config(PreTrainedConfig.get_config_dict(folder)[0], folder)
+        config: CascadeConfig = CascadeConfig.from_pretrained(folder)
+        return config
+
+
 def place_values(place: Place) -> dict[str, Any]:
     """The fields of a place as JSON holds them; what says nothing is left out."""
     told = {**asdict(place), "label_order": list(place.label_order)}
@@ -144,8 +160,8 @@ def _check_place(place: Place) -> None:
         )
     if place.dtype not in DTYPES:
         raise InputError(f"{at} is to answer in {place.dtype!r}; expected one of {', '.join(DTYPES)}.")
-    if place.image_size is not None and not place.image_size > 0:
-        raise InputError(f"{at} has images of {place.image_size} pixels; expected a number above 0.")
+    if place.image_size is not None and not 0 < place.image_size <= LARGEST_SIDE:
+        raise InputError(f"{at} has images of {place.image_size} pixels; expected 1 to {LARGEST_SIDE:,}.")
 
 
 def _check(config: CascadeConfig) -> None:

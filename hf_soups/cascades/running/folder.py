@@ -130,7 +130,7 @@ def _placed(
             "it is a zero-shot model: the classifier made of its texts is in no repo yet, so it cannot be referred to. "
             "Build without references, which stores it in the cascade."
         )
-    family_for(checkpoint.config, kind)
+    family_for(checkpoint.config, kind, checkpoint)
     if not checkpoint.tensors or not checkpoint.processor_files():
         raise InputError(f"{checkpoint} holds no tokenizer or image processor. Save it beside the weights.")
     order = () if member.templates else _label_order(checkpoint, label_names, assume_order)

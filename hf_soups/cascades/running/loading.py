@@ -112,7 +112,7 @@ def _folder(place: Place, source: str, hub: dict[str, Any]) -> Path:
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype, attention: str | None) -> LoadedMember:
-    family = family_for(config_of(folder), kind)
+    family = family_for(config_of(folder), kind, folder)
     model = family.load(folder, dtype=dtype, attention=attention)
     processor = family.processor(folder)
     reader = ImageReader(processor) if kind == "image" else text_reader(processor)

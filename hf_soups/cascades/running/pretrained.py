@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.config import CascadeConfig, read_cascade
 from hf_soups.cascades.running.loading import LoadedMember, load_members
 from hf_soups.cascades.running.readers import Reader, Rows, numbered
 from hf_soups.cascades.running.runtime import run_rows, within_budget
@@ -265,7 +265,7 @@ def _config_at(source: str, hub: Mapping[str, Any]) -> tuple[CascadeConfig, str 
     folder = here if local else download(source, hub.get("revision"), None, **rest)
     if not (folder / "config.json").is_file():
         raise InputError(f"{source}: no config.json there. Name a cascade: hf-soups cascade build writes its folder.")
-    return CascadeConfig.from_pretrained(folder), None if local else folder.name
+    return read_cascade(folder), None if local else folder.name
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -34,11 +34,11 @@ def facts_of(folder: Path, recipe: Recipe | None = None) -> Facts:
     refuse_links_out(folder)
     config = json_of(folder / "config.json", folder)
     if config.get("model_type") == "cascade":
-        from hf_soups.cascades.running.config import CascadeConfig
+        from hf_soups.cascades.running.config import read_cascade
         from hf_soups.report.cards.cascades import cascade_facts
         from hf_soups.report.cards.data import data_of_task
 
-        facts = _whole(lambda: cascade_facts(folder, CascadeConfig.from_pretrained(folder)), folder / "config.json")
+        facts = _whole(lambda: cascade_facts(folder, read_cascade(folder)), folder / "config.json")
         return facts if recipe is None or facts.data is not None else replace(facts, data=data_of_task(recipe.task))
     record, known = _soup_of(folder), recipe or recipe_kept(folder)
     # as it lies there: later versions may know further keys

@@ -64,10 +64,10 @@ def _searched(answered: Iterable[Answered]) -> Iterator[Asked]:
 
 
 def _built(folder: Path, answered: Sequence[Answered]) -> Asked:
-    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.config import read_cascade
 
     refuse_links_out(folder)
-    config = CascadeConfig.from_pretrained(folder)
+    config = read_cascade(folder)
     plan = config.built
     for some in answered:
         if _same_models(folder, config, some):
