@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import os
-import stat
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hf_soups.errors import InputError
+from hf_soups.files.regular import NotRegular, open_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -32,16 +32,15 @@ def read_bytes(path: Path, *, error: type[InputError] = InputError, again: str =
     """
     refuse = functools.partial(_refusal, error, path, again)
     try:
-        # a pipe without a writer would block for ever
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+        with open_regular(path) as file:
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise refuse("no regular file")
             if about.st_size > LARGEST:
                 raise refuse(f"{about.st_size:,} bytes, more than the {LARGEST:,} that are read")
             return file.read()
     except (FileNotFoundError, InputError):
         raise
+    except NotRegular as failure:
+        raise refuse("no regular file") from failure
     except (OSError, ValueError) as failure:  # ValueError: a zero byte in the name
         raise refuse(f"cannot be read ({getattr(failure, 'strerror', None) or failure})") from failure
 

@@ -10,11 +10,16 @@ from typing import BinaryIO
 _HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
+class NotRegular(OSError):
+    """A folder, pipe, socket or device where a file was expected."""
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """A file, opened for reading.
 
     Raises:
-        OSError: if it is missing or cannot be read, or is a folder, pipe, socket or device.
+        OSError: if it is missing or cannot be read.
+        NotRegular: if it is a folder, pipe, socket or device.
     """
     _check(Path(path).stat().st_mode, path)
     number = os.open(path, _HOW)  # never waits, should it have become a pipe meanwhile
@@ -29,4 +34,4 @@ def open_regular(path: str | Path) -> BinaryIO:
 def _check(mode: int, path: str | Path) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise OSError(f"{path} is {kind}, not a regular file")
+        raise NotRegular(f"{path} is {kind}, not a regular file")
