@@ -37,6 +37,10 @@ RECIPE = """# Every key of a recipe
 A recipe is a YAML file with `task`, `model`, and whatever shall differ from the defaults here; [sweep.md](sweep.md) has
 one to start from. Unknown keys are refused. `--set data.max_length=64` changes a value for `hf-soups sweep` and other
 commands; one fine-tune takes `--data.max_length 64`, and values of `train` without a prefix: `--learning_rate 3e-5`.
+
+A key given twice is an error, and yes, no, on and off are no numbers. A recipe has at most 2^20 bytes, 32 levels and,
+aliases counted as often as they stand, 100,000 values (`hf_soups/files/plain_yaml.py`); a sweep has at most 10,000
+runs, of a grid too, and 1,000 choices of a value (`hf_soups/recipe.py`).
 """
 
 PARTS: dict[str, tuple[str, type[BaseModel]]] = {

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import HEAD, Checkpoint
-from hf_soups.errors import CheckpointError, MissingExtra
+from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
 from hf_soups.families.loading import config_of, fitting, labelled, named, options, quiet, seeded
+from hf_soups.families.sizes import within_weights
 from hf_soups.families.vision import Vision
 from hf_soups.files.writing import writable, write_json, written_whole
 from hf_soups.weights.digests import place, sha256_of
@@ -144,7 +145,7 @@ def _merged(
 
     tensors = {name.removeprefix(PREFIX): info.shape for name, info in header.tensors.items()}
     model = _loaded_base(adapter, told, base, tensors, label_names)
-    with _fitting(adapter, base):
+    with _fitting(adapter, base), within_weights({**base.tensors, **header.tensors}, str(adapter)):
         wrapped = peft.PeftModel.from_pretrained(model, str(adapter.folder), torch_device="cpu")
         expected = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     odd = expected ^ set(header.tensors)
@@ -209,6 +210,8 @@ def _fitting(adapter: Checkpoint, base: Checkpoint) -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # checked here, and an error
             yield
+    except HfSoupsError:
+        raise
     except KeyError as error:  # how peft tells that a saved module's tensor is missing
         raise _odd(adapter, base, "lacks", error.args[:1]) from error
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:

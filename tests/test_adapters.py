@@ -318,6 +318,13 @@ def test_an_adapter_of_another_base_is_refused(pair: list[Path], tmp_path: Path)
     assert "give the base that it was trained on" in refused(pair[0], tmp_path, base=Checkpoint(wide))
 
 
+@pytest.mark.parametrize("rank", [10**9, 0, -4, "four"])
+def test_an_adapter_of_another_rank_than_its_weights_is_refused(rank: Any, pair: list[Path], tmp_path: Path) -> None:
+    said = refused(changed(pair[0], tmp_path / "a", untouched, r=rank), tmp_path)
+    assert said.startswith(str(tmp_path / "a"))
+    assert "\n" not in said
+
+
 def test_other_kinds_of_adapters_are_refused(pair: list[Path], tmp_path: Path) -> None:
     folder = changed(pair[0], tmp_path / "a", untouched, peft_type="PROMPT_TUNING")
     assert "an adapter of type 'PROMPT_TUNING'; only LoRA" in refused(folder, tmp_path)

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_of
 from hf_soups.errors import InputError
-from hf_soups.families.loading import readable
+from hf_soups.families.loading import quiet, readable
 from hf_soups.files.reading import as_record
 from hf_soups.recipe import LARGEST_SIDE
 from hf_soups.weights.configs import check_config
@@ -124,7 +124,7 @@ def read_cascade(folder: str | Path) -> CascadeConfig:
     Raises:
         InputError: if there is none that can be read.
     """
-    with readable(folder, None, "config.json"):
+    with readable(folder, None, "config.json"), quiet():
         check_config(PreTrainedConfig.get_config_dict(folder)[0], folder)
         config: CascadeConfig = CascadeConfig.from_pretrained(folder)
         return config
