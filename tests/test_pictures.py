@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import functools
+import http.server
 import io
 import math
 import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,26 @@ class TestOneFunction:
         assert [isinstance(row, Picture) for row in rows] == [False, True, False]
         np.testing.assert_array_equal(ImageReader(processor).read(rows).pixels, pool)
         assert len(np.unique(pool.reshape(3, -1), axis=0)) == 2
+
+    def test_a_pipeline_fetches_an_image_within_a_bound(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        from hf_soups.pipelines import images
+
+        (tmp_path / "a.png").write_bytes(as_bytes(photo(90, 70), "PNG"))
+        (tmp_path / "a.eps").write_bytes(EPS)
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+        monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+        read: Any = functools.partial(images.CascadeImageClassificationPipeline.preprocess, None)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            np.testing.assert_array_equal(read(f"{url}/a.png"), Image.open(tmp_path / "a.png"))
+            for name, why in (("a.eps", "cannot identify"), ("gone.png", "404")):
+                with pytest.raises(DataError, match=rf"^the image {url}/{name} cannot be read \(.*{why}"):
+                    read(f"{url}/{name}")
+            monkeypatch.setattr(images, "MOST_FETCHED", 1000)
+            with pytest.raises(DataError, match=r"a\.png cannot be read \(more than 1,000 bytes\)"):
+                read(f"{url}/a.png")
+            server.shutdown()
 
     def test_cells_of_chosen_rows_are_theirs(self) -> None:
         rows = as_rows([{"bytes": bytes([i]), "path": None} for i in range(9)] + [None]).select([9, 3, 7, 1])
