@@ -368,7 +368,7 @@ def test_any_value_of_the_recipe_is_an_option(arguments: list[str], values: dict
         (["r.yaml", "s.yaml"], "one recipe at a time: got r.yaml and s.yaml."),
         ([], "which recipe? Give a YAML file; --help lists the options."),
         (["missing.yaml"], "missing.yaml: cannot read the recipe"),
-        (["r.yaml", "--epochs", "[1"], "--epochs [1: not a YAML value"),
+        (["r.yaml", "--epochs", "[1"], "--epochs [1: not valid YAML"),
     ],
 )
 def test_a_wrong_command_line_is_one_message_and_status_2(arguments: list[str], message: str, capsys: Any) -> None:

@@ -132,7 +132,8 @@ def check_processor(processor: Any) -> None:
         for pixels in _sides(getattr(processor, name, None)):
             if isinstance(pixels, bool) or not isinstance(pixels, int) or not 1 <= pixels <= LARGEST_SIDE:
                 raise ValueError(f"{name} has {str(pixels)[:60]!r}; expected pixels, 1 to {LARGEST_SIDE:,}")
-    made = normalised(processor, [np.zeros((40, 30, 3), dtype=np.uint8)])[0]
+    with np.errstate(all="ignore"):
+        made = normalised(processor, [np.zeros((40, 30, 3), dtype=np.uint8)])[0]
     if made.ndim != 3 or not np.isfinite(made).all():
         raise ValueError(f"it makes {made.shape} numbers of a black image, or such that are not finite")
 
