@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,12 +14,14 @@ from xxhash import xxh3_128
 
 from hf_soups.data.pictures import DECODERS, cells, image_endings, open_image
 from hf_soups.errors import DataError
+from hf_soups.files.regular import open_regular
 from hf_soups.pool.rows import Wanted, task_columns
 
 if TYPE_CHECKING:
     import datasets
 
 TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one of images
+FILE_PART = 2**20  # bytes of a file that are held while its digest is made
 NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
 
 
@@ -134,7 +137,7 @@ class ImageFolder:
     def fingerprint(self, start: int, stop: int) -> str:
         """Of names and bytes."""
         return _digest(
-            part for name in self.files[start:stop] for part in (name.encode(), _bytes_of(self.folder / name))
+            part for name in self.files[start:stop] for part in chain([name.encode()], _parts_of(self.folder / name))
         )
 
     def stamp(self, start: int, stop: int) -> str:
@@ -165,9 +168,8 @@ class DataSet:
 
     def fingerprint(self, start: int, stop: int) -> str:
         """Of ids, texts and the images' bytes."""
-        columns = self._raw[start:stop]
-        values = [self.ids(start, stop), *(columns[name] for name in self.columns)]
-        return _digest(_as_bytes(value) for row in zip(*values, strict=True) for value in row)
+        values = [self.ids(start, stop), *(cells(self.rows, name, start, stop) for name in self.columns)]
+        return _digest(part for row in zip(*values, strict=True) for value in row for part in _as_parts(value))
 
     def stamp(self, start: int, stop: int) -> str:
         """Nothing: rows of a table have no files of their own."""
@@ -183,20 +185,9 @@ class DataSet:
         """Images in RGB, or texts."""
         if self.kind == "image":
             column = self.columns[0]
-            return _opened(cells(self.rows, column, start, min(stop, len(self))), self.ids(start, stop), column)
-        told = self._raw[start:stop]
-        columns = [told[name] for name in self.columns]
+            return _opened(cells(self.rows, column, start, stop), self.ids(start, stop), column)
+        columns = [cells(self.rows, name, start, stop) for name in self.columns]
         return [self._text(row) for row in zip(*columns, strict=True)]
-
-    @cached_property
-    def _raw(self) -> Any:
-        """The columns that are read; images as bytes or paths, so that a broken one is met here, with its row."""
-        from datasets import Image
-
-        rows = self.rows.select_columns(list(self.columns))
-        if self.kind == "image" and isinstance(rows.features[self.columns[0]], Image):
-            rows = rows.cast_column(self.columns[0], Image(decode=False))
-        return rows
 
     def _text(self, row: tuple[Any, ...]) -> Any:
         for name, text in zip(self.columns, row, strict=True):
@@ -220,8 +211,8 @@ def _image(value: Any, row: Any, column: str) -> Any:
         return Unreadable.of(error)
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    """32 hexadecimal digits (XXH3, 128 bits) of parts and their lengths."""
+def _digest(parts: Iterable[Any]) -> str:
+    """32 hexadecimal digits (XXH3, 128 bits) of parts, bytes or what holds them, and their lengths."""
     found = xxh3_128()
     for part in parts:
         found.update(len(part).to_bytes(8, "little"))
@@ -229,19 +220,19 @@ def _digest(parts: Iterable[bytes]) -> str:
     return str(found.hexdigest())
 
 
-def _as_bytes(value: Any) -> bytes:
+def _as_parts(value: Any) -> Iterator[Any]:
     """A raw value: an id, a text, or an image that is embedded or points to a file."""
     if isinstance(value, dict):
-        return _as_bytes(value["bytes"]) if value.get("bytes") is not None else _bytes_of(Path(str(value.get("path"))))
-    return value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+        embedded = value.get("bytes")
+        return _parts_of(Path(str(value.get("path")))) if embedded is None else _as_parts(memoryview(embedded))
+    return iter([value if isinstance(value, bytes | memoryview) else repr(value).encode("utf-8", "surrogatepass")])
 
 
-def _bytes_of(path: Path) -> bytes:
-    """A file's bytes; of one that cannot be read nothing, as its row will be an error."""
-    try:
-        return path.read_bytes() if path.is_file() else b""
-    except OSError:
-        return b""
+def _parts_of(path: Path) -> Iterator[bytes]:
+    """A file's bytes, some at a time; of one that cannot be read nothing, as its row will be an error."""
+    with suppress(OSError), open_regular(path) as file:
+        while part := file.read(FILE_PART):
+            yield part
 
 
 def _stamped(path: Path) -> tuple[int, ...]:

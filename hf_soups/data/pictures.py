@@ -114,11 +114,12 @@ def open_image(value: Any, row: object, column: str) -> Image | Picture:
 
 
 def cells(rows: datasets.Dataset, column: str, start: int, stop: int) -> list[Any]:
-    """What a data set's image column holds in some rows: encoded images as they lie in its files, not copied."""
+    """What a column of a data set holds in some rows: of images their encoding, as it lies in the files, not copied."""
     from datasets import Image as ImageColumn
 
+    stop = min(stop, len(rows))
     if not isinstance(rows.features[column], ImageColumn):
-        return list(rows[start:stop][column])
+        return list(rows.select_columns([column])[start:stop][column])
     held = rows.select_columns([column]).with_format("arrow")[start:stop].column(column)
     return [{"bytes": c["bytes"].as_buffer(), "path": c["path"].as_py()} if c.is_valid else None for c in held]
 
