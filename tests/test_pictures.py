@@ -18,6 +18,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -186,9 +187,32 @@ class TestOneFunction:
                 read(f"{url}/a.png")
             server.shutdown()
 
-    def test_cells_of_chosen_rows_are_theirs(self) -> None:
-        rows = as_rows([{"bytes": bytes([i]), "path": None} for i in range(9)] + [None]).select([9, 3, 7, 1])
-        assert [c and bytes(c["bytes"]) for c in cells(rows, "image", 0, 3)] == [None, b"\3", b"\7"]
+    @given(
+        st.lists(st.none() | st.binary(max_size=5) | st.text("ab", min_size=1, max_size=5), min_size=1, max_size=20),
+        st.data(),
+    )
+    def test_cells_are_those_of_the_rows_whatever_was_chosen(self, values: list[Any], data: st.DataObject) -> None:
+        told = [
+            v if v is None else {"bytes": v, "path": None} if isinstance(v, bytes) else {"bytes": None, "path": v}
+            for v in values
+        ]
+        chosen = data.draw(st.lists(st.integers(0, len(told) - 1), min_size=1, max_size=20))
+        start = data.draw(st.integers(0, len(chosen)))
+        stop = data.draw(st.integers(start, len(chosen)))
+        rows = as_rows(told).select(chosen)
+        got = [
+            c and {**c, "bytes": None if c["bytes"] is None else bytes(c["bytes"])}
+            for c in cells(rows, "image", start, stop)
+        ]
+        assert got == [told[i] for i in chosen[start:stop]]
+
+    def test_cells_are_not_copied(self, tmp_path: Path) -> None:
+        datasets.Dataset.from_dict({"image": [{"bytes": bytes(10**6), "path": None}] * 20}).save_to_disk(tmp_path)
+        rows = datasets.load_from_disk(tmp_path).cast_column("image", datasets.Image()).select([7, *range(15)])
+        before = pa.total_allocated_bytes()
+        held = cells(rows, "image", 0, 16)
+        assert pa.total_allocated_bytes() - before < 10**6
+        assert {len(cell["bytes"]) for cell in held} == {10**6}
 
 
 class TestRefused:

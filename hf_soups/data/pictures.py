@@ -121,7 +121,24 @@ def cells(rows: datasets.Dataset, column: str, start: int, stop: int) -> list[An
     if not isinstance(rows.features[column], ImageColumn):
         return list(rows.select_columns([column])[start:stop][column])
     held = rows.select_columns([column]).with_format("arrow")[start:stop].column(column)
-    return [{"bytes": c["bytes"].as_buffer(), "path": c["path"].as_py()} if c.is_valid else None for c in held]
+    return [cell for chunk in held.chunks for cell in _cells(chunk)]
+
+
+def _cells(chunk: Any) -> Iterator[dict[str, Any] | None]:
+    import pyarrow.compute as pc
+
+    encoded, paths = pc.struct_field(chunk, "bytes"), pc.struct_field(chunk, "path").to_pylist()
+    for there, data, path in zip(chunk.is_valid().to_pylist(), _buffers(encoded), paths, strict=True):
+        yield {"bytes": data, "path": path} if there else None
+
+
+def _buffers(encoded: Any) -> Iterator[Any]:
+    """Each value of an array of bytes as a part of the array's own memory: Arrow's scalars are copies."""
+    _, ends, data = encoded.buffers()
+    wide = str(encoded.type).startswith("large")
+    at = np.frombuffer(ends, np.int64 if wide else np.int32)[encoded.offset :] if len(encoded) else ()
+    for i, there in enumerate(encoded.is_valid().to_pylist()):
+        yield data.slice(int(at[i]), int(at[i + 1] - at[i])) if there and data is not None else b"" if there else None
 
 
 def image_endings() -> tuple[str, ...]:
