@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11) and "hf_soups needs Python 3.11 or newer; set PYTHON=")
 
-.PHONY: quickstart test format lint types unit cpus browser slow real examples bench clean
+.PHONY: quickstart test lock audit format lint types unit cpus browser slow real examples bench clean
 
 quickstart: .venv/core
 	$(BIN)/hf-soups quickstart --out quickstart --overwrite
@@ -13,14 +14,20 @@ test: .venv/test
 	$(MAKE) --no-print-directory lint types unit slow real examples bench
 
 .venv/core: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hf_soups needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -c '$(RIGHT_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -e .
 	touch $@
 
-.venv/test: .venv/core
-	$(PIP) -e '.[test]'
-	touch $@
+# The same tomorrow: every version with its hash. Only torch's build depends on the place, so it has none.
+.venv/test: pyproject.toml constraints.txt requirements/test.lock
+	$(PYTHON) -c '$(RIGHT_PYTHON)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements/test.lock
+	$(PIP) torch
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	touch .venv/core $@
 
 format: .venv/test
 	$(BIN)/ruff format .
@@ -73,6 +80,15 @@ bench: .venv/test
 	$(BIN)/python benchmarks/cascade_search.py
 	$(BIN)/python benchmarks/cascade_streeter.py
 	$(BIN)/python benchmarks/cascade_runtime.py
+
+# What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
+lock: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python requirements/lock.py
+
+audit: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements/test.lock
 
 clean:
 	rm -rf .venv quickstart dist build .pytest_cache .mypy_cache .ruff_cache
