@@ -27,7 +27,8 @@ COMMANDS = """# Every command and its options
 `hf-soups COMMAND --help` says the same. To read: [sweep](sweep.md), [soups](soups.md), [cascades](cascades.md),
 [hub](hub.md). A recipe's keys stand in [recipe.md](recipe.md).
 
-The exit status is 0; 1 for a failure, or where the answer is no; 2 for wrong input; 130 when interrupted.
+The exit status is 0; 1 for a failure, or where the answer is no; 2 for wrong input; 128 + n when
+signal n ended it, so 130 for Ctrl-C.
 """
 
 RECIPE = """# Every key of a recipe

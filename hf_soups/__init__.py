@@ -8,8 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.ending import end_in_one_line, program_name
 from hf_soups.pipelines.registration import register_with_transformers
 from hf_soups.weights.publish import publish_with
+
+if _program := program_name():  # before anything heavy is imported
+    end_in_one_line(_program)
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "hf_soups"
 
 # Bottom to top; docs/decisions/0001-levels.md says why.
 LEVELS = (
-    ("errors", "user_code", "files"),
+    ("ending", "errors", "limits", "user_code", "files"),
     ("weights", "checkpoint", "predictions", "topk", "tasks", "prompts", "recipe", "recipe_kept", "run_folder"),
     ("mixing", "tensor_names", "compatibility", "metrics", "evaluate_metrics", "data", "augment", "costs", "families"),
     ("predict", "start", "soups", "ensembles", "adapters", "calibration"),

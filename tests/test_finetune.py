@@ -439,5 +439,5 @@ def test_killed_at_any_moment_it_leaves_no_run_folder(written: Path, tmp_path: P
     told = process.stdout.read()
     status = process.wait(timeout=PATIENCE)
     assert not out.exists()
-    assert status == (130 if how == signal.SIGINT else -how), told
+    assert status == (-how if how == signal.SIGKILL else 128 + how), told
     assert "Traceback" not in told

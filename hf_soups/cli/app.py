@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 
+from hf_soups.cli.streams import made_safe, written_out
+from hf_soups.ending import end_in_one_line
 from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
+from hf_soups.limits import check_threads, limit_reached
 
 app = typer.Typer(
     name="hf-soups",
@@ -36,6 +42,7 @@ def _options(
     ] = None,
 ) -> None:  # fmt: skip
     """Options of every command; `main` reads --debug itself, before anything can fail."""
+    check_threads()
     if imports:
         from hf_soups.user_code import import_user_code
 
@@ -68,30 +75,49 @@ def printed(what: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line: exit status 0, 1 for a failure, 2 for wrong input, 130 when interrupted."""
-    debug = "--debug" in sys.argv
+    """Run the command line: exit status 0, 1 for a failure, 2 for wrong input; see `ending` for signals."""
+    end_in_one_line("hf-soups")
+    made_safe()
+    _quiet_without_caches()
+    status, told = _status(debug="--debug" in sys.argv)
+    status, why = written_out(status)
+    if why or told:
+        typer.echo(f"hf-soups: {why or told}", err=True)
+    sys.exit(status)
+
+
+def _quiet_without_caches() -> None:
+    """Libraries that cannot keep something for the next time need not say so."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
+
+
+def _status(*, debug: bool) -> tuple[int, str]:
+    """Run the program; its exit status, and what went wrong in one line."""
     try:
         app()
-    except HfSoupsError as error:
+    except SystemExit as end:  # how typer ends, also when all went well
+        return end.code if isinstance(end.code, int) else int(end.code is not None), ""
+    except BrokenPipeError:  # whoever read the output has seen enough
+        return 1, ""
+    except Exception as error:
         if debug:
             raise
-        sys.exit(_said(str(error), error.exit_status))
-    except KeyboardInterrupt:
-        sys.exit(_said("interrupted; the same command goes on from here.", 130))
-    except BrokenPipeError:
-        sys.exit(141)
-    except OSError as error:
-        if debug:
-            raise
-        sys.exit(_said(f"{error}. Nothing was left half-written; free space or check permissions and repeat.", 1))
-    except Exception as error:  # the last line of defence: a defect of ours, said plainly
-        if debug:
-            raise
-        if is_short_of_memory(error):
-            sys.exit(_said(f"out of memory ({error}). Use smaller batches or fewer rows, or a larger machine.", 1))
-        sys.exit(_said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1))
+        return getattr(error, "exit_status", 1), in_one_line(error)
+    return 0, ""
 
 
-def _said(message: str, status: int) -> int:
-    typer.echo(f"hf-soups: {message}", err=True)
-    return status
+def in_one_line(error: Exception) -> str:
+    """What went wrong, and what to do."""
+    if isinstance(error, HfSoupsError):
+        return str(error)
+    if limit := limit_reached(error):
+        return limit
+    if isinstance(error, OSError):
+        written = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        where = "what is printed cannot be written: " if written else ""
+        return f"{where}{error}. Nothing was left half-written; free space or check permissions and repeat."
+    if is_short_of_memory(error):
+        return f"out of memory ({error}). Use smaller batches or fewer rows, or a larger machine."
+    # the last line of defence: a defect of ours, said plainly
+    return f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback."

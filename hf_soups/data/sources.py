@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
 from hf_soups.files.plain_yaml import check_front_matter
+from hf_soups.files.writing import system_error, why_not_written
 from hf_soups.weights.refusals import check_token, in_short, is_passing, status_of
 
 if TYPE_CHECKING:
@@ -175,6 +177,14 @@ def _unreadable(where: str, files: list[str], error: Exception) -> DataError:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     told = " ".join(str(cause).split())[:300] or type(cause).__name__
+    system = system_error(cause)
+    if system is not None and system.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        refused = DataError(
+            f"{where}: the rows {why_not_written(system)} and run the same command again: `datasets` keeps them in its "
+            "cache, which HF_DATASETS_CACHE can place elsewhere."
+        )
+        refused.exit_status = 1  # no wrong input
+        return refused
     if damaged is not None:
         return DataError(f"{where}: {damaged} is truncated or not a parquet file ({told}). Fetch or write it again.")
     among = f" in {files[0]}" if len(files) == 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_soups.errors import HfSoupsError
+from hf_soups.files.writing import writable, written_whole
 from hf_soups.weights.temporary import make_temporary
 
 VERSION = 1  # raised whenever what a cached folder holds changes
@@ -31,37 +30,25 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
     """
     if cache is None:
         folder = make_temporary("encoded")
-        _filled(folder, build)
+        try:
+            with writable(folder):
+                build(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return folder
     from filelock import FileLock
 
     made = cache / key
     if made.is_dir():  # renamed into place, so it is whole; a cache that cannot be written to serves too
         return made
-    try:
+    with writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".{key}.lock"):
             if not made.is_dir():
-                for abandoned in cache.glob(f".{key}.partial-*"):  # by a process that was killed: we hold the lock
-                    shutil.rmtree(abandoned)
-                partial = cache / f".{key}.partial-{os.getpid()}"
-                partial.mkdir()
-                _filled(partial, build)
-                partial.rename(made)
-    except OSError as error:
-        raise HfSoupsError(
-            f"{cache}: the encoded rows cannot be kept there ({error.strerror or error}). "
-            "Free some space, or give another folder with --cache."
-        ) from error
+                with written_whole(made, marker="") as partial:
+                    build(partial)
     return made
-
-
-def _filled(folder: Path, build: Callable[[Path], None]) -> None:
-    try:
-        build(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def write_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:

@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_soups.ending import removed_at_end
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.limits import limit_reached
 
 _AT_FDCWD, _EXCHANGE = -100, 2  # of renameat2(2)
 
@@ -33,7 +35,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         HfSoupsError: if it cannot be written; an earlier file is intact then.
     """
     partial = partial_of(path)
-    with writable(path):
+    with writable(path), removed_at_end(partial):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
         try:
@@ -119,15 +121,16 @@ def written_whole(out: Path, *, overwrite: bool = False, marker: str) -> Iterato
     """
     refuse_existing(out, overwrite=overwrite, marker=marker)
     partial = partial_of(out)
-    try:
-        with writable(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(out)
-            partial.mkdir()
-            yield partial
-            _put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with removed_at_end(partial):
+        try:
+            with writable(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
+                remove_abandoned(out)
+                partial.mkdir()
+                yield partial
+                _put_in_place(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_place(out: Path, *, overwrite: bool = False, marker: str) -> None:
@@ -257,8 +260,10 @@ def writable(out: Path) -> Iterator[None]:
     except HfSoupsError:
         raise
     except Exception as error:
+        if limit := limit_reached(error):
+            raise HfSoupsError(f"{out}: not written: {limit} {INTACT.capitalize()}") from error
         # safetensors has an error of its own for the system's errors; their text holds the number
-        system = error if isinstance(error, OSError) else _system_error(error)
+        system = system_error(error)
         if system is None:
             raise
         raise HfSoupsError(f"{out}: {why_not_written(system)} and run the same command again; {INTACT}") from error
@@ -275,15 +280,20 @@ def why_not_written(error: OSError) -> str:
         return "could not be written: the file is larger than allowed here. Raise the limit (ulimit -f)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"could not be written: no permission to write there ({error.strerror}). Choose another place with --out"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "could not be written: too many open files. Raise the limit (ulimit -n)"
     return f"could not be written: {error}. Solve that"
 
 
-def _system_error(error: Exception) -> OSError | None:
-    if type(error).__name__ not in ("SafetensorError", "ArrowException", "ArrowInvalid"):
+def system_error(error: BaseException) -> OSError | None:
+    """What the system said, where a library may have kept its number in words alone; None if it was no such error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    if not isinstance(error, OSError) and type(error).__name__ not in (
+        "SafetensorError",
+        "ArrowException",
+        "ArrowInvalid",
+    ):
         return None
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO):
-        if f"os error {number}" in str(error) or f"[errno {number}]" in str(error):
+        if f"os error {number}" in str(error) or f"[errno {number}]" in str(error).lower():
             return OSError(number, os.strerror(number))
-    return None
+    return error if isinstance(error, OSError) else None

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from hf_soups.errors import HfSoupsError, InputError, RunFailed
 from hf_soups.files.plain_yaml import parse_yaml
 from hf_soups.finetune import default_out, finetune
+from hf_soups.limits import check_threads, limit_reached
 from hf_soups.recipe import Data, Head, Recipe, Train, load_recipe
 from hf_soups.tasks import Task
 from hf_soups.user_code import import_what_the_parent_did
@@ -113,13 +114,14 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 0, 1 for a failed run, 2 for wrong input, 130 when interrupted."""
+    """Run the command; exit status 0, 1 for a failed run, 2 for wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         command = parse(arguments)
         if "help" in command.flags:
             print(usage())
             return 0
+        check_threads()
         import_what_the_parent_did()
         recipe = load_recipe(command.recipe or "", command.values)
         finetune(
@@ -130,8 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress="quiet" not in command.flags,
             overwrite="overwrite" in command.flags,
         )
-    except KeyboardInterrupt:
-        return _said("interrupted; nothing was written.", 130)
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -146,6 +146,8 @@ def _told(error: Exception) -> int:
         return _said(f"the run failed ({error.status}): {error.reason}", error.exit_status)
     if isinstance(error, HfSoupsError):
         return _said(str(error), error.exit_status)
+    if limit := limit_reached(error):
+        return _said(limit, 1)
     return _said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from hf_soups.errors import HfSoupsError, RunFailed, is_short_of_memory
+from hf_soups.limits import limit_reached
 from hf_soups.predict import NonFiniteLogits
 from hf_soups.predictions import Predictions
 
@@ -20,6 +21,8 @@ def failure_of(error: Exception) -> RunFailed | None:
         return None
     if lost_a_process(error):
         return RunFailed("error", "another process of this run ended: look at what it said, or for a lack of memory.")
+    if limit := limit_reached(error):
+        return RunFailed("error", limit)
     first = next(iter(str(error).strip().splitlines()), "")
     told = f"{type(error).__name__}: {first}" if first else type(error).__name__
     if is_short_of_memory(error):

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 3.0  # between asking a process to end and killing it
@@ -77,10 +75,5 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
-def _ended(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _ended)
     sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))

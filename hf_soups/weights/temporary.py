@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_soups.files.writing import is_gone, owner
+from hf_soups.ending import remove_at_end, removed_at_end
+from hf_soups.errors import HfSoupsError
+from hf_soups.files.writing import is_gone, owner, writable
+from hf_soups.limits import limit_reached
 
 # hf_soups_<purpose>_<machine>-<process>_<when it started>_<chance>
 _NAME = re.compile(r"hf_soups_[a-z]+_([0-9a-f]{8}-\d+)_(\d+)_\w+")
@@ -20,20 +23,31 @@ _NAME = re.compile(r"hf_soups_[a-z]+_([0-9a-f]{8}-\d+)_(\d+)_\w+")
 def temporary_folder(purpose: str) -> Iterator[Path]:
     """A temporary folder that is gone when the block ends, however it ends; see `make_temporary`."""
     folder = make_temporary(purpose)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with removed_at_end(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_temporary(purpose: str) -> Path:
-    """A new folder where temporary files lie (TMPDIR), to be removed by the caller.
+    """A new folder where temporary files lie (TMPDIR), to be removed by the caller; a signal's end removes it too.
 
     Those that processes of this user left there when they were killed are removed first.
+
+    Raises:
+        HfSoupsError: if there is no place for it.
     """
-    _remove_abandoned(Path(tempfile.gettempdir()))
-    own = f"{owner()}_{_started(os.getpid())}"
-    return Path(tempfile.mkdtemp(prefix=f"hf_soups_{purpose}_{own}_"))
+    try:
+        place = Path(tempfile.gettempdir())
+    except OSError as error:
+        raise HfSoupsError(limit_reached(error) or f"temporary files have no place ({error}).") from error
+    with writable(place):
+        _remove_abandoned(place)
+        own = f"{owner()}_{_started(os.getpid())}"
+        folder = Path(tempfile.mkdtemp(prefix=f"hf_soups_{purpose}_{own}_"))
+    remove_at_end(folder)
+    return folder
 
 
 def _remove_abandoned(place: Path) -> None:

@@ -13,11 +13,13 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from hf_soups.ending import removed_at_end
 from hf_soups.errors import CheckpointError, HfSoupsError
 from hf_soups.files.writing import partial_of, remove_abandoned
 from hf_soups.weights.dtypes import ITEM_BYTES
@@ -213,6 +215,7 @@ class TensorWriter:
         self._layouts = dict(layouts)
         self._partial = {path: partial_of(path) for path in layouts}
         self._files: dict[Path, int] = {}
+        self._removed = ExitStack()
 
     def __enter__(self) -> TensorWriter:
         path = next(iter(self._layouts))
@@ -223,6 +226,7 @@ class TensorWriter:
                 raise OSError(errno.ENOSPC, f"only {free:,} bytes are free")
             for path, layout in self._layouts.items():
                 remove_abandoned(path)
+                self._removed.enter_context(removed_at_end(self._partial[path]))
                 self._files[path] = os.open(self._partial[path], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
                 os.ftruncate(self._files[path], layout.size)
                 self.write(path, layout.header, 0)
@@ -260,6 +264,7 @@ class TensorWriter:
             for path, partial in self._partial.items():
                 partial.replace(path)
                 renamed.append(path)
+            self._removed.close()
         except OSError as failure:
             for path in renamed:
                 path.unlink(missing_ok=True)
@@ -277,3 +282,4 @@ class TensorWriter:
             self._files.clear()
         for partial in self._partial.values():
             partial.unlink(missing_ok=True)
+        self._removed.close()
