@@ -141,9 +141,10 @@ def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrid
 
 
 def _of_sweep(sweep: Path) -> tuple[list[Answerer], dict[str, str]]:
-    """The finished runs and the soups of a sweep, and soups that are gone."""
-    found = [Answerer(run.name, run.folder, run.folder / PREDICTIONS) for run in find_runs(sweep) if run.finished]
-    gone: dict[str, str] = {}
+    """The finished runs and the soups of a sweep, and what of them cannot be read."""
+    runs = find_runs(sweep)
+    found = [Answerer(run.name, run.folder, run.folder / PREDICTIONS) for run in runs if run.finished]
+    gone = {run.name: run.reason for run in runs if run.status == "unreadable"}
     for pointer in pointers(sweep):
         name = f"{pointer.stem} soup"
         try:

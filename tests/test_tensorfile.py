@@ -90,6 +90,12 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
         read_header(tmp_path / "gone")
 
 
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(CheckpointError, match=r"x: cannot be read .*not a regular file"):
+        read_header(tmp_path / "x")
+
+
 @given(st.binary(max_size=300))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_never_raise_anything_else(tmp_path: Path, junk: bytes) -> None:

@@ -169,7 +169,7 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
             continue
         runs.append(run)
         checkpoints.append(_checkpoint(source))
-    _at_least(least, len(checkpoints), left_out, "")
+    _at_least(least, len(checkpoints), left_out, f"{', '.join(map(str, sources))}: ")
     if recipe is None and all(run is not None for run in runs):
         recipe = shared_recipe([run for run in runs if run is not None])
     return Pool(tuple(checkpoints), tuple(left_out), recipe)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.regular import open_regular
 from hf_soups.files.writing import partial_of, remove_abandoned
 from hf_soups.weights.dtypes import ITEM_BYTES
 
@@ -74,7 +75,7 @@ def read_header(path: Path) -> TensorHeader:
         CheckpointError: if the file is missing, unreadable, truncated or corrupt.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stamp = FileStamp.of(os.fstat(file.fileno()))
             start, text = _header_text(path, file.read(8), stamp.bytes, file)
     except OSError as error:

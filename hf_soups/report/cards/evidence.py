@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import is_there, read_record
 
 EVIDENCE_FILE = "evidence.json"
 FORMAT = "hf_soups.evidence.v1"
@@ -39,7 +39,7 @@ def read_evidence(folder: Path) -> Evidence:
         InputError: if it cannot be read.
     """
     path = folder / EVIDENCE_FILE
-    if not path.is_file():
+    if not is_there(path):
         return Evidence()
     return read_record(
         path, Evidence, what="the evidence of a cascade", format=FORMAT, again="Build the cascade again."

@@ -112,7 +112,7 @@ def _answered(pool: Pool) -> _Read:
         InputError: if the pool, or the one to report on, is not any more what the search saw.
     """
     path = pool.folder / FRONTIER_FILE
-    if not path.is_file():
+    if not is_there(path):
         return _Read(_unsearched(pool))
     frontier, folder = Frontier.load(path), None
     notes: tuple[str, ...] = ()
