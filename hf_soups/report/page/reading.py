@@ -14,6 +14,7 @@ from hf_soups.contenders import Contenders, pointers, read_contenders
 from hf_soups.cook.pool import Run, find_runs
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.reading import is_there
 from hf_soups.from_pool.opening import check_frontier
 from hf_soups.from_pool.search import FRONTIER_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of

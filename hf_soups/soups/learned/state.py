@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.errors import InputError
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import write_text
 from hf_soups.soups.learned.descent import AdamW
 
@@ -81,7 +81,7 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
     Raises:
         InputError: if the file cannot be read, or belongs to another pool, other rows or other options.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     told = read_record(path, _Kept, what="the state of a learned soup", format=FORMAT, again=AGAIN)
     if told.key != key:
