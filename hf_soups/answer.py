@@ -136,7 +136,10 @@ def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrid
     runs = [run_at(Path(s)) for s in sources]
     shared = shared_recipe(runs) if all(run.record is not None for run in runs) else None
     if shared is None or overrides:
-        raise InputError("task and data are needed to answer these checkpoints: give a recipe (--recipe).")
+        raise InputError(
+            f"{', '.join(map(str, sources))}: task and data are needed to answer checkpoints that are no sweep: give a "
+            "recipe (--recipe)."
+        )
     return shared
 
 

@@ -31,6 +31,7 @@ def main() -> int:
     ask.add_argument("--case", type=int, help="Repeat this case alone.")
     ask.add_argument("--kills", type=int, default=0, help="So many sudden deaths.")
     ask.add_argument("--pairs", type=int, default=0, help="So many times two commands at once on one folder.")
+    ask.add_argument("--pushes", type=int, default=0, help="So many pushes killed at random moments.")
     ask.add_argument("--hub", action="store_true", help="Run the faults of the Hub too (tests/hub).")
     ask.add_argument("--seed", type=int, default=0, help="Of everything that is drawn.")
     ask.add_argument("--kind", action="append", choices=list(KINDS), help="Only files of this kind (repeatable).")
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def _attack(told: argparse.Namespace, place: Path) -> int:
-    from tests.attack import cases, faults, inputs, worker
+    from tests.attack import cases, faults, inputs, pushes, worker
     from tests.attack.commands import KINDS
 
     world = (told.world or place / "world").absolute()
@@ -65,6 +66,8 @@ def _attack(told: argparse.Namespace, place: Path) -> int:
         failed += faults.disturb(
             world, place / "kills", seed=told.seed, kills=told.kills, pairs=told.pairs, jobs=told.jobs
         )
+    if told.pushes:
+        failed += pushes.pushes(world, place / "pushes", seed=told.seed, count=told.pushes)
     if told.hub:
         failed += subprocess.run([sys.executable, "-m", "pytest", "-m", "", "tests/hub/test_faults.py"]).returncode
     return min(failed, 1)
