@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,13 @@ def test_a_missing_truncated_or_other_file_is_told(tmp_path: Path) -> None:
     save_file({"weight": np.zeros(3)}, path, metadata={"format": "pt"})
     with pytest.raises(PredictionsError, match=r"a safetensors file, but not of predictions \(format 'pt'\)"):
         Predictions.load(path)
+
+
+def test_a_pipe_is_no_file_of_predictions(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.safetensors")
+    for mapped in (True, False):
+        with pytest.raises(PredictionsError, match=r"p\.safetensors: not a readable file of predictions"):
+            Predictions.load(tmp_path / "p.safetensors", mapped=mapped)
 
 
 def test_a_file_of_predictions_with_a_part_missing_or_wrong_is_told(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
         _corrupt(path, f"tensor {name!r} lacks dtype, shape or data_offsets")
     if not all(type(n) is int and n >= 0 for n in numbers):
         _corrupt(path, f"tensor {name!r} has shape {shape} and offsets {[begin, end]}")
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise CheckpointError(
             f"{path}: tensor {name!r} is stored as {dtype}, which hf_soups cannot average (quantised weights?). "
             f"Known: {', '.join(ITEM_BYTES)}. Use the checkpoint before it was quantised."

@@ -30,7 +30,7 @@ WARNING = re.compile(
 )
 VOLATILE = re.compile(  # times, sizes, and fingerprints that go by times
     r"\d+(\.\d+)? ?s\b|in \d+|[\d.]+ rows/s|\d+ rows a second|\d{4}-\d\d-\d\d[T ][\d:.]+Z?|"
-    r"\"(seconds|written|made|date|finished|fingerprint)\": ?"
+    r"\"(seconds|written|made|date|finished|fingerprint|weights|files)\": ?"
     r"[^,\n]+|[\d,.]+ (bytes|[kMG]?B)\b"
 )
 
