@@ -374,7 +374,7 @@ def _read_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict
     from safetensors import SafetensorError, safe_open
 
     try:
-        with open_regular(path), safe_open(path, framework="np") as f:
+        with open_regular(Path(path)), safe_open(path, framework="np") as f:
             return f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file of predictions.") from None
