@@ -153,6 +153,9 @@ def _merged(
         raise _odd(adapter, base, "lacks" if min(odd) in expected else "holds", odd)
     with _fitting(adapter, base):
         merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
+    broken = next((name for name, weight in merged.named_parameters() if not weight.isfinite().all()), None)
+    if broken:
+        raise CheckpointError(f"{adapter}: {broken} holds NaN or infinity: the adapter is broken. Take another one.")
     return merged
 
 

@@ -136,14 +136,18 @@ def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrid
     runs = [run_at(Path(s)) for s in sources]
     shared = shared_recipe(runs) if all(run.record is not None for run in runs) else None
     if shared is None or overrides:
-        raise InputError("task and data are needed to answer these checkpoints: give a recipe (--recipe).")
+        raise InputError(
+            f"{', '.join(map(str, sources))}: task and data are needed to answer checkpoints that are no sweep: give a "
+            "recipe (--recipe)."
+        )
     return shared
 
 
 def _of_sweep(sweep: Path) -> tuple[list[Answerer], dict[str, str]]:
-    """The finished runs and the soups of a sweep, and soups that are gone."""
-    found = [Answerer(run.name, run.folder, run.folder / PREDICTIONS) for run in find_runs(sweep) if run.finished]
-    gone: dict[str, str] = {}
+    """The finished runs and the soups of a sweep, and what of them cannot be read."""
+    runs = find_runs(sweep)
+    found = [Answerer(run.name, run.folder, run.folder / PREDICTIONS) for run in runs if run.finished]
+    gone = {run.name: run.reason for run in runs if run.status == "unreadable"}
     for pointer in pointers(sweep):
         name = f"{pointer.stem} soup"
         try:

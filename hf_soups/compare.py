@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_soups.contenders import Contender, Contenders, read_contenders
+from hf_soups.contenders import UNUSABLE, Contender, Contenders, read_contenders
 from hf_soups.errors import InputError
 from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
 from hf_soups.metrics.significance import mcnemar, paired_bootstrap
@@ -283,6 +283,9 @@ def _warnings(
     for row in compared.values():
         if row.status == "optimistic" and role == "report":
             yield f"{row.name}: {row.reason}; the tests do not make up for that."
+    for row in found.unscored:
+        if row.status in UNUSABLE:
+            yield f"left out: {row.name}: {row.reason}"
     missing = [c.row.name for c in found.everything if role not in c.answers]
     if missing and everything:
         yield f"left out, without answers on {role.removeprefix(SHIFT)}: {', '.join(missing)}."

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.regular import open_regular
 from hf_soups.files.writing import write_file
 
 FORMAT = "hf_soups.predictions.v1"
@@ -171,6 +173,7 @@ class Predictions:
         Raises:
             PredictionsError: if the two do not hold exactly the same row ids and labels of the same data.
         """
+        both = f" of {self.model} and {other.model}" if self.model and other.model else ""
         if self.classes != other.classes or (
             self.label_names and other.label_names and self.label_names != other.label_names
         ):
@@ -179,9 +182,9 @@ class Predictions:
                 f"{self.label_names or self.classes} against {other.label_names or other.classes}."
             )
         if self.data and other.data and not same_rows(self.data, other.data):
-            raise PredictionsError(f"predictions on other data: {self.data} against {other.data}.")
+            raise PredictionsError(f"predictions{both} on other data: {self.data} against {other.data}.")
         if self.row_ids.dtype.kind != other.row_ids.dtype.kind:
-            raise PredictionsError("row ids of one set are text, of the other numbers: they cannot be joined.")
+            raise PredictionsError(f"row ids{both}: text in one set, numbers in the other, which cannot be joined.")
         if np.array_equal(self.row_ids, other.row_ids):  # nothing is copied: the rows may be mapped from a large file
             return self._labelled_as(other)
         mine, theirs = np.argsort(self.row_ids, kind="stable"), np.argsort(other.row_ids, kind="stable")
@@ -189,7 +192,7 @@ class Predictions:
             missing = np.setdiff1d(other.row_ids, self.row_ids)
             extra = np.setdiff1d(self.row_ids, other.row_ids)
             raise PredictionsError(
-                f"two sets of predictions do not hold the same rows: {len(missing)} missing (first: "
+                f"two sets of predictions{both} do not hold the same rows: {len(missing)} missing (first: "
                 f"{missing[:3].tolist()}), {len(extra)} extra (first: {extra[:3].tolist()}). "
                 "Predict again on one split."
             )
@@ -201,9 +204,10 @@ class Predictions:
         """Itself, if the labels of the rows are those of `other`, whose rows stand in the same order."""
         if self.labels is not None and other.labels is not None and not np.array_equal(self.labels, other.labels):
             row = int(np.flatnonzero(self.labels != other.labels)[0])
+            mine, theirs = self.model or "one set", other.model or "the other"
             raise PredictionsError(
-                f"row {self.row_ids[row]!r} has label {self.labels[row]} in one set and "
-                f"{other.labels[row]} in the other: the data differ."
+                f"row {self.row_ids[row]!r} has label {self.labels[row]} in the predictions of {mine} and "
+                f"{other.labels[row]} in those of {theirs}: the data differ."
             )
         return self
 
@@ -254,11 +258,43 @@ class Predictions:
     def _from_tensors(
         cls, path: str | os.PathLike[str], about: Mapping[str, str], tensors: Mapping[str, np.ndarray]
     ) -> Predictions:
-        try:
-            told = {"label_names": json.loads(about["label_names"]), "data": about["data"], "model": about["model"]}
+        with damage_named(path):
+            check_kinds(tensors, log_probs="f4", labels="i8")
+            told = {"label_names": stored_names(about), "data": about["data"], "model": about["model"]}
             return cls._checked(tensors["log_probs"], tensors.get("labels"), stored_ids(tensors), told)
-        except (KeyError, ValueError) as error:
-            raise PredictionsError(f"{path}: damaged predictions ({error}). Predict again.") from error
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what is wrong with the parts of a file of predictions into one error that names the file."""
+    try:
+        yield
+    except (KeyError, ValueError, RecursionError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise PredictionsError(f"{path}: damaged predictions ({why}). Predict again.") from error
+
+
+def check_kinds(tensors: Mapping[str, np.ndarray], **kinds: str) -> None:
+    """Whether the tensors that are there have a NumPy type that they are written with.
+
+    Raises:
+        ValueError: naming one that has another.
+    """
+    for name, kind in {**kinds, "row_ids": "i8", "row_ids_json": "u1"}.items():
+        if name in tensors and tensors[name].dtype.str[1:] not in kind.split():
+            raise ValueError(f"{name} is stored as {tensors[name].dtype}")
+
+
+def stored_names(about: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The label names in the metadata of a file of predictions.
+
+    Raises:
+        KeyError, ValueError: if there are none.
+    """
+    names = json.loads(about["label_names"])
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"label_names is {about['label_names']:.60}")
+    return None if names is None else tuple(names)
 
 
 def stored_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -338,7 +374,7 @@ def _read_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as f:
+        with open_regular(Path(path)), safe_open(path, framework="np") as f:
             return f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file of predictions.") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from hf_soups.predictions import (
     ROWS_AT_ONCE,
     SMALLEST,
     Predictions,
+    check_kinds,
     check_probs,
+    damage_named,
     fingerprint_of,
     id_tensor,
     mapped_tensors,
     stored_ids,
+    stored_names,
 )
 
 FORMAT = "hf_soups.top-k-predictions.v1"
@@ -197,22 +200,40 @@ class TopKPredictions(Predictions):
         about, tensors = mapped_tensors(path)
         if about.get("format") != FORMAT:
             raise PredictionsError(f"{path}: not a file of top-k predictions (format {about.get('format')!r}).")
-        try:
-            names = json.loads(about["label_names"])
+        with damage_named(path):
+            check_kinds(tensors, indices="u2 u4", top="f4", left="f4", labels="i8", label_log_probs="f4")
             found = cls(
-                int(about["classes"]), tensors["indices"], tensors["top"], tensors["left"], stored_ids(tensors),
+                int(about["classes"]), tensors["indices"], tensors["top"], tensors["left"], _unique(tensors),
                 labels=_in_memory(tensors.get("labels")), label_log_probs=tensors.get("label_log_probs"),
-                label_names=None if names is None else tuple(names), data=about["data"], model=about["model"],
+                label_names=stored_names(about), data=about["data"], model=about["model"],
             )  # fmt: skip
-        except (KeyError, ValueError) as error:
-            raise PredictionsError(f"{path}: damaged predictions ({error}). Predict again.") from error
-        if {len(v) for v in tensors.values() if v is not tensors.get("row_ids_json")} != {len(found)}:
-            raise PredictionsError(f"{path}: damaged predictions (tensors of different lengths). Predict again.")
+            found._check_shapes()
         for start in range(0, len(found), ROWS_AT_ONCE):
             at = slice(start, start + ROWS_AT_ONCE)
             check_probs(path, start, found.top[at], found.left[at])
             found._check_indices(path, start, np.asarray(found.indices[at]))
         return found if mapped else found.take(np.arange(len(found)))
+
+    def _check_shapes(self) -> None:
+        """Whether all parts are of the same rows and classes.
+
+        Raises:
+            ValueError: saying which is not.
+        """
+        n, names = len(self.row_ids), len(self.label_names or ())
+        if self.indices.ndim != 2 or {len(v) for v in self._parts()} != {n} or self.top.shape != self.indices.shape:
+            raise ValueError("tensors of different lengths")
+        if not 1 <= self.k <= self.classes <= np.iinfo(self.indices.dtype).max + 1 or names not in (0, self.classes):
+            raise ValueError(f"{self.classes} classes, of which {self.k} are kept, with {names} names")
+        labels = self.labels
+        if labels is not None and n and not 0 <= labels.min() <= labels.max() < self.classes:
+            raise ValueError(f"labels lie in {labels.min()}..{labels.max()}, but there are {self.classes} classes")
+        if n and not self.left.min() >= 0:
+            raise ValueError("a probability below 0 is left out")
+
+    def _parts(self) -> list[np.ndarray]:
+        own = (self.indices, self.top, self.left, self.row_ids, self.labels, self.label_log_probs)
+        return [part for part in own if part is not None]
 
     def _check_indices(self, path: str | os.PathLike[str], start: int, indices: np.ndarray) -> None:
         ordered = np.sort(indices, axis=1)
@@ -220,6 +241,13 @@ class TopKPredictions(Predictions):
         if not good.all():
             row = start + int(np.flatnonzero(~good)[0])
             raise PredictionsError(f"{path}: damaged predictions (row {row} keeps a class twice, or one of none).")
+
+
+def _unique(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    row_ids = stored_ids(tensors)
+    if len(np.unique(row_ids)) != len(row_ids):
+        raise ValueError("a row id occurs more than once")
+    return row_ids
 
 
 def load_predictions(path: str | os.PathLike[str], *, mapped: bool = True) -> Predictions:

@@ -23,6 +23,7 @@ from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.board_kept import board_text, load_board
 from hf_soups.report.card import Said, card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.report.cards.evidence import read_evidence
 from hf_soups.report.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
 from hf_soups.weights.places import place_shown
@@ -347,3 +348,17 @@ def test_a_start_that_was_mixed_in_is_none_of_the_fine_tuned_models(told: Path, 
     pool = ["run_00", "run_01", "run_02"]
     (told / "soup.json").write_text(json.dumps({**record, "pool": pool, "ingredients": ingredients}))
     assert words in str(card_for(told))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": {"task": {"kind": "text"}, "data": [None]}},
+        {"report": [{"score": 0.5}]},
+        {"data": {"select": {"path": "p", "split": "train", "rows": "7"}}},
+    ],
+)
+def test_evidence_of_a_cascade_that_is_spoilt_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "evidence.json").write_text(json.dumps({"format": "hf_soups.evidence.v1", **change}))
+    with pytest.raises(InputError, match=r"evidence\.json: "):
+        read_evidence(tmp_path)

@@ -151,6 +151,13 @@ def test_a_shift_is_compared_too_and_what_lacks_it_is_said(sweep: Path) -> None:
         compare(sweep, ["greedy", "run_00"], on="books")
 
 
+def test_what_cannot_be_used_is_said_with_its_file(sweep: Path) -> None:
+    """It changes the correction of all the others."""
+    path = sweep / "run_01" / "predictions" / "report.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert any(f"run_01: {path}: " in warning for warning in compare(sweep).warnings)
+
+
 def test_select_rows_were_chosen_on_and_it_is_said(sweep: Path) -> None:
     result = compare(sweep, ["greedy", "run_00"], on="select", resamples=RESAMPLES)
     assert result.rows == 200

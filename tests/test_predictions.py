@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,11 +163,11 @@ def pair(**other: object) -> tuple[Predictions, Predictions]:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"data": "e"}, "predictions on other data: d against e"),
+        ({"data": "e"}, "predictions of A and B on other data: d against e"),
         ({"label_names": ("b", "a")}, r"predictions of A and B have other labels: \('a', 'b'\) against \('b', 'a'\)"),
         ({"row_ids": [10, 12]}, r"1 missing \(first: \[12\]\), 1 extra \(first: \[11\]\). Predict again"),
-        ({"row_ids": ["10", "11"]}, "row ids of one set are text, of the other numbers"),
-        ({"labels": [0, 0]}, "row .*11.* has label 1 in one set and 0 in the other: the data differ"),
+        ({"row_ids": ["10", "11"]}, "row ids of A and B: text in one set, numbers in the other"),
+        ({"labels": [0, 0]}, "row .*11.* has label 1 in the predictions of A and 0 in those of B: the data differ"),
     ],
 )
 def test_sets_of_other_rows_are_not_joined(other: dict[str, object], message: str) -> None:
@@ -210,13 +211,27 @@ def test_a_missing_truncated_or_other_file_is_told(tmp_path: Path) -> None:
         Predictions.load(path)
 
 
+def test_a_pipe_is_no_file_of_predictions(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.safetensors")
+    for mapped in (True, False):
+        with pytest.raises(PredictionsError, match=r"p\.safetensors: not a readable file of predictions"):
+            Predictions.load(tmp_path / "p.safetensors", mapped=mapped)
+
+
 def test_a_file_of_predictions_with_a_part_missing_or_wrong_is_told(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     pair()[0].save(path)
     tensors = load_file(path)
     about = {"format": "hf_soups.predictions.v1", "label_names": "null", "data": "", "model": ""}
-    for damage in ({"log_probs": np.zeros(4, np.float32)}, {"labels": np.asarray([0, 9])}):
+    for damage in (
+        {"log_probs": np.zeros(4, np.float32)}, {"log_probs": tensors["log_probs"].view(np.int32)},
+        {"labels": np.asarray([0, 9])}, {"labels": np.asarray([0.0, 1.0])},
+    ):  # fmt: skip
         save_file({**tensors, **damage}, path, metadata=about)
+        with pytest.raises(PredictionsError, match=r"p\.safetensors: damaged predictions"):
+            Predictions.load(path)
+    for names in ("7", '["a", 7]', "[" * 10_000):
+        save_file(tensors, path, metadata={**about, "label_names": names})
         with pytest.raises(PredictionsError, match=r"p\.safetensors: damaged predictions"):
             Predictions.load(path)
     del tensors["log_probs"]

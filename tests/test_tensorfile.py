@@ -55,6 +55,7 @@ BAD: dict[str, tuple[Any, bytes, str]] = {
     "beyond": ({"a": entry(0, 8, [2])}, b"1234", "truncated: its tensors need"),
     "too long": ({"a": entry(0, 4, [1])}, b"12345", "1 bytes at its end belong to no tensor"),
     "twice": (b'{"a":{},"a":{}}', b"", "a name occurs twice"),
+    "no dtype": ({"a": {**entry(0, 1, [2]), "dtype": {}}}, b"1", "stored as {}, which hf_soups cannot average"),
     "dtype": ({"a": entry(0, 1, [2], "F4")}, b"1", "stored as F4, which hf_soups cannot average"),
     "metadata": ({"__metadata__": {"a": 1}}, b"", "its metadata are not texts"),
 }
@@ -88,6 +89,12 @@ def test_a_header_of_absurd_length_is_refused_unread(tmp_path: Path) -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         read_header(tmp_path / "gone")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(CheckpointError, match=r"x: cannot be read .*not a regular file"):
+        read_header(tmp_path / "x")
 
 
 @given(st.binary(max_size=300))

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
@@ -155,6 +157,30 @@ def test_top_k_that_are_none_are_refused(tmp_path: Path) -> None:
         kept.save(path)
         with pytest.raises(PredictionsError, match=why):
             load_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("about", "tensors", "why"),
+    [
+        ({"classes": "70000"}, {}, "70000 classes, of which 2 are kept"),
+        ({"classes": "1"}, {}, "1 classes, of which 2 are kept"),
+        ({"label_names": '["a"]'}, {}, "with 1 names"),
+        ({}, {"row_ids": np.zeros(4, np.int64)}, "a row id occurs more than once"),
+        ({}, {"labels": np.full(4, -1)}, r"labels lie in -1\.\.-1, but there are 3 classes"),
+        ({}, {"top": np.zeros((4, 1), np.float32)}, "tensors of different lengths"),
+        ({}, {"left": np.zeros(4, np.int32)}, "left is stored as int32"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, about: dict[str, str], tensors: dict[str, np.ndarray], why: str
+) -> None:
+    path = tmp_path / "k.safetensors"
+    TopKPredictions.of(Predictions.from_logits(np.zeros((4, 3)), labels=[0] * 4), 2).save(path)
+    with safe_open(path, "np") as file:
+        known, kept = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file({**kept, **tensors}, path, metadata={**known, **about})
+    with pytest.raises(PredictionsError, match=rf"k\.safetensors: damaged predictions \(.*{why}"):
+        load_predictions(path)
 
 
 def test_a_truncated_file_is_told_before_anything_is_mapped(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@
 """
 
 from hf_soups.contenders.cascades import search_among, with_cascades
-from hf_soups.contenders.contender import KINDS, Contender, Contenders, Row, rank_of
+from hf_soups.contenders.contender import KINDS, UNUSABLE, Contender, Contenders, Row, rank_of
 from hf_soups.contenders.reading import pointers, read_contenders
 
 __all__ = [
     "KINDS",
+    "UNUSABLE",
     "Contender",
     "Contenders",
     "Row",

@@ -11,6 +11,7 @@ from hf_soups.metrics import Metric, Score
 from hf_soups.predictions import Predictions
 from hf_soups.tasks import SHIFT
 
+UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.contenders.cascades import with_cascades
-from hf_soups.contenders.contender import Contender, Contenders, Row, devices_of, rank_of, sum_of
+from hf_soups.contenders.contender import UNUSABLE, Contender, Contenders, Row, devices_of, rank_of, sum_of
 from hf_soups.contenders.ensembles import with_ensembles
 from hf_soups.cook.pool import Run, find_runs, task_of
 from hf_soups.errors import InputError, PredictionsError
@@ -63,7 +63,7 @@ class _Reader:
         try:
             return Contender(row, self._answers(run.folder / PREDICTIONS, row.name), trained=(row.name,))
         except PredictionsError as error:
-            self.unscored.append(replace(row, status="unusable predictions", reason=str(error)))
+            self.unscored.append(replace(row, status=UNUSABLE[0], reason=str(error)))
             return None
 
     def soup(self, pointer: Path, members: Mapping[str, Row]) -> Contender | None:
@@ -75,7 +75,7 @@ class _Reader:
             answers = self._answers(predictions, row.name)
             return Contender(_soup_row(row, record, members), answers, trained=from_pool(record))
         except (OSError, InputError) as error:
-            self.unscored.append(replace(row, status="gone", reason=f"{error}. Cook it again."))
+            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
             return None
 
     def _answers(self, folder: Path, name: str) -> dict[str, Predictions]:
@@ -97,8 +97,12 @@ class _Reader:
             yield path.stem, found
 
     def _aligned(self, role: str, folder: Path) -> Predictions:
-        found = Predictions.load(folder / f"{role}.safetensors")
-        return found.aligned_to(self._first[role]) if role in self._first else found
+        path = folder / f"{role}.safetensors"
+        found = Predictions.load(path)
+        try:
+            return found.aligned_to(self._first[role]) if role in self._first else found
+        except PredictionsError as error:
+            raise PredictionsError(f"{path}: {error}") from error
 
 
 def _run_row(run: Run) -> Row:

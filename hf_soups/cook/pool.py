@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.reading import is_there
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.run_folder import RUN_FILE, RunRecord, read_run
 from hf_soups.soups.trajectory import is_run_of_trainer, run_checkpoints
@@ -97,7 +98,7 @@ def gather(
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is a sweep's."""
-    return (folder / PLAN_FILE).is_file()
+    return is_there(folder / PLAN_FILE)
 
 
 def sweep_recipe(sweep: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -124,7 +125,7 @@ def _planned(sweep: Path, name: str) -> Run:
 
 def run_at(folder: Path) -> Run:
     """What a run's folder says, or that the run is still to come."""
-    if not (folder / RUN_FILE).is_file():
+    if not is_there(folder / RUN_FILE):
         return Run(folder.name, folder, "pending", "not finished yet")
     try:
         record = read_run(folder)
@@ -163,13 +164,13 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
             left_out += [LeftOut(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
             runs.append(None)
             continue
-        run = run_at(Path(source)) if (Path(source) / RUN_FILE).is_file() else None
+        run = run_at(Path(source)) if is_there(Path(source) / RUN_FILE) else None
         if run is not None and not run.finished:
             left_out.append(LeftOut(str(source), _why(run)))
             continue
         runs.append(run)
         checkpoints.append(_checkpoint(source))
-    _at_least(least, len(checkpoints), left_out, "")
+    _at_least(least, len(checkpoints), left_out, f"{', '.join(map(str, sources))}: ")
     if recipe is None and all(run is not None for run in runs):
         recipe = shared_recipe([run for run in runs if run is not None])
     return Pool(tuple(checkpoints), tuple(left_out), recipe)

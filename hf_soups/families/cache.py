@@ -7,10 +7,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from hf_soups.errors import InputError
+from hf_soups.files.regular import open_regular
 from hf_soups.files.writing import writable, written_whole
 from hf_soups.weights.temporary import make_temporary
 
@@ -49,6 +51,27 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
                 with written_whole(made, marker="") as partial:
                     build(partial)
     return made
+
+
+def read_rows(path: Path, dtype: Any) -> np.ndarray:
+    """An array of a cached folder, mapped from its file.
+
+    Raises:
+        InputError: if the file is gone, damaged or of another type.
+    """
+    try:
+        with open_regular(path):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(found, np.ndarray) or found.dtype != dtype:
+        raise damaged(path, f"it holds {getattr(found, 'dtype', type(found).__name__)}, not {np.dtype(dtype)}")
+    return cast(np.ndarray, found)
+
+
+def damaged(path: Path, why: str) -> InputError:
+    """The error of a file of encoded rows that cannot be used."""
+    return InputError(f"{path}: damaged encoded rows ({why.rstrip('.')}). Delete {path.parent}: it is made again.")
 
 
 def write_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Int64
 
 from hf_soups.errors import DataError, InputError
-from hf_soups.families.cache import cache_key, cached_folder
+from hf_soups.families.cache import cache_key, cached_folder, damaged, read_rows
 from hf_soups.families.family import Augment, Batch
 
 if TYPE_CHECKING:
@@ -114,15 +115,21 @@ def write_flat(into: Path, told: Mapping[str, Sequence[Any]]) -> None:
 
 
 def opened(folder: Path, row_ids: np.ndarray, tokenizer: Any) -> EncodedTexts:
-    """What `write_flat` wrote, memory-mapped."""
-    types = folder / "types.npy"
-    return _padded_by(
-        tokenizer,
-        row_ids,
-        values=np.load(folder / "values.npy", mmap_mode="r"),
-        offsets=np.load(folder / "offsets.npy"),
-        types=np.load(types, mmap_mode="r") if types.exists() else None,
-    )
+    """What `write_flat` wrote, memory-mapped.
+
+    Raises:
+        InputError: if a file is gone or damaged.
+    """
+    values, offsets = read_rows(folder / "values.npy", np.int32), read_rows(folder / "offsets.npy", np.int64)
+    types = read_rows(folder / "types.npy", np.uint8) if os.path.lexists(folder / "types.npy") else None
+    if offsets.shape != (len(row_ids) + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise damaged(folder / "offsets.npy", f"they are not the ends of {len(row_ids)} rows")
+    last = max(tokenizer.get_vocab().values())
+    if values.shape != (offsets[-1],) or (len(values) and not 0 <= values.min() <= values.max() <= last):
+        raise damaged(folder / "values.npy", f"they are not {offsets[-1]} tokens")
+    if types is not None and types.shape != values.shape:
+        raise damaged(folder / "types.npy", f"they are not {offsets[-1]} types of tokens")
+    return _padded_by(tokenizer, row_ids, values=values, offsets=np.array(offsets), types=types)
 
 
 def _flat(told: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -19,6 +19,11 @@ LARGEST = 1 << 28  # bytes of a text file that is read whole: a tokenizer.json h
 _T = TypeVar("_T")
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything at a path; where that is no file, reading it says so."""
+    return os.path.lexists(path)
+
+
 def read_bytes(path: Path, *, error: type[InputError] = InputError, again: str = "") -> bytes:
     """The bytes of a regular file of at most `LARGEST` bytes.
 
@@ -37,7 +42,11 @@ def read_bytes(path: Path, *, error: type[InputError] = InputError, again: str =
             if about.st_size > LARGEST:
                 raise refuse(f"{about.st_size:,} bytes, more than the {LARGEST:,} that are read")
             return file.read()
-    except (FileNotFoundError, InputError):
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise refuse("a link that leads nowhere") from None
+        raise
+    except InputError:
         raise
     except NotRegular as failure:
         raise refuse("no regular file") from failure

@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_soups.contenders import Row, pointers
 from hf_soups.errors import InputError
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import finite, write_text
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.soups.record import soup_folder_of
@@ -72,7 +72,7 @@ def load_board(folder: Path) -> Leaderboard | None:
         InputError: if it cannot be read.
     """
     path = folder / BOARD_FILE
-    if not path.is_file():
+    if not is_there(path):
         return None
     return read_record(path, Leaderboard, what="a leaderboard", format=FORMAT, again=AGAIN)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.files.reading import read_bytes
 from hf_soups.files.writing import writable
 from hf_soups.soups.search import Score
 from hf_soups.soups.soup import Soup
@@ -36,14 +37,16 @@ class Journal:
         return known[key]
 
     def _read(self) -> dict[str, Score]:
-        if not self.path.is_file():
+        try:
+            data = read_bytes(self.path, again="Remove it: the scores are measured again.")
+        except FileNotFoundError:
             return {}
         found: dict[str, Score] = {}
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in data.decode("utf-8", errors="replace").splitlines():
             try:
                 key, value = json.loads(line)
                 found[key] = _as_read(value)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 continue  # a line cut short by a kill is measured again
         return found
 

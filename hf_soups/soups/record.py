@@ -10,6 +10,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json, read_record
+from hf_soups.run_folder import PREDICTIONS
 from hf_soups.weights.links import refuse_links_out
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
@@ -125,7 +126,7 @@ def from_pool(record: Mapping[str, Any]) -> tuple[str, ...]:
 class _Pointer:
     path: str
     method: str = ""
-    predictions: str = "predictions"
+    predictions: str = PREDICTIONS
 
 
 def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
@@ -139,9 +140,10 @@ def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
         told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
     except FileNotFoundError as error:
         raise InputError(f"{pointer}: no such file. {AGAIN}") from error
-    if Path(told.predictions).name != told.predictions:
+    if told.predictions != PREDICTIONS:
         raise InputError(
-            f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup. {AGAIN}"
+            f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup's {PREDICTIONS!r}. "
+            f"{AGAIN}"
         )
     folder = (pointer.parent / told.path).resolve()
     refuse_links_out(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import write_json
 from hf_soups.tasks import Shift
 
@@ -34,7 +34,7 @@ def remembered_shifts(sweep: Path) -> dict[str, Any]:
         InputError: if there is a file that cannot be read.
     """
     path = sweep / SHIFTS_FILE
-    if not path.is_file():
+    if not is_there(path):
         return {}
     kept = read_record(path, _Kept, what="a sweep's shifts", format=FORMAT, again=AGAIN)
     return {f"task.shifts.{name}": values for name, values in kept.shifts.items()}

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from hf_soups.ending import removed_at_end
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.regular import open_regular
 from hf_soups.files.writing import partial_of, remove_abandoned
 from hf_soups.weights.dtypes import ITEM_BYTES
 
@@ -76,7 +77,7 @@ def read_header(path: Path) -> TensorHeader:
         CheckpointError: if the file is missing, unreadable, truncated or corrupt.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stamp = FileStamp.of(os.fstat(file.fileno()))
             start, text = _header_text(path, file.read(8), stamp.bytes, file)
     except OSError as error:
@@ -130,7 +131,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
         _corrupt(path, f"tensor {name!r} lacks dtype, shape or data_offsets")
     if not all(type(n) is int and n >= 0 for n in numbers):
         _corrupt(path, f"tensor {name!r} has shape {shape} and offsets {[begin, end]}")
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise CheckpointError(
             f"{path}: tensor {name!r} is stored as {dtype}, which hf_soups cannot average (quantised weights?). "
             f"Known: {', '.join(ITEM_BYTES)}. Use the checkpoint before it was quantised."

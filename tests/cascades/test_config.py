@@ -99,6 +99,8 @@ def test_a_config_that_names_code_is_refused(tmp_path: Path, key: str) -> None:
         ({"members": [MEMBERS[0], {**MEMBERS[1], "name": "small"}]}, "one name stands there twice"),
         ({"members": [MEMBERS[0]]}, "a plan of the cascade uses big, but its members are small"),
         ({"members": [{**MEMBERS[0], "label_order": [0]}, MEMBERS[1]]}, "gives 1 labels, the cascade has 2"),
+        ({"id2label": "cat"}, "not valid as a cascade: id2label: "),
+        ({"frontier": 7}, "not valid as a cascade: frontier: "),
         ({"members": [{**MEMBERS[0], "dtype": "int8"}, MEMBERS[1]]}, "to answer in 'int8'"),
         ({"members": [{**MEMBERS[0], "image_size": 0}, MEMBERS[1]]}, "images of 0 pixels"),
         ({"members": ["small", MEMBERS[1]]}, "not valid as a member: Input should be an object"),

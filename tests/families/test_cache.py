@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_soups.errors import HfSoupsError
-from hf_soups.families.cache import cache_key, cached_folder, write_rows
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.families.cache import cache_key, cached_folder, read_rows, write_rows
 from tests.patience import PATIENCE
 
 
@@ -104,6 +104,18 @@ def test_a_finished_entry_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Monk
 def test_keys_are_stable_and_differ() -> None:
     assert cache_key("a", {"x": 1, "y": 2}) == cache_key("a", {"y": 2, "x": 1})
     assert len({cache_key("a"), cache_key("b"), cache_key("a", 1), cache_key("a", 2)}) == 4
+
+
+def test_damaged_rows_are_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "key" / "values.npy"
+    path.parent.mkdir()
+    np.save(path, np.arange(4, dtype=np.int32))
+    np.testing.assert_array_equal(read_rows(path, np.int32), np.arange(4))
+    whole = path.read_bytes()
+    for damage in (b"", b"junk", whole[:-1], whole.replace(b"<i4", b"<f4")):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"values\.npy: damaged encoded rows .*Delete .*key: it is made again"):
+            read_rows(path, np.int32)
 
 
 def test_rows_written_in_blocks_are_one_array(tmp_path: Path) -> None:

@@ -74,6 +74,12 @@ def test_what_is_no_record_is_one_error_that_names_the_file(tmp_path: Path, data
     assert "\n" not in str(told.value)
 
 
+def test_a_link_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=r"a\.json: a link that leads nowhere"):
+        read_json(tmp_path / "a.json", error=CheckpointError)
+
+
 def test_a_pipe_or_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "folder.json").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import InputError
 from hf_soups.soups import Soup, greedy, uniform
 from hf_soups.soups.journal import Journal
 from tests.tiny import tiny_bert
@@ -57,6 +58,18 @@ def test_a_line_cut_short_is_measured_again(pool: list[Checkpoint], tmp_path: Pa
     counting = Counting()
     assert Journal(counting, tmp_path / "j", "a")(uniform(pool)) == 1.0
     assert counting.asked == 1
+
+
+def test_lines_of_other_kinds_are_measured_again_and_a_folder_is_refused(
+    pool: list[Checkpoint], tmp_path: Path
+) -> None:
+    journal = Journal(lambda _: 0.5, tmp_path / "scores.jsonl", "ours")
+    journal.path.write_text("\n".join(("7", '["a", 7]', '["a", "0x1p99999"]', "[" * 10_000, '[["a"], "0x1p0"]')) + "\n")
+    assert journal(uniform(pool)) == 0.5
+    journal.path.unlink()
+    journal.path.mkdir()
+    with pytest.raises(InputError, match=r"scores\.jsonl: .*Remove it: the scores are measured again"):
+        journal(uniform(pool))
 
 
 def test_another_context_or_changed_weights_are_measured_anew(pool: list[Checkpoint], tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ from hf_soups.metrics import METRICS, Metric
 from hf_soups.mixing.live import LiveMixer
 from hf_soups.soups import uniform
 from hf_soups.soups.learned import LearnedStep, descent, learned, loop
+from hf_soups.soups.learned.descent import AdamW
 from hf_soups.soups.learned.mixture import LiveMixture
+from hf_soups.soups.learned.state import State, load
 from hf_soups.soups.scorer import LiveScorer
 from tests.pile import label, near
 from tests.test_live import tiny_t5
@@ -533,6 +535,17 @@ def test_a_file_that_is_no_state_is_refused(
     state.write_text(text)
     with pytest.raises(InputError, match=r"state\.json: .*(no valid JSON|the state of a learned soup)"):
         learned(pool, scorer, state=state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("step", float("inf")), ("best_epoch", 7), ("values", [1.0]), ("losses", [float("nan")])]
+)
+def test_a_state_with_a_spoilt_value_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    path, optimizer = tmp_path / "state.json", AdamW.of(2, 0.1)
+    State(np.zeros(2), optimizer, (0.5,)).save(path, "key")
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(InputError, match=r"state\.json: not .*the state of a learned soup"):
+        load(path, "key", optimizer)
 
 
 # What goes wrong.

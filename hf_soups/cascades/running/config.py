@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,18 @@ class Place:
         return "/".join(filter(None, (self.repo, self.subfolder))) + (f"@{self.revision}" if self.revision else "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """The types of what config.json of a cascade holds, before transformers uses it."""
+
+    kind: str
+    members: list[Any]
+    plan: dict[str, Any]
+    frontier: list[dict[str, Any]]
+    max_length: int | None
+    id2label: dict[int, str] | None
+
+
 class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
     """The members of a cascade, the plan that it follows, and the plans that `budget` can choose instead.
 
@@ -77,11 +89,13 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
     max_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        told = next((key for key in CODE if kwargs.get(key)), None)
-        if told is not None:
+        code = next((key for key in CODE if kwargs.get(key)), None)
+        if code is not None:
             raise InputError(
-                f"config.json of the cascade has {told!r}, which names code to run. A cascade needs none: remove it."
+                f"config.json of the cascade has {code!r}, which names code to run. A cascade needs none: remove it."
             )
+        told = {f.name: getattr(self, f.name) for f in fields(_Types)}
+        as_record(told, _Types, "config.json of the cascade", what="a cascade", again="Build the cascade again.")
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.label2id is None and self.id2label:
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}

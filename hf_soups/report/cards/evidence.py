@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_soups.files.reading import read_record
+from hf_soups.files.reading import as_record, is_there, read_json
+from hf_soups.recipe import recipe_from
 
 EVIDENCE_FILE = "evidence.json"
 FORMAT = "hf_soups.evidence.v1"
@@ -32,6 +33,46 @@ class Evidence:
         return next((told for told in self.report if told["name"] == name), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    path: str
+    split: str
+    rows: int
+    config: str | None = None
+    revision: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    name: str
+    members: tuple[str, ...] = ()
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    average_cost: float | None = None
+    exit_shares: tuple[float, ...] = ()
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    source: str = ""
+    sha256: str = ""
+    parameters: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """The types of the values inside that a card shows."""
+
+    data: Mapping[str, _Rows] = field(default_factory=dict)
+    members: Mapping[str, _Member] = field(default_factory=dict)
+    report: tuple[_Reported, ...] = ()
+
+
 def read_evidence(folder: Path) -> Evidence:
     """The evidence that a cascade's folder keeps; empty where there is none.
 
@@ -39,8 +80,12 @@ def read_evidence(folder: Path) -> Evidence:
         InputError: if it cannot be read.
     """
     path = folder / EVIDENCE_FILE
-    if not path.is_file():
+    if not is_there(path):
         return Evidence()
-    return read_record(
-        path, Evidence, what="the evidence of a cascade", format=FORMAT, again="Build the cascade again."
-    )
+    what = "the evidence of a cascade"
+    told = read_json(path, what=what, format=FORMAT, again=AGAIN)
+    as_record(told, _Types, path, what=what, again=AGAIN)
+    found = as_record(told, Evidence, path, what=what, again=AGAIN)
+    if found.recipe:
+        recipe_from({"model": "any", **found.recipe}, where=str(path))
+    return found

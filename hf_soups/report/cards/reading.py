@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.files.reading import read_json, read_text
+from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.recipe_kept import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.facts import Facts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
@@ -95,7 +95,7 @@ def json_of(path: Path, folder: Path) -> Mapping[str, Any]:
     Raises:
         InputError: if it is missing or cannot be read.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(
             f"{folder} holds no {path.name}, so it is neither a soup nor a cascade. Name a folder that "
             "`hf-soups cook` or `hf-soups cascade build` wrote."

@@ -14,6 +14,7 @@ from hf_soups.contenders import Contenders, pointers, read_contenders
 from hf_soups.cook.pool import Run, find_runs
 from hf_soups.costs.unit import UNITS
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.reading import is_there
 from hf_soups.from_pool.opening import check_frontier
 from hf_soups.from_pool.search import FRONTIER_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
@@ -112,7 +113,7 @@ def _answered(pool: Pool) -> _Read:
         InputError: if the pool, or the one to report on, is not any more what the search saw.
     """
     path = pool.folder / FRONTIER_FILE
-    if not path.is_file():
+    if not is_there(path):
         return _Read(_unsearched(pool))
     frontier, folder = Frontier.load(path), None
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.errors import InputError
-from hf_soups.files.reading import read_json
+from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import write_text
 from hf_soups.soups.learned.descent import AdamW
 
@@ -50,6 +50,24 @@ class State:
         write_text(path, text + "\n")
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The types of what the file holds."""
+
+    key: str
+    values: tuple[float, ...]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    steps: tuple[int, ...]
+    best: tuple[float, ...] | None
+    uniform: tuple[float, ...]
+    step: int
+    losses: list[float]
+    epochs: list[dict[str, int | float | None]]
+    best_epoch: int
+    stopped: str
+
+
 PLAIN = ("step", "losses", "epochs", "best_epoch", "stopped")
 
 
@@ -63,27 +81,28 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
     Raises:
         InputError: if the file cannot be read, or belongs to another pool, other rows or other options.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
-    told = read_json(path, what="the state of a learned soup", format=FORMAT, again=AGAIN)
-    try:
-        known, state = told["key"], _state(told, optimizer)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the state of a learned soup ({error!r}). {AGAIN}") from error
-    if known != key:
+    told = read_record(path, _Kept, what="the state of a learned soup", format=FORMAT, again=AGAIN)
+    if told.key != key:
         raise InputError(f"{path}: the state of another learned soup: of other ingredients, rows or options. {AGAIN}")
-    return state
+    try:
+        return _state(told, optimizer)
+    except ValueError as error:
+        raise InputError(f"{path}: not the state of a learned soup ({error}). {AGAIN}") from error
 
 
-def _state(told: dict[str, Any], optimizer: AdamW) -> State:
-    values, first, second = (np.array(told[name], dtype=np.float64) for name in ("values", "first", "second"))
-    steps = np.array(told["steps"], dtype=np.int64)
-    if not values.shape == first.shape == second.shape == steps.shape:
-        raise ValueError(f"{values.size} values, {first.size} and {second.size} moments, {steps.size} counts")
-    return State(
-        values,
-        replace(optimizer, first=first, second=second, steps=steps),
-        tuple(told["uniform"]),
-        best=None if told["best"] is None else np.array(told["best"], dtype=np.float64),
-        **{name: told[name] for name in PLAIN},
-    )
+def _state(told: _Kept, optimizer: AdamW) -> State:
+    values, first, second = (np.array(numbers) for numbers in (told.values, told.first, told.second))
+    steps = np.array(told.steps, dtype=np.int64)
+    best = None if told.best is None else np.array(told.best)
+    sizes = {len(values), len(first), len(second), len(steps), len(values if best is None else best)}
+    if len(sizes) != 1:
+        raise ValueError(f"{len(values)} values, {len(first)} and {len(second)} moments, {len(steps)} counts")
+    if told.step < 0 or not 0 <= told.best_epoch < max(len(told.epochs), 1):
+        raise ValueError(f"step {told.step}, and epoch {told.best_epoch} of {len(told.epochs)} as the best")
+    for numbers in (values, first, second, told.uniform, told.losses, () if best is None else best):
+        if not np.isfinite(numbers).all():
+            raise ValueError("it holds NaN or infinity")
+    moved = replace(optimizer, first=first, second=second, steps=steps)
+    return State(values, moved, told.uniform, best=best, **{name: getattr(told, name) for name in PLAIN})
