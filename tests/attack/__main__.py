@@ -1,7 +1,7 @@
 """`python -m tests.attack`: changed files and sudden deaths, by the thousand.
 
 python -m tests.attack --cases 2500 --seed 1            # change files, print counts by kind and end
-python -m tests.attack --case 17 --seed 1               # repeat one case, keeping its folder
+python -m tests.attack --case 17 --seed 1               # repeat one case
 python -m tests.attack --kills 200 --seed 1             # kill commands, run them again, compare
 """
 
