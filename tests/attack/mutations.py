@@ -61,7 +61,7 @@ def mutate(path: Path, random: Random, twin: Path | None) -> Mutation:
         except NotHere:
             continue
         # what such a value means is not ours to say, as long as nothing breaks
-        theirs = path.name in THEIRS and path.parent.name != "cascade" and done.must != "stay the same"
+        theirs = path.name in THEIRS and path.parent.name != "cascade"
         return Mutation(done.what, "end well") if theirs else done
 
 
@@ -241,7 +241,7 @@ def _mutated_tree(tree: Any, random: Random) -> tuple[Any, str, Must]:
         return tree, f"{where} = {str(holder[key])[:40]!r}", "end well"
     if way == "dropped":
         del holder[key]
-        return tree, f"without {where}", "say less"
+        return tree, f"without {where}", "say less" if isinstance(holder, dict) else "end well"
     if not isinstance(holder, dict):
         raise NotHere
     if way == "renamed":
