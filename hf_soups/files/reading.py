@@ -15,6 +15,7 @@ from hf_soups.files.regular import NotRegular, open_regular
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+MOST_DIGITS = 300  # of an integer; a few more, and it is no float any more
 LARGEST = 1 << 28  # bytes of a text file that is read whole: a tokenizer.json has 35 MB, a frontier of 50,000 plans 20
 _T = TypeVar("_T")
 
@@ -81,7 +82,7 @@ def read_json(
     text = read_text(path, error=error, again=again)
     refuse = functools.partial(_refusal, error, path, again)
     try:
-        told = json.loads(text)
+        told = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as failure:
         why = "nested too deep" if isinstance(failure, RecursionError) else str(failure)
         raise refuse(f"cannot be read: no valid JSON ({why})") from failure
@@ -90,6 +91,12 @@ def read_json(
     if format and told.get("format") != format:
         raise refuse(f"expected {what} ({format!r}), got the format {told.get('format')!r:.60}")
     return told
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def read_record(
@@ -118,10 +125,10 @@ def as_record(
     try:
         # through JSON, whose strict rules take a list for a tuple and 1 for 1.0, and nothing else
         adapter = _adapter(cast(Hashable, kind))
-        return cast(_T, adapter.validate_json(json.dumps(told), strict=True))
+        return cast(_T, adapter.validate_json(json.dumps(told, allow_nan=False), strict=True))
     except ValidationError as failure:
         raise _refusal(error, path, again, f"not valid as {what}: {_first_of(failure)}") from failure
-    except (RecursionError, TypeError) as failure:  # TypeError: a value that is not JSON's, from Python code
+    except (RecursionError, TypeError, ValueError) as failure:  # values that are not JSON's: NaN, or from Python code
         raise _refusal(error, path, again, f"not valid as {what} ({failure})") from failure
 
 

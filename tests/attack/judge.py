@@ -159,7 +159,7 @@ def _refusal(mutation: Mutation, names: Iterable[str], error: str, status: int) 
         return Verdict("refused without need", error)
     if not any(name in error for name in names):
         return Verdict("error without the name", error)
-    if status != 2:
+    if status != 2 and "could not be written" not in error:  # by what lies where it is to be written
         return Verdict(f"status {status}", error)
     return Verdict("refused") if error.count("\n") < 12 else Verdict("long error", error)
 

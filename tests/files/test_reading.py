@@ -74,6 +74,16 @@ def test_what_is_no_record_is_one_error_that_names_the_file(tmp_path: Path, data
     assert "\n" not in str(told.value)
 
 
+def test_a_number_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"n": 1' + "0" * 400 + "}")
+    with pytest.raises(CheckpointError, match=r"a\.json: .*a number of 401 digits"):
+        read_json(tmp_path / "a.json", error=CheckpointError)
+    for value in ("NaN", "1e400"):
+        (tmp_path / "a.json").write_text(f'{{"n": {value}}}')
+        with pytest.raises(InputError, match=r"a\.json: not valid as a record"):
+            read_record(tmp_path / "a.json", dict[str, float], what="a record", format="", again="")
+
+
 def test_a_link_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(tmp_path / "gone")
     with pytest.raises(CheckpointError, match=r"a\.json: a link that leads nowhere"):
