@@ -129,6 +129,12 @@ class ImageFolder:
                 f"{folder}: no images there (files that end in .jpg, .png, ...), nor parquet or csv files. Give the "
                 "folder that holds them."
             )
+        odd = next((name for name in sorted(found) if not _is_utf8(name)), None)
+        if odd is not None:  # parquet holds no such row id
+            told = os.fsencode(odd).decode("utf-8", "backslashreplace")
+            raise DataError(
+                f"{folder}: the file name {told!r} is not UTF-8, so no answer can be called by it. Rename it."
+            )
         return cls(folder, tuple(sorted(found)[:limit]))
 
     def __len__(self) -> int:
@@ -209,6 +215,14 @@ def _image(value: Any, row: Any, column: str) -> Any:
         return open_image(value, row, column)
     except DataError as error:
         return Unreadable.of(error)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _digest(parts: Iterable[Any]) -> str:

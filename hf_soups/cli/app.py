@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -103,7 +105,8 @@ def _status(*, debug: bool) -> tuple[int, str]:
     except Exception as error:
         if debug:
             raise
-        return getattr(error, "exit_status", 1), in_one_line(error)
+        odd = 2 if isinstance(error, UnicodeEncodeError) else 1
+        return getattr(error, "exit_status", odd), in_one_line(error)
     return 0, ""
 
 
@@ -111,6 +114,10 @@ def in_one_line(error: Exception) -> str:
     """What went wrong, and what to do."""
     if isinstance(error, HfSoupsError):
         return str(error)
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        before, after = error.object[: error.start], error.object[error.start :]
+        name = re.split(r"[\s'\":]", before)[-1] + re.split(r"[\s'\":]", after)[0]
+        return f"{os.fsencode(name)!r}: a name of a file or folder that is not UTF-8. Rename it."
     if limit := limit_reached(error):
         return limit
     if isinstance(error, OSError):

@@ -373,3 +373,11 @@ def test_another_model_or_other_data_do_not_take_the_place_of_answers(vit: Path,
     with pytest.raises(InputError, match="it holds answers with model"):
         answered(tiny_vit(tmp_path / "vit", seed=1), photos, tmp_path / "out")
     assert table(tmp_path / "out") == before
+
+
+def test_a_file_name_that_is_not_utf8_is_named(vit: Path, photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    first = next(folder.glob("*.png"))
+    first.rename(os.fsdecode(os.fsencode(folder) + b"/p\xff.png"))
+    with pytest.raises(DataError, match=r"photos: the file name 'p\\\\xff\.png' is not UTF-8.*Rename it"):
+        answered(vit, folder, tmp_path / "out")

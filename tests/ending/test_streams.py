@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_soups.cli.app import in_one_line
 from hf_soups.errors import HfSoupsError
 from hf_soups.limits import check_threads, limit_reached
 
@@ -82,3 +83,13 @@ def test_threads_that_cannot_start_are_told_before_anything_is_loaded(monkeypatc
     monkeypatch.setattr("threading.Thread.start", refused)
     with pytest.raises(HfSoupsError, match=r"no further thread or process can start: .*ulimit -u"):
         check_threads()
+
+
+def test_a_name_that_is_not_utf8_is_named_and_wrong_input(tmp_path: Path) -> None:
+    name = os.fsdecode(b"model-\xff")
+    with pytest.raises(UnicodeEncodeError) as met:
+        f"cannot read '{tmp_path}/{name}/config.json': no such file".encode()
+    assert in_one_line(met.value) == (
+        f"{os.fsencode(tmp_path) + b'/model-' + bytes([255]) + b'/config.json'!r}: a name of a file or folder that is "
+        "not UTF-8. Rename it."
+    )
