@@ -588,3 +588,11 @@ def test_take_keeps_ids_labels_and_rows_together() -> None:
 
 def test_a_split_is_printed_in_one_line() -> None:
     assert repr(in_memory(reviews(20)).train).startswith("Split(train: 10 rows of reviews:train, fingerprint ")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_pipe_in_the_place_of_a_table_is_refused_at_once(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=rf"rows\.{ending}.*(not a regular file|not a parquet file)"):
+        load_splits(Task(kind="text", path=str(path), text=["text"], report=str(path)), Data())

@@ -50,6 +50,9 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         told = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
     except FileNotFoundError:
         raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
+    lacking = [name for name in ("pool", "report", "data", "seed") if name not in told]
+    if lacking:  # each is always written: without it, other rows would stand for those that it names
+        raise InputError(f"{path}: not valid as a frontier: it lacks {', '.join(lacking)}. {MAKE_IT}")
     found = as_record(told, Frontier, path, what="a frontier", again=MAKE_IT)
     here = Path(path).absolute().parent
     if "chosen_on" not in told:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
 from hf_soups.files.plain_yaml import check_front_matter
+from hf_soups.files.regular import open_regular
 from hf_soups.files.writing import system_error, why_not_written
 from hf_soups.weights.refusals import check_token, in_short, is_passing, status_of
 
@@ -99,6 +100,8 @@ def _from_files(pattern: str, where: str) -> datasets.Dataset:
     reader = READERS[Path(pattern).suffix]
     options = CSV_OPTIONS if reader == "csv" else {}
     try:
+        for file in files:
+            open_regular(file).close()  # a pipe would be read for ever
         with quiet():
             return load_dataset(reader, data_files={"train": files}, split="train", **options)
     except Exception as error:  # pandas, pyarrow and datasets each raise their own
@@ -201,7 +204,8 @@ def _has_parquet_footer(path: str) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        pq.read_metadata(path)
+        with open_regular(path) as file:
+            pq.read_metadata(file)
     except Exception:  # any failure is the answer
         return False
     return True

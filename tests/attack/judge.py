@@ -26,7 +26,8 @@ PLAIN = re.compile(
 )
 UNREAD = (".png", ".lock", ".jsonl")  # pictures; journals hold keys that go by place and time
 WARNING = re.compile(
-    r"cannot|damaged|\bnot?\b|unusable|gone|left out|changed|error|missing|lack|corrupt|truncated|again"
+    r"cannot|damaged|expected|unreadable|\bnot?\b|unusable|gone|left out|changed|error"
+    r"|missing|lack|corrupt|truncated|again"
 )
 VOLATILE = re.compile(  # times, sizes, and fingerprints that go by times
     r"\d+(\.\d+)? ?s\b|in \d+|[\d.]+ rows/s|\d+ rows a second|\d{4}-\d\d-\d\d[T ][\d:.]+Z?|"

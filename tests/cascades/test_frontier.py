@@ -74,6 +74,17 @@ def test_a_file_that_is_no_frontier_is_refused(tmp_path: Path, content: str | No
         Frontier.load(path)
 
 
+@pytest.mark.parametrize("name", ["pool", "report", "data", "seed"])
+def test_a_frontier_that_does_not_say_what_it_was_made_from_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "frontier.json"
+    FRONTIER.save(path)
+    told = json.loads(path.read_text())
+    del told[name]
+    path.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=rf"frontier\.json: not valid as a frontier: it lacks {name}"):
+        Frontier.load(path)
+
+
 def test_a_plan_with_thresholds_out_of_range_in_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "frontier.json"
     FRONTIER.save(path)
