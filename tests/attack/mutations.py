@@ -122,7 +122,8 @@ def no_file(path: Path, random: Random) -> Mutation:
         path.symlink_to("/proc/self/mem")
     else:
         path.symlink_to({"device": "/dev/zero", "loop": path.name, "broken link": "nowhere"}[kind])
-    return Mutation(f"a {kind} in its place", "end well" if kind == "broken link" else "be noticed")
+    gone = kind == "broken link" or path.parent.name == "photos"  # what is no file is no image of its folder
+    return Mutation(f"a {kind} in its place", "end well" if gone else "be noticed")
 
 
 def swapped(path: Path, twin: Path | None) -> Mutation:
