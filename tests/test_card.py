@@ -399,7 +399,7 @@ def test_code_that_fails_is_told_with_its_last_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_code_of_a_soups_card_runs(soup: Path, tmp_path: Path) -> None:
     assert run_snippet(soup, name="me/soup").startswith("[{'label': ")
-    (soup / "model.safetensors").write_bytes(b"")
+    (soup / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="the code of its card fails"):
         run_snippet(soup)
 

@@ -21,7 +21,8 @@ def made_safe() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for good)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a stream that was put in another's place and cannot seek
+                stream.reconfigure(errors="backslashreplace")
 
 
 def written_out(status: int) -> tuple[int, str]:

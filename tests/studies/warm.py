@@ -72,7 +72,7 @@ def _run(told: dict[str, object], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(told["environment"])  # type: ignore[call-overload]
     sys.argv = ["hf-soups", *told["arguments"]]  # type: ignore[misc]
-    status = 0
+    status = 1  # of whatever ends it otherwise than by leaving
     try:
         from hf_soups.cli import main
 
