@@ -113,7 +113,11 @@ def _remove() -> None:
 
         for path in left:
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+                moved = path.with_name(f"{path.name}.ended")  # a thread that writes on does not find it by its name
+                with contextlib.suppress(OSError):
+                    path.rename(moved)
+                for folder in (moved, path):
+                    shutil.rmtree(folder, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
