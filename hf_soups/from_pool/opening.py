@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.cascades.frontier import Frontier
@@ -63,6 +63,8 @@ def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> Halves:
     Raises:
         InputError: as `open_plan`.
     """
+    if frontier.report and not is_share(frontier.report) and not Path(frontier.report).is_dir():
+        frontier = replace(frontier, report="")  # rows to report on that lie elsewhere by now: not compared
     return _parts(path, frontier, pool, (*frontier.singles, *(frontier.plans[i] for i in frontier.printed())))
 
 

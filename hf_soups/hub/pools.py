@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_soups.cascades.frontier import Frontier
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
+from hf_soups.from_pool.opening import check_frontier
+from hf_soups.from_pool.search import FRONTIER_FILE
 from hf_soups.hub.choosing import CARD, chosen, inside_file, pictures_of
 from hf_soups.hub.contents import Contents, Stage, replaced
 from hf_soups.hub.data_cards import TableOf, pool_card
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     from hf_soups.predictions import Predictions
 
-TAKEN = (POOL_FILE, "frontier.json", RECIPE_FILE, *CARD)
+TAKEN = (POOL_FILE, FRONTIER_FILE, RECIPE_FILE, *CARD)
 ROWS_AT_ONCE = 4096
 
 
@@ -39,12 +42,14 @@ def pool_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[st
     """A pool as it would be pushed; the members' predictions are read, so that no torn file is.
 
     Raises:
-        InputError: if it has no members, or cannot be read.
+        InputError: if it has no members or cannot be read, or its frontier was searched on other answers.
         PredictionsError: if a member's predictions are missing, damaged or of other rows.
     """
     pool = read_pool(folder)
     if not pool.members:
         raise InputError(f"{folder}: a pool without members. Add some with hf-soups predict.")
+    if (folder / FRONTIER_FILE).exists():
+        check_frontier(folder / FRONTIER_FILE, Frontier.load(folder / FRONTIER_FILE), folder)
     answers = [inside_file(folder, member.file).path for member in pool.members.values()]
     files, left_out = chosen(folder, [*TAKEN, *answers, *pictures_of(folder)], include)
     tables = tables_of(pool)

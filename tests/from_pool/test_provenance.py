@@ -14,6 +14,7 @@ from hf_soups.cascades import Frontier
 from hf_soups.errors import InputError
 from hf_soups.from_pool import build_from, certify_plan, draw_plan, search_pool
 from hf_soups.from_pool.opening import open_plan
+from hf_soups.hub import push
 from hf_soups.pool import read_pool
 from hf_soups.pool.store import write_pool
 from hf_soups.predictions import Predictions
@@ -158,6 +159,11 @@ def test_whatever_changed_since_the_search_is_refused_by_everything_that_uses_it
         lambda: build_from(plan, tmp_path / "cascade"),
         lambda: certify_plan(plan),
         lambda: draw_plan(plan, tmp_path / "pictures"),
+        *(
+            ()
+            if change is pool_gone
+            else (lambda: push(moved / "preds/select", "me/preds", dry_run=True, token="hf_x"),)
+        ),
         *(() if change is pool_gone else (lambda: page_for([moved / "preds/select"], examples=0),)),
     ):
         with pytest.raises(InputError, match=why):
