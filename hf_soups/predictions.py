@@ -402,14 +402,18 @@ def check_probs(
 
 def fingerprint_of(row_ids: np.ndarray, labels: np.ndarray | None, answers: Sequence[np.ndarray]) -> str:
     """See `Predictions.fingerprint`; `answers` are all arrays that hold them."""
-    from xxhash import xxh3_128
+    from hf_soups.weights.digests import fast_digest
 
     name, ids = id_tensor(row_ids)
-    found = xxh3_128(f"{name} {[(a.dtype.str, a.shape) for a in answers]}".encode())
-    for array in (ids, *(() if labels is None else (labels,)), *answers):
-        for start in range(0, len(array), ROWS_AT_ONCE):  # mapped files may be larger than memory
-            found.update(np.ascontiguousarray(array[start : start + ROWS_AT_ONCE]).view(np.uint8).data)
-    return str(found.hexdigest())
+    about = f"{name} {[(a.dtype.str, a.shape) for a in answers]}".encode()
+    arrays = (ids, *(() if labels is None else (labels,)), *answers)
+    return fast_digest([[about], *map(_in_parts, arrays)])
+
+
+def _in_parts(array: np.ndarray) -> Iterator[Any]:
+    """Its bytes, some rows at a time: an array that is mapped from its file may be larger than memory."""
+    for start in range(0, len(array), ROWS_AT_ONCE):
+        yield np.ascontiguousarray(array[start : start + ROWS_AT_ONCE]).view(np.uint8).data
 
 
 def same_rows(a: str, b: str) -> bool:

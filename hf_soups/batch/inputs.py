@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xxhash import xxh3_128
-
-from hf_soups.data.pictures import DECODERS, cells, image_endings, open_image
+from hf_soups.data.pictures import DECODERS, cells, encoding, image_endings, open_image
 from hf_soups.errors import DataError
-from hf_soups.files.regular import open_regular
 from hf_soups.pool.rows import Wanted, task_columns
+from hf_soups.weights.digests import fast_digest
 
 if TYPE_CHECKING:
     import datasets
 
 TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one of images
-FILE_PART = 2**20  # bytes of a file that are held while its digest is made
 NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
 
 
@@ -132,9 +128,7 @@ class ImageFolder:
         odd = next((name for name in sorted(found) if not _is_utf8(name)), None)
         if odd is not None:  # parquet holds no such row id
             told = os.fsencode(odd).decode("utf-8", "backslashreplace")
-            raise DataError(
-                f"{folder}: the file name {told!r} is not UTF-8, so no answer can be called by it. Rename it."
-            )
+            raise DataError(f"{folder}: the file name {told!r} is not UTF-8, so it cannot be a row id. Rename it.")
         return cls(folder, tuple(sorted(found)[:limit]))
 
     def __len__(self) -> int:
@@ -142,13 +136,13 @@ class ImageFolder:
 
     def fingerprint(self, start: int, stop: int) -> str:
         """Of names and bytes."""
-        return _digest(
-            part for name in self.files[start:stop] for part in chain([name.encode()], _parts_of(self.folder / name))
-        )
+        files = self.files[start:stop]
+        cells = ({"bytes": None, "path": self.folder / name} for name in files)
+        return fast_digest(chain([name.encode()], encoding(cell)) for name, cell in zip(files, cells, strict=True))
 
     def stamp(self, start: int, stop: int) -> str:
         """Of names, sizes and both times."""
-        return _digest(f"{name} {_stamped(self.folder / name)}".encode() for name in self.files[start:stop])
+        return fast_digest([f"{name} {_stamped(self.folder / name)}".encode()] for name in self.files[start:stop])
 
     def ids(self, start: int, stop: int) -> list[Any]:
         """Paths of the files inside the folder."""
@@ -175,7 +169,7 @@ class DataSet:
     def fingerprint(self, start: int, stop: int) -> str:
         """Of ids, texts and the images' bytes."""
         values = [self.ids(start, stop), *(cells(self.rows, name, start, stop) for name in self.columns)]
-        return _digest(part for row in zip(*values, strict=True) for value in row for part in _as_parts(value))
+        return fast_digest(_parts(value) for row in zip(*values, strict=True) for value in row)
 
     def stamp(self, start: int, stop: int) -> str:
         """Nothing: rows of a table have no files of their own."""
@@ -225,28 +219,9 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _digest(parts: Iterable[Any]) -> str:
-    """32 hexadecimal digits (XXH3, 128 bits) of parts, bytes or what holds them, and their lengths."""
-    found = xxh3_128()
-    for part in parts:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return str(found.hexdigest())
-
-
-def _as_parts(value: Any) -> Iterator[Any]:
-    """A raw value: an id, a text, or an image that is embedded or points to a file."""
-    if isinstance(value, dict):
-        embedded = value.get("bytes")
-        return _parts_of(Path(str(value.get("path")))) if embedded is None else _as_parts(memoryview(embedded))
-    return iter([value if isinstance(value, bytes | memoryview) else repr(value).encode("utf-8", "surrogatepass")])
-
-
-def _parts_of(path: Path) -> Iterator[bytes]:
-    """A file's bytes, some at a time; of one that cannot be read nothing, as its row will be an error."""
-    with suppress(OSError), open_regular(path) as file:
-        while part := file.read(FILE_PART):
-            yield part
+def _parts(value: Any) -> Iterable[Any]:
+    """A raw value as bytes: an id, a text, or an image as data sets have it."""
+    return encoding(value) if isinstance(value, dict) else (repr(value).encode("utf-8", "surrogatepass"),)
 
 
 def _stamped(path: Path) -> tuple[int, ...]:

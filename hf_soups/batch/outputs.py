@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "_answers.json"
 FORMAT = "hf_soups.answers.v1"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Parts:
         found = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def told(self, number: int) -> dict[str, str] | None:
+    def metadata(self, number: int) -> dict[str, str] | None:
         """The metadata of a part; None if it cannot be read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -134,12 +136,12 @@ def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Ma
     }
 
 
-def claim(parts: Parts, told: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
-    """Say in the folder what its files answer, or check that they do; what became stale is removed.
+def claim(parts: Parts, settings: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+    """Write the settings into the folder, or check that its files have them; what became stale is removed.
 
     Args:
         parts: the files.
-        told: what was asked, as _answers.json keeps it.
+        settings: of the call, as _answers.json keeps them.
         made_from: what each part should be made from.
     Returns:
         What was removed, and why, in words.
@@ -147,7 +149,7 @@ def claim(parts: Parts, told: Mapping[str, Any], made_from: MadeFrom) -> list[st
         InputError: if the folder holds answers of another model, other data or settings, or other files.
     """
     path, lines = parts.folder / MANIFEST, []
-    wanted = {"format": FORMAT, **told}
+    wanted = {"format": FORMAT, **settings}
     if path.is_file():
         there = read_json(path, what="the record of answers", format=FORMAT, again="Choose another folder (--out).")
         if parts.present():  # a call that failed before its first answer decides nothing
@@ -191,7 +193,10 @@ def _remove_stale(parts: Parts, there: Mapping[str, Any], wanted: Mapping[str, A
             raise _other(parts.folder, key, there, wanted)
     for number in (number for numbers in stale.values() for number in numbers):
         parts.path(number).unlink(missing_ok=True)
-    return [f"answering {_numbered(numbers)} again: {reason}" for reason, numbers in stale.items()]
+    lines = [f"answering {_numbered(numbers)} again: {reason}" for reason, numbers in stale.items()]
+    for line in lines:
+        _log.warning("%s: %s", parts.folder, line)
+    return lines
 
 
 def _numbered(numbers: Sequence[int]) -> str:
@@ -207,8 +212,8 @@ class MadeFrom:
     inputs: Inputs
     weights: str  # of the model, see `weights_of`
 
-    def told(self, start: int, stop: int) -> dict[bytes, bytes]:
-        """What a part keeps of it, as metadata of its file."""
+    def metadata(self, start: int, stop: int) -> dict[bytes, bytes]:
+        """What the file of a part keeps of it."""
         known = {
             "hf_soups.weights": self.weights,
             "hf_soups.rows": self.inputs.fingerprint(start, stop),
@@ -218,7 +223,7 @@ class MadeFrom:
 
     def why_stale(self, parts: Parts, number: int) -> str:
         """Why a part that is there is not what would be made now; empty if it is."""
-        kept, span = parts.told(number), parts.span(number)
+        kept, span = parts.metadata(number), parts.span(number)
         if kept is None:
             return "it cannot be read"
         if "hf_soups.rows" not in kept:

@@ -115,7 +115,7 @@ def predict_rows(
     parts = Parts(Path(out), len(inputs), shard_rows)
     made_from = MadeFrom(inputs, weights_of(checkpoint))
     single = {} if is_cascade(checkpoint) else {"max_length": max_length, "dtype": dtype, "classes": list(label_names)}
-    told = {
+    settings = {
         "data": _beside(data, parts.folder), "rows": len(inputs), "rows_of_each_file": shard_rows,
         "model": _beside(str(checkpoint), parts.folder), "weights": made_from.weights, "top_k": top_k,
         "budget": budget, "unit": unit_of(checkpoint), "kind": inputs.kind, "config": config, "split": split,
@@ -125,7 +125,7 @@ def predict_rows(
     answered, seconds, stale = 0, 0.0, []
     with alone(parts.folder, group):
         if group.is_main:
-            stale = claim(parts, told, made_from)
+            stale = claim(parts, settings, made_from)
         group.wait()
         mine = [number for number in parts.missing() if group.mine(number)]
         if mine:
@@ -133,8 +133,6 @@ def predict_rows(
                 checkpoint, how, kind=inputs.kind, classes=label_names, max_length=max_length, budget=budget
             )
             with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
-                for line in stale:
-                    meter.line(line)
                 answered, seconds = _answer(mine, parts, made_from, answerer, top_k, batch_size, meter)
         group.wait()
         return _result(parts, answered, seconds, unit_of(checkpoint), tuple(stale))
@@ -185,7 +183,7 @@ def _answer(
         meter(stop)
         if stop in ends:
             whole = pa.concat_tables(tables, promote_options="permissive")
-            parts.write(ends[stop], whole.replace_schema_metadata(made_from.told(*parts.span(ends[stop]))))
+            parts.write(ends[stop], whole.replace_schema_metadata(made_from.metadata(*parts.span(ends[stop]))))
             tables = []
     return rows, time.perf_counter() - started
 

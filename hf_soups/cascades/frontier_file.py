@@ -87,7 +87,7 @@ def is_share(report: str) -> bool:
 
 
 def _of_the_first_version(found: Frontier, here: Path) -> Frontier:
-    """0.1.0 named folders from the working directory of the search, which is told by where the pool lies by now."""
+    """0.1.0 named folders from the working directory of the search, which follows from where the pool is now."""
     root, tail = here.resolve(), Path(found.pool).parts
     while tail and root.name == tail[-1]:
         root, tail = root.parent, tail[:-1]

@@ -55,7 +55,7 @@ def changed(before: Seen, now: Seen, names: Iterable[str]) -> list[str]:
         elif old.answers != new.answers:
             found.append(f"{name!r} answered again since, with other answers")
         elif old.weights and new.weights and old.weights != new.weights:
-            found.append(f"{name!r} stands for other weights now")
+            found.append(f"{name!r} has other weights now")
         elif old.files and new.files and old.files != new.files:
             found.append(f"{name!r} has another config, tokenizer or processor now")
     return found

@@ -102,7 +102,7 @@ def _status(*, debug: bool) -> tuple[int, str]:
         return end.code if isinstance(end.code, int) else int(end.code is not None), ""
     except BrokenPipeError:  # whoever read the output has seen enough
         return 1, ""
-    except Exception as error:
+    except Exception as error:  # whatever it is, the user gets one line
         if debug:
             raise
         odd = 2 if isinstance(error, UnicodeEncodeError) else 1

@@ -193,10 +193,9 @@ def _about(pool: Pool, order: Order, key: str) -> dict[str, Any]:
 
 def _named(soup: Soup, pool: Pool) -> Soup:
     """The soup with its ingredients called as in the pool: a name that is unique among a few may not be among all."""
-    names = dict(zip(pool.checkpoints, display_names(pool.checkpoints), strict=True))
-    told = zip(soup.record()["ingredients"], soup.ingredients, strict=True)
-    ingredients = [{**one, "name": names.get(checkpoint, one["name"])} for one, checkpoint in told]
-    return replace(soup, about={**soup.about, "ingredients": ingredients})
+    called = dict(zip(pool.checkpoints, display_names(pool.checkpoints), strict=True))
+    own = zip(soup.ingredients, display_names(soup.ingredients), strict=True)
+    return replace(soup, names=tuple(called.get(checkpoint, name) for checkpoint, name in own))
 
 
 def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ SHIFT = 1 / 16  # pixels of what is made of it: edges that the number does not d
 PIXELS_AT_ONCE = 2**24  # decoded pixels of large images that the process holds; one that is larger is held alone
 DECODING = (FORMATS, WHOLE, MARGIN, SHIFT)  # what the pixels depend on, for keys of caches
 DECODERS = max(1, min(8, os.cpu_count() or 1))  # threads that decode: Pillow releases the interpreter's lock
+FILE_PART = 2**20  # bytes of a file that are read at once for its digest
 JPEG_SCALE = 8  # that its decoder divides by at most; by 4 and 2 too
 
 
@@ -139,6 +140,18 @@ def _buffers(encoded: Any) -> Iterator[Any]:
     at = np.frombuffer(ends, np.int64 if wide else np.int32)[encoded.offset :] if len(encoded) else ()
     for i, there in enumerate(encoded.is_valid().to_pylist()):
         yield data.slice(int(at[i]), int(at[i + 1] - at[i])) if there and data is not None else b"" if there else None
+
+
+def encoding(cell: Any) -> Iterator[Any]:
+    """The encoded bytes of what `cells` gives, in parts; nothing of a file that cannot be read, as its row will say."""
+    if cell is None:
+        return
+    if cell["bytes"] is not None:
+        yield cell["bytes"]
+        return
+    with contextlib.suppress(OSError), open_regular(str(cell["path"])) as file:
+        while part := file.read(FILE_PART):
+            yield part
 
 
 def image_endings() -> tuple[str, ...]:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import ArrayLike
 
-from hf_soups.data.pictures import Picture, cells, picture
+from hf_soups.data.pictures import Picture, cells, encoding, picture
 from hf_soups.errors import DataError
-from hf_soups.files.regular import open_regular
 from hf_soups.tasks import SHIFT
+from hf_soups.weights.digests import fast_digest, remembered
 
 if TYPE_CHECKING:
     import datasets
@@ -146,20 +146,12 @@ def fingerprint(
 
 def _of_all_images(rows: datasets.Dataset, names: Sequence[str], about: str) -> str:
     """16 hex digits of every image's bytes; remembered while no file of the data set changes."""
-    from hf_soups.weights.digests import remembered
-
     arrow = [str(file["filename"]) for file in rows.cache_files]
     files = [*arrow, *(path for name in names for path in _paths(rows, name))]
 
     def read() -> str:
-        from xxhash import xxh3_128
-
-        found = xxh3_128()
-        for name in names:
-            for image in _images(rows, name):
-                found.update(len(image).to_bytes(8, "little"))
-                found.update(image)
-        return hashlib.sha256(found.digest()).hexdigest()
+        blocks = (cells(rows, n, at, at + ROWS_AT_ONCE) for n in names for at in range(0, len(rows), ROWS_AT_ONCE))
+        return fast_digest(encoding(cell) for block in blocks for cell in block)
 
     return remembered(files if arrow else (), about, read)[:16]
 
@@ -168,13 +160,6 @@ def _paths(rows: datasets.Dataset, name: str) -> Iterator[str]:
     """Files of the images that the data set only points to."""
     for embedded, paths in _image_blocks(rows, name):
         yield from (str(path) for n, path in _sizes(embedded, paths) if n is None and path)
-
-
-def _images(rows: datasets.Dataset, name: str) -> Iterator[Any]:
-    """The bytes of every image."""
-    for embedded, paths in _image_blocks(rows, name):
-        for value, path in zip(embedded, paths, strict=True):
-            yield value.as_buffer() if value.is_valid else _content({"bytes": None, "path": path.as_py()})
 
 
 def _image_blocks(rows: datasets.Dataset, name: str) -> Iterator[tuple[pa.Array, pa.Array]]:
@@ -199,10 +184,8 @@ def _image_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
     for embedded, paths in _image_blocks(rows, name):
         sizes = [_file_size(path) if n is None else n for n, path in _sizes(embedded, paths)]
         yield np.asarray(sizes, dtype="<i8").tobytes()
-    column = rows.select_columns([name]).with_format("arrow")
     for index in np.unique(np.linspace(0, max(len(rows) - 1, 0), IMAGES_READ).astype(np.int64))[: len(rows)]:
-        image = column[int(index) : int(index) + 1].column(name)[0].as_py()
-        yield _content(image)
+        yield from encoding(cells(rows, name, int(index), int(index) + 1)[0])
 
 
 def _sizes(embedded: pa.Array, paths: pa.Array) -> Iterator[tuple[int | None, str | None]]:
@@ -216,15 +199,3 @@ def _file_size(path: str | None) -> int:
         return Path(str(path)).stat().st_size
     except OSError:
         return -1  # reading it will say so, with the row
-
-
-def _content(image: dict[str, Any] | None) -> bytes:
-    if image is None:
-        return b""
-    if image["bytes"] is not None:
-        return bytes(image["bytes"])
-    try:
-        with open_regular(str(image["path"])) as file:
-            return file.read()
-    except OSError:
-        return b""

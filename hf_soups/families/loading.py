@@ -211,7 +211,7 @@ def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # models raise nearly anything: index, shape, type, attribute
         if isinstance(error, HfSoupsError) or values.is_cuda or is_short_of_memory(error):
             raise
         raise CheckpointError(

@@ -259,7 +259,7 @@ def writable(out: Path) -> Iterator[None]:
         yield
     except HfSoupsError:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries wrap what the system says in errors of their own
         if limit := limit_reached(error):
             raise HfSoupsError(f"{out}: not written: {limit} {INTACT.capitalize()}") from error
         # safetensors has an error of its own for the system's errors; their text holds the number
@@ -272,12 +272,13 @@ def writable(out: Path) -> Iterator[None]:
 INTACT = "nothing half-written was left."
 
 
-def why_not_written(error: OSError) -> str:
-    """What the system says of a place that cannot be written, and what to do."""
+def why_not_written(error: OSError, needed: int | None = None) -> str:
+    """What the system says of a place that cannot be written, and what to do; `needed` are bytes."""
+    size = "" if needed is None else f" ({needed:,} bytes are needed)"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "could not be written: the disk is full. Free some space"
+        return f"could not be written: the disk is full{size}. Free some space"
     if error.errno == errno.EFBIG:
-        return "could not be written: the file is larger than allowed here. Raise the limit (ulimit -f)"
+        return f"could not be written: the file is larger than allowed here{size}. Raise the limit (ulimit -f)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"could not be written: no permission to write there ({error.strerror}). Choose another place with --out"
     return f"could not be written: {error}. Solve that"

@@ -5,7 +5,6 @@ It goes to the Hub with the weights, so it names no place on this machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hf_soups.cascades.frontier_file import is_share
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.plan_values import plan_values
 from hf_soups.errors import InputError
-from hf_soups.files.writing import finite
+from hf_soups.files.writing import json_text
 from hf_soups.from_pool.halves import Halves
 from hf_soups.from_pool.search import Reported, reported
 from hf_soups.pool import Pool, read_pool
@@ -70,8 +69,7 @@ def evidence_files(index: int, frontier: Frontier, parts: Halves) -> dict[str, b
     from hf_soups.report.cascades import draw_exits, exits_of
     from hf_soups.report.costs import cost_picture, draw_cost_picture
 
-    told, plan = finite(evidence(index, frontier, parts)), frontier.plan(index)
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text, plan = json_text(evidence(index, frontier, parts)), frontier.plan(index)
     answers = plan.apply(parts.select if parts.report is None else parts.report)
     with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)

@@ -45,7 +45,7 @@ def open_plan(reference: str, pool: str | Path | None = None) -> OpenedPlan:
 
     Args:
         reference: FILE#NUMBER.
-        pool: where the pool lies by now; default: where the frontier says, relative to itself.
+        pool: where the pool is now; default: where the frontier says, relative to itself.
     Raises:
         InputError: if there is no such plan or pool, or the pool is not any more what the search saw.
     """
@@ -59,7 +59,7 @@ def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> Halves:
     Args:
         path: of the frontier.
         frontier: what it holds.
-        pool: where its pool lies.
+        pool: where its pool is.
     Raises:
         InputError: as `open_plan`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.files.writing import write_json, written_whole
+from hf_soups.files.writing import write_text, written_whole
 from hf_soups.inspection.look import Inspection
 from hf_soups.soups.soup import Soup, display_names
 from hf_soups.weights.files import json_object
@@ -65,4 +66,4 @@ def _rename_labels(path: Path, names: Sequence[str] | None) -> None:
     config = json_object(path)
     config["id2label"] = {str(index): name for index, name in enumerate(names)}
     config["label2id"] = {name: index for index, name in enumerate(names)}
-    write_json(path, config)
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")  # as transformers wrote it

@@ -73,7 +73,7 @@ def _encoded(image: str, timeout: float | None) -> str | bytes:
 
 
 def _fetched(url: str, timeout: float | None) -> bytes:
-    import httpx
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the client's own, whichever package it is
 
     found = bytearray()
     with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:

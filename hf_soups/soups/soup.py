@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.files.writing import write_json, written_whole
+from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.mixing import Coefficients, mix_to_folder
 from hf_soups.soups.record import FORMAT, SOUP_FILE
 from hf_soups.weights.files import json_object
@@ -50,6 +51,8 @@ class Soup(Publishable):
     # every tensor's own coefficients, one per ingredient, for soups mixed tensor by tensor; `coefficients` then are
     # their mean over all parameters, for people to read
     by_tensor: Mapping[str, tuple[float, ...]] | None = None
+    # of the ingredients in soup.json, where they are called otherwise than by themselves: as in the pool they are from
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -139,7 +142,7 @@ class Soup(Publishable):
         """What `soup.json` holds."""
         first = self.ingredients[0]
         heads = {c.head_fingerprint for c in self.ingredients}
-        names = display_names(self.ingredients)
+        names = self.names or display_names(self.ingredients)
         return {
             "format": FORMAT,
             "method": self.method,
@@ -235,4 +238,4 @@ def _set_config_dtype(path: Path, dtype: str) -> None:
     config = json_object(path)
     config.pop("torch_dtype", None)  # the older name of the same key
     config["dtype"] = next(name for name, stored in DTYPES.items() if stored == dtype)
-    write_json(path, config)
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")  # as transformers wrote it

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError
 from hf_soups.files.reading import read_json
@@ -56,7 +57,7 @@ def sha256_of(files: Mapping[Path, FileStamp]) -> str:
 
 
 def remembered(files: Iterable[str], about: str, compute: Callable[[], str]) -> str:
-    """What `compute` makes of these files, 64 hexadecimal digits; remembered while none of them changes.
+    """What `compute` makes of these files, 32 or 64 hexadecimal digits; remembered while none of them changes.
 
     Args:
         files: all that it depends on; where there are none, it is computed every time.
@@ -76,6 +77,23 @@ def remembered(files: Iterable[str], about: str, compute: Callable[[], str]) -> 
         known = compute()
         _remember(key.hexdigest(), known)
     return known
+
+
+def fast_digest(values: Iterable[Iterable[Any]]) -> str:
+    """32 hexadecimal digits (XXH3, 128 bits) of values, each given in parts: bytes, or what holds them.
+
+    How a value is cut into parts does not matter; where it ends does.
+    """
+    from xxhash import xxh3_128
+
+    found = xxh3_128()
+    for parts in values:
+        size = 0
+        for part in parts:
+            found.update(part)
+            size += memoryview(part).nbytes
+        found.update(size.to_bytes(8, "little"))
+    return str(found.hexdigest())
 
 
 def git_blob_sha(path: Path) -> str:
@@ -120,7 +138,7 @@ def _read() -> dict[str, str]:
         found = read_json(place())
     except (OSError, InputError):
         return {}
-    whole = all(isinstance(v, str) and len(v) == 64 for v in found.values())
+    whole = all(isinstance(v, str) and len(v) in (32, 64) for v in found.values())
     return found if whole else {}
 
 

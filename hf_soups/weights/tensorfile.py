@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from hf_soups.ending import removed_at_end
 from hf_soups.errors import CheckpointError, HfSoupsError
 from hf_soups.files.regular import open_regular
-from hf_soups.files.writing import partial_of, remove_abandoned
+from hf_soups.files.writing import INTACT, partial_of, remove_abandoned, why_not_written
 from hf_soups.weights.dtypes import ITEM_BYTES
 
 LARGEST_HEADER = 100_000_000  # bytes; the safetensors library's own limit
@@ -174,16 +174,7 @@ def refuse_reading(path: Path, error: OSError) -> NoReturn:
 
 def refuse_writing(path: Path, error: OSError, needed: int | None = None) -> NoReturn:
     """Turn an operating system's error while writing into one that says what to do."""
-    size = "" if needed is None else f" ({needed:,} bytes are needed)"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why = f"the disk is full{size}. Free some space or choose another folder."
-    elif error.errno == errno.EFBIG:
-        why = f"the file is larger than allowed here{size}. Raise the limit (ulimit -f) or choose another folder."
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        why = "no permission to write there. Choose another folder or change its permissions."
-    else:
-        why = f"cannot be written ({error.strerror or error})."
-    raise HfSoupsError(f"{path}: {why} Nothing was left behind.") from error
+    raise HfSoupsError(f"{path}: {why_not_written(error, needed)} and run the same command again; {INTACT}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,7 +304,7 @@ def unreadable(path: Path) -> str:
                 image.load()
         elif path.suffix in (".html", ".md", ".csv", ".yaml") and not path.read_text().endswith(("\n", ">")):
             return "no end"
-    except Exception as error:
+    except Exception as error:  # readers of other libraries raise what they like: all of it is damage
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -141,7 +141,7 @@ def better_scores(project: Path) -> None:
     ("change", "why"),
     [
         (answered_again, "'m1' answered again since, with other answers"),
-        (other_weights, "'m1' stands for other weights now"),
+        (other_weights, "'m1' has other weights now"),
         (other_files, "'m1' has another config, tokenizer or processor now"),
         (one_member_less, "'m1' is not there any more"),
         (report_answered_again, "report is not any more what .*'m1' answered again since"),
