@@ -11,7 +11,7 @@ from hf_soups.batch.models import is_cascade, one_model
 from hf_soups.errors import InputError, MissingExtra
 
 MODEL = "model"  # the Space's folder that holds the cascade
-PORT = 7860  # where the Hub looks for the page
+SPACE_PORT = 7860  # where the Hub looks for the page
 APP = '''"""The demo of a cascade; the page itself is part of hf_soups."""
 
 from hf_soups.demo import serve
@@ -39,7 +39,7 @@ def space_files(cascade: str | Path) -> dict[str, str]:
         )
     name = checkpoint.name.rpartition("/")[2]
     return {
-        "app.py": APP.format(model=json.dumps(MODEL), title=json.dumps(name), port=PORT),
+        "app.py": APP.format(model=json.dumps(MODEL), title=json.dumps(name), port=SPACE_PORT),
         "requirements.txt": f"hf_soups[demo]>={version('hf_soups')}\n",
         "README.md": _readme(name, checkpoint.config),
     }

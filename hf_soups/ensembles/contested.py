@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from hf_soups.ensembles.combining import PROBABILITY_DIGITS
 from hf_soups.ensembles.members import Members
 
-VALUES_AT_ONCE = 8_000_000  # of all members on a block of rows; in float32 32 MB
+CONTESTED_AT_ONCE = 8_000_000  # of all members on a block of rows; in float32 32 MB
 NEAR = 1e-5  # sums so close, relatively, are compared as the ensemble's float32 log-probabilities would be
 LOG_DIGITS = 9
 LARGEST = 1_500_000_000  # bytes of contested values that are kept; beyond it every trial reads all rows again
@@ -46,7 +46,7 @@ class Contested:
         """None if the entries would take more memory than is sensible."""
         settled = np.empty(members.rows, dtype=np.int64)
         rows, classes, values, size = [], [], [], 0
-        for start, stop in members.spans(VALUES_AT_ONCE // len(members)):
+        for start, stop in members.spans(CONTESTED_AT_ONCE // len(members)):
             logs = np.stack([members.block(i, start, stop) for i in range(len(members))])
             favourite, kept = _votable(logs) if combine == "vote" else _answerable(logs)
             settled[start:stop] = favourite

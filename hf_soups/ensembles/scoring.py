@@ -12,7 +12,7 @@ from hf_soups.ensembles.members import Members
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions
 
-VALUES_AT_ONCE = 8_000_000  # of all members and ensembles of a block of rows; in float64 64 MB
+SUMS_AT_ONCE = 8_000_000  # of all members and ensembles of a block of rows; in float64 64 MB
 
 
 def scores_of(
@@ -32,7 +32,7 @@ def scores_of(
         return np.asarray([metric.compute(combined(members, combine, row.tolist())) for row in weights])
     labels = members.needs_labels()
     sums: np.ndarray | None = None
-    for start, stop in members.spans(VALUES_AT_ONCE // (len(members) + len(weights))):
+    for start, stop in members.spans(SUMS_AT_ONCE // (len(members) + len(weights))):
         ids = np.arange(stop - start)
         block = [
             metric.row_statistics(Predictions(logs, ids, labels[start:stop])).sum(axis=0, dtype=np.float64)

@@ -40,7 +40,7 @@ def _forward(layer: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
     centred = x - mean.view(shape)
     variance = _sum_over_processes(centred.square().sum(dims)) / count
     if layer.track_running_stats:
-        _update(layer, mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        _update_running(layer, mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
     y = centred * torch.rsqrt(variance + layer.eps).view(shape)
     if layer.affine:
         y = y * layer.weight.view(shape) + layer.bias.view(shape)
@@ -48,7 +48,7 @@ def _forward(layer: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _update(layer: _BatchNorm, mean: torch.Tensor, variance: torch.Tensor) -> None:
+def _update_running(layer: _BatchNorm, mean: torch.Tensor, variance: torch.Tensor) -> None:
     assert layer.running_mean is not None
     assert layer.running_var is not None
     assert layer.num_batches_tracked is not None

@@ -18,7 +18,7 @@ from hf_soups.recipe_kept import RECIPE_FILE
 from hf_soups.report.card import README
 
 TABLE = "leaderboard.parquet"
-TAKEN = (BOARD, TABLE, "leaderboard.png", COSTS, RECIPE_FILE, *CARD)
+BOARD_FILES = (BOARD, TABLE, "leaderboard.png", COSTS, RECIPE_FILE, *CARD)
 NEEDED = ("kind", "name", "status", "select", "report")
 MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
 
@@ -33,7 +33,7 @@ def board_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[s
     """
     rows = _rows(folder)
     shifts = [glob.escape(f"leaderboard_{name}.png") for name in _shifts(rows)]
-    files, left_out = chosen(folder, [*TAKEN, *shifts, *pictures_of(folder)], include)
+    files, left_out = chosen(folder, [*BOARD_FILES, *shifts, *pictures_of(folder)], include)
     taken = [file.path for file in files]
     notes = ["run folders, soups and caches stay here: a leaderboard is pushed without weights."]
     table = TABLE if TABLE in taken else BOARD

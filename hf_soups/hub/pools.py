@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hf_soups.predictions import Predictions
 
-TAKEN = (POOL_FILE, FRONTIER_FILE, RECIPE_FILE, *CARD)
+POOL_FILES = (POOL_FILE, FRONTIER_FILE, RECIPE_FILE, *CARD)
 ROWS_AT_ONCE = 4096
 
 
@@ -51,7 +51,7 @@ def pool_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[st
     if (folder / FRONTIER_FILE).exists():
         check_frontier(folder / FRONTIER_FILE, Frontier.load(folder / FRONTIER_FILE), folder)
     answers = [inside_file(folder, member.file).path for member in pool.members.values()]
-    files, left_out = chosen(folder, [*TAKEN, *answers, *pictures_of(folder)], include)
+    files, left_out = chosen(folder, [*POOL_FILES, *answers, *pictures_of(folder)], include)
     tables = tables_of(pool)
     made = cleaned(files, stage)
     notes = (*_notes(pool), *told_of(made))

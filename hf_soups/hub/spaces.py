@@ -13,7 +13,7 @@ from hf_soups.hub.models import without_card
 from hf_soups.report.card import README, check_card, run_snippet
 
 PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
-MODEL = "model"
+MODEL_FOLDER = "model"
 
 
 def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequence[str] = ()) -> Contents:
@@ -25,7 +25,7 @@ def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequenc
     if (folder / README).is_file():
         check_card(folder)
     cascade = without_card(folder, "cascade", stage, include)
-    inside = [replace(file, path=f"{MODEL}/{file.path}") for file in cascade.files]
+    inside = [replace(file, path=f"{MODEL_FOLDER}/{file.path}") for file in cascade.files]
     own = Stage(stage.folder / "page")
     made = [own.text(path, text) for path, text in page(folder).items()]
     if not {"app.py", README} <= {file.path for file in made}:

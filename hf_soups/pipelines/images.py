@@ -15,10 +15,10 @@ from hf_soups.errors import DataError
 from hf_soups.pipelines.cascade import CascadePipeline
 
 MOST_FETCHED = 2**28  # bytes of an image behind a URL
-Stock: Any = transformers.ImageClassificationPipeline  # its signatures are too narrow for what is inherited
+StockImages: Any = transformers.ImageClassificationPipeline  # its signatures are too narrow for what is inherited
 
 
-class CascadeImageClassificationPipeline(CascadePipeline, Stock):  # type: ignore[misc]
+class CascadeImageClassificationPipeline(CascadePipeline, StockImages):  # type: ignore[misc]
     """Image classification by a cascade.
 
     Takes URLs, paths, PIL images and arrays of 8-bit values, one or a list, generator or data set of them; `top_k`

@@ -11,10 +11,10 @@ from hf_soups.cascades.running.readers import Pair
 from hf_soups.errors import InputError
 from hf_soups.pipelines.cascade import CascadePipeline
 
-Stock: Any = transformers.TextClassificationPipeline  # its signatures are too narrow for what is inherited
+StockTexts: Any = transformers.TextClassificationPipeline  # its signatures are too narrow for what is inherited
 
 
-class CascadeTextClassificationPipeline(CascadePipeline, Stock):  # type: ignore[misc]
+class CascadeTextClassificationPipeline(CascadePipeline, StockTexts):  # type: ignore[misc]
     """Text classification by a cascade, of single texts or of pairs.
 
     Takes texts, or {"text": ..., "text_pair": ...}, one or a list, generator or data set of them; `top_k` (default: the

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hf_soups.diagnosis.by_number import ByNumber, SubsetScore
 
-LOOKS = {  # the same marker and colour as in the leaderboard's pictures
+KIND_LOOKS = {  # the same marker and colour as in the leaderboard's pictures
     "best on select": ("o", BLUE),
     "uniform soup": ("D", VERMILION),
     "greedy soup": ("s", ORANGE),
@@ -65,7 +65,7 @@ def points_of(scores: Sequence[SubsetScore]) -> tuple[NumberPoint, ...]:
             if len(each) == len(shifts):
                 mean = sum(s.score for s in each) / len(each)
                 by_place.setdefault((SHIFTS, what, len(runs)), []).append((mean, each[0].ingredients))
-    places = sorted(by_place, key=lambda p: (p[0] != "report", p[0], list(LOOKS).index(p[1]), p[2]))
+    places = sorted(by_place, key=lambda p: (p[0] != "report", p[0], list(KIND_LOOKS).index(p[1]), p[2]))
     return tuple(_point(*place, by_place[place]) for place in places)
 
 
@@ -112,7 +112,7 @@ def draw(points: Sequence[NumberPoint], made: ByNumber, path: Path) -> None:
     roles = panels_of(points)
     figure, panels = new_panels(len(roles))
     for axes, role in zip(panels, roles, strict=True):
-        for what in LOOKS:
+        for what in KIND_LOOKS:
             _line(axes, [p for p in points if (p.role, p.what) == (role, what)], scale_of(made.metric.name))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("runs in the subset; bars: worst to best subset")
@@ -139,9 +139,9 @@ def _line(axes: Axes, points: Sequence[NumberPoint], scale: float) -> None:
     """The mean over subsets, on bars from the worst subset to the best."""
     if not points:
         return
-    marker, colour = LOOKS[points[0].what]
+    marker, colour = KIND_LOOKS[points[0].what]
     # bars of one size stand side by side: bands of four curves would hide each other
-    aside = APART * (list(LOOKS).index(points[0].what) - (len(LOOKS) - 1) / 2)
+    aside = APART * (list(KIND_LOOKS).index(points[0].what) - (len(KIND_LOOKS) - 1) / 2)
     x = [p.models + aside * points[-1].models for p in points]
     axes.vlines(x, [scale * p.low for p in points], [scale * p.high for p in points], color=colour, lw=1.4, alpha=0.45)
     axes.plot(
@@ -166,7 +166,7 @@ def _table(points: Sequence[NumberPoint], made: ByNumber) -> RenderableType:
     role = points[0].role
     title = f"{called(role)}: {unit_of(made.metric.name)}, {rows_of(made, role)} rows; mean [worst, best] subset"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
-    curves = {what: found for what in LOOKS if (found := {p.models: p for p in points if p.what == what})}
+    curves = {what: found for what in KIND_LOOKS if (found := {p.models: p for p in points if p.what == what})}
     for column in ("runs", "subsets", *curves):
         table.add_column(column, justify="right", no_wrap=True)
     for models in sorted({p.models for p in points}):

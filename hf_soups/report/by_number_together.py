@@ -62,8 +62,8 @@ def _draw(points: Mapping[str, Sequence[NumberPoint]], first: ByNumber, path: Pa
     for axes, role in zip(panels, roles, strict=True):
         for (name, each), (marker, colour) in zip(points.items(), LOOKS * len(points), strict=False):
             of_role = [p for p in each if p.role == role]
-            _line(axes, [p for p in of_role if p.what == SOUP], scale, colour, marker, "-", f"{name}: {SOUP}")
-            _line(axes, [p for p in of_role if p.what == BEST], scale, colour, ".", ":", f"{name}: {BEST}")
+            _line_of(axes, [p for p in of_role if p.what == SOUP], scale, colour, marker, "-", f"{name}: {SOUP}")
+            _line_of(axes, [p for p in of_role if p.what == BEST], scale, colour, ".", ":", f"{name}: {BEST}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("runs in the subset")
         axes.set_ylabel(f"{unit_of(first.metric.name)}, {rows_of(first, role)} rows")
@@ -76,7 +76,7 @@ def _has(points: Sequence[NumberPoint], role: str) -> bool:
     return any(p.role == role for p in points)
 
 
-def _line(
+def _line_of(
     axes: Axes, points: Sequence[NumberPoint], scale: float, colour: str, marker: str, style: str, label: str
 ) -> None:
     """The mean over subsets."""

@@ -83,7 +83,7 @@ def test_contested_rows_give_the_answers_of_all_rows_also_for_ties(
     predictions = {str(i): Predictions.from_probs(p, labels=labels) for i, p in enumerate(grid)}
     members = trials.Members.of(list(predictions.values()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contested, "VALUES_AT_ONCE", values)
+        patch.setattr(contested, "CONTESTED_AT_ONCE", values)
         fast = trials.trial_of(members, METRICS["accuracy"], combine, picks=8)
     assert isinstance(fast, trials.ContestedRows)
     path: list[int] = []

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from hf_soups.cascades.searching.entries import Entries
 
-ELEMENTS_AT_ONCE = 2**23  # members x rows x classes of a block: 33 MB in float32
+CANDIDATES_AT_ONCE = 2**23  # members x rows x classes of a block: 33 MB in float32
 MARGIN = 1e-4  # of log-probabilities: more than rounding to float32 moves any of them
 
 
@@ -45,7 +45,7 @@ def find_candidates(
         threads: blocks looked at at once.
         told: called with the share of the rows that is done.
     """
-    step = max(1, ELEMENTS_AT_ONCE // (len(entries) * entries.classes))
+    step = max(1, CANDIDATES_AT_ONCE // (len(entries) * entries.classes))
     starts = range(0, entries.rows, step)
     parts = []
     with ThreadPoolExecutor(threads, thread_name_prefix="candidates") as pool:

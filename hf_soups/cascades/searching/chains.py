@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.searching.cuts import Grid
+from hf_soups.cascades.searching.cuts import Cuts
 from hf_soups.cascades.searching.dominance import Known, Points
 from hf_soups.cascades.searching.entries import Entries
 from hf_soups.cascades.searching.numbering import Members, Numbering
@@ -77,7 +77,7 @@ def search_chains(
         told: called with the share that is done.
     """
     groups = Groups.of(states.numbering, length - 1)
-    grid = Grid.of(states.confidence[: groups.state.max() + 1], count, pool)
+    grid = Cuts.of(states.confidence[: groups.state.max() + 1], count, pool)
     search = _Search(entries, states, groups, grid, max_worst)
     edges = np.linspace(0, len(groups.state), min(TASKS, len(groups.state)) + 1).astype(int)
     return in_turns(list(pairwise(edges)), search.points, found, known, pool, told)
@@ -90,7 +90,7 @@ class _Search:
     entries: Entries
     states: States
     groups: Groups
-    grid: Grid
+    grid: Cuts
     max_worst: float
 
     def points(self, groups_of_task: tuple[int, int], known: Known) -> Points:

@@ -16,14 +16,14 @@ from hf_soups.cascades.rule import NEVER
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Cuts:
     """The thresholds of every state whose confidence is asked, and the bin of each row between them."""
 
     thresholds: Float64[np.ndarray, "asked count"]
     bins: Integer[np.ndarray, "asked rows"]
 
     @classmethod
-    def of(cls, confidence: Float32[np.ndarray, "asked rows"], count: int, pool: ThreadPoolExecutor) -> Grid:
+    def of(cls, confidence: Float32[np.ndarray, "asked rows"], count: int, pool: ThreadPoolExecutor) -> Cuts:
         """`count` thresholds of each state, worked out by the threads of `pool`."""
         thresholds = np.empty((len(confidence), count))
         bins = np.empty(confidence.shape, dtype=np.uint8 if count <= 2**8 else np.uint16)

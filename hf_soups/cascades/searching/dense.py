@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Real
 
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.searching.cuts import Grid
+from hf_soups.cascades.searching.cuts import Cuts
 from hf_soups.cascades.searching.dominance import Known, Points
 from hf_soups.cascades.searching.entries import Entries
 from hf_soups.cascades.searching.numbering import Members
@@ -41,7 +41,7 @@ def search_densely(
     fitting = max(2, int((CELLS / columns) ** (1 / (length - 1))))
     beginnings = list(permutations(range(len(entries)), length - 1))
     asked = max(states.numbering[members] for members in beginnings) + 1
-    grid = Grid.of(states.confidence[:asked], min(count, fitting), pool)
+    grid = Cuts.of(states.confidence[:asked], min(count, fitting), pool)
 
     def work(members: Members, known: Known) -> Points:
         return _Beginning(entries, states, grid, members).points(max_worst, known)
@@ -52,7 +52,7 @@ def search_densely(
 class _Beginning:
     """What the first members of a cascade add up to at every cell of the grid, whoever comes last."""
 
-    def __init__(self, entries: Entries, states: States, grid: Grid, members: Members) -> None:
+    def __init__(self, entries: Entries, states: States, grid: Cuts, members: Members) -> None:
         self.entries, self.states, self.grid, self.members = entries, states, grid, members
         self.chain = states.numbering.chain(members)
         self.shape = (grid.thresholds.shape[1],) * len(members)
