@@ -30,7 +30,7 @@ import numpy as np
 from memory import Memory
 
 from hf_soups.cascades.frontier import Frontier
-from hf_soups.cascades.searching.exhaustive import search_cascades
+from hf_soups.cascades.search.exhaustive import search_cascades
 from hf_soups.predictions import Predictions
 
 LARGEST = 30

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from memory import Memory
 
-from hf_soups.cascades.searching.streeter import SHARES, streeter
-from hf_soups.topk import TopKPredictions, load_predictions
+from hf_soups.cascades.search.streeter import SHARES, streeter
+from hf_soups.predictions.topk import TopKPredictions, load_predictions
 
 K = 5
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_soups.cook.pool import gather
-from hf_soups.predict import length_buckets
+from hf_soups.models.inference import length_buckets
 from hf_soups.soups import Soup, Step, greedy
-from hf_soups.soups.tasting import Tasting, open_tasting
+from hf_soups.soups.ingredients import gather
+from hf_soups.soups.scoring import Tasting, open_tasting
 
 ORDERS = ("by length", "mistakes first", "batches with mistakes first")
 

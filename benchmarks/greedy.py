@@ -30,15 +30,14 @@ from transformers.utils import logging
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
-from hf_soups.families import Batch
-from hf_soups.families.encoder import Encoders
-from hf_soups.families.texts import EncodedTexts
 from hf_soups.metrics import METRICS
-from hf_soups.mixing.live import LiveMixer
-from hf_soups.predict import predict_split
+from hf_soups.models.encoder import Encoders
+from hf_soups.models.family import Batch
+from hf_soups.models.inference import predict_split
+from hf_soups.models.texts import EncodedTexts
 from hf_soups.soups import Soup, greedy
-from hf_soups.soups.scorer import LiveScorer
-from hf_soups.soups.tasting import CPU_ROWS
+from hf_soups.soups.mixing.live import LiveMixer
+from hf_soups.soups.scoring import CPU_ROWS, LiveScorer
 
 LONGEST, MEAN_TOKENS, BATCH = 128, 53, 64
 ROWS_AT_ONCE = BATCH if torch.cuda.is_available() else CPU_ROWS

@@ -5,8 +5,8 @@
     python benchmarks/learned.py --small --repeats 1   checks that the benchmark itself works; its ratios mean nothing
 
 Stacked is the paper's way: the tensors of all models stacked in memory, mixed by softmax coefficients, autograd through
-the mixture, AdamW. Streamed is `hf_soups.soups.learned`, whole: it scores the uniform soup, takes the steps and scores
-what it learned. It is run a second time on --many ingredients, which use the same files in turn.
+the mixture, AdamW. Streamed is `hf_soups.learned`, whole: it scores the uniform soup, takes the steps and scores what
+it learned. It is run a second time on --many ingredients, which use the same files in turn.
 
 Every run is a process of its own; runs are interleaved and their medians printed. A step is mixing, forward, backward
 and the update; the first is not counted. The page cache is warm. Memory is what a run adds to its process at most, the
@@ -36,7 +36,7 @@ from memory import Memory
 if TYPE_CHECKING:
     import torch
 
-    from hf_soups.soups.scorer import LiveScorer
+    from hf_soups.soups.scoring import LiveScorer
 
 CLOSE = 1e-5
 SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=10_000)
@@ -150,7 +150,7 @@ def whole(run: dict[str, float]) -> float:
 def streamed(options: argparse.Namespace) -> dict[str, float]:
     """The whole of `learned`; the time of a step is that between two reports of it."""
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.soups.learned import learned
+    from hf_soups.soups.methods.learned import learned
 
     prepare(options)
     marks: list[tuple[float, float]] = []
@@ -187,8 +187,8 @@ def gradient_streamed(options: argparse.Namespace) -> dict[str, list[float]]:
     import torch
 
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.soups.learned import descent
-    from hf_soups.soups.learned.mixture import LiveMixture
+    from hf_soups.soups.methods.learned import coefficients as descent
+    from hf_soups.soups.methods.learned.mixture import LiveMixture
 
     prepare(options)
     model = live_model(options)
@@ -274,7 +274,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Imports, which are not measured; the same ones for all methods."""
     import torch
 
-    for module in ("datasets", "sklearn.metrics", "hf_soups.soups.learned", "transformers.models.bert.modeling_bert"):
+    bert = "transformers.models.bert.modeling_bert"
+    for module in ("datasets", "sklearn.metrics", "hf_soups.soups.methods.learned", bert):
         importlib.import_module(module)
     from transformers.utils import logging
 
@@ -306,11 +307,11 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     from datasets import Dataset
 
     from hf_soups.data import Split
-    from hf_soups.families.encoder import Encoders
-    from hf_soups.families.texts import EncodedTexts
     from hf_soups.metrics import METRICS
-    from hf_soups.mixing.live import LiveMixer
-    from hf_soups.soups.scorer import LiveScorer
+    from hf_soups.models.encoder import Encoders
+    from hf_soups.models.texts import EncodedTexts
+    from hf_soups.soups.mixing.live import LiveMixer
+    from hf_soups.soups.scoring import LiveScorer
 
     ids, labels = rows(options)
     numbers = np.arange(len(ids), dtype=np.int64)

@@ -179,7 +179,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
 
 def ours(folders: list[Path], out: Path, threads: int, accumulate: Any) -> Callable[[], None]:
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.mixing import mix_to_folder
+    from hf_soups.soups.mixing import mix_to_folder
 
     k = len(folders)
     return lambda: mix_to_folder(

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hf_soups.recipe import Data, Distribution, Head, Recipe, Sweep, Train
-from hf_soups.tasks import MetricByEvaluate, Shift, Task
+from hf_soups.recipe.task import MetricByEvaluate, Shift, Task
 
 MADE = "<!-- Written by `python docs/refresh.py` from {}. Change that, not this page. -->"
 
@@ -41,7 +41,7 @@ commands; one fine-tune takes `--data.max_length 64`, and values of `train` with
 
 A key given twice is an error, and yes, no, on and off are no numbers. A recipe has at most 2^20 bytes, 32 levels and,
 aliases counted as often as they stand, 100,000 values (`hf_soups/files/plain_yaml.py`); a sweep has at most 10,000
-runs, of a grid too, and 1,000 choices of a value (`hf_soups/recipe.py`).
+runs, of a grid too, and 1,000 choices of a value (`hf_soups/recipe/recipe.py`).
 """
 
 PARTS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -76,7 +76,7 @@ def commands_page() -> str:
 
 def recipe_page() -> str:
     """Every key with its default, the values it takes, and what it means."""
-    parts = [RECIPE.format(made=MADE.format("`hf_soups/recipe.py` and `hf_soups/tasks.py`"))]
+    parts = [RECIPE.format(made=MADE.format("`hf_soups/recipe/recipe.py` and `hf_soups/recipe/task.py`"))]
     for title, (prefix, model) in PARTS.items():
         rows = [
             (f"`{prefix}{name}`", _default(field), _values(field), field.description or "")

@@ -13,9 +13,9 @@ from reference import commands_page, recipe_page  # beside this script
 from rich.console import Console
 
 from hf_soups import build_leaderboard
-from hf_soups.from_pool import search_pool
-from hf_soups.quickstart.two_sizes import RULE
-from hf_soups.report.search import SearchTable
+from hf_soups.pool_jobs import search_pool
+from hf_soups.quickstart.job import RULE
+from hf_soups.report.frontier import SearchTable
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"

@@ -133,8 +133,8 @@ def main() -> None:
     from datasets import load_dataset
     from transformers import pipeline
 
-    from hf_soups.from_pool import build_from, search_pool
-    from hf_soups.pool.predicting import predict_pool
+    from hf_soups.pool.predict import predict_pool
+    from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.report.frontier import print_frontier
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.ending import end_in_one_line, program_name
-from hf_soups.pipelines.registration import register_with_transformers
-from hf_soups.weights.publish import publish_with
+from hf_soups.registration import publish_with, register_with_transformers
 
 if _program := program_name():  # before anything heavy is imported
     end_in_one_line(_program)
@@ -18,28 +17,28 @@ if _program := program_name():  # before anything heavy is imported
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hf_soups.calibration import calibrated, fit_temperature
     from hf_soups.cascades import Frontier, Plan, Rule
     from hf_soups.cascades.certify import certify
     from hf_soups.cascades.running.config import CascadeConfig
     from hf_soups.cascades.running.folder import build_cascade
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
-    from hf_soups.cascades.searching.exhaustive import search_cascades
+    from hf_soups.cascades.search.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.compatibility import preflight
     from hf_soups.costs import Cost
     from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.pool import read_pool
-    from hf_soups.pool.predicting import predict_pool
+    from hf_soups.pool.predict import predict_pool
     from hf_soups.predictions import Predictions
+    from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
+    from hf_soups.recipe.task import Task, named_task
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
-    from hf_soups.soups.learned import learned
-    from hf_soups.soups.trajectory import average_of_run, run_checkpoints
-    from hf_soups.tasks import Task, named_task
+    from hf_soups.soups.compatibility import preflight
+    from hf_soups.soups.methods.learned import learned
+    from hf_soups.soups.methods.trajectory import average_of_run, run_checkpoints
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
@@ -51,30 +50,30 @@ _HOME = {
     "Plan": "cascades",
     "Rule": "cascades",
     "build_cascade": "cascades.running.folder",
-    "calibrated": "calibration",
+    "calibrated": "predictions.calibration",
     "certify": "cascades.certify",
-    "fit_temperature": "calibration",
-    "predict_pool": "pool.predicting",
+    "fit_temperature": "predictions.calibration",
+    "predict_pool": "pool.predict",
     "read_pool": "pool",
-    "search_cascades": "cascades.searching.exhaustive",
+    "search_cascades": "cascades.search.exhaustive",
     "select_ensemble": "ensembles",
     "Checkpoint": "checkpoint",
     "Predictions": "predictions",
     "Recipe": "recipe",
     "Soup": "soups",
-    "Task": "tasks",
+    "Task": "recipe.task",
     "build_leaderboard": "leaderboard",
     "diagnose": "diagnosis",
     "ensemble": "ensembles",
-    "average_of_run": "soups.trajectory",
+    "average_of_run": "soups.methods.trajectory",
     "greedy": "soups",
     "inspect_checkpoints": "inspection",
-    "learned": "soups.learned",
+    "learned": "soups.methods.learned",
     "load_recipe": "recipe",
     "model_stock": "soups",
-    "named_task": "tasks",
-    "preflight": "compatibility",
-    "run_checkpoints": "soups.trajectory",
+    "named_task": "recipe.task",
+    "preflight": "soups.compatibility",
+    "run_checkpoints": "soups.methods.trajectory",
     "task_vectors": "soups",
     "uniform": "soups",
     "wise_ft": "soups",

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError
+from hf_soups.files.configs import check_config
+from hf_soups.files.digests import sha256_of
+from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
+from hf_soups.files.dtypes import FLOATS, NATIVE, decode_into
 from hf_soups.files.reading import read_bytes
-from hf_soups.weights.configs import check_config
-from hf_soups.weights.digests import sha256_of
-from hf_soups.weights.dtypes import FLOATS, NATIVE, decode_into
-from hf_soups.weights.files import (
+from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
+from hf_soups.files.weights import (
     INDEX,
     MERGE_ADAPTER,
     SINGLE,
@@ -30,9 +32,6 @@ from hf_soups.weights.files import (
     read_exactly,
     read_headers,
 )
-from hf_soups.weights.hub import download, is_repo_id
-from hf_soups.weights.links import refuse_links_out
-from hf_soups.weights.tensorfile import FileStamp, TensorHeader, TensorInfo
 
 __all__ = ["Checkpoint", "TensorInfo"]
 

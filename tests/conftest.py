@@ -14,15 +14,15 @@ from jaxtyping import install_import_hook
 # Modules whose annotations need no import made only for type checkers.
 install_import_hook(
     [
-        "hf_soups.predictions",
-        "hf_soups.topk",
+        "hf_soups.predictions.predictions",
+        "hf_soups.predictions.topk",
         "hf_soups.pool.labels",
         "hf_soups.metrics",
-        "hf_soups.data.strata",
-        "hf_soups.costs.count",
-        "hf_soups.families.anatomy",
+        "hf_soups.data.split",
+        "hf_soups.models.cost_counting",
+        "hf_soups.models.layers",
         "hf_soups.ensembles",
-        "hf_soups.augment",
+        "hf_soups.finetune.augment",
         "hf_soups.cascades.simulate",
     ],
     "beartype.beartype",

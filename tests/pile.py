@@ -14,9 +14,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from hf_soups.data import load_splits
+from hf_soups.finetune.record import RunRecord, write_run
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.run_folder import RunRecord, write_run
 from tests.tiny import tiny_bert, tiny_sentences
 
 NAMES = ("bad", "good")

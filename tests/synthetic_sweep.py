@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_soups.finetune.record import RunRecord, write_run
 from hf_soups.predictions import Predictions
-from hf_soups.run_folder import RunRecord, write_run
 
 SELECT, REPORT = "select-rows", "report-rows"  # fingerprints
 NAMES = ("bad", "good")

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from hf_soups import adapters
-from hf_soups.adapters import multiplied_out
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
+from hf_soups.models import adapters
+from hf_soups.models.adapters import multiplied_out
 from hf_soups.soups import uniform
 from tests.folders import names_below
 from tests.pile import NAMES, label, plain_answers

@@ -12,19 +12,19 @@ import torch
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from hf_soups import answer as answering
-from hf_soups.answer import AnswerResult, answer
 from hf_soups.cli import app
 from hf_soups.cook import cook
-from hf_soups.cook.pool import gather, sweep_recipe
 from hf_soups.data import load_splits
 from hf_soups.errors import InputError, RecipeError
+from hf_soups.finetune.record import RunRecord, write_run
 from hf_soups.leaderboard import build_leaderboard
+from hf_soups.leaderboard import shifts as answering
+from hf_soups.leaderboard.shifts import AnswerResult, answer
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.run_folder import RunRecord, write_run
+from hf_soups.soups.ingredients import gather, sweep_recipe
+from hf_soups.sweep.folder import remembered_shifts
 from hf_soups.sweep.run import _write_recipe
-from hf_soups.sweep.shifts import remembered_shifts
 from tests.pile import label, make_pile, make_sweep, plain_answers, write_texts
 from tests.small_task import image_recipe
 from tests.ties import turned

@@ -39,14 +39,14 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 LIGHT = (
     "hf_soups",
     "hf_soups.cli",
-    "hf_soups.recipe",
-    "hf_soups.predictions",
+    "hf_soups.recipe.recipe",
+    "hf_soups.predictions.predictions",
     "hf_soups.checkpoint",
-    "hf_soups.mixing",
-    "hf_soups.compatibility",
+    "hf_soups.soups.mixing",
+    "hf_soups.soups.compatibility",
     "hf_soups.metrics",
     "hf_soups.sweep.plan",
-    "hf_soups.leaderboard",
+    "hf_soups.leaderboard.board",
     "hf_soups.soups",
 )
 

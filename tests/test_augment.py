@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_soups.augment import (
+from hf_soups.finetune.augment import (
     OPERATIONS,
     augmentation,
     draw_mixup,

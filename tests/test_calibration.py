@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.calibration import HIGHEST, LOWEST, calibrated, fit_temperature, fit_temperatures
 from hf_soups.errors import PredictionsError
 from hf_soups.metrics import negative_log_likelihood
 from hf_soups.predictions import Predictions
+from hf_soups.predictions.calibration import HIGHEST, LOWEST, calibrated, fit_temperature, fit_temperatures
 
 
 def overconfident(seed: int, factor: float, rows: int = 300, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +99,7 @@ def test_blocks_of_rows_change_nothing_but_the_last_bits(monkeypatch: pytest.Mon
     logits, labels = overconfident(2, 2.0)
     p = Predictions.from_logits(logits, labels=labels)
     whole = fit_temperature(p)
-    monkeypatch.setattr("hf_soups.calibration.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("hf_soups.predictions.calibration.ROWS_AT_ONCE", 7)
     assert fit_temperature(p) == pytest.approx(whole, rel=1e-8)
 
 

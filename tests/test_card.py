@@ -14,10 +14,9 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
-from hf_soups.report.card import card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.report.cards.card import card_for, check_card, run_snippet, snippet_of, write_card
 from hf_soups.report.cards.facts import hub_ids
-from hf_soups.report.cards.markdown import Table, cells_of
-from hf_soups.report.cards.snippets import run_code
+from hf_soups.report.cards.markdown import Table, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from tests.cascades.made import Made, make

@@ -15,12 +15,12 @@ import yaml
 from hf_soups.cascades import Frontier
 from hf_soups.cascades.running.model import CascadeForImageClassification
 from hf_soups.errors import InputError, MemberError
-from hf_soups.from_pool import build_from, halves, search_pool
 from hf_soups.pool import read_pool
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import write_pool
-from hf_soups.recipe_kept import recipe_kept
-from hf_soups.report.card import Said, card_for, check_card, write_card
+from hf_soups.pool_jobs import build_from, halves, search_pool
+from hf_soups.recipe.origin import recipe_kept
+from hf_soups.report.cards.card import Said, card_for, check_card, write_card
 from hf_soups.report.cards.markdown import cells_of, code_of
 from tests.folders import change_json
 from tests.from_pool.made_pool import LABELS, made_pool

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 from hf_soups.cli import app
 from hf_soups.cook import cook
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.hub.gathering import gathered
+from hf_soups.files.configs import place_shown
+from hf_soups.hub.pushing import gathered
 from hf_soups.leaderboard import build_leaderboard
+from hf_soups.leaderboard.snapshot import board_text, load_board
 from hf_soups.metrics import Score, score
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.recipe_kept import RECIPE_FILE, recipe_kept, recipe_text
-from hf_soups.report.board_kept import board_text, load_board
-from hf_soups.report.card import Said, card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.report.cards.evidence import read_evidence
+from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
+from hf_soups.report.cards.card import Said, card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.report.cards.data import read_evidence
 from hf_soups.report.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
-from hf_soups.weights.places import place_shown
 from tests.folders import change_json
 from tests.pile import make_sweep
 from tests.synthetic_sweep import write_failed_run, write_finished_run, write_plan

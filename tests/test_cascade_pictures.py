@@ -18,8 +18,10 @@ from hf_soups.data import Split
 from hf_soups.ensembles import ensemble, member_curves
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS, expected_calibration_error
+from hf_soups.plots import cascades, costs, curves
+from hf_soups.plots import cascades as reliability
+from hf_soups.plots import images_by_exit as sheet
 from hf_soups.predictions import Predictions
-from hf_soups.report import cascades, costs, curves, reliability, sheet
 from tests.ensembles.pool import pool
 
 COSTS = {"small": 1.0, "big": 10.0}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.from_pool import search_pool
+from hf_soups.pool_jobs import search_pool
 from tests.from_pool.made_pool import made_pool
 from tests.synthetic_sweep import write_finished_run, write_plan
 

@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from hf_soups.cli import app
-from hf_soups.compare import Comparisons, compare, holm
 from hf_soups.errors import InputError
+from hf_soups.leaderboard.compare import Comparisons, compare, holm
 from hf_soups.predictions import Predictions
 from tests.synthetic_sweep import (
     REPORT,

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.compatibility import PreflightReport, preflight
 from hf_soups.errors import IncompatibleCheckpoints
-from hf_soups.mixing import mix_to_folder
+from hf_soups.soups.compatibility import PreflightReport, preflight
+from hf_soups.soups.mixing import mix_to_folder
 from tests.folders import folder_of
 from tests.tiny import tiny_bert, tiny_distilbert, tiny_vit
 

@@ -19,18 +19,19 @@ from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import CookResult, cook, kitchen, print_result
+from hf_soups.cook import CookResult, cook, print_result
+from hf_soups.cook import one_soup as kitchen
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
+from hf_soups.finetune.record import RunRecord, read_run, write_run
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.report.card import check_card, write_card
-from hf_soups.report.words import why_one
-from hf_soups.run_folder import RunRecord, read_run, write_run
+from hf_soups.report.cards.card import check_card, write_card
 from hf_soups.soups import Soup, Step
-from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.scoring import LiveScorer
+from hf_soups.wording import why_one
 from tests.pile import finished, label, make_pile, make_sweep, near, plain_answers
 from tests.ties import turned
 from tests.tiny import IMAGE_SIZE, tiny_bert, tiny_resnet

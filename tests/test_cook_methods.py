@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from hf_soups.cook import CookResult, Options, cook, menu
 from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
-from hf_soups.soups import learned as learned_package
+from hf_soups.soups.methods import learned as learned_package
 from tests.pile import make_pile, make_sweep, near
 
 METHODS = tuple(menu())
@@ -229,7 +229,7 @@ def test_too_little_memory_is_told_and_leaves_nothing(
         raise error
 
     sweep = shutil.copytree(made / "sweep", tmp_path / "sweep")
-    monkeypatch.setattr("hf_soups.soups.scorer.predict_split", greedy_fails)
+    monkeypatch.setattr("hf_soups.soups.scoring.predict_split", greedy_fails)
     with pytest.raises(OutOfMemory, match=r"out of memory .*eval_batch_size"):
         quietly([sweep], ("uniform",), tmp_path / "soups")
     assert not list((tmp_path / "soups").glob("*"))

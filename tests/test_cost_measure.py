@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_soups.costs.measure import REPEATS, WARM_UP, count_bytes, hardware_name, measure_seconds
-from hf_soups.families.zero_shot import ZeroShot
+from hf_soups.models.cost_counting import REPEATS, WARM_UP, count_bytes, hardware_name, measure_seconds
+from hf_soups.models.zero_shot import ZeroShot
 from tests.tiny import tiny_clip
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_tied_weights_and_views_count_once() -> None:
 
 
 def test_a_zero_shot_model_costs_its_image_tower_and_one_product_a_class(tmp_path: Path) -> None:
-    from hf_soups.costs.count import count_macs
+    from hf_soups.models.cost_counting import count_macs
 
     model = ZeroShot(label_names=("cat", "dog", "bird")).load(tiny_clip(tmp_path))
     tokens, width, inner, layers = 17, 32, 64, 2

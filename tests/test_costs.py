@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.costs.count import count_macs, count_parameters, eager_attention, median_row
-from hf_soups.families.encoder import Encoders
-from hf_soups.families.vision import Vision
+from hf_soups.models.cost_counting import count_macs, count_parameters, eager_attention, median_row
+from hf_soups.models.encoder import Encoders
+from hf_soups.models.vision import Vision
 from tests.tiny import TINY_IMAGE, tiny_bert, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image as Pictures
 
 from hf_soups.data import Split, Splits, load_dataset_split, load_splits, read_image, splits_from_datasets
-from hf_soups.data.strata import stratified_rows
+from hf_soups.data.split import stratified_rows
 from hf_soups.errors import DataError
 from hf_soups.recipe import Data
-from hf_soups.tasks import Task
+from hf_soups.recipe.task import Task
 
 NAMES = ("negative", "positive")
 # beartype draws random items to check, which hypothesis takes for randomness of ours

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import CheckpointError
-from hf_soups.weights import digests
-from hf_soups.weights.digests import place, sha256_of
-from hf_soups.weights.tensorfile import FileStamp
+from hf_soups.files import digests
+from hf_soups.files.digests import place, sha256_of
+from hf_soups.files.tensorfile import FileStamp
 
 
 @pytest.fixture(autouse=True)

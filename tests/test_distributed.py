@@ -14,9 +14,9 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
 from hf_soups.finetune import finetune
+from hf_soups.finetune.record import read_run
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import read_run
 from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe, write_texts
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit

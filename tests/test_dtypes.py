@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.weights.dtypes import FLOATS, ITEM_BYTES, OVERFLOW, decode, encode
+from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, OVERFLOW, decode, encode
 from tests.folders import TORCH
 
 NARROW = ["F16", "BF16", "F8_E4M3", "F8_E5M2"]

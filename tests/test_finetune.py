@@ -22,12 +22,12 @@ from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed
 from hf_soups.finetune import default_out, finetune, run
 from hf_soups.finetune.command import main, parse
-from hf_soups.finetune.failures import check_classes, failure_of
+from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run import check_classes, failure_of
+from hf_soups.finetune.start import make_start
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import read_run
-from hf_soups.start import make_start
 from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit

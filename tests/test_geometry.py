@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError
-from hf_soups.mixing import measure
+from hf_soups.soups.mixing import measure
 from tests.pile import near
 from tests.tiny import tiny_bert, tiny_resnet
 
@@ -32,7 +32,7 @@ def dense(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 def test_products_are_the_dense_ones(
     pile: tuple[Checkpoint, list[Checkpoint]], with_origin: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_soups.mixing.geometry.PIECE", 100)
+    monkeypatch.setattr("hf_soups.soups.mixing.geometry.PIECE", 100)
     start, models = pile
     got = measure(models, start if with_origin else None, threads=threads)
     zero = dense(start)

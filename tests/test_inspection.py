@@ -18,12 +18,12 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.compatibility import preflight
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.inspection import Inspection, Row, inspect_checkpoints, save_json, write_aligned
-from hf_soups.mixing import mix_to_folder
+from hf_soups.inspection.table import COLUMNS, InspectionTable, fitting
 from hf_soups.predictions import Predictions
-from hf_soups.report.inspection import COLUMNS, InspectionTable, fitting
+from hf_soups.soups.compatibility import preflight
+from hf_soups.soups.mixing import mix_to_folder
 from tests.folders import CONFIG, folder_of
 from tests.patience import PATIENCE
 from tests.pile import make_sweep, near, plain_answers

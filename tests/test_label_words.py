@@ -14,23 +14,23 @@ import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM, pipeline
 
 from hf_soups import Checkpoint, preflight
-from hf_soups.batch.answering import load_answerer
+from hf_soups.batch_predict.model import load_answerer
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.cook import cook
 from hf_soups.data import load_splits
 from hf_soups.errors import IncompatibleCheckpoints, InputError
-from hf_soups.families.word_classifier import WordClassifier
 from hf_soups.finetune import finetune
-from hf_soups.from_pool import search_pool
-from hf_soups.pool.opened import How
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.finetune.record import read_run
+from hf_soups.finetune.start import load_start, make_start, start_key
+from hf_soups.models.word_classifier import WordClassifier
+from hf_soups.pool.member_model import How
+from hf_soups.pool.predict import predict_pool
+from hf_soups.pool_jobs import search_pool
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.report.card import check_card, run_snippet, write_card
-from hf_soups.run_folder import read_run
-from hf_soups.start import load_start, make_start, start_key
+from hf_soups.report.cards.card import check_card, run_snippet, write_card
 from tests.small_task import text_recipe, write_texts
 from tests.test_distributed import NO_DROPOUT, launched
 from tests.tiny import tiny_bert, tiny_bert_mlm, tiny_t5, tiny_t5_classifier, tiny_t5_v1_1

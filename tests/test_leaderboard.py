@@ -15,10 +15,11 @@ from rich.console import Console
 
 from hf_soups.ensembles import geometric_mean
 from hf_soups.errors import InputError
-from hf_soups.leaderboard import Leaderboard, Row, build_leaderboard
+from hf_soups.leaderboard import Leaderboard, build_leaderboard
+from hf_soups.leaderboard.board import Row
 from hf_soups.metrics import METRICS, expected_calibration_error, negative_log_likelihood, score
 from hf_soups.predictions import Predictions
-from hf_soups.report.words import difference_in_words, loss_in_words, score_in_words
+from hf_soups.wording import difference_in_words, loss_in_words, score_in_words
 from tests.synthetic_sweep import (
     REPORT,
     SELECT,
@@ -259,7 +260,7 @@ def test_the_files_hold_every_row_and_number(sweep: Path, tmp_path: Path) -> Non
 
 
 def test_a_disk_that_cannot_be_written_leaves_the_earlier_files(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hf_soups.report.table as table
+    import hf_soups.leaderboard.table as table
 
     board = build_leaderboard(sweep)
     board.save(sweep)
@@ -277,7 +278,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_earlier_files(sweep: Path, mon
 
 def test_a_leaderboard_needs_neither_torch_nor_transformers(sweep: Path) -> None:
     code = (
-        "import sys; from hf_soups.leaderboard import build_leaderboard\n"
+        "import sys; from hf_soups.leaderboard.board import build_leaderboard\n"
         f"board = build_leaderboard({str(sweep)!r}); board.to_rich(); board.save({str(sweep)!r})\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'evaluate'} & set(sys.modules)))"
     )

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from hf_soups.cascades import Frontier
-from hf_soups.compare import compare
-from hf_soups.contenders import read_contenders, search_among
-from hf_soups.contenders.ensembles import with_ensembles
 from hf_soups.ensembles import mean, select_ensemble
 from hf_soups.errors import InputError
-from hf_soups.leaderboard import Leaderboard, Row, build_leaderboard
+from hf_soups.leaderboard import Leaderboard, build_leaderboard
+from hf_soups.leaderboard.board import Row
+from hf_soups.leaderboard.compare import compare
+from hf_soups.leaderboard.reading import read_contenders
+from hf_soups.leaderboard.rows import search_among, with_ensembles
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from tests.synthetic_sweep import (

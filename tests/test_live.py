@@ -13,9 +13,9 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
-from hf_soups.mixing import mix_to_folder
-from hf_soups.mixing.live import LiveMixer, slots_by_disk_name
-from hf_soups.weights import files as weight_files
+from hf_soups.files import weights as weight_files
+from hf_soups.soups.mixing import mix_to_folder
+from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
 from tests.folders import folder_of
 from tests.tiny import (
     tiny_bert,
@@ -146,7 +146,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         read[path.parent.name] += len(into)
         whole(file, into, offset, path)
 
-    monkeypatch.setattr("hf_soups.mixing.blocks.read_exactly", counted)
+    monkeypatch.setattr("hf_soups.soups.mixing.blocks.read_exactly", counted)
     return read
 
 

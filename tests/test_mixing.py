@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import IncompatibleCheckpoints, InputError
-from hf_soups.mixing import blocks, mix_to_folder, mixed_tensor, spans
-from hf_soups.weights.dtypes import ITEM_BYTES
+from hf_soups.files.dtypes import ITEM_BYTES
+from hf_soups.soups.mixing import blocks, mix_to_folder, mixed_tensor, spans
 from tests.folders import CONFIG, TORCH, folder_of, names_below
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit
 
@@ -318,7 +318,7 @@ def test_other_names_and_shapes_are_refused_by_name(tmp_path: Path) -> None:
 def test_only_the_order_of_names_may_differ(tmp_path: Path) -> None:
     a = Checkpoint(folder_of(tmp_path / "a", {"x": torch.ones(4), "y": torch.zeros(2)}))
     folder = folder_of(tmp_path / "b", {"x": torch.ones(4), "y": torch.zeros(2)})
-    from hf_soups.weights.tensorfile import TensorWriter, lay_out
+    from hf_soups.files.tensorfile import TensorWriter, lay_out
 
     layout = lay_out([("y", "F32", (2,)), ("x", "F32", (4,))], {})
     (folder / "model.safetensors").unlink()

@@ -15,8 +15,8 @@ import torch
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError
-from hf_soups.mixing import mix_to_folder
-from hf_soups.mixing import to_files as mixing
+from hf_soups.soups.mixing import mix_to_folder
+from hf_soups.soups.mixing import to_files as mixing
 from tests.folders import folder_of, names_below
 
 TENSORS = {"a": torch.ones(1000), "b": torch.ones(50, 50)}
@@ -185,7 +185,7 @@ def test_an_interrupt_stops_the_other_threads_and_leaves_nothing(
     pair = [Checkpoint(folder_of(tmp_path / name, many)) for name in ("one", "two")]
     calls = []
     whole = mixing.BlockMixer.output
-    monkeypatch.setattr("hf_soups.mixing.spans.BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr("hf_soups.soups.mixing.spans.BLOCK_ELEMENTS", 1000)
 
     def interrupted(self: mixing.BlockMixer, *where: object) -> object:
         calls.append(where)
@@ -217,7 +217,7 @@ def test_mixing_needs_neither_torch_nor_the_hub(pair: list[Checkpoint], tmp_path
         import sys
         from pathlib import Path
         from hf_soups.checkpoint import Checkpoint
-        from hf_soups.mixing import mix_to_folder
+        from hf_soups.soups.mixing import mix_to_folder
         folders = {[str(c.folder) for c in pair]!r}
         mix_to_folder([Checkpoint(f) for f in folders], (0.5, 0.5), Path({str(tmp_path / "out")!r}))
         print(sorted({{"torch", "transformers", "huggingface_hub", "safetensors"}} & set(sys.modules)))

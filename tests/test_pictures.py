@@ -25,12 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_soups.batch import predict_rows
-from hf_soups.cascades.running.readers import ImageReader
-from hf_soups.data.pictures import MARGIN, MOST_PIXELS, PIXELS_AT_ONCE, WHOLE, Picture, cells, open_image, picture
+from hf_soups.batch_predict import predict_rows
+from hf_soups.cascades.running.members import ImageReader
+from hf_soups.data.images import MARGIN, MOST_PIXELS, PIXELS_AT_ONCE, WHOLE, Picture, cells, open_image, picture
 from hf_soups.errors import DataError
-from hf_soups.families.images import edge_of, encode_images, moved
-from hf_soups.families.vision import Vision
+from hf_soups.models.images import edge_of, encode_images, moved
+from hf_soups.models.vision import Vision
 from hf_soups.recipe import Data
 from tests.families.conftest import split_of, task_of
 from tests.tiny import TINY_IMAGE, tiny_vit
@@ -149,7 +149,7 @@ class TestOneFunction:
 
     @pytest.mark.parametrize("form", ["JPEG", "PNG"])
     def test_pixels_of_a_pool_are_those_of_a_cascade(self, vit: Path, tmp_path: Path, form: str) -> None:
-        from hf_soups.pipelines.images import CascadeImageClassificationPipeline
+        from hf_soups.cascades.pipelines import CascadeImageClassificationPipeline
 
         data = as_bytes(photo(), form)
         (tmp_path / "a.img").write_bytes(data)
@@ -168,7 +168,7 @@ class TestOneFunction:
         assert len(np.unique(pool.reshape(3, -1), axis=0)) == 2
 
     def test_a_pipeline_fetches_an_image_within_a_bound(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        from hf_soups.pipelines import images
+        from hf_soups.cascades import pipelines as images
 
         (tmp_path / "a.png").write_bytes(as_bytes(photo(90, 70), "PNG"))
         (tmp_path / "a.eps").write_bytes(EPS)
@@ -276,7 +276,7 @@ class TestRefused:
 
 PEAK = """
 import resource, sys
-from hf_soups.batch import predict_rows
+from hf_soups.batch_predict import predict_rows
 model, small, large, out = sys.argv[1:]
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

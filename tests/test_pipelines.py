@@ -17,9 +17,9 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_soups  # noqa: F401  # registers the tasks
+from hf_soups.cascades.pipelines import applied
 from hf_soups.cascades.plan import Plan
 from hf_soups.errors import DataError, InputError, MemberError
-from hf_soups.pipelines.cascade import applied
 from tests.cascades.made import NAMES, Made, make
 
 TASKS: Any = {"image": "image-classification", "text": "text-classification", "text-pair": "text-classification"}

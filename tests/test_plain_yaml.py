@@ -19,8 +19,8 @@ from hf_soups.errors import DataError, InputError, RecipeError
 from hf_soups.files.plain_yaml import LARGEST, check_front_matter, parse_yaml, read_yaml
 from hf_soups.finetune.command import parse
 from hf_soups.recipe import Data, load_recipe
+from hf_soups.recipe.task import Task
 from hf_soups.sweep.plan import make_plan
-from hf_soups.tasks import Task
 
 LEAST = "task: glue/rte\nmodel: m\n"
 TEN = range(10)

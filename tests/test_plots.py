@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from hf_soups.report import plots
-from hf_soups.report.plots import Point, report_vs_select, score_by_ingredients
+from hf_soups.plots import canvas as plots
+from hf_soups.plots.canvas import Point, report_vs_select, score_by_ingredients
 from hf_soups.soups import Step
 
 POINTS = [
@@ -97,7 +97,7 @@ def test_the_same_scores_make_the_same_file(tmp_path: Path) -> None:
 
 def test_drawing_neither_imports_pyplot_nor_needs_a_display(tmp_path: Path) -> None:
     code = (
-        "import sys; from hf_soups.report.plots import Point, report_vs_select\n"
+        "import sys; from hf_soups.plots.canvas import Point, report_vs_select\n"
         f"report_vs_select([Point('run', 'a', .5, .5)], {str(tmp_path / 'p.png')!r}, metric='f1', rows=(1, 1))\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from hf_soups.data import Split, Splits, load_splits
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.families import Encoded, Family, family_for
-from hf_soups.predict import NonFiniteLogits, length_buckets, predict_split
+from hf_soups.models.family import Encoded, Family
+from hf_soups.models.inference import NonFiniteLogits, length_buckets, predict_split
+from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions
 from tests.small_task import image_recipe, text_recipe
 from tests.tiny import tiny_bert, tiny_vit

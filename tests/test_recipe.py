@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_soups.errors import RecipeError
 from hf_soups.recipe import Data, Recipe, Train, load_recipe, recipe_from
-from hf_soups.tasks import MetricByEvaluate, named_task
+from hf_soups.recipe.task import MetricByEvaluate, named_task
 
 LEAST = {"task": "glue/mrpc", "model": "bert-base-uncased"}
 

@@ -11,10 +11,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from pydantic import ValidationError
 
 from hf_soups.data import Split, load_splits
-from hf_soups.data.shifts import shift_from_dataset
+from hf_soups.data.load import shift_from_dataset
 from hf_soups.errors import DataError, RecipeError
 from hf_soups.recipe import Data, recipe_from
-from hf_soups.tasks import Task, named_task
+from hf_soups.recipe.task import Task, named_task
 
 PETS = ("bird", "cat", "dog", "frog")
 

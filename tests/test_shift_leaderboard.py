@@ -13,12 +13,13 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hf_soups.contenders import read_contenders
 from hf_soups.ensembles import geometric_mean
-from hf_soups.leaderboard import Leaderboard, Row, build_leaderboard
+from hf_soups.leaderboard import Leaderboard, build_leaderboard
+from hf_soups.leaderboard.board import Row
+from hf_soups.leaderboard.reading import read_contenders
 from hf_soups.metrics import METRICS, score
+from hf_soups.plots import canvas as plots
 from hf_soups.predictions import Predictions
-from hf_soups.report import plots
 from tests.synthetic_sweep import answers, write_finished_run, write_plan, write_soup_record
 
 BOOKS = 120

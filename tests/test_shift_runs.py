@@ -10,10 +10,10 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
 from hf_soups.errors import RecipeError
 from hf_soups.finetune import finetune
+from hf_soups.finetune.record import read_run
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
-from hf_soups.run_folder import read_run
 from hf_soups.sweep.run import prepare
 from tests.small_task import text_recipe, write_texts
 from tests.tiny import tiny_bert

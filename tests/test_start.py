@@ -19,10 +19,10 @@ from hypothesis.extra.numpy import arrays
 
 from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.families.anatomy import head_fingerprint
-from hf_soups.predict import predict_split
+from hf_soups.finetune.start import START_FILE, linear_probe, load_start, make_start
+from hf_soups.models.inference import predict_split
+from hf_soups.models.layers import head_fingerprint
 from hf_soups.recipe import Recipe
-from hf_soups.start import START_FILE, linear_probe, load_start, make_start
 from tests.small_task import image_recipe, text_recipe
 from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet, tiny_roberta, tiny_vit
 
@@ -70,8 +70,8 @@ ELSEWHERE = """
 import sys, torch
 from pathlib import Path
 from hf_soups.data import load_splits
-from hf_soups.recipe import load_recipe
-from hf_soups.start import make_start
+from hf_soups.recipe.recipe import load_recipe
+from hf_soups.finetune.start import make_start
 for folder in map(Path, sys.argv[1:]):
     torch.rand(7)
     recipe = load_recipe(folder / "recipe.json")

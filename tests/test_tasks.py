@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hf_soups.errors import RecipeError
 from hf_soups.metrics import METRICS
-from hf_soups.tasks import NAMED, MetricByEvaluate, Task, named_task
+from hf_soups.recipe.task import NAMED, MetricByEvaluate, Task, named_task
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.weights.temporary import make_temporary, temporary_folder
+from hf_soups.files.writing import make_temporary, temporary_folder
 
 HOLDS = """
 import sys
-from hf_soups.weights.temporary import make_temporary
+from hf_soups.files.writing import make_temporary
 print(make_temporary("push"), flush=True)
 sys.stdin.read()
 """

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_soups.errors import CheckpointError, HfSoupsError
-from hf_soups.weights.tensorfile import TensorWriter, lay_out, read_header
+from hf_soups.files.tensorfile import TensorWriter, lay_out, read_header
 from tests.folders import TORCH, names_below
 
 

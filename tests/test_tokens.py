@@ -8,9 +8,9 @@ import pytest
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.families.loading import config_of
+from hf_soups.files.hub_refusals import check_token
 from hf_soups.hub import push
-from hf_soups.weights.refusals import check_token
+from hf_soups.models.loading import config_of
 
 BAD = {
     "hf_top\nsecret": "a line break", "hf_top\r\nsecret": "a line break", "hf_top secret": "a blank",
@@ -76,7 +76,7 @@ def test_offline_no_token_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_push_dry_run_and_every_way_of_pulling_look_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from hf_soups.data.sources import load_dataset_split
-    from hf_soups.tasks import Task
+    from hf_soups.recipe.task import Task
 
     monkeypatch.setenv("HF_TOKEN", "hf_top secret")
     (tmp_path / "soup.json").write_text("{}")

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
-from hf_soups.topk import TopKPredictions, certain_rows, load_predictions
+from hf_soups.predictions.topk import TopKPredictions, certain_rows, load_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 ROUNDING = 1e-6  # float32 probabilities of a few classes

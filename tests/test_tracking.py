@@ -18,9 +18,9 @@ from accelerate.tracking import GeneralTracker
 
 from hf_soups.errors import MissingExtra
 from hf_soups.finetune import finetune
+from hf_soups.finetune.record import read_run
 from hf_soups.finetune.tracking import WARNING, configuration
 from hf_soups.recipe import Recipe, recipe_from
-from hf_soups.run_folder import read_run
 from hf_soups.sweep import sweep
 from tests.patience import PATIENCE
 from tests.small_task import text_recipe

@@ -13,14 +13,13 @@ import torch
 from accelerate import Accelerator
 from transformers import get_scheduler
 
-from hf_soups.augment import draw_mixup
 from hf_soups.errors import RunFailed
-from hf_soups.families import Augment, Batch
+from hf_soups.finetune.augment import draw_mixup
 from hf_soups.finetune.batches import steps
-from hf_soups.finetune.history import POINTS, History
-from hf_soups.finetune.progress import Meter
-from hf_soups.finetune.sync_batchnorm import synchronised_batchnorm
-from hf_soups.finetune.training import Examples, Selection, decayed, train_model
+from hf_soups.finetune.loop import Examples, Selection, decayed, synchronised_batchnorm, train_model
+from hf_soups.finetune.tracking import POINTS, History
+from hf_soups.models.family import Augment, Batch
+from hf_soups.progress import Meter
 from hf_soups.recipe import Train
 
 ROWS, FEATURES, CLASSES = 50, 6, 3

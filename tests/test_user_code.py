@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "custom_architecture.py"
 ASK = """
 import json
 from hf_soups.user_code import import_user_code
-from hf_soups.families import family_for
+from hf_soups.models.registry import family_for
 try:
     family_for({"model_type": "cifar_resnet"}, "image")
 except Exception as error:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from hf_soups.cascades.grid import ROUNDING, chain_grid
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.searching.chain_grid import ROUNDING, chain_grid
-from hf_soups.cascades.searching.stages import Stages, aligned_members, read_stages
+from hf_soups.cascades.stages import Stages, aligned_members, read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions

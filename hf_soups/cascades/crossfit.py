@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float64, Int64, Real
 
 from hf_soups.cascades.frontier import PRINTED, Frontier, is_ensemble
+from hf_soups.cascades.grid import WINDOW, Pick, best_within, cheapest_at, refit
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER
-from hf_soups.cascades.searching.chain_grid import WINDOW, Pick, best_within, cheapest_at, refit
-from hf_soups.cascades.searching.stages import Stages, read_stages
+from hf_soups.cascades.stages import Stages, read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
-from hf_soups.metrics.bootstrap import resampled_sums
+from hf_soups.metrics.metric import resampled_sums
 from hf_soups.predictions import Predictions, same_rows
 
 Goal = Literal["score", "cost"]

@@ -1,16 +1,18 @@
-"""Plan: one cascade as the search found it, members and thresholds with what they reach and cost."""
+"""Plan: one cascade as the search found it, members and thresholds with what they reach and cost; and as JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from hf_soups.cascades.rule import Rule, checked_thresholds
 from hf_soups.cascades.simulate import CascadePredictions, simulate
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.reading import as_record
 from hf_soups.predictions import Predictions
 
 SHARES_OFF = 1e-6  # by so much the sum of exit shares may differ from 1
@@ -104,3 +106,22 @@ class Plan:
             exits=exits,
             costs=np.asarray(self.cost_by_exit)[exits],
         )
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """The fields of a plan as JSON holds them; what is not known is left out.
+
+    >>> plan_values(Plan(("a",), (), (1.0,)))["members"]
+    ['a']
+    """
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    return {name: v for name, v in told.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
+
+
+def plan_of(told: Mapping[str, Any], where: str = "config.json of the cascade") -> Plan:
+    """The plan that `plan_values` wrote; keys of later versions are left out.
+
+    Raises:
+        InputError: if something is missing or not allowed.
+    """
+    return as_record(told, Plan, where, what="a plan", again="Build it again.")

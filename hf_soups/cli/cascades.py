@@ -94,15 +94,15 @@ def predict(
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
-    from hf_soups.batch.models import names_a_cascade
+    from hf_soups.batch_predict.model import names_a_cascade
 
     models = models or []
     names = tuple(name.strip() for name in label_names.split(",")) if label_names else None
     if answers or names_a_cascade(models):
         if len(models) != 1 or data is None:
             raise InputError("answers are one model's or cascade's, on --data: give one of each.")
-        from hf_soups.batch import predict_rows
-        from hf_soups.batch.run import print_result as print_rows
+        from hf_soups.batch_predict import predict_rows
+        from hf_soups.batch_predict.run import print_result as print_rows
 
         print_rows(
             predict_rows(
@@ -115,7 +115,7 @@ def predict(
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
-    from hf_soups.pool.predicting import TEMPLATES, predict_pool, print_result
+    from hf_soups.pool.predict import TEMPLATES, predict_pool, print_result
 
     result = predict_pool(
         models, out=out, data=data, split=split, config=config, revision=revision, kind=kind, text=text or (),
@@ -148,7 +148,7 @@ def ensemble(
     ] = None,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
-    from hf_soups.from_pool import pool_ensembles
+    from hf_soups.pool_jobs import pool_ensembles
 
     found = pool_ensembles(
         pool, members=members or (), metric=metric, cost=cost, temperatures=temperatures, rounds=rounds,
@@ -204,8 +204,8 @@ def search(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as there are cores.")] = None,
 ) -> None:
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
-    from hf_soups.from_pool import search_pool
-    from hf_soups.report.search import SearchTable, search_progress
+    from hf_soups.pool_jobs import search_pool
+    from hf_soups.report.frontier import SearchTable, search_progress
 
     with search_progress() as progress:
         result = search_pool(
@@ -245,7 +245,7 @@ def build(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
-    from hf_soups.from_pool import build_from
+    from hf_soups.pool_jobs import build_from
 
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite
@@ -264,7 +264,7 @@ def certify(
     seed: Annotated[int, typer.Option(min=0, help="Of the split of the report rows.")] = 0,
 ) -> None:
     """Thresholds that lose at most --max-loss with probability 1 - --delta, shown on rows the search did not see."""
-    from hf_soups.from_pool import certify_plan
+    from hf_soups.pool_jobs import certify_plan
 
     found = certify_plan(plan, against=against, max_loss=max_loss, delta=delta, seed=seed)
     printed(found.in_words())
@@ -281,7 +281,7 @@ def draw(
     images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
 ) -> None:
     """Score against cost, rows and accuracy by exit, reliability, latency if it was measured, and images by exit."""
-    from hf_soups.from_pool import draw_plan
+    from hf_soups.pool_jobs import draw_plan
 
     for path in draw_plan(plan, out, images=images):
         printed(f"[dim]wrote {path}[/dim]")

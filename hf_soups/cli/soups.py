@@ -153,7 +153,7 @@ def leaderboard(
 ) -> None:
     """One table of every run, soup, ensemble and cascade; written as CSV, parquet and PNG, and kept with the soups."""
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.report.board_kept import keep_with_soups
+    from hf_soups.leaderboard.snapshot import keep_with_soups
 
     board = build_leaderboard(folder, resamples=resamples, cascades=cascades)
     printed(board.to_rich())
@@ -225,8 +225,7 @@ def by_number(
 ) -> None:
     """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""
     from hf_soups.diagnosis.by_number import by_number as score_by_number
-    from hf_soups.report.by_number import to_rich
-    from hf_soups.report.by_number_together import names_apart, write_together
+    from hf_soups.plots.by_number import names_apart, to_rich, write_together
 
     if len(sweeps) > 1 and out is None:
         raise InputError(f"{len(sweeps)} sweeps; say with --out where the picture of all goes.")
@@ -251,8 +250,8 @@ def answer(
     changes: Set = None,
 ) -> None:
     """Answer rows of other distributions (task.shifts) with every run and soup that is there."""
-    from hf_soups.answer import answer as answer_shifts
-    from hf_soups.answer import print_result
+    from hf_soups.leaderboard.shifts import answer as answer_shifts
+    from hf_soups.leaderboard.shifts import print_result
 
     result = answer_shifts(sources, recipe=recipe, overrides=overrides(changes))
     print_result(result)
@@ -270,8 +269,8 @@ def compare(
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of the paired bootstrap.")] = 10_000,
 ) -> None:
     """Whether two rows of the leaderboard differ by more than chance: McNemar's test and a paired bootstrap."""
-    from hf_soups.compare import compare as compare_rows
-    from hf_soups.compare import print_comparisons
+    from hf_soups.leaderboard.compare import compare as compare_rows
+    from hf_soups.leaderboard.compare import print_comparisons
 
     print_comparisons(compare_rows(folder, names or (), on=on, resamples=resamples))
 

@@ -3,7 +3,7 @@
 `pool` finds the checkpoints, `menu` has the methods, `kitchen` makes one soup, and `run` puts it together.
 """
 
-from hf_soups.cook.menu import Options, menu
 from hf_soups.cook.run import METHODS, Cooked, CookResult, cook, print_result
+from hf_soups.soups.registry import Options, menu
 
 __all__ = ["METHODS", "CookResult", "Cooked", "Options", "cook", "menu", "print_result"]

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.compatibility import preflight
-from hf_soups.cook.kitchen import Order, Tell, cook_one
-from hf_soups.cook.menu import Method, Options, chosen
-from hf_soups.cook.pool import Pool, gather
+from hf_soups.cook.one_soup import Order, Tell, cook_one
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_json, write_text
+from hf_soups.finetune.record import PREDICTIONS
 from hf_soups.recipe import Recipe
-from hf_soups.recipe_kept import RECIPE_FILE, recipe_text
-from hf_soups.report.words import score_in_words
-from hf_soups.run_folder import PREDICTIONS
+from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
+from hf_soups.soups.compatibility import preflight
+from hf_soups.soups.ingredients import Pool, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.record import SOUP_FILE, from_pool, read_soup
+from hf_soups.soups.registry import Method, Options, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
+from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.soups.tasting import Tasting
+    from hf_soups.soups.scoring import Tasting
 
 SHOWN = 12  # ingredients at most whose coefficients are printed
 SMALLER = (
@@ -241,7 +241,7 @@ def _compatible(pool: Pool, align_labels: bool, threads: int) -> tuple[Pool, tup
 def _tasting(pool: Pool, order: Order, cache: Path | None, device: str | None) -> Tasting | None:
     if pool.recipe is None:
         return None
-    from hf_soups.soups.tasting import open_tasting
+    from hf_soups.soups.scoring import open_tasting
 
     shared = pool.sweep / "cache" if pool.sweep is not None else None
     return open_tasting(
@@ -283,7 +283,7 @@ def _keep_board(pool: Pool, cooked: Sequence[Cooked], tell: Tell) -> None:
     if pool.sweep is None:
         return
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.report.board_kept import BOARD_FILE, keep_board
+    from hf_soups.leaderboard.snapshot import BOARD_FILE, keep_board
 
     new = [soup.folder for soup in cooked if not soup.already or not (soup.folder / BOARD_FILE).is_file()]
     try:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
+from hf_soups.files.hub_refusals import check_token, in_short, is_passing, status_of
 from hf_soups.files.plain_yaml import check_front_matter
-from hf_soups.files.regular import open_regular
+from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import system_error, why_not_written
-from hf_soups.weights.refusals import check_token, in_short, is_passing, status_of
 
 if TYPE_CHECKING:
     import datasets
 
-    from hf_soups.tasks import Task
+    from hf_soups.recipe.task import Task
 
 READERS = {".parquet": "parquet", ".csv": "csv"}
 # only an empty cell is missing: pandas would also drop the texts "NA", "null" and "None"

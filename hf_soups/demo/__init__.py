@@ -4,7 +4,6 @@
 gradio, `serving` opens it, `space` makes a Space of it.
 """
 
-from hf_soups.demo.serving import build_page, serve
-from hf_soups.demo.space import space_files
+from hf_soups.demo.serving import build_page, serve, space_files
 
 __all__ = ["build_page", "serve", "space_files"]

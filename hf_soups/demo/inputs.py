@@ -75,7 +75,7 @@ def _wanted(kind: str) -> str:
 
 
 def _images(path: Path) -> list[Any]:
-    from hf_soups.batch.inputs import ImageFolder
+    from hf_soups.batch_predict.inputs import ImageFolder
     from hf_soups.errors import DataError
 
     if path.is_file():

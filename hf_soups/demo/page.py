@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
+from hf_soups.demo.cascade import Subject
 from hf_soups.demo.inputs import pairs_of, texts_of
-from hf_soups.demo.subject import Subject
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import HfSoupsError, InputError
 

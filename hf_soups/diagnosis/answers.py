@@ -1,8 +1,9 @@
-"""Answers: what each run says on the rows of the diagnosis: from its folder, else asked once and kept."""
+"""What each run and soup of a sweep answers on the rows of the diagnosis: from its folder, else asked once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,18 @@ import numpy as np
 from jaxtyping import Int64
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.data.strata import stratified_rows
+from hf_soups.data.split import stratified_rows
 from hf_soups.errors import PredictionsError
-from hf_soups.predict import NonFiniteLogits
-from hf_soups.predictions import Predictions
+from hf_soups.models.inference import NonFiniteLogits
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.journal import digest, identity
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.record import read_soup, soup_folder_of
+from hf_soups.soups.soup import Soup, Step
 
 if TYPE_CHECKING:
-    from hf_soups.families.family import Augment, Batch, Encoded
-    from hf_soups.soups.tasting import Tasting
+    from hf_soups.models.family import Augment, Batch, Encoded
+    from hf_soups.soups.scoring import Tasting
+
 
 STREAM = 7  # of the seed: other rows than those that other subsets of the same seed take
 
@@ -103,3 +106,63 @@ def settings_of(recipe: Mapping[str, Any] | None, knobs: Sequence[str]) -> dict[
     """The values of these settings in a run's recorded recipe, where it has them."""
     train = (recipe or {}).get("train") or {}
     return {knob: float(train[knob]) for knob in knobs if isinstance(train.get(knob), int | float)}
+
+
+@dataclass(frozen=True, slots=True)
+class CookedSoup:
+    """A soup found in a sweep, with what it answers on select."""
+
+    method: str
+    members: tuple[str, ...]  # ingredients with a share in it
+    answers: Predictions
+    steps: tuple[Step, ...]
+
+
+def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[CookedSoup, ...], tuple[str, ...]]:
+    """The soups that a sweep's pointers lead to, and a note for each that cannot be used.
+
+    Args:
+        sweep: the sweep's folder.
+        runs: names of the runs that are diagnosed; soups with other ingredients are left out.
+        data: fingerprint of the select rows.
+    """
+    found, notes = [], []
+    for pointer in sorted((sweep / "soups").glob("*.json")):
+        try:
+            soup = _read(pointer)
+        except (OSError, ValueError, KeyError, TypeError, PredictionsError) as error:
+            notes.append(f"The {pointer.stem} soup is left out: {error}. Cook it again.")
+            continue
+        reason = _unusable(soup, runs, data)
+        if reason:
+            notes.append(f"The {pointer.stem} soup is left out: {reason}.")
+        else:
+            found.append(soup)
+    return tuple(found), tuple(notes)
+
+
+def _read(pointer: Path) -> CookedSoup:
+    folder, predictions = soup_folder_of(pointer)
+    record = read_soup(folder)
+    # steps that were chosen on report are not looked at here
+    steps = record.get("steps", []) if record.get("selected_on") == "select" else []
+    return CookedSoup(
+        pointer.stem,
+        tuple(i["name"] for i in record["ingredients"] if i["coefficient"] != 0),
+        Predictions.load(predictions / "select.safetensors"),
+        tuple(_step(step) for step in steps),
+    )
+
+
+def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
+    strangers = [name for name in soup.members if name not in runs]
+    if strangers:
+        return f"{strangers[0]} is an ingredient of it, but no run that is diagnosed"
+    return "it answered other select rows than those of this recipe" if not same_rows(soup.answers.data, data) else ""
+
+
+def _step(told: Mapping[str, Any]) -> Step:
+    """A step of soup.json, where NaN stands as null."""
+    score, best = (math.nan if told[key] is None else float(told[key]) for key in ("score", "best_so_far"))
+    removes = {"removes": True} if told.get("removes") else {}
+    return Step(told["candidate"], score, best, bool(told["accepted"]), int(told["ingredients"]), **removes)

@@ -13,7 +13,7 @@ from hf_soups.diagnosis.landscape import coefficients_at
 from hf_soups.diagnosis.words import paragraphs
 from hf_soups.errors import InputError
 from hf_soups.files.writing import finite, write_text
-from hf_soups.report.table import write_csv
+from hf_soups.leaderboard.table import write_csv
 
 RECORD = "diagnosis.json"
 JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
@@ -35,7 +35,7 @@ def refuse_other_folders(out: Path) -> None:
 
 def write_all(out: Path, facts: Facts, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
     """Write every picture with its numbers, the words and the record; their paths. Each appears whole or not at all."""
-    from hf_soups.report import landscapes
+    from hf_soups.plots import landscapes
 
     written: list[Path] = []
     pictures = {

@@ -1,4 +1,4 @@
-"""Measure: the facts about a pool, asked of one live model; every score is written down before the next is measured."""
+"""Measuring the facts about a pool with one live model; every score is written down before the next is measured."""
 
 from __future__ import annotations
 
@@ -12,30 +12,48 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.diagnosis.answers import settings_of, taken
-from hf_soups.diagnosis.cooked import CookedSoup
+from hf_soups.diagnosis.answers import CookedSoup, settings_of, taken
 from hf_soups.diagnosis.facts import KNOBS, Absent, Facts, Greedy, Mixed, Pair, Single
-from hf_soups.diagnosis.landscape import (
-    Line,
-    Plane,
-    along_line,
-    choose_pairs,
-    corners_of,
-    grid_of,
-    over_plane,
-    shares,
-)
-from hf_soups.diagnosis.noise import difference_by_chance, ensemble_by_chance, score_of_shares
+from hf_soups.diagnosis.landscape import Line, Plane, along_line, choose_pairs, corners_of, grid_of, over_plane, shares
 from hf_soups.ensembles import mean_logits
 from hf_soups.errors import InputError
 from hf_soups.metrics import Metric
 from hf_soups.metrics import score as score_with_interval
-from hf_soups.mixing import Geometry
+from hf_soups.metrics.metric import percentile_interval, resampled_values
+from hf_soups.metrics.significance import paired_bootstrap
 from hf_soups.predictions import Predictions
 from hf_soups.soups import Soup, uniform
+from hf_soups.soups.mixing import Geometry
 
 if TYPE_CHECKING:
-    from hf_soups.soups.tasting import Tasting
+    from hf_soups.soups.scoring import Tasting
+
+
+RESAMPLES = 1000
+
+
+def difference_by_chance(best: Predictions, others: Sequence[Predictions], metric: Metric) -> float:
+    """Half the width of the 95% interval of the score difference between `best` and another: the others' median.
+
+    By a paired bootstrap over rows. 0 if there is no other.
+    """
+    intervals = [paired_bootstrap(best, other, metric, resamples=RESAMPLES) for other in others]
+    return float(np.median([(i.high - i.low) / 2 for i in intervals])) if intervals else 0.0
+
+
+def ensemble_by_chance(ensemble: Predictions, members: Sequence[Predictions], metric: Metric) -> float:
+    """The same for the score of an ensemble less the mean score of its members."""
+    alone = [resampled_values(p.aligned_to(ensemble), metric, RESAMPLES, 0) for p in members]
+    together = resampled_values(ensemble, metric, RESAMPLES, 0)  # one seed: the same rows for all
+    low, high = percentile_interval(together - np.mean(alone, axis=0), 0.95)
+    return (high - low) / 2
+
+
+def score_of_shares(answered: Predictions, metric: Metric) -> float:
+    """The score of giving every row the class shares of these rows' labels as probabilities."""
+    labels = answered.needs_labels()
+    share = np.bincount(labels, minlength=answered.classes) / len(labels)
+    return metric.compute(Predictions.from_probs(np.tile(share, (len(labels), 1)), labels=labels))
 
 
 @dataclass(frozen=True, slots=True)

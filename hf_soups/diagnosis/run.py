@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.compatibility import preflight
-from hf_soups.cook.pool import Pool, find_runs, gather
-from hf_soups.diagnosis.answers import answers_of, settings_of, with_fewer_rows
-from hf_soups.diagnosis.cooked import cooked_soups
+from hf_soups.diagnosis.answers import answers_of, cooked_soups, settings_of, with_fewer_rows
 from hf_soups.diagnosis.facts import KNOBS, Absent, Facts
 from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, write_all
 from hf_soups.diagnosis.measure import Bench, Effort, checked, is_uniform_of, measured
 from hf_soups.diagnosis.words import in_words
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.writing import writable
-from hf_soups.finetune.progress import Meter
-from hf_soups.mixing import measure as geometry_of
+from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
+from hf_soups.soups.compatibility import preflight
+from hf_soups.soups.ingredients import Pool, find_runs, gather
 from hf_soups.soups.journal import Journal, digest
+from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
     from hf_soups.predictions import Predictions
-    from hf_soups.soups.tasting import Tasting
+    from hf_soups.soups.scoring import Tasting
 
 START = "start"  # in a sweep's folder
 NO_START = "No start is known (--start names it), so the angles between the runs at it are left out."
@@ -164,7 +163,7 @@ def _opened(
 
 def _tasting(pool: Pool, rows: int | None, batchnorm: str, device: str | None) -> tuple[Tasting, Split, list[str]]:
     """The rows to score on, all of select, and what must be said about them."""
-    from hf_soups.soups.tasting import open_tasting
+    from hf_soups.soups.scoring import open_tasting
 
     assert pool.recipe is not None
     cache = pool.sweep / "cache" if pool.sweep is not None else None

@@ -3,9 +3,144 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from hf_soups.diagnosis.facts import Facts, Mixed
-from hf_soups.diagnosis.phrases import above, height, points, rounded, score, scored
+from hf_soups.diagnosis.facts import KNOBS, Absent, Facts, Mixed, Pair, Single
+from hf_soups.wording import PERCENT, loss_in_words, score_in_words
+
+
+def score(facts: Facts, value: float) -> str:
+    """A score of the diagnosis's metric."""
+    return score_in_words(value, facts.metric)
+
+
+def scored(facts: Facts, single: Single) -> str:
+    """A run with its score."""
+    return f"{single.name} {score(facts, single.score)}"
+
+
+def points(facts: Facts, value: float) -> str:
+    """A difference of scores, without its sign."""
+    return f"{100 * value:.1f} points" if facts.metric in PERCENT else f"{value:.4f}"
+
+
+def loss(facts: Facts, lost: float, rows: int) -> str:
+    """What was lost on so many rows, in rows too where the metric counts rows."""
+    return "everything: it answers NaN" if math.isinf(lost) else loss_in_words(lost, facts.metric, rows)
+
+
+def height(facts: Facts, barrier: float) -> str:
+    """Of a barrier; an infinite one is a mixture that answers NaN."""
+    return "answers that are NaN" if math.isinf(barrier) else points(facts, barrier)
+
+
+def above(facts: Facts, difference: float) -> str:
+    """A difference with its direction; "better" and "worse", since for some metrics lower is better."""
+    if not math.isfinite(difference):
+        return "NaN beside"
+    if points(facts, abs(difference)) == points(facts, 0.0):
+        return "level with"
+    better, worse = ("above", "below") if facts.sign > 0 else ("better than", "worse than")
+    return f"{points(facts, abs(difference))} {better if difference > 0 else worse}"
+
+
+def settings(facts: Facts, run: Single | Absent) -> str:
+    """The settings that differ between runs, for this run: " (learning rate 8e-4, 2 epochs)"."""
+    everyone = [s.settings for s in facts.singles] + [a.settings for a in facts.absent]
+    varied = [k for k in KNOBS if k != "seed" and len({s.get(k) for s in everyone} - {None}) > 1]
+    told = [f"{KNOBS[k]} {shown(KNOBS[k])(run.settings[k])}" for k in varied if k in run.settings]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def shown(setting: str) -> Callable[[float], str]:
+    """How values of this setting are written."""
+    return rate if setting == "learning rate" else _plain
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def rate(value: float) -> str:
+    """A learning rate in three digits.
+
+    >>> rate(0.0008), rate(0.000108208), rate(3e-05)
+    ('8e-4', '1.08e-4', '3e-5')
+    """
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def rounded(rows: float) -> str:
+    """Two digits are all such an estimate holds.
+
+    >>> rounded(12345.6), rounded(87)
+    ('12,000', '87')
+    """
+    digits = max(len(str(round(rows))) - 2, 0)
+    return f"{round(rows, -digits):,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """All pairs without a barrier lie on one side of a setting, all pairs with one on the other."""
+
+    setting: str
+    free: float  # the last value without a barrier
+    blocked: float  # the first with one
+    upward: bool  # barriers come with larger values
+
+
+def separating_rule(facts: Facts) -> Rule | None:
+    """The first setting that separates the pairs without any exception; None if none does, or there is one kind only.
+
+    A pair counts by the run with the bolder setting: the larger learning rate, the more epochs, the smaller batch,
+    the larger distance from the start.
+    """
+    for name, value, upward in SETTINGS:
+        bolder = max if upward else min
+        values = {p.names: [value(facts.single(n)) for n in p.names] for p in facts.pairs}
+        if any(v is None for both in values.values() for v in both):
+            continue
+        known = {names: bolder(v for v in both if v is not None) for names, both in values.items()}
+        rule = _between(name, [known[p.names] for p in facts.free], [known[p.names] for p in facts.blocked], upward)
+        if rule is not None:
+            return rule
+    return None
+
+
+def _between(name: str, free: list[float], blocked: list[float], upward: bool) -> Rule | None:
+    if not free or not blocked:
+        return None
+    if upward and max(free) < min(blocked):
+        return Rule(name, max(free), min(blocked), upward)
+    if not upward and min(free) > max(blocked):
+        return Rule(name, min(free), max(blocked), upward)
+    return None
+
+
+def _setting(key: str) -> Callable[[Single], float | None]:
+    return lambda single: single.settings.get(key)
+
+
+def _distance(single: Single) -> float | None:
+    return single.from_start
+
+
+# What a user can turn comes first; the distance is what comes of it.
+SETTINGS: tuple[tuple[str, Callable[[Single], float | None], bool], ...] = (
+    ("learning rate", _setting("learning_rate"), True),
+    ("epochs", _setting("epochs"), True),
+    ("batch size", _setting("batch_size"), False),
+    ("distance from the start", _distance, True),
+)
+
+
+def lowest_learning_rate(pairs: tuple[Pair, ...], facts: Facts) -> float | None:
+    """The lowest learning rate among the runs of these pairs, where it is recorded."""
+    rates = [facts.single(n).settings.get("learning_rate") for p in pairs for n in p.names]
+    return min((r for r in rates if r is not None), default=None)
 
 
 def verdict(facts: Facts) -> str:

@@ -6,9 +6,20 @@ import math
 from collections.abc import Sequence
 
 from hf_soups.diagnosis.facts import Facts, Single
-from hf_soups.diagnosis.phrases import above, height, loss, points, rate, score, scored, settings, shown
-from hf_soups.diagnosis.rules import lowest_learning_rate, separating_rule
-from hf_soups.diagnosis.verdict import verdict
+from hf_soups.diagnosis.verdict import (
+    above,
+    height,
+    loss,
+    lowest_learning_rate,
+    points,
+    rate,
+    score,
+    scored,
+    separating_rule,
+    settings,
+    shown,
+    verdict,
+)
 from hf_soups.soups.soup import Step
 
 

@@ -4,9 +4,9 @@
 each further copy of a model adds. All of them read the members block of rows by block of rows.
 """
 
-from hf_soups.ensembles.combining import Combine, ensemble, geometric_mean, mean, mean_logits, vote
+from hf_soups.ensembles.combine import Combine, ensemble, geometric_mean, mean, mean_logits, vote
 from hf_soups.ensembles.curves import Curve, CurvePoint, member_curve, member_curves
-from hf_soups.ensembles.selection import Selection, select_ensemble
+from hf_soups.ensembles.select import Selection, select_ensemble
 
 __all__ = [
     "Combine",

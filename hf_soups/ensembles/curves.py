@@ -15,10 +15,8 @@ from itertools import combinations
 import numpy as np
 
 from hf_soups.costs import Cost, one_unit
-from hf_soups.ensembles.combining import checked
-from hf_soups.ensembles.members import Members
-from hf_soups.ensembles.scoring import scores_of
-from hf_soups.ensembles.selection import metric_named
+from hf_soups.ensembles.combine import Members, checked, scores_of
+from hf_soups.ensembles.select import metric_named
 from hf_soups.errors import InputError
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions

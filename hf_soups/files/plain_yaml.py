@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hf_soups.errors import InputError
-from hf_soups.files.regular import open_regular
+from hf_soups.files.reading import open_regular
 
 LARGEST = 2**20  # bytes of a file
 DEEPEST = 32  # mappings and lists inside one another

@@ -5,15 +5,46 @@ from __future__ import annotations
 import functools
 import json
 import os
+import stat
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from hf_soups.errors import InputError
-from hf_soups.files.regular import NotRegular, open_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class NotRegular(OSError):
+    """A folder, pipe, socket or device where a file was expected."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file, opened for reading.
+
+    Raises:
+        OSError: if it is missing or cannot be read.
+        NotRegular: if it is a folder, pipe, socket or device.
+    """
+    _check(Path(path).stat().st_mode, path)
+    number = os.open(path, _HOW)  # never waits, should it have become a pipe meanwhile
+    try:
+        _check(os.fstat(number).st_mode, path)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def _check(mode: int, path: str | Path) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise NotRegular(f"{path} is {kind}, not a regular file")
+
 
 MOST_DIGITS = 300  # of an integer; a few more, and it is no float any more
 LARGEST = 1 << 28  # bytes of a text file that is read whole: a tokenizer.json has 35 MB, a frontier of 50,000 plans 20

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_soups.recipe import Recipe
+if TYPE_CHECKING:
+    from hf_soups.recipe import Recipe
 
 __all__ = ["default_out", "finetune"]
 

@@ -18,7 +18,7 @@ from hf_soups.files.plain_yaml import parse_yaml
 from hf_soups.finetune import default_out, finetune
 from hf_soups.limits import check_threads, limit_reached
 from hf_soups.recipe import Data, Head, Recipe, Train, load_recipe
-from hf_soups.tasks import Task
+from hf_soups.recipe.task import Task
 from hf_soups.user_code import import_what_the_parent_did
 
 USAGE = """usage: accelerate launch -m hf_soups.finetune RECIPE.yaml [options]     (or python -m hf_soups.finetune ...)

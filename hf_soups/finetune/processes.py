@@ -17,9 +17,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from hf_soups.errors import RecipeError
+from hf_soups.files.writing import make_temporary
 from hf_soups.finetune.tracking import check_tracker
 from hf_soups.recipe import Recipe
-from hf_soups.weights.temporary import make_temporary
 
 PACKAGES = ("hf_soups", "torch", "transformers", "datasets", "accelerate", "numpy")
 

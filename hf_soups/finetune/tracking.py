@@ -1,4 +1,4 @@
-"""Tracking: what a fine-tune tells trackio or wandb, through accelerate's trackers, beside its run.json.
+"""What a fine-tune reports while it runs: points for run.json, a progress bar, and trackio or wandb if asked.
 
 A tracker looks on: one that fails is given up with a warning, and the fine-tune goes on. A run that was killed is
 fine-tuned again from its first step, so what its first attempt told is replaced and not doubled.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 import os
 import re
 import shutil
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import MissingExtra
+from hf_soups.progress import Meter
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hf_soups.recipe import Recipe
+
 
 WARNING = "warning: the tracker"
 
@@ -47,7 +50,7 @@ def check_tracker(name: str | None) -> None:
 def project_of(recipe: Recipe, run: str = "") -> str:
     """The project that all runs of a sweep stand in, without `run` at its end; wandb refuses some characters.
 
-    >>> from hf_soups.recipe import recipe_from
+    >>> from hf_soups.recipe.recipe import recipe_from
     >>> project_of(recipe_from({"task": "glue/rte", "model": "m", "name": "rte: 50%/run_00"}), "run_00")
     'rte- 50-'
     """
@@ -209,3 +212,48 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
     return {at: ", ".join(map(str, value)) if isinstance(value, list) else value}
+
+
+POINTS = 200
+
+Log = Callable[[Mapping[str, float], int], None]  # values, step
+
+
+class History:
+    """Collects the loss step by step; each point is the mean since the one before."""
+
+    def __init__(self, total: int, meter: Meter, log: Log | None = None) -> None:
+        self._total, self._meter, self._log = total, meter, log
+        self._every = math.ceil(total / POINTS)
+        self._losses: list[float] = []
+        self._points: list[dict[str, Any]] = []
+        self.steps = 0  # done; a step whose loss is NaN is not
+
+    @property
+    def points(self) -> tuple[dict[str, Any], ...]:
+        """Step, epoch, loss and learning rate, and select where that was scored."""
+        return tuple(self._points)
+
+    def add(self, step: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """A step was taken, with this loss and this learning rate."""
+        self.steps = step
+        self._losses.append(loss)
+        self._meter(step, f"loss {loss:.4f}  learning rate {learning_rate:.2e}")
+        if step % self._every == 0 or step in (1, self._total):
+            mean = sum(self._losses) / len(self._losses)
+            self._losses = []
+            values = {"epoch": round(epoch, 4), "loss": mean, "learning_rate": learning_rate}
+            self._points.append({"step": step, **values})
+            self._tell(values, step)
+
+    def selected(self, step: int, score: float) -> None:
+        """The model was scored on select after this step."""
+        if not self._points or self._points[-1]["step"] != step:
+            self._points.append({"step": step})
+        self._points[-1]["select"] = score
+        self._meter.line(f"  select after step {step}: {score:.4f}")
+        self._tell({"select": score}, step)
+
+    def _tell(self, values: Mapping[str, float], step: int) -> None:
+        if self._log is not None:
+            self._log(values, step)

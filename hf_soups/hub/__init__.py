@@ -6,7 +6,6 @@ files are sent (`contents`), and `gathering` puts them together; `remote` looks 
 """
 
 from hf_soups.hub.contents import LeftOut, LocalFile
-from hf_soups.hub.pushed import Pushed
-from hf_soups.hub.pushing import push, push_saved
+from hf_soups.hub.pushing import Pushed, push, push_saved
 
 __all__ = ["LeftOut", "LocalFile", "Pushed", "push", "push_saved"]

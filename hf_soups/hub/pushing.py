@@ -1,26 +1,127 @@
-"""A folder to a repo of the Hub: one commit, made only if something changed, and checked after it was made."""
+"""A folder to a repo of the Hub, by what it is: one commit, made only if something changed, checked and told."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.hub.commits import Order, Unanswered, check_arrived, commit, refuse
-from hf_soups.hub.contents import CALLED, REPO_TYPES, listing
-from hf_soups.hub.gathering import gathered
-from hf_soups.hub.kinds import kind_of
-from hf_soups.hub.pushed import Pushed, pushed
-from hf_soups.hub.remote import check_access, check_name, look, refusals_told, url_of
-from hf_soups.hub.spaces import PageFiles
-from hf_soups.weights.refusals import check_token, is_passing, one_line, status_of, transport_errors
-from hf_soups.weights.temporary import temporary_folder
+from hf_soups.files.hub_refusals import check_token, is_passing, one_line, status_of, transport_errors
+from hf_soups.files.writing import temporary_folder
+from hf_soups.hub.contents import CALLED, REPO_TYPES, Contents, Kind, LeftOut, LocalFile, Stage, kind_of, listing
+from hf_soups.hub.data_sets import board_contents, pool_contents
+from hf_soups.hub.models import PageFiles, ensured, model_contents, space_contents
+from hf_soups.hub.repo import (
+    Order,
+    Unanswered,
+    check_access,
+    check_arrived,
+    check_name,
+    commit,
+    look,
+    refusals_told,
+    refuse,
+    url_of,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did, or with `dry_run` would send."""
+
+    kind: Kind
+    url: str  # of the repo or, where one was opened, of the pull request
+    commit: str | None  # that holds the files; None for a dry run
+    files: tuple[LocalFile, ...]  # the whole content, also what was there already; made files are gone by now
+    unchanged: bool  # the same content was there: no commit was made
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    usage: str = ""  # Python that loads it
+    card: str = ""  # README.md
+
+    def words(self) -> list[str]:
+        """What to tell the user, line by line; of a dry run the files, and the card at the end."""
+        total = sum(file.size for file in self.files)
+        notes = [f"note: {note}" for note in self.notes]
+        if self.commit is None:
+            told = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
+            files = listing(self.files, self.left_out)
+            return [told, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
+        if self.unchanged:
+            return [f"{self.url} holds the same {len(self.files)} files already: no commit was made.", *self._next()]
+        return [
+            f"Pushed {len(self.files)} files, {total:,} bytes, as one commit to {self.url}.", *notes, *self._next(),
+        ]  # fmt: skip
+
+    def _unchecked(self) -> list[str]:
+        if self.kind not in ("soup", "cascade", "space"):
+            return []
+        return ["note: the card's code was not run: a push runs it against the folder first, and stops where it fails."]
+
+    def _next(self) -> list[str]:
+        if self.kind == "space":
+            return ["Next: open that page; the Space is built within some minutes."]
+        merged = "once it is merged, " if "/discussions/" in self.url else ""
+        return [f"Next: {merged}{self.usage}"]
+
+
+def pushed(
+    found: Contents, url: str, commit: str | None, *, revision: str | None = None, unchanged: bool = False
+) -> Pushed:
+    """The outcome of a push of these contents."""
+    named = f', revision="{revision}"' if revision else ""
+    return Pushed(
+        found.kind, url, commit, found.files, unchanged, found.left_out, found.notes,
+        found.usage.replace("{revision}", named), found.card,
+    )  # fmt: skip
+
+
+@contextmanager
+def gathered(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    page: PageFiles | None = None,
+    dry_run: bool = False,
+    include: Sequence[str] = (),
+) -> Iterator[Contents]:
+    """A folder as it would be pushed to a repo; files that are made for the push are gone when the block ends.
+
+    Args:
+        folder: of a soup, a cascade, a leaderboard or a pool; nothing is written there but a card that is missing.
+        repo_id: names the repo in the cards that are made.
+        page: make a Space of a cascade, with these files.
+        dry_run: do not even write a card.
+        include: patterns of further files to send, as in .gitignore.
+    Raises:
+        InputError: if it is none of them, holds what may not be pushed, or has a card that is not true.
+        CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
+    """
+    at = Path(folder).expanduser()
+    kind = kind_of(at)
+    if page is not None and kind != "cascade":
+        raise InputError(f"{at} is a {CALLED[kind]}: a Space is made of a cascade. Push it without --space.")
+    with temporary_folder("push") as place:
+        stage = Stage(place)
+        if page is not None:
+            yield space_contents(at, stage, page, include)
+        elif kind == "pool":
+            yield pool_contents(at, repo_id, stage, include)
+        elif kind == "leaderboard":
+            yield board_contents(at, repo_id, stage, include)
+        else:
+            told = () if dry_run else tuple(ensured(at, repo_id))
+            found = model_contents(at, kind, repo_id, stage, include)
+            yield replace(found, notes=(*told, *found.notes))
+
 
 WAITS = (1.0, 4.0, 15.0)  # seconds before another try; the client itself retries uploads within each
 _log = logging.getLogger(__name__)

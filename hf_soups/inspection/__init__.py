@@ -4,9 +4,7 @@
 measures, `look` puts it together, `aligned` writes checkpoints with their labels in one order.
 """
 
-from hf_soups.inspection.aligned import write_aligned
-from hf_soups.inspection.distances import Pair
-from hf_soups.inspection.look import Inspection, inspect_checkpoints, save_json
-from hf_soups.inspection.rows import Row
+from hf_soups.inspection.inspect import Inspection, inspect_checkpoints, save_json, write_aligned
+from hf_soups.inspection.rows import Pair, Row
 
 __all__ = ["Inspection", "Pair", "Row", "inspect_checkpoints", "save_json", "write_aligned"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_soups.errors import RecipeError
 from hf_soups.predictions import Predictions
-from hf_soups.tasks import MetricByEvaluate
+from hf_soups.recipe.task import MetricByEvaluate
 
 
 def load_foreign(named: MetricByEvaluate) -> Callable[[Predictions], float]:

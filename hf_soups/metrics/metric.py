@@ -12,14 +12,67 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError, RecipeError
-from hf_soups.metrics.bootstrap import percentile_interval, recomputed, resampled_sums
 from hf_soups.metrics.foreign import load_foreign
 from hf_soups.predictions import Predictions
-from hf_soups.tasks import MetricByEvaluate, Task
+from hf_soups.recipe.task import MetricByEvaluate, Task
+
+RESAMPLES_AT_ONCE = 64  # 64 x 50,000 rows of weights are 26 MB in float64
+COLUMNS_AT_ONCE = 256  # of the statistics, so that 1,000 classes need no copy of the whole
+EXACT_FLOAT32_ROWS = 2**16  # counts up to 255 a row then sum below 2**24, where float32 is still exact
+
+
+def resampled_rows(rows: int, resamples: int, seed: int) -> list[Int64[np.ndarray, " rows"]]:
+    """Row indices of each resample, drawn with replacement; the same for the same seed."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return [rng.integers(rows, size=rows) for _ in range(resamples)]
+
+
+def resampled_sums(
+    statistics: Real[np.ndarray, "rows statistics"], resamples: int, seed: int
+) -> Float64[np.ndarray, "resamples statistics"]:
+    """Sums of the row statistics over the rows of each resample, without copying any row.
+
+    A resample is how often each row was drawn, so that all sums are one matrix product, done in blocks.
+    """
+    rows, columns = statistics.shape
+    rng = np.random.Generator(np.random.PCG64(seed))
+    counts = statistics.dtype == np.uint8 and rows <= EXACT_FLOAT32_ROWS
+    kind = np.float32 if counts else np.float64  # counts are exact in both, and twice as fast in the narrower
+    sums = np.empty((resamples, columns))
+    for start in range(0, resamples, RESAMPLES_AT_ONCE):
+        stop = min(start + RESAMPLES_AT_ONCE, resamples)
+        drawn = np.empty((stop - start, rows), dtype=kind)
+        for i in range(stop - start):
+            drawn[i] = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+        for left in range(0, columns, COLUMNS_AT_ONCE):
+            block = slice(left, left + COLUMNS_AT_ONCE)
+            sums[start:stop, block] = drawn @ statistics[:, block].astype(kind)
+    return sums
+
+
+def percentile_interval(values: Float[np.ndarray, " resamples"], confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of the values, as (low, high).
+
+    Rounded to 12 digits: the last bits of the sums depend on how many threads the BLAS library uses.
+
+    >>> percentile_interval(np.arange(101) / 100, 0.9)
+    (0.05, 0.95)
+    """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return round(float(low), 12), round(float(high), 12)
+
+
+def recomputed(
+    rows: int, value: Callable[[np.ndarray], float], resamples: int, seed: int
+) -> Float64[np.ndarray, " resamples"]:
+    """`value(indices)` for each resample: slower, for scores that no sums of row statistics give."""
+    return np.asarray([value(at) for at in resampled_rows(rows, resamples, seed)], dtype=np.float64)
+
 
 RECOMPUTED_RESAMPLES = 200  # of metrics by `evaluate`, which are computed anew for each resample
 CLIP = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss: no probability below it, at most 36.04 nats a row

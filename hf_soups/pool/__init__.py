@@ -4,8 +4,7 @@
 model, `shards` its answers on their way to a file, `job` the work of one call; `store` is the pool's folder.
 """
 
-from hf_soups.pool.member import Member
-from hf_soups.pool.predicting import PoolResult, predict_pool, print_result
-from hf_soups.pool.store import Pool, PoolData, read_pool
+from hf_soups.pool.predict import PoolResult, predict_pool, print_result
+from hf_soups.pool.store import Member, Pool, PoolData, read_pool
 
 __all__ = ["Member", "Pool", "PoolData", "PoolResult", "predict_pool", "print_result", "read_pool"]

@@ -12,16 +12,14 @@ from pathlib import Path
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.files.writing import writable
-from hf_soups.finetune.progress import Meter
+from hf_soups.pool.entries import Asked
 from hf_soups.pool.labels import doubt
-from hf_soups.pool.member import Member
-from hf_soups.pool.opened import How, Opened, open_member
-from hf_soups.pool.processes import Processes
+from hf_soups.pool.member_model import How, Opened, open_member
 from hf_soups.pool.rows import Rows
-from hf_soups.pool.shards import WORK, Shards, check_disk
-from hf_soups.pool.sources import Asked
-from hf_soups.pool.store import POOL_FILE, Pool, file_of, read_pool, write_pool
+from hf_soups.pool.shards import WORK, Processes, Shards, check_disk
+from hf_soups.pool.store import POOL_FILE, Member, Pool, file_of, read_pool, write_pool
 from hf_soups.predictions import Predictions
+from hf_soups.progress import Meter
 
 OF_ONE_MODEL = (CheckpointError, IncompatibleCheckpoints, PredictionsError)  # the others go on
 LOCK = ".lock"

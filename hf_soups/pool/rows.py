@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hf_soups.data import Split
     from hf_soups.recipe import Data
-    from hf_soups.tasks import Task
+    from hf_soups.recipe.task import Task
 
 LABELS = ("label", "labels")
 IMAGES = ("image", "img")
@@ -95,11 +95,10 @@ def _of_recipe(wanted: Wanted) -> Rows:
 
 def _of_data(wanted: Wanted) -> Rows:
     from hf_soups.data import Split, load_dataset_split
-    from hf_soups.data.columns import checked_columns
-    from hf_soups.data.labels import class_indices, label_names_of
+    from hf_soups.data.labels import checked_columns, class_indices, label_names_of
     from hf_soups.data.sources import source_name
     from hf_soups.recipe import Data
-    from hf_soups.tasks import Task
+    from hf_soups.recipe.task import Task
 
     assert wanted.data is not None
     split = wanted.split or "train"
@@ -121,7 +120,7 @@ def _of_data(wanted: Wanted) -> Rows:
 
 
 def _limited(split: Split, limit: int | None) -> Split:
-    from hf_soups.data.strata import stratified_rows
+    from hf_soups.data.split import stratified_rows
 
     if limit is None or limit >= len(split):
         return split

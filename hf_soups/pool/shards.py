@@ -1,4 +1,4 @@
-"""Shards: a member's answers cut by rows into files that appear whole, so that a kill loses at most one of them.
+"""Shards: a member's answers cut by rows into files that appear whole, shared out between processes.
 
 Which rows a shard holds follows from their number and the batch size alone, so any number of processes, and any number
 of attempts, write the same files.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,51 @@ import numpy as np
 from hf_soups.errors import HfSoupsError, PredictionsError
 from hf_soups.files.writing import writable
 from hf_soups.predictions import FORMAT, Predictions, id_tensor
-from hf_soups.topk import TopKPredictions, load_predictions, write_top_k
+from hf_soups.predictions.topk import TopKPredictions, load_predictions, write_top_k
+
+DEVICE_HERE = ("cuda", "xpu", "npu")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those of the job."""
+
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None  # until all are here
+    device: str | None = None  # this process's own GPU, where there are several processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that speaks and puts things together."""
+        return self.rank == 0
+
+    def mine(self, number: int) -> bool:
+        """Whether a shard is this process's: by its number alone, so that nobody needs to agree on anything."""
+        return number % self.count == self.rank
+
+
+def processes() -> Processes:
+    """The processes that a launcher started; accelerate is imported only where there are several.
+
+    Raises:
+        HfSoupsError: if several were started that do not find each other: each would do all the work.
+    """
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if asked < 2:
+        return Processes()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available() or bool(os.environ.get("ACCELERATE_USE_CPU")))
+    if state.num_processes != asked:
+        raise HfSoupsError(
+            f"{asked} processes were asked for, but {state.num_processes} runs. On CPUs start them with "
+            "ACCELERATE_USE_CPU=true torchrun --nproc_per_node N."
+        )
+    device = str(state.device) if state.device.type in DEVICE_HERE else None
+    return Processes(state.process_index, state.num_processes, state.wait_for_everyone, device)
+
 
 ROWS = 1024  # of a shard at most: 4 MB of answers in 1,000 classes, 150 MB of decoded images of 224 pixels
 PIECES = 16  # a small split is still cut into about so many, for several processes to share
@@ -115,7 +160,7 @@ class Shards:
 
 def _write_dense(path: Path, parts: Sequence[Predictions]) -> None:
     """One safetensors file, the log-probabilities copied part by part: the whole may be larger than memory."""
-    from hf_soups.weights.tensorfile import TensorWriter, lay_out
+    from hf_soups.files.tensorfile import TensorWriter, lay_out
 
     first, rows = parts[0], sum(map(len, parts))
     small = dict([id_tensor(np.concatenate([p.row_ids for p in parts]))])

@@ -4,10 +4,10 @@
 start, `trajectory` one run's checkpoints, `learned` coefficients by gradient; `soup` is what all of them give.
 """
 
-from hf_soups.soups.lines import task_vectors, wise_ft
-from hf_soups.soups.methods import uniform
-from hf_soups.soups.search import greedy
+from hf_soups.soups.methods.greedy import greedy
+from hf_soups.soups.methods.lines import task_vectors, wise_ft
+from hf_soups.soups.methods.model_stock import model_stock
+from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.soup import Soup, Step
-from hf_soups.soups.stock import model_stock
 
 __all__ = ["Soup", "Step", "greedy", "model_stock", "task_vectors", "uniform", "wise_ft"]

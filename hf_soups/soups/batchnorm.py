@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
+from hf_soups.files.dtypes import encode
 from hf_soups.files.writing import writable
-from hf_soups.mixing.live import slots_by_disk_name
-from hf_soups.weights.dtypes import encode
+from hf_soups.soups.mixing.live import slots_by_disk_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,9 +9,9 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import as_record, read_json, read_record
-from hf_soups.run_folder import PREDICTIONS
-from hf_soups.weights.links import refuse_links_out
+from hf_soups.finetune.record import PREDICTIONS
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import CheckpointError
+from hf_soups.files.writing import temporary_folder
 from hf_soups.recipe import Recipe
 from hf_soups.sweep.executor import visible_gpus
 from hf_soups.sweep.plan import PlannedRun, make_plan
-from hf_soups.weights.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from hf_soups.data import Splits
@@ -108,11 +108,11 @@ def _probed(recipe: Recipe, plan: Sequence[PlannedRun], splits: Splits, scratch:
     """Seconds of a step with the largest batch, its rows, and the model's parameters."""
     from accelerate import Accelerator
 
-    from hf_soups.costs.count import count_parameters
-    from hf_soups.finetune.history import History
-    from hf_soups.finetune.progress import Meter
-    from hf_soups.finetune.training import Examples, train_model
-    from hf_soups.start import load_start, make_start
+    from hf_soups.finetune.loop import Examples, train_model
+    from hf_soups.finetune.start import load_start, make_start
+    from hf_soups.finetune.tracking import History
+    from hf_soups.models.cost_counting import count_parameters
+    from hf_soups.progress import Meter
 
     largest = max(_batch(run, recipe) for run in plan)
     train = recipe.train.model_copy(

@@ -19,7 +19,7 @@ from typing import Literal
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_json
-from hf_soups.run_folder import RUN_FILE, read_run
+from hf_soups.finetune.record import RUN_FILE, read_run
 
 State = Literal["finished", "failed", "open"]
 

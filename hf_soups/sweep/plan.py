@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe) -> tuple[PlannedRun, ...]:
     Raises:
         RecipeError: if a drawn value is not a valid one for `train`.
 
-    >>> from hf_soups.recipe import recipe_from
+    >>> from hf_soups.recipe.recipe import recipe_from
     >>> grid = {"method": "grid", "space": {"epochs": {"choice": [1, 2]}, "batch_size": {"choice": [8, 16]}}}
     >>> plan = make_plan(recipe_from({"task": "glue/rte", "model": "m", "sweep": grid}))
     >>> [(run.name, run.train["batch_size"], run.train["epochs"]) for run in plan]

@@ -133,7 +133,7 @@ def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
 def make_shared(recipe: Recipe, out: Path) -> None:
     """The start of all runs, and the encoded rows that they share; made once."""
     from hf_soups.data import load_splits
-    from hf_soups.start import load_start, make_start
+    from hf_soups.finetune.start import load_start, make_start
 
     splits = load_splits(recipe.task, recipe.data)
     make_start(recipe, splits, out / "start", cache=out / "cache")

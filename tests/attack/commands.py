@@ -47,7 +47,7 @@ def _predictions() -> object:
     import numpy as np
 
     from hf_soups import Predictions
-    from hf_soups.topk import load_predictions
+    from hf_soups.predictions.topk import load_predictions
 
     at = "sweep/run_01/predictions/select.safetensors"
     found = Predictions.load(at)
@@ -66,7 +66,7 @@ def _pipeline() -> object:
 
 
 def _demo() -> object:
-    from hf_soups.demo.subject import load_subject
+    from hf_soups.demo.cascade import load_subject
 
     subject = load_subject("cascade")
     return [subject.follow(["good film", "bad"], plan) for plan in subject.plans[:2]]
@@ -74,8 +74,8 @@ def _demo() -> object:
 
 def _start() -> object:
     from hf_soups.data import load_splits
+    from hf_soups.finetune.start import load_start, make_start
     from hf_soups.recipe import load_recipe
-    from hf_soups.start import load_start, make_start
 
     recipe = load_recipe("pile/recipe.yaml")
     splits = load_splits(recipe.task, recipe.data)
@@ -83,8 +83,7 @@ def _start() -> object:
 
 
 def _state() -> object:
-    from hf_soups.soups.learned.descent import AdamW
-    from hf_soups.soups.learned.state import load
+    from hf_soups.soups.methods.learned.coefficients import AdamW, load
 
     state = load(Path("learned.json"), "key", AdamW.of(4, 0.1))
     if state is None:
@@ -95,7 +94,7 @@ def _state() -> object:
 
 def _adapter() -> object:
     from hf_soups import Checkpoint
-    from hf_soups.adapters import multiplied_out
+    from hf_soups.models.adapters import multiplied_out
 
     return multiplied_out(Checkpoint("adapter"), Path("out")).sha256()
 

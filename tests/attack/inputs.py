@@ -25,18 +25,18 @@ class _Hostile:
 
 def build(world: Path) -> Path:
     """Everything, made by the commands themselves; the working directory is `world` meanwhile."""
-    from hf_soups.answer import answer
-    from hf_soups.batch import predict_rows
+    from hf_soups.batch_predict import predict_rows
     from hf_soups.cook import cook
     from hf_soups.data import load_splits
     from hf_soups.diagnosis import diagnose
-    from hf_soups.from_pool import build_from, search_pool
+    from hf_soups.finetune.start import make_start
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.pool.predicting import predict_pool
+    from hf_soups.leaderboard.shifts import answer
+    from hf_soups.leaderboard.snapshot import keep_with_soups
+    from hf_soups.pool.predict import predict_pool
+    from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.board_kept import keep_with_soups
-    from hf_soups.report.card import write_card
-    from hf_soups.start import make_start
+    from hf_soups.report.cards.card import write_card
 
     world.mkdir(parents=True)
     before = Path.cwd()
@@ -87,8 +87,7 @@ def plant(folder: Path) -> None:
 def learned_state() -> Any:
     import numpy as np
 
-    from hf_soups.soups.learned.descent import AdamW
-    from hf_soups.soups.learned.state import State
+    from hf_soups.soups.methods.learned.coefficients import AdamW, State
 
     return State(np.arange(4.0), AdamW.of(4, 0.1), (0.5, 0.5))
 

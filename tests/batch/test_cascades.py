@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hf_soups.batch import predict_rows, print_result
+from hf_soups.batch_predict import predict_rows, print_result
 from hf_soups.cascades import Plan
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.errors import InputError
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.pool.predict import predict_pool
 from tests.small_task import write_images
 from tests.tiny import tiny_bert, tiny_resnet, tiny_vit
 

@@ -14,10 +14,10 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Committee, Rule
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.data import Split
-from hf_soups.families import family_for
-from hf_soups.families.vision import for_image_size
-from hf_soups.pool.member import Member
-from hf_soups.predict import predict_split
+from hf_soups.models.inference import predict_split
+from hf_soups.models.registry import family_for
+from hf_soups.models.vision import for_image_size
+from hf_soups.pool.store import Member
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Data
 from tests.families.conftest import rows_of, split_of, task_of

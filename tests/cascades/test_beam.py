@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.cascades import Frontier, Rule
-from hf_soups.cascades.searching.beam import beam
-from hf_soups.cascades.searching.entries import checked_entries
-from hf_soups.cascades.searching.exhaustive import search_cascades
-from hf_soups.cascades.searching.reached import Bar, Reached, on_front
-from hf_soups.cascades.searching.sketch import sketched
+from hf_soups.cascades.search.beam import Bar, Reached, beam, on_front
+from hf_soups.cascades.search.candidates import checked_entries
+from hf_soups.cascades.search.exhaustive import search_cascades
+from hf_soups.cascades.search.sketch import sketched
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS

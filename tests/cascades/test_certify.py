@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from hf_soups.cascades import Plan, Rule
-from hf_soups.cascades.certify import (
-    Claim,
-    best_bet,
-    certified,
-    certify,
-    loss_p_value,
-    rows_to_certify,
-    safe_path,
-)
-from hf_soups.cascades.searching.stages import Stages
+from hf_soups.cascades.certify import Claim, best_bet, certified, certify, loss_p_value, rows_to_certify, safe_path
+from hf_soups.cascades.stages import Stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
 from tests.cascades.pools import random_pool

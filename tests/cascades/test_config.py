@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.plan_values import plan_of, plan_values
+from hf_soups.cascades.plan import Plan, plan_of, plan_values
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.errors import InputError
@@ -137,7 +136,7 @@ def test_an_inconsistent_config_is_refused(changes: dict[str, Any], told: str) -
 
 
 SEEN = """
-from hf_soups.cascades.plan_values import plan_of, plan_values
+from hf_soups.cascades.plan import plan_of, plan_values
 from hf_soups.cascades.running.config import CascadeConfig
 assert type(AutoConfig.for_model("cascade")) is CascadeConfig
 assert CascadeConfig in AutoModelForImageClassification._model_mapping
@@ -156,7 +155,7 @@ NAMES = "from transformers import AutoConfig, AutoModelForImageClassification, A
         "from transformers import AutoConfig\nimport hf_soups\n" + NAMES,
         "from hf_soups.cascades.running.config import CascadeConfig\n" + NAMES,
         "from hf_soups.cascades.running.model import CascadeForImageClassification\n" + NAMES,
-        "import hf_soups.pipelines.images, hf_soups.pipelines.texts\n" + NAMES,
+        "import hf_soups.cascades.pipelines, hf_soups.cascades.pipelines\n" + NAMES,
     ],
 )
 def test_cascades_are_registered_in_either_order_of_imports(first: str) -> None:
@@ -168,7 +167,7 @@ def test_registration_leaves_other_imports_alone() -> None:
         "import hf_soups, sys, importlib.util\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'import hf_soups is light'\n"
         "assert importlib.util.find_spec('json').loader is not None\n"
-        "from hf_soups.pipelines.registration import register_with_transformers\n"
+        "from hf_soups.registration import register_with_transformers\n"
         "n = len(sys.meta_path); register_with_transformers(); assert len(sys.meta_path) == n\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

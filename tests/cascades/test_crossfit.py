@@ -10,8 +10,8 @@ import pytest
 from hf_soups.cascades import NEVER, Frontier, Plan, Rule
 from hf_soups.cascades.crossfit import accuracy_at_least, cross_fit, cross_fitted, fold_of, thresholds_of_shares
 from hf_soups.cascades.frontier import undominated
-from hf_soups.cascades.searching.chain_grid import best_within, refit
-from hf_soups.cascades.searching.stages import read_stages
+from hf_soups.cascades.grid import best_within, refit
+from hf_soups.cascades.stages import read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
 from tests.cascades.pools import random_pool

@@ -17,7 +17,7 @@ from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
-from hf_soups.pool.member import Member
+from hf_soups.pool.store import Member
 from hf_soups.soups import uniform
 from tests.cascades.made import NAMES
 from tests.tiny import tiny_resnet, tiny_vit
@@ -152,7 +152,7 @@ class TestReferences:
             return snapshot
 
         monkeypatch.setattr("hf_soups.checkpoint.download", download)
-        monkeypatch.setattr("hf_soups.cascades.running.loading.download", download)
+        monkeypatch.setattr("hf_soups.cascades.running.members.download", download)
 
     def test_local_members_cannot_be_references(self, members: dict[str, Member], tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="a folder on this machine"):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hf_soups.cascades import NEVER, Frontier, Plan, Rule
-from hf_soups.cascades.frontier import is_ensemble, undominated
-from hf_soups.cascades.frontier_file import plan_at, relative_cost, split_reference, wanted_score
+from hf_soups.cascades.frontier import is_ensemble, plan_at, relative_cost, split_reference, undominated, wanted_score
 from hf_soups.errors import InputError
 from hf_soups.report.frontier import FrontierTable, choice_in_words, cost_in_words, print_frontier, verdicts
 

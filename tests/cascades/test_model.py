@@ -14,8 +14,8 @@ import torch
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
 from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.members import ImageReader, like_lengths
 from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
-from hf_soups.cascades.running.readers import ImageReader, like_lengths
 from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError
 from hf_soups.predictions import Predictions
@@ -211,7 +211,7 @@ def test_a_cascade_on_the_hub_is_loaded_member_by_member(
         asked.append((repo, revision, subfolder, hub))
         return folder
 
-    monkeypatch.setattr("hf_soups.cascades.running.loading.download", download)
+    monkeypatch.setattr("hf_soups.cascades.running.members.download", download)
     how: dict[str, Any] = {"revision": "v1", "token": "secret", "config": CascadeConfig.from_pretrained(folder)}
     load(Path("me/cascade"), "image", **how)
     assert asked == [("me/cascade", "v1", f"member_{i}", {"token": "secret"}) for i in range(3)]

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.pareto import Known, Points, nondominated
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
-from hf_soups.cascades.searching import exhaustive as searching
-from hf_soups.cascades.searching.dominance import Known, Points, nondominated
-from hf_soups.cascades.searching.entries import Entries, checked_entries
-from hf_soups.cascades.searching.exhaustive import search_cascades
-from hf_soups.cascades.searching.exits import Chain
-from hf_soups.cascades.searching.polish import SWEEP_ROWS
-from hf_soups.cascades.searching.subsets import compute_states
+from hf_soups.cascades.search import exhaustive as searching
+from hf_soups.cascades.search.candidates import Entries, checked_entries
+from hf_soups.cascades.search.exhaustive import search_cascades
+from hf_soups.cascades.search.polish import SWEEP_ROWS, Chain
+from hf_soups.cascades.search.subsets import compute_states
 from tests.cascades.brute_force import all_reached, costs_of, pool_of, reached_by, unbeaten
 
 SEEDS = st.integers(0, 2**20)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.cascades.searching.exhaustive import search_cascades
+from hf_soups.cascades.search.exhaustive import search_cascades
 from hf_soups.costs import Cost
 from hf_soups.errors import HfSoupsError, InputError, PredictionsError, RecipeError
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
-from hf_soups.topk import TopKPredictions
+from hf_soups.predictions.topk import TopKPredictions
 from tests.cascades.brute_force import all_reached, costs_of, pool_of, reached_by, unbeaten
 
 SEEDS = st.integers(0, 2**20)

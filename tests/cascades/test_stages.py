@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hf_soups.cascades import NEVER, Plan, Rule
-from hf_soups.cascades.searching.chain_grid import best_within, chain_grid, cheapest_at, cuts, refit
-from hf_soups.cascades.searching.stages import read_stages
+from hf_soups.cascades.grid import best_within, chain_grid, cheapest_at, cuts, refit
+from hf_soups.cascades.stages import read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions

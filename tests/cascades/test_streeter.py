@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.cascades import Plan
-from hf_soups.cascades.searching.streeter import streeter
+from hf_soups.cascades.search.streeter import streeter
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.predictions import Predictions
-from hf_soups.topk import TopKPredictions, load_predictions
+from hf_soups.predictions.topk import TopKPredictions, load_predictions
 from tests.cascades.pools import random_pool
 
 

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_soups.cascades.compiled import compiled
+from hf_soups.cascades.grid import bins_of, thresholds_of
 from hf_soups.cascades.rule import Committee, Rule
-from hf_soups.cascades.searching.candidates import find_candidates
-from hf_soups.cascades.searching.compiled import compiled
-from hf_soups.cascades.searching.cuts import bins_of, thresholds_of
-from hf_soups.cascades.searching.entries import Entries, checked_entries
-from hf_soups.cascades.searching.numbering import Numbering
-from hf_soups.cascades.searching.subsets import States, compute_states
+from hf_soups.cascades.search.candidates import Entries, checked_entries
+from hf_soups.cascades.search.subsets import Numbering, States, compute_states, find_candidates
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
-from hf_soups.topk import TopKPredictions
+from hf_soups.predictions.topk import TopKPredictions
 from tests.cascades.brute_force import costs_of, pool_of
 
 SEEDS = st.integers(0, 2**20)

@@ -8,7 +8,7 @@ import pytest
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
 from hf_soups.demo.journeys import Always, journeys, totals
-from hf_soups.demo.words import cost_line, decision, plan_in_words, score_line
+from hf_soups.demo.views import cost_line, decision, plan_in_words, score_line
 from hf_soups.predictions import Predictions
 
 SMALL = [[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]

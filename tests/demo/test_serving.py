@@ -23,7 +23,7 @@ from tests.browser import BrowserMissing, chromium
 
 def a_cascade(folder: Path, *, repo: str | None = None) -> Path:
     """The config of one; its members need not be there."""
-    from hf_soups.cascades.plan_values import plan_values
+    from hf_soups.cascades.plan import plan_values
 
     place: dict[str, Any] = {"repo": repo, "revision": "a" * 40} if repo else {"subfolder": "member_0"}
     told = {

@@ -12,11 +12,10 @@ import pytest
 from transformers import pipeline
 
 import hf_soups  # noqa: F401 (registers the pipelines)
-from hf_soups.cascades.frontier import Frontier
-from hf_soups.cascades.frontier_file import save_frontier
+from hf_soups.cascades.frontier import Frontier, save_frontier
 from hf_soups.cascades.plan import Plan
+from hf_soups.demo.cascade import AT_ONCE, Subject, load_subject
 from hf_soups.demo.journeys import Journey
-from hf_soups.demo.subject import AT_ONCE, Subject, load_subject
 from hf_soups.errors import CheckpointError, DataError, InputError
 from tests.demo.made import Demo, demo_of
 from tests.tiny import tiny_bert, tiny_vit

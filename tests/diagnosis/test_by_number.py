@@ -17,19 +17,28 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from hf_soups.answer import answer
 from hf_soups.cli import app
 from hf_soups.cook import cook
-from hf_soups.diagnosis.by_number import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, by_number
-from hf_soups.diagnosis.subsets import checked_sizes, nested_subsets, sizes_up_to
+from hf_soups.diagnosis.by_number import (
+    BEST,
+    ENSEMBLE,
+    GREEDY,
+    UNIFORM,
+    ByNumber,
+    SubsetScore,
+    by_number,
+    checked_sizes,
+    nested_subsets,
+    sizes_up_to,
+)
 from hf_soups.errors import InputError
+from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.leaderboard.shifts import answer
 from hf_soups.metrics import METRICS
+from hf_soups.plots.by_number import SHIFTS, points_of, write_together
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.report.by_number import SHIFTS, points_of
-from hf_soups.report.by_number_together import write_together
-from hf_soups.run_folder import RunRecord, write_run
-from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.scoring import LiveScorer
 from tests.pile import make_sweep, oracle_predictions, write_texts
 from tests.ties import turned
 from tests.tiny import tiny_bert
@@ -178,7 +187,7 @@ def test_points_are_means_over_subsets_and_of_shifts_subset_by_subset(found: ByN
 def test_the_picture_shows_report_and_what_is_out_of_distribution(
     found: ByNumber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.report import by_number as drawing
+    from hf_soups.plots import by_number as drawing
 
     figures: list = []
     monkeypatch.setattr(drawing, "save_figure", lambda figure, path: figures.append(figure))

@@ -17,16 +17,16 @@ from typer.testing import CliRunner
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cli import app
 from hf_soups.cook import cook
-from hf_soups.cook.pool import gather
 from hf_soups.data import load_splits
 from hf_soups.diagnosis import Diagnosis, diagnose, print_diagnosis
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError
+from hf_soups.finetune.record import RunRecord, write_run
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.run_folder import RunRecord, write_run
 from hf_soups.soups import Soup
-from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.ingredients import gather
+from hf_soups.soups.scoring import LiveScorer
 from tests.pile import label, make_pile, make_sweep, near, oracle_predictions
 from tests.ties import turned
 from tests.tiny import tiny_bert

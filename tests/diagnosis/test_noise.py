@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hf_soups.diagnosis.noise import difference_by_chance, ensemble_by_chance, score_of_shares
+from hf_soups.diagnosis.measure import difference_by_chance, ensemble_by_chance, score_of_shares
 from hf_soups.ensembles import mean_logits
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions

@@ -10,7 +10,7 @@ import pytest
 
 from hf_soups.diagnosis.facts import Absent, Facts, Greedy, Mixed, Pair, Single
 from hf_soups.diagnosis.landscape import Line
-from hf_soups.diagnosis.rules import Rule, separating_rule
+from hf_soups.diagnosis.verdict import Rule, separating_rule
 from hf_soups.diagnosis.words import in_words
 from hf_soups.soups import Step
 

@@ -151,8 +151,8 @@ def soups(task: str) -> None:
 
 
 def text_pool() -> None:
-    from hf_soups.from_pool import search_pool
-    from hf_soups.pool.predicting import predict_pool
+    from hf_soups.pool.predict import predict_pool
+    from hf_soups.pool_jobs import search_pool
 
     for split in ("select", "report"):
         predict_pool(["SMALL", "LARGE"], recipe="recipe.yaml", split=split, out=f"preds/{split}")
@@ -160,7 +160,7 @@ def text_pool() -> None:
 
 
 def text_cascade() -> None:
-    from hf_soups.from_pool import build_from
+    from hf_soups.pool_jobs import build_from
 
     text_pool()
     build_from("preds/select/frontier.json#0", Path("my-cascade"))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_soups.cascades import NEVER, Plan, Rule
-from hf_soups.ensembles import combining, ensemble, geometric_mean, mean, mean_logits, vote
+from hf_soups.ensembles import combine as combining
+from hf_soups.ensembles import ensemble, geometric_mean, mean, mean_logits, vote
 from hf_soups.errors import PredictionsError
 from hf_soups.predictions import Predictions
 

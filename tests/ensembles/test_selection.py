@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.ensembles import contested, ensemble, select_ensemble, trials
+from hf_soups.ensembles import ensemble, select_ensemble
+from hf_soups.ensembles import gains as contested
+from hf_soups.ensembles import gains as trials
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions

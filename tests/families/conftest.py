@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from hf_soups.data import Split
-from hf_soups.families import FAMILIES, Family
-from hf_soups.families.label_words import LabelWords
-from hf_soups.families.masked import MaskedWords
-from hf_soups.families.t5 import TextToText
-from hf_soups.prompts import Wording
-from hf_soups.tasks import Task
+from hf_soups.models.family import Family
+from hf_soups.models.label_words import LabelWords
+from hf_soups.models.masked import MaskedWords
+from hf_soups.models.registry import FAMILIES
+from hf_soups.models.t5 import TextToText
+from hf_soups.recipe.prompts import Wording
+from hf_soups.recipe.task import Task
 from tests.tiny import (
     TINY_CLIP,
     TINY_ENCODER_DECODERS,

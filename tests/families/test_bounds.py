@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_soups.cascades.running.readers import ImageReader, text_reader
+from hf_soups.cascades.running.members import ImageReader, text_reader
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.families import family_for
-from hf_soups.families.encoder import Encoders
-from hf_soups.families.images import resized_processor
-from hf_soups.families.loading import load_own_head
-from hf_soups.families.vision import Vision, for_image_size
-from hf_soups.weights.configs import check_config
+from hf_soups.files.configs import check_config
+from hf_soups.models.encoder import Encoders
+from hf_soups.models.images import resized_processor
+from hf_soups.models.loading import load_own_head
+from hf_soups.models.registry import family_for
+from hf_soups.models.vision import Vision, for_image_size
 from tests import tiny
 
 Made = Callable[[str], Path]
@@ -203,7 +203,7 @@ def test_what_is_made_is_counted_in_the_thread_that_loads_alone(sources: Made) -
     """Another thread makes what it likes, and nothing is counted once the model is loaded."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from hf_soups.families.sizes import SLACK, within_weights
+    from hf_soups.models.loading import SLACK, within_weights
 
     def large() -> torch.nn.Module:
         return torch.nn.Linear(SLACK[0], 2, device="meta")

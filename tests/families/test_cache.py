@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.families.cache import cache_key, cached_folder, read_rows, write_rows
+from hf_soups.models.row_cache import cache_key, cached_folder, read_rows, write_rows
 from tests.patience import PATIENCE
 
 
@@ -43,7 +43,7 @@ def test_many_who_ask_at_once_build_once(tmp_path: Path) -> None:
 PROCESS = """
 import sys, time
 from pathlib import Path
-from hf_soups.families.cache import cached_folder
+from hf_soups.models.row_cache import cached_folder
 def build(into):
     time.sleep(0.2)
     (into / "a").write_text("whole")

@@ -17,18 +17,18 @@ from transformers import AutoModelForImageClassification, CLIPVisionModelWithPro
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.compatibility import preflight
 from hf_soups.cook import Options, cook
 from hf_soups.data import load_splits
 from hf_soups.errors import IncompatibleCheckpoints, MemberError
 from hf_soups.finetune import finetune
-from hf_soups.from_pool import build_from, search_pool
+from hf_soups.finetune.start import make_start
 from hf_soups.pool import Pool
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.pool.predict import predict_pool
+from hf_soups.pool_jobs import build_from, search_pool
 from hf_soups.recipe import load_recipe
-from hf_soups.report.card import card_for, run_snippet, snippet_of
+from hf_soups.report.cards.card import card_for, run_snippet, snippet_of
 from hf_soups.soups import wise_ft
-from hf_soups.start import make_start
+from hf_soups.soups.compatibility import preflight
 from hf_soups.sweep.plan import make_plan
 from hf_soups.sweep.run import make_shared, prepare
 from tests.small_task import image_recipe, write_images

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.families import Encoded, family_for
-from hf_soups.families.anatomy import final_linear, frozen_features, has_batchnorm, head_fingerprint, head_parameters
-from hf_soups.families.label_words import LabelWords
-from hf_soups.families.loading import config_of
+from hf_soups.models.family import Encoded
+from hf_soups.models.label_words import LabelWords
+from hf_soups.models.layers import final_linear, frozen_features, has_batchnorm, head_fingerprint, head_parameters
+from hf_soups.models.loading import config_of
+from hf_soups.models.registry import family_for
 from hf_soups.recipe import Data
 from tests.families.conftest import NAMES, ROWS, Case
 

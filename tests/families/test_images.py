@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from hf_soups.errors import CheckpointError, DataError
-from hf_soups.families.images import EncodedImages, affine_of, encode_images, open_image, resized_processor
-from hf_soups.families.vision import Vision
+from hf_soups.models.images import EncodedImages, affine_of, encode_images, open_image, resized_processor
+from hf_soups.models.vision import Vision
 from hf_soups.recipe import Data
 from tests.families.conftest import rows_of, split_of, task_of
 from tests.tiny import TINY_IMAGE, tiny_deit, tiny_swin, tiny_vit

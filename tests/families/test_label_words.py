@@ -14,19 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.costs.count import count_macs
 from hf_soups.errors import CheckpointError, InputError, RecipeError
-from hf_soups.families import family_for, label_words_family
-from hf_soups.families.encoder_decoder import EncoderDecoders
-from hf_soups.families.label_words import LabelWords
-from hf_soups.families.loading import config_of
-from hf_soups.families.masked import MaskedWords
-from hf_soups.families.prompted import PromptedTokenizer, word_ids_of
-from hf_soups.families.t5 import TextToText
-from hf_soups.families.word_classifier import WordClassifier
-from hf_soups.prompts import MASKED_PROMPTS, T5_PROMPTS, Wording, wording_for, wording_of
+from hf_soups.models.cost_counting import count_macs
+from hf_soups.models.encoder_decoder import EncoderDecoders
+from hf_soups.models.label_words import LabelWords
+from hf_soups.models.loading import config_of
+from hf_soups.models.masked import MaskedWords
+from hf_soups.models.prompted import PromptedTokenizer, word_ids_of
+from hf_soups.models.registry import family_for, label_words_family
+from hf_soups.models.t5 import TextToText
+from hf_soups.models.word_classifier import WordClassifier
 from hf_soups.recipe import Data, recipe_from
-from hf_soups.tasks import NAMED
+from hf_soups.recipe.prompts import MASKED_PROMPTS, T5_PROMPTS, Wording, wording_for, wording_of
+from hf_soups.recipe.task import NAMED
 from tests.families.conftest import NAMES, TEXT_KINDS, Case, rows_of, split_of, task_of, worded
 from tests.tiny import (
     WORDS,

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from hf_soups.errors import CheckpointError
-from hf_soups.families import family_for
-from hf_soups.families.anatomy import final_linear, frozen_features
-from hf_soups.families.encoder import Encoders
-from hf_soups.families.loading import config_of
-from hf_soups.families.vision import Vision
+from hf_soups.models.encoder import Encoders
+from hf_soups.models.layers import final_linear, frozen_features
+from hf_soups.models.loading import config_of
+from hf_soups.models.registry import family_for
+from hf_soups.models.vision import Vision
 from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_deit, tiny_gpt2, tiny_vit
 
 NAMES = ("a", "b", "c")

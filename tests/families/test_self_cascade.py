@@ -13,9 +13,9 @@ from transformers import pipeline
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.folder import build_cascade
-from hf_soups.from_pool import build_from, search_pool
 from hf_soups.pool import Pool
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.pool.predict import predict_pool
+from hf_soups.pool_jobs import build_from, search_pool
 from tests.small_task import write_images
 from tests.tiny import tiny_clip_tower, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet
 
@@ -27,7 +27,7 @@ CLOSE = 1e-5  # a batch of another shape is summed in another order
 
 def tower_with_head(path: Path, **_: Any) -> Path:
     """A CLIP classifier with a random head; its positions are interpolated for the larger size."""
-    from hf_soups.families.clip import Clip
+    from hf_soups.models.clip import Clip
 
     base = tiny_clip_tower(path / "base")
     Clip().load_with_new_head(base, label_names=LABELS).model.save_pretrained(path)

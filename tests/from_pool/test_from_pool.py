@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from hf_soups.cascades import Frontier
 from hf_soups.cli import app
 from hf_soups.errors import InputError
-from hf_soups.from_pool import certify_plan, draw_plan, halves, pool_ensembles, search_pool
 from hf_soups.pool import read_pool
 from hf_soups.pool.store import write_pool
+from hf_soups.pool_jobs import certify_plan, draw_plan, halves, pool_ensembles, search_pool
 from tests.from_pool.made_pool import made_pool
 
 

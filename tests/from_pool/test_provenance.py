@@ -12,11 +12,11 @@ import pytest
 
 from hf_soups.cascades import Frontier
 from hf_soups.errors import InputError
-from hf_soups.from_pool import build_from, certify_plan, draw_plan, search_pool
-from hf_soups.from_pool.opening import open_plan
 from hf_soups.hub import push
 from hf_soups.pool import read_pool
 from hf_soups.pool.store import write_pool
+from hf_soups.pool_jobs import build_from, certify_plan, draw_plan, search_pool
+from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.predictions import Predictions
 from hf_soups.report.page import page_for
 from tests.from_pool.made_pool import LABELS, made_pool

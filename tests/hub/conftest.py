@@ -18,8 +18,8 @@ READER = """
 import huggingface_hub
 from huggingface_hub import constants
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.weights import hub
-hub.WAITS = (0.0, 0.0)
+from hf_soups.files import downloads
+downloads.WAITS = (0.0, 0.0)
 
 def do(repo=None, revision=None, subfolder=None, api=None, offline=False, **how):
     constants.HF_HUB_OFFLINE = offline

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # a process that imports datasets
 READS = """
 import datasets
 from hf_soups.data.sources import load_dataset_split
-from hf_soups.tasks import Task
+from hf_soups.recipe.task import Task
 
 def do(op, path, config="reviews", revision=None, split="train"):
     datasets.disable_progress_bars()

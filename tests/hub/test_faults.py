@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import CheckpointError
-from hf_soups.weights.cached import spoilt
+from hf_soups.files.downloads import spoilt
 from tests.hub.clients import Client
 from tests.hub.conftest import blobs_of
 from tests.hub.server import DROP, LOSE, TORN, Altered, Hub

@@ -114,8 +114,8 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.cli import app
 from hf_soups.hub import models, push, pushing
-from hf_soups.pool.member import Member
-from hf_soups.weights import hub as pulling
+from hf_soups.pool.store import Member
+from hf_soups.files import downloads as pulling
 
 torch.set_num_threads(1)
 pushing.WAITS, pulling.WAITS = (0.0, 0.0, 0.0), (0.0, 0.0)

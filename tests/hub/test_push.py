@@ -19,8 +19,8 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.hub import push, push_saved
-from hf_soups.hub.remote import look, refusals_told
-from hf_soups.report.card import write_card
+from hf_soups.hub.repo import look, refusals_told
+from hf_soups.report.cards.card import write_card
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing, run
 from tests.hub.server import DROP, LOSE, Blob, Hub, running
@@ -30,9 +30,9 @@ REPO = "me/vit-soup"
 PUSHES = """
 import json, os, sys, tempfile
 from hf_soups.errors import HfSoupsError
-from hf_soups.hub import models, push, pushing, spaces
+from hf_soups.hub import models, push, pushing
 pushing.WAITS = (0.0, 0.0, 0.0)
-models.run_snippet = spaces.run_snippet = lambda *_, **__: None  # test_push_cards.py runs it
+models.run_snippet = lambda *_, **__: None  # test_push_cards.py runs it
 
 def told(folder, repo, options):
     if "confirm" in options:
@@ -438,7 +438,7 @@ def test_a_cascade_pushes_itself_with_members_here_and_pinned_after_its_cards_co
 ) -> None:
     from hf_soups.cascades.plan import Plan
     from hf_soups.cascades.running.folder import build_cascade
-    from hf_soups.pool.member import Member
+    from hf_soups.pool.store import Member
 
     names = ("cat", "dog", "bird")
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}

@@ -11,17 +11,16 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from hf_soups.contenders import Row
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.hub.contents import Contents
-from hf_soups.hub.gathering import gathered
-from hf_soups.hub.pools import tables_of, write_table
+from hf_soups.hub.data_sets import tables_of, write_table
+from hf_soups.hub.pushing import gathered
 from hf_soups.leaderboard import Leaderboard
-from hf_soups.pool.member import Member
-from hf_soups.pool.store import Pool, PoolData, file_of, read_pool, write_pool
+from hf_soups.leaderboard.rows import Row
+from hf_soups.leaderboard.table import save_csv, save_parquet
+from hf_soups.pool.store import Member, Pool, PoolData, file_of, read_pool, write_pool
 from hf_soups.predictions import Predictions
-from hf_soups.report.table import save_csv, save_parquet
-from hf_soups.topk import TopKPredictions
+from hf_soups.predictions.topk import TopKPredictions
 from tests.hub.clients import Client, client, run
 from tests.hub.server import Hub
 

@@ -14,8 +14,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.hub import push
 from hf_soups.hub.contents import Contents, listing
-from hf_soups.hub.gathering import gathered
-from hf_soups.report.card import card_for, write_card
+from hf_soups.hub.pushing import gathered
+from hf_soups.report.cards.card import card_for, write_card
 from hf_soups.soups import uniform
 from tests.tiny import tiny_vit
 
@@ -315,7 +315,7 @@ def test_a_space_of_something_else_is_refused(soup: Path) -> None:
 def cascade(tmp_path: Path) -> Path:
     from hf_soups.cascades.plan import Plan
     from hf_soups.cascades.running.folder import build_cascade
-    from hf_soups.pool.member import Member
+    from hf_soups.pool.store import Member
 
     names = ("cat", "dog", "bird")
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}

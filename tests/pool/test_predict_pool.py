@@ -19,14 +19,13 @@ import torch
 
 from hf_soups.data import load_splits
 from hf_soups.errors import DataError, HfSoupsError, InputError
-from hf_soups.families.vision import Vision
+from hf_soups.models.vision import Vision
 from hf_soups.pool import read_pool
 from hf_soups.pool.job import alone
-from hf_soups.pool.predicting import predict_pool, print_result
-from hf_soups.pool.processes import Processes
-from hf_soups.pool.shards import check_disk, row_bytes
+from hf_soups.pool.predict import predict_pool, print_result
+from hf_soups.pool.shards import Processes, check_disk, row_bytes
 from hf_soups.predictions import Predictions
-from hf_soups.topk import TopKPredictions
+from hf_soups.predictions.topk import TopKPredictions
 from tests.patience import PATIENCE
 from tests.small_task import image_recipe, text_recipe, write_images, write_texts
 from tests.tiny import tiny_bert, tiny_clip, tiny_resnet, tiny_vit
@@ -313,7 +312,7 @@ def test_a_pool_can_be_moved_with_its_models_and_names_no_file_outside(folder: P
 SCRIPT = """
 import sys, time
 from hf_soups.pool import opened
-from hf_soups.pool.predicting import predict_pool
+from hf_soups.pool.predict import predict_pool
 answer = opened.Opened.answer
 def slow(self, *how):
     time.sleep(0.1)
@@ -366,7 +365,7 @@ def test_a_killed_call_goes_on_shard_by_shard_and_two_processes_equal_one(folder
 
 def counted_answers(call: Any) -> int:
     """How many shards a call answers."""
-    from hf_soups.pool import opened
+    from hf_soups.pool import member_model as opened
 
     answer, seen = opened.Opened.answer, []
 

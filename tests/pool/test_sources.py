@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import InputError
-from hf_soups.pool.sources import asked_models
+from hf_soups.pool.entries import asked_models
 from tests.folders import folder_of
 
 

@@ -16,7 +16,7 @@ from hf_soups.errors import DataError
 from hf_soups.metrics import score
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Data
-from hf_soups.tasks import Task, named_task
+from hf_soups.recipe.task import Task, named_task
 
 pytestmark = pytest.mark.real
 
@@ -77,8 +77,8 @@ def test_the_unlabelled_test_split_of_rte_is_refused(shared: Path) -> None:
 
 def test_two_processes_cut_the_same_rows(shared: Path) -> None:
     code = (
-        "import sys; from hf_soups.data import load_splits; from hf_soups.recipe import Data;"
-        "from hf_soups.tasks import named_task;"
+        "import sys; from hf_soups.data import load_splits; from hf_soups.recipe.recipe import Data;"
+        "from hf_soups.recipe.task import named_task;"
         "s = load_splits(named_task('glue/mrpc', path=sys.argv[1]), Data(train_rows=500));"
         "print(s.train.fingerprint, s.select.fingerprint, s.report.fingerprint)"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from hf_soups.data import load_splits, read_image
 from hf_soups.recipe import Data
-from hf_soups.tasks import Task, named_task
+from hf_soups.recipe.task import Task, named_task
 
 pytestmark = pytest.mark.real
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.report.page import page_for
-from hf_soups.report.page.html import to_html
-from hf_soups.report.page.parts import Page
+from hf_soups.report.page.html import Page, to_html
 from tests.report.made import write_everything
 
 

@@ -15,13 +15,12 @@ import pyarrow
 import pyarrow.parquet
 
 from hf_soups.cascades import NEVER, Frontier, Plan
-from hf_soups.cascades.plan_values import plan_values
-from hf_soups.from_pool.opening import seen_in
+from hf_soups.cascades.plan import plan_values
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
-from hf_soups.pool.member import Member
 from hf_soups.pool.rows import Wanted, load_rows
-from hf_soups.pool.store import Pool, write_pool
+from hf_soups.pool.store import Member, Pool, write_pool
+from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
 from tests.synthetic_sweep import (
     REPORT,
@@ -125,7 +124,7 @@ def write_pool_of_texts(folder: Path, data: Path) -> Path:
 
 def frontier_of(pool: Pool, report: str = "0.5") -> Frontier:
     """Both models, three cascades and the ensemble, scored on half of the rows, or on what is not for the report."""
-    from hf_soups.from_pool import halves
+    from hf_soups.pool_jobs import halves
 
     select = halves(pool, report).select
     ways = [(("small",), ()), (("big",), ()), *((("small", "big"), (t,)) for t in (0.6, 0.8, 0.95, NEVER))]

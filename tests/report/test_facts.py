@@ -16,15 +16,15 @@ from PIL import Image
 from hf_soups.cascades import CascadePredictions, Frontier, Plan
 from hf_soups.cascades.provenance import Seen
 from hf_soups.errors import InputError
-from hf_soups.from_pool import halves
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
+from hf_soups.pool_jobs import halves
 from hf_soups.predictions import Predictions
 from hf_soups.report.page import page_for
-from hf_soups.report.page.curves import POINTS, loss_points, score_points
 from hf_soups.report.page.examples import data_uri, shown_rows
-from hf_soups.report.page.parts import Chart, Page, Section, Table
+from hf_soups.report.page.html import Chart, Page, Section, Table
+from hf_soups.report.page.training import POINTS, loss_points, score_points
 from tests.report.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
 from tests.synthetic_sweep import write_plan
 

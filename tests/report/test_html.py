@@ -20,9 +20,8 @@ from hf_soups.cli import app
 from hf_soups.errors import InputError, MissingExtra
 from hf_soups.report.page import html as rendering
 from hf_soups.report.page import page_for, write_report
-from hf_soups.report.page.html import to_html
-from hf_soups.report.page.looks import LOOKS
-from hf_soups.report.page.parts import Block, Cell, Fact, Page, Section, plain_table
+from hf_soups.report.page.charts import LOOKS
+from hf_soups.report.page.html import Block, Cell, Fact, Page, Section, plain_table, to_html
 from tests.report.made import HOSTILE, write_sweep
 
 HERE = Path(rendering.__file__).parent
@@ -140,7 +139,7 @@ def test_every_chart_has_words_and_a_table_of_its_numbers(page: Page, elements: 
 
 
 def test_images_have_alternatives() -> None:
-    from hf_soups.report.page.parts import Example, Examples
+    from hf_soups.report.page.html import Example, Examples
 
     shown = Example("row 3", "cat (99%)", "cat", True, image="data:image/png;base64,AA==", size=(8, 8))
     block = Block(examples=(Examples("Exit 1", "", (shown,)),))

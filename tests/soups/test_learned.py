@@ -20,17 +20,17 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError
-from hf_soups.families.encoder import Encoders
-from hf_soups.families.texts import EncodedTexts
-from hf_soups.families.vision import Vision
 from hf_soups.metrics import METRICS, Metric
-from hf_soups.mixing.live import LiveMixer
+from hf_soups.models.encoder import Encoders
+from hf_soups.models.texts import EncodedTexts
+from hf_soups.models.vision import Vision
 from hf_soups.soups import uniform
-from hf_soups.soups.learned import LearnedStep, descent, learned, loop
-from hf_soups.soups.learned.descent import AdamW
-from hf_soups.soups.learned.mixture import LiveMixture
-from hf_soups.soups.learned.state import State, load
-from hf_soups.soups.scorer import LiveScorer
+from hf_soups.soups.methods.learned import LearnedStep, learned, loop
+from hf_soups.soups.methods.learned import coefficients as descent
+from hf_soups.soups.methods.learned.coefficients import AdamW, State, load
+from hf_soups.soups.methods.learned.mixture import LiveMixture
+from hf_soups.soups.mixing.live import LiveMixer
+from hf_soups.soups.scoring import LiveScorer
 from tests.pile import label, near
 from tests.test_live import tiny_t5
 from tests.tiny import VOCAB, tiny_bert, tiny_resnet, tiny_vit

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, IncompatibleCheckpoints, InputError
 from hf_soups.soups import Soup, Step, uniform
-from hf_soups.soups.lines import task_vectors, wise_ft
+from hf_soups.soups.methods.lines import task_vectors, wise_ft
 from tests.pile import NAMES, label, near
 from tests.soups import dense
 from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet

@@ -11,10 +11,10 @@ import torch
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.metrics import METRICS
-from hf_soups.mixing.live import LiveMixer
 from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup, greedy, uniform
-from hf_soups.soups.tasting import Tasting, open_tasting
+from hf_soups.soups.mixing.live import LiveMixer
+from hf_soups.soups.scoring import Tasting, open_tasting
 from tests.pile import make_pile, plain_answers
 
 
@@ -72,7 +72,7 @@ def test_greedy_reads_a_member_once_and_each_candidate_once(
     pool: list[Checkpoint], tasting: Tasting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every mixture joins, so 4 singles, then 3 candidates and the 3 members before them are read: not 4+2+3+4."""
-    import hf_soups.mixing.live as live
+    import hf_soups.soups.mixing.live as live
 
     reads: Counter[str] = Counter()
     plain = live.mix_tensor

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.soups.trajectory import average_of_run, is_run_of_trainer, run_checkpoints
+from hf_soups.soups.methods.trajectory import average_of_run, is_run_of_trainer, run_checkpoints
 from tests.folders import folder_of
 from tests.soups import dense
 from tests.tiny import tiny_bert, tiny_sentences, tiny_tokenizer

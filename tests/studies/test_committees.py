@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from hf_soups.cascades import Frontier
+from hf_soups.finetune.record import read_run
 from hf_soups.pool import read_pool
-from hf_soups.pool.sources import asked_models
+from hf_soups.pool.entries import asked_models
 from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.run_folder import read_run
 from hf_soups.sweep.dry_run import dry_run
 from tests.small_task import write_images
 from tests.tiny import IMAGE_SIZE, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit

@@ -15,17 +15,17 @@ import torch
 import yaml
 
 from hf_soups.cascades import NEVER, Frontier, Plan
-from hf_soups.cascades.frontier_file import plan_at
+from hf_soups.cascades.frontier import plan_at
 from hf_soups.data import load_report, load_splits
 from hf_soups.errors import InputError
+from hf_soups.finetune.start import load_start, make_start, with_random_weights
 from hf_soups.leaderboard import build_leaderboard
+from hf_soups.plots import cascades, costs
+from hf_soups.plots.cascades import draw_latency, latency_bars
 from hf_soups.pool import read_pool
-from hf_soups.pool.member import Member
-from hf_soups.pool.predicting import predict_pool
-from hf_soups.pool.sources import asked_models
-from hf_soups.report import cascades, costs
-from hf_soups.report.latency import draw_latency, latency_bars
-from hf_soups.start import load_start, make_start, with_random_weights
+from hf_soups.pool.entries import asked_models
+from hf_soups.pool.predict import predict_pool
+from hf_soups.pool.store import Member
 from hf_soups.sweep.run import prepare
 from tests.ensembles.pool import pool
 from tests.folders import folder_of

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hf_soups.finetune.record import read_run
 from hf_soups.recipe import load_recipe
-from hf_soups.run_folder import read_run
 from hf_soups.sweep.dry_run import dry_run
 from tests.small_task import write_images
 from tests.small_task import write_texts as write_small_texts

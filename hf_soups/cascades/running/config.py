@@ -10,14 +10,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.plan_values import plan_of
+from hf_soups.cascades.plan import Plan, plan_of
 from hf_soups.errors import InputError
-from hf_soups.families.loading import quiet, readable
+from hf_soups.files.configs import check_config
+from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.reading import as_record
+from hf_soups.models.loading import quiet, readable
 from hf_soups.recipe import LARGEST_SIDE
-from hf_soups.weights.configs import check_config
-from hf_soups.weights.hub import is_repo_id
 
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")

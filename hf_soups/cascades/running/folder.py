@@ -10,19 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.plan_values import plan_values
+from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
-from hf_soups.families import family_for
-from hf_soups.families.zero_shot import write_zero_shot
+from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.files.writing import written_whole
+from hf_soups.models.registry import family_for
+from hf_soups.models.zero_shot import write_zero_shot
 from hf_soups.pool.labels import match_labels
-from hf_soups.pool.member import Member
+from hf_soups.pool.store import Member
 from hf_soups.soups.record import SOUP_FILE
 from hf_soups.soups.soup import versions
-from hf_soups.weights.files import INDEX, SINGLE
 
 MARKER = "handler.py"  # only a folder that holds one is ever replaced
 ARCHITECTURES = {"image": "CascadeForImageClassification"}

@@ -1,16 +1,289 @@
-"""Cascades as transformers models: one for images, one for texts."""
+"""Cascades as transformers models: saved, loaded and pushed as one, their members run row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
-from hf_soups.cascades.running.pretrained import CascadeModel, CascadeOutput
-from hf_soups.cascades.running.readers import GivenPixels, Pair, Rows
-from hf_soups.errors import InputError
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.config import CascadeConfig, read_cascade
+from hf_soups.cascades.running.members import GivenPixels, LoadedMember, Pair, Reader, Rows, load_members, numbered
+from hf_soups.cascades.running.runtime import run_rows, within_budget
+from hf_soups.errors import InputError, MemberError, PredictionsError
+from hf_soups.files.downloads import download
+from hf_soups.models.family import Batch
+from hf_soups.models.inference import on_device
+from hf_soups.models.loading import quiet
+from hf_soups.predictions import Predictions
+from hf_soups.registration import Publishable
+
+HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+# the numbers of the rows that reach a stage, and what its member alone answered on them
+Seen = Callable[[Int64[np.ndarray, " rows"], np.ndarray], None]
+
+
+@dataclass
+class CascadeOutput(ModelOutput):
+    """What a cascade answers on a batch.
+
+    Attributes:
+        logits: natural-log probabilities (rows, classes), float32; their softmax are the probabilities.
+        exits: the stage that each row left at (rows,); 0 is the first member.
+        costs: of all members that each row met (rows,), float64, in the unit of the plan.
+        confidences: at the stage that each row left at (rows,), float32.
+    """
+
+    logits: torch.Tensor | None = None
+    exits: torch.Tensor | None = None
+    costs: torch.Tensor | None = None
+    confidences: torch.Tensor | None = None
+
+
+# transformers' own push_to_hub would take one level of the members' folders, and write a card that says nothing of the
+# cascade: Publishable's comes first, without the options that concern weights of a model's own
+class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyped-call]  # the last: __init_subclass__
+    """What the cascades of images and of texts share.
+
+    `budget` moves along the stored frontier: members and thresholds of the best plan that costs no more on average.
+    """
+
+    config_class = CascadeConfig
+    base_model_prefix = ""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    # attention is the members' own affair: they were loaded with it
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: CascadeConfig, members: Sequence[LoadedMember] = ()) -> None:
+        super().__init__(config)
+        if len(members) != len(config.places) or not members:
+            raise InputError(
+                f"{len(members)} models for the {len(config.places)} members of a cascade. Load it with "
+                "from_pretrained(folder), or make its folder with build_cascade()."
+            )
+        self.loaded = tuple(members)
+        self.places = config.places
+        self.names = config.names
+        self.members = torch.nn.ModuleList(member.model for member in members)  # shared weights stand here twice
+        self.readers: tuple[Reader, ...] = tuple(member.reader for member in members)
+        self.reader_numbers = numbered(self.readers)
+        self._plan: Plan = config.built
+        self._budget: float | None = None
+        self.eval()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # members are loaded, no weights of its own
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        config: CascadeConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: str | int | torch.device | None = None,
+        attn_implementation: str | None = None,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """The cascade with all its members.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a Hub repo.
+            config: default: the one there.
+            dtype: of every member; default and "auto": each answers in the one that its predictions were made in.
+            device_map: one device for all, such as "cuda:1".
+            attn_implementation: of every member.
+            output_loading_info: also return which tensors were missing (none: that is an error).
+            options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download` as in transformers.
+        Raises:
+            MemberError: naming the member that cannot be loaded.
+            InputError: if the config is not a cascade's of this kind, or not safe; if there is no such folder or repo.
+        """
+        source, hub = str(pretrained_model_name_or_path), {k: options[k] for k in HUB if options.get(k) is not None}
+        if config is None:
+            config, commit = _config_at(source, hub)
+            hub |= {} if commit is None else {"revision": commit}  # members of the commit that the config is of
+        cls._check_kind(config, source)
+        dtype = options.get("torch_dtype") if dtype is None else dtype
+        members = load_members(config, source, dtype=_as_dtype(dtype), attention=attn_implementation, hub=hub)
+        config.name_or_path = source
+        config.architectures = [cls.__name__]
+        model = cls(config, members)
+        if device_map is not None:
+            model.to(_one_device(device_map))  # type: ignore[arg-type]
+        info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+        return (model, {**info, "error_msgs": []}) if output_loading_info else model
+
+    def save_pretrained(  # type: ignore[override]  # what concerns weights of its own is left out
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "50GB",
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> None:
+        """Write config.json and each member with its processor in a folder of its own; shared weights once.
+
+        Members that are references to the Hub stay so. `push_to_hub` takes `repo_id` and further options of the method
+        of that name.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(folder)
+        for subfolder, member in {place.subfolder: m for place, m in self._own_members()}.items():
+            inner = folder / str(subfolder)
+            with quiet():
+                member.model.save_pretrained(inner, max_shard_size=max_shard_size)
+            member.processor.save_pretrained(inner)
+        if push_to_hub:
+            repo = options.pop("repo_id", folder.name)
+            self.push_to_hub(repo, max_shard_size=max_shard_size, **options)
+
+    def _own_members(self) -> list[tuple[Any, LoadedMember]]:
+        placed = zip(self.places, self.loaded, strict=True)
+        return [(place, member) for place, member in placed if place.repo is None]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is followed now."""
+        return self._plan
+
+    @property
+    def budget(self) -> float | None:
+        """The average cost allowed, in shares of what the most expensive member costs alone; None: as built.
+
+        Setting it chooses, of the plans stored in the config, the one of the highest score that costs no more on
+        average (as measured on the rows that the plans were chosen on).
+
+        Raises:
+            InputError: if no stored plan is so cheap.
+        """
+        return self._budget
+
+    @budget.setter
+    def budget(self, share: float | None) -> None:
+        self._plan = self.config.built if share is None else within_budget(self.config.plans, share)
+        self._budget = share
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The numbers of the members that rows meet, in order."""
+        return tuple(self.names.index(name) for name in self._plan.members)
+
+    @property
+    def first_reader(self) -> tuple[int, Reader]:
+        """The number and the reader of the member that every row meets."""
+        number = self.reader_numbers[self.stages[0]]
+        return number, self.readers[number]
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether all members that rows can meet now read them alike."""
+        return len({self.reader_numbers[member] for member in self.stages}) == 1
+
+    @torch.inference_mode()
+    def run(self, rows: Rows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
+        """The cascade's answers on a batch of raw rows.
+
+        Args:
+            rows: images or texts.
+            plan: another one over these members, for this batch alone; default: the one that is followed now.
+            seen: called at each stage with the numbers of the rows that reach it, and what that member alone answered
+                on them: natural-log probabilities (rows, classes), at its temperature.
+        Raises:
+            InputError: if there are no rows.
+        """
+        if not rows.count:
+            raise InputError("an empty batch: give one row at least.")
+        plan = self._plan if plan is None else plan
+        stages = [self.names.index(name) for name in plan.members]
+        temperatures = plan.temperatures or (1.0,) * len(stages)
+
+        def answer(stage: int, at: Int64[np.ndarray, " rows"]) -> np.ndarray:
+            own = self._log_probs(stages[stage], rows, at, temperatures[stage])
+            if seen is not None:
+                seen(at, own)
+            return own
+
+        done = run_rows(answer, rows.count, plan)
+        return CascadeOutput(
+            logits=torch.from_numpy(done.log_probs),
+            exits=torch.from_numpy(done.exits),
+            costs=torch.from_numpy(np.asarray(plan.cost_by_exit)[done.exits]),
+            confidences=torch.from_numpy(done.confidences),
+        )
+
+    def _log_probs(self, number: int, rows: Rows, at: Int64[np.ndarray, " rows"], temperature: float) -> np.ndarray:
+        reader = self.reader_numbers[number]
+        logits: torch.Tensor | None = None
+        for piece, batch in rows.pieces(reader, self.readers[reader].read, at):
+            own = self._logits(number, batch)
+            if len(piece) == len(at):
+                logits = own
+                break
+            logits = own.new_empty(len(at), own.shape[1]) if logits is None else logits
+            logits[torch.from_numpy(piece).to(own.device)] = own
+        assert logits is not None
+        try:
+            told = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
+        except PredictionsError as error:
+            raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
+        return told.log_probs
+
+    def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
+        member = self.loaded[number]
+        weight = next(member.model.parameters())
+        batch = {name: v.to(weight.dtype) if v.is_floating_point() else v for name, v in batch.items()}
+        logits = member.logits(on_device(batch, weight.device))
+        order = self.places[number].label_order
+        return logits[:, list(order)] if order else logits
+
+    @classmethod
+    def _check_kind(cls, config: Any, source: str) -> None:
+        if not isinstance(config, CascadeConfig) or not config.members:
+            raise InputError(f"{source}: no cascade, but a model of type {getattr(config, 'model_type', None)!r}.")
+        if config.kind not in cls.kinds:
+            raise InputError(
+                f"{source}: a cascade of kind {config.kind!r}; {cls.__name__} takes {' and '.join(cls.kinds)}. Use "
+                f"{'CascadeForImageClassification' if config.kind == 'image' else 'CascadeForSequenceClassification'}."
+            )
+
+
+def _config_at(source: str, hub: Mapping[str, Any]) -> tuple[CascadeConfig, str | None]:
+    """The config and, of a repo of the Hub, the commit it is of."""
+    here = Path(source)
+    local = here.is_dir()
+    rest = {name: value for name, value in hub.items() if name != "revision"}
+    folder = here if local else download(source, hub.get("revision"), None, **rest)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{source}: no config.json there. Name a cascade: hf-soups cascade build writes its folder.")
+    return read_cascade(folder), None if local else folder.name
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"dtype={dtype!r}; expected a torch.dtype, its name, or 'auto'.")
+    return found
+
+
+def _one_device(device_map: Any) -> torch.device:
+    try:
+        return torch.device(device_map)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"device_map={device_map!r}: a cascade lies on one device. Name it: device_map='cuda:0', or device=0."
+        ) from error
+
 
 __all__ = ["CascadeForImageClassification", "CascadeForSequenceClassification", "CascadeModel", "CascadeOutput"]
 

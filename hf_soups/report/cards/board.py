@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.report.board_kept import BOARD_FILE
+from hf_soups.leaderboard.snapshot import BOARD_FILE
+from hf_soups.leaderboard.table import text_cells, training_of
 from hf_soups.report.cards.markdown import Table
-from hf_soups.report.table import text_cells, training_of
-from hf_soups.report.words import PERCENT, score_in_words
+from hf_soups.wording import PERCENT, score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.leaderboard import Leaderboard, Row
+    from hf_soups.leaderboard import Leaderboard
+    from hf_soups.leaderboard.board import Row
 
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"

@@ -7,19 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.plan_values import plan_of
-from hf_soups.cascades.running.loading import check_weights
-from hf_soups.costs.unit import UNITS
+from hf_soups.cascades.plan import Plan, plan_of
+from hf_soups.cascades.running.members import check_weights
+from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
+from hf_soups.files.downloads import inside_of
 from hf_soups.metrics import METRICS
-from hf_soups.report.cards.data import data_of_evidence
-from hf_soups.report.cards.evidence import EVIDENCE_FILE, PICTURES, Evidence, read_evidence
+from hf_soups.report.cards.data import EVIDENCE_FILE, PICTURES, Evidence, data_of_evidence, read_evidence
 from hf_soups.report.cards.facts import Facts, Score, classes_in_words, hub_ids, rows_in_words
 from hf_soups.report.cards.markdown import MISSING, Table
-from hf_soups.report.words import score_in_words
 from hf_soups.soups.record import SOUP_FILE, read_soup
-from hf_soups.weights.links import inside_of
+from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig, Place

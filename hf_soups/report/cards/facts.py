@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_soups.errors import InputError
+from hf_soups.files.downloads import is_repo_id
+from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.data import DataUsed
 from hf_soups.report.cards.markdown import Table
-from hf_soups.tasks import SHIFT
-from hf_soups.weights.hub import is_repo_id
 
 PIPELINES = {"ForImageClassification": "image-classification", "ForSequenceClassification": "text-classification"}
 # what hf_soups adds to transformers, see families.clip_model

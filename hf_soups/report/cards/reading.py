@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.downloads import is_repo_id, refuse_links_out
 from hf_soups.files.reading import is_there, read_json, read_text
-from hf_soups.recipe_kept import RECIPE_FILE, recipe_kept, recipe_text
+from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.facts import Facts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
 from hf_soups.soups.record import SOUP_FILE, read_soup
-from hf_soups.weights.hub import is_repo_id
-from hf_soups.weights.links import refuse_links_out
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

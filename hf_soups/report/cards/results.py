@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.files.downloads import is_repo_id
+from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.data import DataUsed
 from hf_soups.report.cards.facts import CHOSEN, Facts, Score
-from hf_soups.tasks import SHIFT
-from hf_soups.weights.hub import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

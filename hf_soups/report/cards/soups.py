@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError
-from hf_soups.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.leaderboard.snapshot import BOARD_FILE, load_board
 from hf_soups.recipe import Recipe
-from hf_soups.report.board_kept import BOARD_FILE, load_board
+from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.board import best_single, board_note, board_table, costs_table, own_row
 from hf_soups.report.cards.data import data_of_task
 from hf_soups.report.cards.facts import (
@@ -26,9 +27,8 @@ from hf_soups.report.cards.facts import (
     rows_in_words,
 )
 from hf_soups.report.cards.markdown import MISSING, Table
-from hf_soups.report.words import COUNTS_ROWS, score_in_words
 from hf_soups.soups.record import SOUP_FILE, check_weights, from_pool
-from hf_soups.tasks import SHIFT
+from hf_soups.wording import COUNTS_ROWS, score_in_words
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_soups.contenders import Row
 from hf_soups.leaderboard import Leaderboard
+from hf_soups.leaderboard.rows import Row
+from hf_soups.leaderboard.table import amount, row_name
+from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.report.page.charts import interval_chart
-from hf_soups.report.page.parts import Block, Cell, Chart, Column, Section, Table, plain_table
-from hf_soups.report.plots import scale_of, unit_of
-from hf_soups.report.table import amount, row_name
-from hf_soups.report.words import score_in_words
+from hf_soups.report.page.html import Block, Cell, Chart, Column, Section, Table, plain_table
+from hf_soups.wording import score_in_words
 
 DRAWN = 40  # rows of the picture; more would not be told apart
 

@@ -8,19 +8,13 @@ from pathlib import Path
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
-from hf_soups.report.page.asked import asked_cascades
 from hf_soups.report.page.board import leaderboard_section
-from hf_soups.report.page.chosen import chosen_section, limit_section
-from hf_soups.report.page.costs import cost_section
-from hf_soups.report.page.curves import curve_section
-from hf_soups.report.page.examples import PER_EXIT, example_section
-from hf_soups.report.page.exits import exit_section
-from hf_soups.report.page.html import is_ours, require_extra, to_html
-from hf_soups.report.page.parts import Page, Section
-from hf_soups.report.page.reading import Sweep, read_pools, read_sweep, searched_in
-from hf_soups.report.page.rows import RowFinder
-from hf_soups.report.page.soups import soup_section
-from hf_soups.report.page.sources import find_sources
+from hf_soups.report.page.cascades import asked_cascades, cost_section, exit_section
+from hf_soups.report.page.examples import PER_EXIT, RowFinder, example_section
+from hf_soups.report.page.html import Page, Section, is_ours, require_extra, to_html
+from hf_soups.report.page.key_figures import chosen_section, limit_section
+from hf_soups.report.page.reading import Sweep, find_sources, read_pools, read_sweep, searched_in
+from hf_soups.report.page.training import curve_section, soup_section
 
 
 def write_report(

@@ -1,27 +1,113 @@
-"""Reading what a report shows: the sweep with its soups' records, and what was searched with its members' answers."""
+"""Reading what a report shows: a sweep with its soups, pools of predictions, cascades and searches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hf_soups.cascades.frontier import Frontier
-from hf_soups.cascades.frontier_file import is_share
+from hf_soups.cascades.frontier import Frontier, is_share
 from hf_soups.cascades.plan import Plan
-from hf_soups.contenders import Contenders, pointers, read_contenders
-from hf_soups.cook.pool import Run, find_runs
-from hf_soups.costs.unit import UNITS
+from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.files.reading import is_there
-from hf_soups.from_pool.opening import check_frontier
-from hf_soups.from_pool.search import FRONTIER_FILE
+from hf_soups.files.reading import is_there, read_json
+from hf_soups.finetune.record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
+from hf_soups.leaderboard.reading import pointers, read_contenders
+from hf_soups.leaderboard.rows import Contenders
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
+from hf_soups.pool.store import POOL_FILE
+from hf_soups.pool_jobs.plans import check_frontier
+from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
-from hf_soups.soups.record import read_soup, soup_folder_of
+from hf_soups.soups.ingredients import Run, find_runs
+from hf_soups.soups.record import SOUP_FILE, read_soup, soup_folder_of
+from hf_soups.sweep.plan import PLAN_FILE
+
+Kind = Literal["sweep", "pool", "cascade"]
+WANTED = (
+    "Name a sweep (hf-soups sweep), a pool of predictions (hf-soups predict), a cascade (hf-soups cascade build), or a "
+    "folder that holds them."
+)
+DEPTH = 2  # levels below a folder that holds them: preds/select
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The folders by what they are, each as the user named it."""
+
+    sweep: Path | None = None
+    pools: tuple[Path, ...] = ()
+    cascades: tuple[Path, ...] = ()
+
+
+def find_sources(folders: Sequence[str | Path]) -> Sources:
+    """The sweep, pools and cascades among `folders`, or inside them.
+
+    Raises:
+        InputError: if there is no folder, one is none of these, or there are two sweeps.
+    """
+    if not folders:
+        raise InputError(f"no folder is named, so there is nothing to report. {WANTED}")
+    found: dict[Path, tuple[Kind, Path]] = {}  # by resolved path: a folder named twice is one
+    for folder in map(Path, folders):
+        for kind, path in _inside(folder):
+            found.setdefault(path.resolve(), (kind, path))
+    sweeps, pools, cascades = (
+        tuple(path for kind, path in found.values() if kind == wanted) for wanted in ("sweep", "pool", "cascade")
+    )
+    if len(sweeps) > 1:
+        raise InputError(
+            f"{' and '.join(map(str, sweeps))} are sweeps; a report is about one, since scores of two are of other "
+            "rows or starts. Make a report of each."
+        )
+    return Sources(next(iter(sweeps), None), pools, cascades)
+
+
+def _inside(folder: Path) -> list[tuple[Kind, Path]]:
+    """What a folder is, or else what it holds; never empty."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder. {WANTED}")
+    kind = _kind_of(folder)
+    if kind is not None:
+        return [(kind, folder)]
+    if (folder / SOUP_FILE).is_file():
+        raise InputError(
+            f"{folder} is a soup; a report finds the soups of a sweep by itself. Name the sweep that it was cooked "
+            "from."
+        )
+    held = list(_below(folder, DEPTH))
+    if held:
+        return held
+    if any(folder.glob(f"*/{RUN_FILE}")):
+        return [("sweep", folder)]
+    raise InputError(f"{folder} holds no sweep, pool or cascade. {WANTED}")
+
+
+def _below(folder: Path, depth: int) -> Iterator[tuple[Kind, Path]]:
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        kind = _kind_of(path)
+        if kind is not None:
+            yield kind, path
+        elif depth > 1:
+            yield from _below(path, depth - 1)
+
+
+def _kind_of(folder: Path) -> Kind | None:
+    if (folder / PLAN_FILE).is_file():
+        return "sweep"
+    if (folder / POOL_FILE).is_file():
+        return "pool"
+    return "cascade" if _model_type(folder / "config.json") == "cascade" else None
+
+
+def _model_type(config: Path) -> Any:
+    try:
+        return read_json(config).get("model_type")
+    except (OSError, InputError):
+        return None
 
 
 @dataclass(frozen=True)

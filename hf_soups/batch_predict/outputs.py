@@ -1,0 +1,235 @@
+"""Outputs: answers as parquet files, one output row for each input row, each file whole or absent."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_soups.batch_predict.inputs import Inputs, Unreadable
+from hf_soups.errors import InputError
+from hf_soups.files.reading import read_json
+from hf_soups.files.writing import write_file, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hf_soups.batch_predict.model import Answers
+
+MANIFEST = "_answers.json"
+FORMAT = "hf_soups.answers.v1"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The files of one call's answers."""
+
+    folder: Path
+    rows: int
+    size: int  # rows of each but the last
+
+    def __len__(self) -> int:
+        return math.ceil(self.rows / self.size)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """The first row of a part, and the first after it."""
+        return number * self.size, min((number + 1) * self.size, self.rows)
+
+    def path(self, number: int) -> Path:
+        """Its file; their names sort as the rows do."""
+        return self.folder / f"part-{number:06d}.parquet"
+
+    def missing(self) -> list[int]:
+        """Parts that are still to be answered."""
+        return [number for number in range(len(self)) if not self.path(number).is_file()]
+
+    def present(self) -> list[int]:
+        """Numbers of the parts that are there, also beyond the last row."""
+        found = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def metadata(self, number: int) -> dict[str, str] | None:
+        """The metadata of a part; None if it cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            about = pq.ParquetFile(self.path(number)).schema_arrow.metadata or {}
+        except (pa.ArrowException, OSError):
+            return None
+        return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in about.items()}
+
+    def write(self, number: int, table: pa.Table) -> None:
+        """Write a part through a temporary file and a rename."""
+        import pyarrow.parquet as pq
+
+        write_file(self.path(number), lambda partial: pq.write_table(table, partial))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All parts behind one another, in the rows' order."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        return pa.concat_tables(
+            [pq.read_table(self.path(i), columns=None if columns is None else list(columns)) for i in range(len(self))]
+        )
+
+
+def table_of(
+    ids: Sequence[Any], values: Sequence[Any], answers: Answers | None, label_names: Sequence[str], top_k: int
+) -> pa.Table:
+    """The output rows of some input rows.
+
+    Args:
+        ids: of all rows.
+        values: what was read of them; `Unreadable` where a row is answered by an error.
+        answers: of the readable ones, in order; None if there is none.
+        label_names: of the classes.
+        top_k: so many labels with their scores.
+    """
+    import pyarrow as pa
+
+    at = [i for i, value in enumerate(values) if not isinstance(value, Unreadable)]
+    blank: list[Any] = [None] * len(values)
+    columns: dict[str, list[Any]] = {
+        name: list(blank)
+        for name in ("label", "score", "top_labels", "top_scores", "exit_stage", "members_used", "cost")
+    }
+    for column, told in _told(answers, label_names, top_k).items():
+        for i, value in zip(at, told, strict=True):
+            columns[column][i] = value
+    errors = [value.reason if isinstance(value, Unreadable) else None for value in values]
+    row_id = pa.array(list(ids))
+    kinds = {
+        "label": pa.string(), "score": pa.float32(), "top_labels": pa.list_(pa.string()),
+        "top_scores": pa.list_(pa.float32()), "exit_stage": pa.int32(), "members_used": pa.int32(),
+        "cost": pa.float64(),
+    }  # fmt: skip
+    arrays = {name: pa.array(columns[name], type=kind) for name, kind in kinds.items()}
+    return pa.table({"row_id": row_id, **arrays, "error": pa.array(errors, type=pa.string())})
+
+
+def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
+    """The columns of the rows that were answered."""
+    if answers is None:
+        return {}
+    scores = np.exp(answers.log_probs)
+    # stable: of equal classes the lower stands first, as everywhere
+    order = np.argsort(-answers.log_probs, axis=1, kind="stable")[:, : min(top_k, len(label_names))]
+    best = np.take_along_axis(scores, order, axis=1)
+    labels = [[label_names[i] for i in row] for row in order]
+    return {
+        "label": [row[0] for row in labels],
+        "score": best[:, 0].tolist(),
+        "top_labels": labels,
+        "top_scores": best.tolist(),
+        "exit_stage": answers.exits.tolist(),
+        "members_used": (answers.exits + 1).tolist(),
+        **({} if answers.costs is None else {"cost": answers.costs.tolist()}),
+    }
+
+
+def claim(parts: Parts, settings: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+    """Write the settings into the folder, or check that its files have them; what became stale is removed.
+
+    Args:
+        parts: the files.
+        settings: of the call, as _answers.json keeps them.
+        made_from: what each part should be made from.
+    Returns:
+        What was removed, and why, in words.
+    Raises:
+        InputError: if the folder holds answers of another model, other data or settings, or other files.
+    """
+    path, lines = parts.folder / MANIFEST, []
+    wanted = {"format": FORMAT, **settings}
+    if path.is_file():
+        there = read_json(path, what="the record of answers", format=FORMAT, again="Choose another folder (--out).")
+        if parts.present():  # a call that failed before its first answer decides nothing
+            _check_settings(parts.folder, there, wanted)
+        lines = _remove_stale(parts, there, wanted, made_from)
+        if there == wanted:
+            return lines
+    elif parts.folder.is_dir() and any(not entry.name.startswith(".") for entry in parts.folder.iterdir()):
+        raise InputError(f"{parts.folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
+    write_json(path, wanted)
+    return lines
+
+
+# keys of _answers.json that may change: the parts tell what they were made from
+FOLLOWED = ("format", "data", "model", "weights", "rows", "fingerprint")
+
+
+def _check_settings(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    # keys that 0.1.0 did not write: it wrote no part that is not stale
+    differ = [key for key in wanted if key not in FOLLOWED and key in there and there[key] != wanted[key]]
+    if differ:
+        raise _other(folder, differ[0], there, wanted)
+
+
+def _other(folder: Path, key: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> InputError:
+    return InputError(
+        f"{folder}: it holds answers with {key} {there.get(key)!r:.100}, not {wanted[key]!r:.100}. Choose another "
+        "folder (--out), or delete that one."
+    )
+
+
+def _remove_stale(parts: Parts, there: Mapping[str, Any], wanted: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+    """Remove parts that were made from other rows or another model, and those beyond the last row."""
+    stale: dict[str, list[int]] = {}
+    for number in parts.present():
+        reason = "there is no such row any more" if number >= len(parts) else made_from.why_stale(parts, number)
+        if reason:
+            stale.setdefault(reason, []).append(number)
+    for key in ("model", "data"):  # the same job, with something in it that changed, or another one?
+        if stale and key in there and there[key] != wanted[key]:
+            raise _other(parts.folder, key, there, wanted)
+    for number in (number for numbers in stale.values() for number in numbers):
+        parts.path(number).unlink(missing_ok=True)
+    lines = [f"answering {_numbered(numbers)} again: {reason}" for reason, numbers in stale.items()]
+    for line in lines:
+        _log.warning("%s: %s", parts.folder, line)
+    return lines
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    if len(numbers) > 5:
+        return f"{len(numbers)} parts"
+    return ("parts " if len(numbers) > 1 else "part ") + ", ".join(map(str, numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """What answers are made from: rows, and a model."""
+
+    inputs: Inputs
+    weights: str  # of the model, see `weights_of`
+
+    def metadata(self, start: int, stop: int) -> dict[bytes, bytes]:
+        """What the file of a part keeps of it."""
+        known = {
+            "hf_soups.weights": self.weights,
+            "hf_soups.rows": self.inputs.fingerprint(start, stop),
+            "hf_soups.stamp": self.inputs.stamp(start, stop),
+        }
+        return {key.encode(): value.encode() for key, value in known.items()}
+
+    def why_stale(self, parts: Parts, number: int) -> str:
+        """Why a part that is there is not what would be made now; empty if it is."""
+        kept, span = parts.metadata(number), parts.span(number)
+        if kept is None:
+            return "it cannot be read"
+        if "hf_soups.rows" not in kept:
+            return "an earlier version made it, which kept no fingerprint"
+        if kept["hf_soups.weights"] != self.weights:
+            return "the model's weights, config or processor changed"
+        if kept["hf_soups.stamp"] and kept["hf_soups.stamp"] == self.inputs.stamp(*span):
+            return ""
+        return "" if kept["hf_soups.rows"] == self.inputs.fingerprint(*span) else "its rows changed"

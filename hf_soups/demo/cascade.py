@@ -1,0 +1,270 @@
+"""The cascade of a demo: loaded, with the plans it can follow, and how its raw inputs are read.
+
+A soup or another single classifier is taken for a cascade of one member.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_soups.batch_predict.model import is_cascade, one_model
+from hf_soups.cascades.frontier import load_frontier
+from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.members import Rows, load_one
+from hf_soups.cascades.running.model import (
+    CascadeForImageClassification,
+    CascadeForSequenceClassification,
+    CascadeModel,
+)
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data.images import FORMATS, MOST_PIXELS, ROOM, Picture, picture
+from hf_soups.demo.journeys import Always, Journey, Stage, journeys
+from hf_soups.errors import DataError, HfSoupsError, InputError
+
+if TYPE_CHECKING:
+    from hf_soups.cascades.running.config import CascadeConfig
+
+
+def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple[Plan, ...]:
+    """The plans over a cascade's members, the cheapest first; of two that run alike only one.
+
+    Args:
+        config: of the cascade; the plan as built is always among them.
+        frontier: a file of further plans instead of those that the cascade stores.
+    Raises:
+        InputError: if no plan of the file is over these members at these costs.
+    """
+    built = config.built
+    further = config.plans if frontier is None else _fitting(config, Path(frontier))
+    known = {plan.way: plan for plan in further if math.isfinite(plan.average_cost)} | {built.way: built}
+    return tuple(sorted(known.values(), key=_dearness))
+
+
+def dearest(config: CascadeConfig) -> Always:
+    """What the plans' costs are held against: the last member of the cascade as built, asked for every input."""
+    return Always(config.built.members[-1], config.built.costs[-1])
+
+
+def _dearness(plan: Plan) -> tuple[float, float]:
+    average = plan.average_cost if math.isfinite(plan.average_cost) else math.inf
+    return average, plan.worst_cost
+
+
+def _fitting(config: CascadeConfig, path: Path) -> list[Plan]:
+    """Plans that the members at hand can follow, costed as the cascade as built."""
+    built, plans = config.built, load_frontier(path).plans
+    own = dict(zip(built.members, built.costs, strict=True))
+    fitting = [
+        plan
+        for plan in plans
+        if (plan.unit, plan.hardware) == (built.unit, built.hardware)
+        and all(own.get(name) == cost for name, cost in zip(plan.members, plan.costs, strict=True))
+    ]
+    if not fitting:
+        raise InputError(
+            f"{path}: none of its {len(plans)} plans is over the cascade's members ({', '.join(built.members)}) at "
+            "their costs. Give the frontier that the cascade was built from, or leave it out: the cascade stores plans."
+        )
+    return fitting
+
+
+HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
+AT_ONCE = 32  # inputs of a batch that go through the members together
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the page shows.
+
+    Inputs are paths of image files, texts, or pairs of texts, as `kind` says.
+    """
+
+    name: str
+    model: CascadeModel
+    read: Callable[[Any], Any]  # an input as the members' readers take it
+    plans: tuple[Plan, ...]  # the cheapest first
+    always: Always
+
+    @property
+    def kind(self) -> str:
+        """What an input is: "image", "text" or "text-pair"."""
+        return str(self.model.config.kind)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        names: tuple[str, ...] = self.model.config.label_names
+        return names
+
+    @property
+    def built(self) -> int:
+        """The number, among `plans`, of the plan that the cascade was built with."""
+        return self.plans.index(self.model.config.built)
+
+    def follow(self, inputs: Sequence[Any], plan: Plan) -> list[Journey]:
+        """The ways of a batch of inputs; they leave where the cascade's pipeline lets them.
+
+        Raises:
+            DataError: if a file is no readable image.
+            InputError: if a text is empty, or there are no inputs.
+        """
+        return self._follow([self.read(value) for value in inputs], plan)
+
+    def follow_each(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
+        """As `follow`, with the reason in the place of an input that cannot be read."""
+        told: list[Journey | str] = []
+        for start in range(0, len(inputs), AT_ONCE):
+            told += self._chunk(inputs[start : start + AT_ONCE], plan)
+        return told
+
+    def _chunk(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
+        values: list[Any] = []
+        reasons: dict[int, str] = {}
+        for i, value in enumerate(inputs):
+            try:
+                values.append(self.read(value))
+            except HfSoupsError as error:
+                reasons[i] = str(error)
+        ways = iter(self._follow(values, plan) if values else ())
+        return [reasons[i] if i in reasons else next(ways) for i in range(len(inputs))]
+
+    def _follow(self, values: Sequence[Any], plan: Plan) -> list[Journey]:
+        stages: list[Stage] = []
+        self.model.run(Rows(values, len(values)), plan=plan, seen=lambda rows, own: stages.append((rows, own)))
+        return journeys(plan, stages, len(values))
+
+
+def load_subject(
+    model: str | Path,
+    *,
+    name: str | None = None,
+    frontier: str | Path | None = None,
+    pair: bool = False,
+    device: str | None = None,
+) -> Subject:
+    """Load a cascade, or a single classifier as a cascade of one.
+
+    Args:
+        model: a folder, or a Hub repo ("owner/name", "owner/name@revision").
+        name: in the page's heading; default: the folder's or repo's.
+        frontier: a file of plans for the slider, instead of those that the cascade stores.
+        pair: a single text classifier takes pairs of texts; a cascade's config says so itself.
+        device: where the members run; default: the GPU where there is one.
+    Raises:
+        InputError: if it is neither, or the frontier does not fit.
+        CheckpointError, MemberError: if it cannot be loaded.
+    """
+    from transformers import pipeline
+
+    checkpoint = _named(model)
+    loaded = _cascade(checkpoint) if is_cascade(checkpoint) else _cascade_of_one(checkpoint, pair)
+    stock = "image" if loaded.config.kind == "image" else "text"
+    pipe: Any = pipeline(
+        f"cascade-{stock}-classification",  # type: ignore[call-overload]  # registered by this package
+        model=loaded,
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+    )
+    config: Any = loaded.config
+    read = _reader(pipe.preprocess, config.kind)
+    return Subject(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
+
+
+def _named(model: str | Path) -> Checkpoint:
+    checkpoint = one_model(model)
+    if not checkpoint.is_adapter and not (checkpoint.folder / "config.json").is_file():
+        raise InputError(
+            f"{model}: neither a cascade nor a classifier, for there is no config.json. Give a folder that hf-soups "
+            "cascade build or hf-soups cook wrote."
+        )
+    return checkpoint
+
+
+def _class_for(kind: str) -> type[CascadeModel]:
+    return CascadeForImageClassification if kind == "image" else CascadeForSequenceClassification
+
+
+def _cascade(checkpoint: Checkpoint) -> CascadeModel:
+    hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
+    loaded = _class_for(str(checkpoint.config.get("kind"))).from_pretrained(checkpoint.source, **hub)
+    assert isinstance(loaded, CascadeModel)
+    return loaded
+
+
+def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
+    """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
+    kind = _kind(checkpoint, pair)
+    names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
+    cost = float(checkpoint.parameters)
+    config = CascadeConfig(
+        kind=kind,
+        members=[{"name": checkpoint.name, "subfolder": "member_0"}],
+        plan=plan_values(Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")),
+        id2label=dict(enumerate(names)),
+    )
+    return _class_for(kind)(config, [load_one(config, checkpoint.folder)])
+
+
+def _kind(checkpoint: Checkpoint, pair: bool) -> str:
+    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
+    if not kinds:
+        raise InputError(
+            f"{checkpoint}: neither a cascade nor a classifier of images or texts (config.json names "
+            f"{', '.join(named) or 'no architecture'}). Give a folder that hf-soups cascade build or hf-soups cook "
+            "wrote."
+        )
+    return "text-pair" if pair and kinds[0] == "text" else kinds[0]
+
+
+def _classes(checkpoint: Checkpoint) -> int:
+    table = checkpoint.config.get("id2label")
+    return len(table) if table else int(checkpoint.config.get("num_labels", 2))
+
+
+def _reader(preprocess: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
+    if kind == "image":
+        return read_image
+    return lambda text: preprocess(_given(text))
+
+
+def read_image(path: str | Path) -> Any:
+    """The image in a file, as the cascade's readers take it.
+
+    Raises:
+        DataError: if it is none, or damaged.
+    """
+    try:
+        image = picture(Path(path), "it")
+        if isinstance(
+            image, Picture
+        ):  # whether it is whole shows now, at little cost: it is decoded as small as can be
+            with ROOM.taken(image.pixels(1)):
+                image.decoded(1)
+        return image
+    except DataError as error:
+        # nothing more of the reason: it may name places of this machine, and strangers read it
+        raise DataError(
+            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than "
+            f"{', '.join(FORMATS)}, or has more than {MOST_PIXELS:,} pixels."
+        ) from error
+
+
+def _given(text: str | tuple[str, str]) -> str | dict[str, str]:
+    """A text or a pair as the pipeline takes it.
+
+    Raises:
+        InputError: if there is nothing but white space.
+    """
+    parts = (text,) if isinstance(text, str) else text
+    if not all(part.strip() for part in parts):
+        raise InputError(
+            "nothing to classify: " + ("the text" if len(parts) == 1 else "a text of the pair") + " is empty."
+        )
+    return text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}

@@ -1,0 +1,139 @@
+"""The weight files of a checkpoint's folder: found, their index verified, and read without surprises."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hf_soups.errors import CheckpointError
+from hf_soups.files.reading import read_json
+from hf_soups.files.tensorfile import AGAIN, FileStamp, TensorHeader, read_header, refuse_reading
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")  # what training leaves beside the model
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MERGE_ADAPTER = (
+    "Multiply it into its base first: hf-soups cook does so by itself, hf_soups.multiplied_out() from Python, both "
+    'with pip install "hf_soups[peft]".'
+)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter (LoRA and its like) and no whole model."""
+    whole = (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not whole
+
+
+def read_headers(folder: Path) -> tuple[TensorHeader, ...]:
+    """The header of the single file, or of every shard; the single file comes first, as in transformers.
+
+    Raises:
+        CheckpointError: if weights are missing, corrupt, in another format, or not what the index says.
+    """
+    if (folder / SINGLE).is_file():
+        headers: tuple[TensorHeader, ...] = (read_header(folder / SINGLE),)
+    elif (folder / INDEX).is_file():
+        headers = _sharded(folder / INDEX)
+    else:
+        raise CheckpointError(f"{folder}: {_without_weights(folder)}")
+    if not any(header.tensors for header in headers):
+        raise CheckpointError(f"{folder}: its weight files hold no tensors. {AGAIN}")
+    return headers
+
+
+@contextmanager
+def opened(path: Path, stamp: FileStamp) -> Iterator[int]:
+    """A descriptor of a weight file for the length of a block; see `open_unchanged`."""
+    file = open_unchanged(path, stamp)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def open_unchanged(path: Path, stamp: FileStamp) -> int:
+    """Open a weight file for reading.
+
+    Raises:
+        CheckpointError: if it is gone, or is not the file any more whose header was read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        refuse_reading(path, error)
+    if FileStamp.of(os.fstat(file)) != stamp:
+        os.close(file)
+        raise CheckpointError(f"{path}: changed while it was in use. Start again with the checkpoint as it is now.")
+    return file
+
+
+def read_exactly(file: int, into: memoryview, offset: int, path: Path) -> None:
+    """Fill a buffer from a file.
+
+    Raises:
+        CheckpointError: if the file ends before, or cannot be read.
+    """
+    try:
+        while len(into):
+            got = os.preadv(file, [into], offset)
+            if got == 0:
+                raise CheckpointError(f"{path}: truncated: it ends at byte {offset:,}. Save or download it again.")
+            into, offset = into[got:], offset + got
+    except OSError as error:
+        refuse_reading(path, error)
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        CheckpointError: if it cannot be read, or holds something else.
+    """
+    try:
+        return read_json(path, error=CheckpointError, again=AGAIN)
+    except FileNotFoundError as error:
+        refuse_reading(path, error)
+
+
+def _sharded(index: Path) -> tuple[TensorHeader, ...]:
+    """The headers of all shards, each tensor found where the index says."""
+    placed = json_object(index).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise CheckpointError(f"{index}: no weight_map in it. Save or download the checkpoint again.")
+    for name, file in placed.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: tensor {name!r} is placed in {file!r}; expected a shard beside the index.")
+    headers = []
+    for file in sorted(set(placed.values())):
+        if not (index.parent / file).is_file():
+            raise CheckpointError(
+                f"{index.parent / file}: this shard is missing, but the index names it. Get it again."
+            )
+        headers.append(read_header(index.parent / file))
+    for header in headers:
+        listed = {name for name, file in placed.items() if file == header.path.name}
+        if listed != set(header.tensors):
+            name = min(listed ^ set(header.tensors))
+            how = "lacks" if name in listed else "holds"
+            said = f"in {placed[name]}" if name in placed else "nowhere"
+            raise CheckpointError(
+                f"{header.path}: {how} tensor {name!r}, which {index.name} places {said}: index and shards do not "
+                "belong together. Save or download the checkpoint again."
+            )
+    return tuple(headers)
+
+
+def _without_weights(folder: Path) -> str:
+    if is_adapter(folder):
+        return f"an adapter, not a whole model. {MERGE_ADAPTER}"
+    pickled = sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
+    if pickled:
+        return (
+            f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it with a "
+            "transformers that you trust: AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors."
+        )
+    return f"no {SINGLE} and no {INDEX} there. Expected a folder written by save_pretrained()."

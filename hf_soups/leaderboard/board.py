@@ -1,0 +1,176 @@
+"""Leaderboard: the best on select, soups, ensembles, cascades and every run in one table, made from files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_soups.leaderboard.reading import read_contenders
+from hf_soups.leaderboard.rows import KINDS, Contender, Contenders, Row, rank_of, search_among, with_cascades
+from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score
+from hf_soups.recipe.task import SHIFT
+from hf_soups.wording import difference_in_words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Leaderboard", "Row", "ShiftRows", "build_leaderboard", "leaderboard_of", "name_with_count"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftRows:
+    """What a shift's column was scored on."""
+
+    rows: int
+    present: int  # classes that its rows have
+    classes: int  # that the task has
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The rows, the best on select first, then soups, ensembles, cascades and runs, each kind by select score."""
+
+    rows: tuple[Row, ...]
+    metric: str
+    select_rows: int
+    report_rows: int
+    folder: str = ""
+    shifts: Mapping[str, ShiftRows] = field(default_factory=dict)  # by name, in the order of the columns
+    notes: tuple[str, ...] = ()  # answers on shifts that cannot be used
+
+    def shift_mean(self, row: Row) -> float | None:
+        """The plain mean of a row's scores on all shifts; None where one is missing or there are fewer than two."""
+        values = [row.shifts[name].value for name in self.shifts if name in row.shifts]
+        return sum(values) / len(values) if len(values) == len(self.shifts) > 1 else None
+
+    def to_rich(self) -> RenderableType:
+        """A table that fits the terminal's width, from 80 columns up."""
+        from hf_soups.leaderboard.table import LeaderboardTable
+
+        return LeaderboardTable(self)
+
+    def save(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write leaderboard.csv, .parquet and, if anything is scored, .png, _<shift>.png and score_vs_cost.png, .csv.
+
+        Returns:
+            The paths; without the last two where no multiply-adds are known.
+        """
+        from hf_soups.leaderboard.table import save_csv, save_parquet
+
+        at = Path(folder)
+        save_csv(self, at / "leaderboard.csv")
+        save_parquet(self, at / "leaderboard.parquet")
+        written = (at / "leaderboard.csv", at / "leaderboard.parquet")
+        if not any(row.report is not None for row in self.rows):
+            return written
+        shifted = [self._plot_shift(name, at / f"leaderboard_{name}.png") for name in self.shifts]
+        return (*written, self.draw(at / "leaderboard.png"), *shifted, *self._plot_costs(at / "score_vs_cost.png"))
+
+    def draw(self, path: Path) -> Path:
+        """Draw report score against select score of everything that is scored; the path."""
+        from hf_soups.plots.canvas import Point, report_vs_select
+
+        points = [
+            Point(row.kind, name_with_count(row), row.select, row.report, row.report_low, row.report_high)
+            for row in self.rows
+            if row.select is not None and row.report is not None
+        ]
+        report_vs_select(points, path, metric=self.metric, rows=(self.select_rows, self.report_rows))
+        return path
+
+    def _plot_costs(self, path: Path) -> tuple[Path, ...]:
+        """Soups, ensembles and cascades in one picture with the single models; nothing where no cost is known."""
+        from hf_soups.plots.costs import board_picture, draw_cost_picture
+
+        picture = board_picture(self)
+        return () if picture is None else draw_cost_picture(picture, path)
+
+    def _plot_shift(self, shift: str, path: Path) -> Path:
+        from hf_soups.plots.canvas import Point, shift_vs_report
+
+        points = [
+            Point(row.kind, name_with_count(row), row.report, found.value, found.low, found.high)
+            for row in self.rows
+            if row.report is not None and (found := row.shifts.get(shift)) is not None
+        ]
+        rows = (self.report_rows, self.shifts[shift].rows)
+        shift_vs_report(points, path, metric=self.metric, shift=shift, rows=rows)
+        return path
+
+
+def name_with_count(row: Row) -> str:
+    """The row's name with its number of ingredients: "greedy soup of 3"."""
+    counted = row.kind in ("soup", "ensemble", "cascade") and row.ingredients
+    return f"{row.name} of {row.ingredients}" if counted else row.name
+
+
+def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bool = False) -> Leaderboard:
+    """Score everything under a sweep's folder from its cached predictions; no model is loaded.
+
+    Args:
+        folder: a sweep's folder, or one that holds run folders.
+        resamples: bootstrap resamples of each interval.
+        cascades: search cascades among the runs and soups first, on select, and keep them in the folder. Those that
+            were kept before are shown without searching again.
+    Raises:
+        InputError: if there is no run in the folder, or cascades are asked for and cannot be searched.
+    """
+    found = read_contenders(folder)
+    if cascades:
+        search_among(found, folder)
+        before = tuple(row for row in found.unscored if row.kind != "cascade")
+        found = with_cascades(replace(found, unscored=before), folder)
+    return leaderboard_of(found, folder, resamples=resamples)
+
+
+def leaderboard_of(found: Contenders, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
+    """The leaderboard of contenders that were read already; `folder` is where from."""
+    metric = found.metric
+    if not found.runs:
+        return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
+    scored = [_scored(c, metric, resamples) for c in found.runs]
+    best = replace(scored[0], kind="best on select")
+    others = [_scored(c, metric, resamples) for c in (*found.soups, *found.ensembles, *found.cascades)]
+    select, report = len(found.runs[0].select), len(found.runs[0].report)
+    gained = [_with_gain(row, best, metric.name, report) for row in (*others, *scored)]
+    ranked = sorted(gained, key=lambda row: (KINDS.index(row.kind), rank_of(metric, row.select)))
+    unscored = sorted(found.unscored, key=lambda row: KINDS.index(row.kind))
+    rows = (best, *ranked, *unscored)
+    return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
+
+
+def _scored(contender: Contender, metric: Metric, resamples: int) -> Row:
+    """Its row with the scores of all its answers."""
+    scores = {role: score(p, metric, resamples=resamples) for role, p in contender.answers.items()}
+    select, report = scores["select"], scores["report"]
+    return replace(
+        contender.row,
+        select=select.value,
+        select_low=select.low,
+        select_high=select.high,
+        report=report.value,
+        report_low=report.low,
+        report_high=report.high,
+        report_nll=negative_log_likelihood(contender.report),
+        report_ece=expected_calibration_error(contender.report),
+        shifts={role.removeprefix(SHIFT): found for role, found in scores.items() if role.startswith(SHIFT)},
+    )
+
+
+def _shift_rows(found: Contenders) -> dict[str, ShiftRows]:
+    rows = {}
+    for name in found.shifts:
+        answers = next(p for c in (*found.runs, *found.soups) if (p := c.answers.get(f"{SHIFT}{name}")) is not None)
+        rows[name] = ShiftRows(len(answers), len(np.unique(answers.needs_labels())), answers.classes)
+    return rows
+
+
+def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:
+    assert row.report is not None
+    assert best.report is not None
+    words = difference_in_words(row.report, best.report, metric, rows)
+    return replace(row, report_gain=row.report - best.report, gain=words)

@@ -1,0 +1,303 @@
+"""Compare: whether rows of the leaderboard differ by more than the choice of test rows explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_soups.errors import InputError
+from hf_soups.leaderboard.reading import read_contenders
+from hf_soups.leaderboard.rows import UNUSABLE, Contender, Contenders
+from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
+from hf_soups.metrics.significance import mcnemar, paired_bootstrap
+from hf_soups.recipe.task import SHIFT
+from hf_soups.wording import COUNTS_ROWS, PERCENT, difference_in_words, score_in_words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hf_soups.metrics import Metric
+
+LEVEL = 0.05
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One row of the leaderboard against another on the same test rows; differences are a's score less b's."""
+
+    a: str
+    b: str
+    a_score: float
+    b_score: float
+    only_a: int  # rows that a alone answers right
+    only_b: int
+    mcnemar_p: float  # of right answers
+    low: float  # 95% interval of the difference, by paired bootstrap
+    high: float
+    bootstrap_p: float  # of the metric
+    holm_p: float  # of the test that decides, corrected for all comparisons of the call
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """What one call compared, on which rows, and what limits it."""
+
+    metric: str
+    greater_is_better: bool
+    on: str  # select, report or a shift
+    rows: int
+    pairs: tuple[Comparison, ...]
+    resamples: int
+    against_best: bool  # every row against the best on select, corrected by Holm
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def test(self) -> str:
+        """The test that decides: of right answers where the metric counts them, else of the metric itself."""
+        return "McNemar's exact test" if self.metric in COUNTS_ROWS else f"paired bootstrap of {self.metric}"
+
+    @property
+    def _unit(self) -> str:
+        return f"{self.metric} x 100" if self.metric in PERCENT else self.metric
+
+    def decides(self, pair: Comparison) -> float:
+        """The p-value of that test."""
+        return pair.mcnemar_p if self.metric in COUNTS_ROWS else pair.bootstrap_p
+
+    def words(self, pair: Comparison) -> list[str]:
+        """One comparison line by line, and how to read it."""
+        low, high = (_signed(value, self.metric) for value in (pair.low, pair.high))
+        a, b = (score_in_words(value, self.metric) for value in (pair.a_score, pair.b_score))
+        difference = difference_in_words(pair.a_score, pair.b_score, self.metric, self.rows)
+        return [
+            f"{self._unit} on {self.on}, {self.rows} rows: {pair.a} {a}, {pair.b} {b}: {difference}",
+            f"Paired bootstrap by row ({self.resamples} resamples): 95% of the difference in [{low}, {high}], "
+            f"{p_in_words(pair.bootstrap_p)}",
+            f"McNemar's exact test: only {pair.a} right on {pair.only_a} rows, only {pair.b} right on {pair.only_b}, "
+            f"{p_in_words(pair.mcnemar_p)}",
+            self._reading(pair),
+        ]
+
+    def to_rich(self) -> RenderableType:
+        """All comparisons as one table."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        best = self.pairs[0].b if self.pairs else ""
+        title = Text(f"{self._unit} on {self.on} ({self.rows} rows) against {best}, the best on select")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+        table.add_column("model", overflow="fold")
+        for column in ("score", "difference [95%]", "only it", "only best", "p", "Holm"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for pair in self.pairs:
+            low, high = (_signed(value, self.metric) for value in (pair.low, pair.high))
+            difference = _signed(pair.a_score - pair.b_score, self.metric)
+            table.add_row(
+                pair.a, score_in_words(pair.a_score, self.metric), f"{difference} [{low}, {high}]",
+                str(pair.only_a), str(pair.only_b), _p(self.decides(pair)), _p(pair.holm_p),
+            )  # fmt: skip
+        return table
+
+    def conclusion(self) -> str:
+        """The table in one sentence, after the correction."""
+        apart = [pair.a for pair in self.pairs if pair.holm_p < LEVEL]
+        told = (
+            f"{len(apart)} of {len(self.pairs)} differ from the best on select at the 5% level ({', '.join(apart)})"
+            if apart
+            else f"None of {len(self.pairs)} can be told from the best on select on these {self.rows} rows"
+        )
+        return (
+            f"only it, only best: rows that one of the two alone answers right; p: {self.test}; Holm: corrected for "
+            f"{len(self.pairs)} comparisons. {told}. What cannot be told apart is not thereby equal, and other rows, "
+            "seeds or data are not tested here."
+        )
+
+    def _reading(self, pair: Comparison) -> str:
+        if not self.decides(pair) < LEVEL:
+            return (
+                f"{pair.a} and {pair.b} are not distinguishable on these {self.rows} rows ({self.test}, 5% level); "
+                "that does not show that they are equal."
+            )
+        ahead = (pair.a_score > pair.b_score) == self.greater_is_better
+        better, worse = (pair.a, pair.b) if ahead else (pair.b, pair.a)
+        return (
+            f"{better} is ahead of {worse} by more than the choice of these {self.rows} rows explains ({self.test}, 5% "
+            "level). That is about these two models; other seeds or data are not tested here."
+        )
+
+
+def compare(
+    folder: str | Path, names: Sequence[str] = (), *, on: str = "report", resamples: int = RESAMPLES, seed: int = 0
+) -> Comparisons:
+    """Test rows of the leaderboard against one another, from cached predictions.
+
+    Args:
+        folder: a sweep's folder, or one that holds run folders.
+        names: two rows of the leaderboard ("run_03", "greedy", "ensemble", "best"); one: against the best on select;
+            none or more than two: all or these against the best on select, with Holm's correction.
+        on: "report", "select" or a shift's name.
+        resamples: of the paired bootstrap; metrics by `evaluate` take at most 200.
+        seed: of the resamples.
+    Raises:
+        InputError: if a name or `on` is unknown, or a named row did not answer these rows.
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    found = read_contenders(folder)
+    if not found.runs:
+        raise InputError(f"{folder}: no run has finished yet, so there is nothing to compare.")
+    role, metric = _role(found, on), found.metric
+    sides = _sides(found, names, role, folder)
+    pairs = [_compared(a, b, role, metric, resamples, seed) for a, b in sides]
+    about = Comparisons(
+        metric=metric.name,
+        greater_is_better=metric.greater_is_better,
+        on=on,
+        rows=len(sides[0][0].answers[role]),
+        pairs=(),
+        resamples=resamples if metric.row_statistics is not None else min(resamples, RECOMPUTED_RESAMPLES),
+        against_best=len(names) not in (1, 2),
+        warnings=tuple(_warnings(found, sides, role, everything=not names)),
+    )
+    corrected = holm([about.decides(pair) for pair in pairs])
+    return replace(about, pairs=tuple(replace(p, holm_p=h) for p, h in zip(pairs, corrected, strict=True)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for their number, in their order: at a level of 5%, one false alarm in 20 families.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+
+    >>> holm([0.03, 0.01, 0.5])
+    [0.06, 0.03, 0.5]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[at] * (len(p_values) - rank)))
+        corrected[at] = largest
+    return corrected
+
+
+def print_comparisons(told: Comparisons) -> None:
+    """Print one comparison in words, or several as a table."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if told.against_best:
+        # into a file or a pipe nobody set a width: names are then not folded
+        Console(width=None if console.is_terminal else 140, highlight=False, markup=False).print(told.to_rich())
+        console.print(told.conclusion())
+    else:
+        for line in told.words(told.pairs[0]):
+            console.print(line)
+    for warning in told.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def p_in_words(p: float) -> str:
+    """A p-value as a sentence needs it.
+
+    >>> p_in_words(0.0312), p_in_words(0.00002)
+    ('p = 0.031', 'p < 0.0001')
+    """
+    text = _p(p)
+    return f"p {text[0]} {text[1:]}" if text[0] == "<" else f"p = {text}"
+
+
+# What is compared
+
+
+def _role(found: Contenders, on: str) -> str:
+    """How the answers on these rows are called."""
+    if on in ("select", "report"):
+        return on
+    if on not in found.shifts:
+        known = ", ".join(("report", "select", *found.shifts))
+        raise InputError(f"no answers on {on!r}; there are: {known}. `hf-soups answer` answers further shifts.")
+    return f"{SHIFT}{on}"
+
+
+def _sides(found: Contenders, names: Sequence[str], role: str, folder: str | Path) -> list[tuple[Contender, Contender]]:
+    """Each comparison: the two that are named, or everything against the best on select."""
+    best, everything = found.runs[0], found.everything
+    chosen = [_named(found, name) for name in names] or [c for c in everything if role in c.answers]
+    sides = [(chosen[0], chosen[1])] if len(names) == 2 else [(c, best) for c in chosen if c is not best]
+    if not sides or sides[0][0] is sides[0][1]:
+        raise InputError(f"{best.row.name} stands alone here; name two rows of the leaderboard that differ.")
+    for contender in (c for side in sides for c in side):
+        if role not in contender.answers:
+            raise InputError(
+                f"{contender.row.name} has no answers on {role.removeprefix(SHIFT)!r}: `hf-soups answer {folder}` "
+                "makes them."
+            )
+    return sides
+
+
+def _named(found: Contenders, name: str) -> Contender:
+    """A row by its name on the leaderboard, "greedy" for "greedy soup", "best", "ensemble" for the mean-logit one."""
+    everything = found.everything
+    for contender in everything:
+        if contender.row.name in (name, f"{name} soup", f"{name} ensemble"):
+            return contender
+    if name == "best":
+        return found.runs[0]
+    if name == "ensemble" and found.ensembles:
+        return found.ensembles[0]
+    for row in found.unscored:
+        if row.name in (name, f"{name} soup"):
+            raise InputError(f"{row.name} has no scores: {row.status}" + (f" ({row.reason})" if row.reason else ""))
+    known = ", ".join(c.row.name.removesuffix(" soup") for c in everything)
+    raise InputError(f"no row {name!r} on the leaderboard; there are: best, {known}.")
+
+
+def _compared(a: Contender, b: Contender, role: str, metric: Metric, resamples: int, seed: int) -> Comparison:
+    mine, theirs = a.answers[role], b.answers[role]
+    counts = mcnemar(mine, theirs)
+    drawn = paired_bootstrap(mine, theirs, metric, resamples=resamples, seed=seed)
+    return Comparison(
+        a=a.row.name,
+        b=b.row.name,
+        a_score=metric.compute(mine),
+        b_score=metric.compute(theirs),
+        only_a=counts.only_a,
+        only_b=counts.only_b,
+        mcnemar_p=counts.p_value,
+        low=drawn.low,
+        high=drawn.high,
+        bootstrap_p=drawn.p_value,
+        holm_p=1.0,  # corrected when all are known
+    )
+
+
+def _warnings(
+    found: Contenders, sides: Sequence[tuple[Contender, Contender]], role: str, *, everything: bool
+) -> Iterator[str]:
+    if role == "select":
+        yield (
+            "select rows were chosen on, so the best on select and the soups look better there than they are; these "
+            "tests do not make up for that. Compare on report."
+        )
+    compared = {c.row.name: c.row for side in sides for c in side}
+    for row in compared.values():
+        if row.status == "optimistic" and role == "report":
+            yield f"{row.name}: {row.reason}; the tests do not make up for that."
+    for row in found.unscored:
+        if row.status in UNUSABLE:
+            yield f"left out: {row.name}: {row.reason}"
+    missing = [c.row.name for c in found.everything if role not in c.answers]
+    if missing and everything:
+        yield f"left out, without answers on {role.removeprefix(SHIFT)}: {', '.join(missing)}."
+
+
+# Words
+
+
+def _signed(value: float, metric: str) -> str:
+    return f"{100 * value:+.1f}" if metric in PERCENT else f"{value:+.4f}"
+
+
+def _p(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"

@@ -1,0 +1,281 @@
+"""Rows of the leaderboard: what answered select and report, among them ensembles and cascades of runs and soups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.provenance import Seen, changed
+from hf_soups.costs import Cost
+from hf_soups.ensembles import geometric_mean, mean, select_ensemble
+from hf_soups.errors import InputError, PredictionsError
+from hf_soups.metrics import METRICS, Metric, Score
+from hf_soups.predictions import Predictions, same_rows
+from hf_soups.recipe.task import SHIFT
+
+UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
+KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the leaderboard; scores as the metric gives them, not x 100."""
+
+    kind: str  # one of KINDS
+    name: str
+    status: str  # "finished", or why there are no scores
+    reason: str = ""
+    ingredients: int | None = None
+    pool: int | None = None  # how many there were to choose from
+    select: float | None = None
+    select_low: float | None = None  # 95% bootstrap interval by row
+    select_high: float | None = None
+    report: float | None = None
+    report_low: float | None = None
+    report_high: float | None = None
+    report_gain: float | None = None  # over the best on select
+    gain: str = ""  # the same in words
+    report_nll: float | None = None
+    report_ece: float | None = None
+    parameters: int | None = None
+    macs: int | None = None  # multiply-adds per example; of a cascade their average over report rows
+    train_seconds: float | None = None  # of all ingredients together
+    device: str = ""  # that the training seconds were measured on
+    made_of: str = ""  # members and their weights or thresholds, where they were chosen
+    shifts: Mapping[str, Score] = field(default_factory=dict)  # by shift; those that were answered
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """Something that answered select and report, and the row that says what it is."""
+
+    row: Row
+    answers: Mapping[str, Predictions]  # select, report, shift-<name>
+    trained: tuple[str, ...] = ()  # the runs whose training it took
+
+    @property
+    def select(self) -> Predictions:
+        """Its answers on the rows that soups are chosen on."""
+        return self.answers["select"]
+
+    @property
+    def report(self) -> Predictions:
+        """Its answers on the rows that are looked at once."""
+        return self.answers["report"]
+
+
+@dataclass(frozen=True, eq=False)
+class Contenders:
+    """All that can be compared, and what cannot be and why. All answers of one split have their rows in one order."""
+
+    metric: Metric
+    runs: tuple[Contender, ...]  # the best on select first
+    soups: tuple[Contender, ...]
+    ensembles: tuple[Contender, ...]
+    unscored: tuple[Row, ...]
+    notes: tuple[str, ...]  # answers on shifts that cannot be used, and rows that are not there
+    cascades: tuple[Contender, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Contender, ...]:
+        """All that answered, in the order of the leaderboard's kinds."""
+        return (*self.soups, *self.ensembles, *self.cascades, *self.runs)
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Names of the shifts that anything answered, in alphabetical order."""
+        everything = (*self.runs, *self.soups)
+        return tuple(sorted({r.removeprefix(SHIFT) for c in everything for r in c.answers if r.startswith(SHIFT)}))
+
+
+def rank_of(metric: Metric, value: float | None) -> float:
+    """Smaller is better; NaN and None come last. Report scores are never ranked."""
+    if value is None or math.isnan(value):
+        return math.inf
+    return -value if metric.greater_is_better else value
+
+
+def sum_of(values: Sequence[Any]) -> Any:
+    """The sum, or None when a part of it is not known."""
+    return None if any(v is None for v in values) else sum(values)
+
+
+def devices_of(rows: Sequence[Row]) -> str:
+    """The devices that they were trained on."""
+    return " + ".join(sorted({row.device for row in rows if row.device}))
+
+
+def shared_roles(members: Sequence[Contender]) -> list[str]:
+    """The splits that all of them answered."""
+    return [role for role in members[0].answers if all(role in m.answers for m in members)]
+
+
+def together(members: Sequence[Contender], runs: Mapping[str, Row], row: Row) -> tuple[Row, tuple[str, ...]]:
+    """The row with what its members hold and cost together, and the runs whose training they took, each once."""
+    trained = tuple(dict.fromkeys(name for m in members for name in m.trained))
+    known = [runs[name] for name in trained if name in runs]
+    complete = all(m.trained for m in members) and len(known) == len(trained)
+    filled = replace(
+        row,
+        ingredients=len(members),
+        parameters=sum_of([m.row.parameters for m in members]),
+        macs=sum_of([m.row.macs for m in members]),
+        train_seconds=sum_of([r.train_seconds for r in known]) if complete else None,
+        device=devices_of(known),
+    )
+    return filled, trained
+
+
+MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
+SELECTED = "selected ensemble"
+
+
+def with_ensembles(found: Contenders) -> Contenders:
+    """The contenders and, of two runs or more, both means of all and the ensemble that was selected on select.
+
+    Where the metric is no sum over rows, as metrics by `evaluate`, selection would compute it thousands of times: it is
+    left out, and a note says so.
+    """
+    if len(found.runs) < 2:
+        return found
+    rows = {c.row.name: c.row for c in found.runs}
+    ensembles = [_mean_of_all(found, rows, name, combine) for name, combine in MEANS.items()]
+    if found.metric.row_statistics is not None:
+        return replace(found, ensembles=(*ensembles, _selected(found, rows)))
+    note = f"No {SELECTED}: {found.metric.name} is not a sum over rows, so that greedy selection would take too long."
+    return replace(found, ensembles=tuple(ensembles), notes=(*found.notes, note))
+
+
+def _mean_of_all(
+    found: Contenders, rows: Mapping[str, Row], name: str, combine: Callable[[list[Predictions]], Predictions]
+) -> Contender:
+    row, trained = together(found.runs, rows, Row("ensemble", name, "finished", pool=len(found.runs)))
+    answers = {role: combine([c.answers[role] for c in found.runs]) for role in shared_roles(found.runs)}
+    return Contender(row, answers, trained)
+
+
+def _selected(found: Contenders, rows: Mapping[str, Row]) -> Contender:
+    chosen = select_ensemble({c.row.name: c.select for c in found.runs}, found.metric)
+    members = [c for name in chosen.weights for c in found.runs if c.row.name == name]
+    words = ", ".join(f"{name} {weight:.2g}" for name, weight in chosen.weights.items())
+    row, trained = together(
+        members, rows, Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {words}")
+    )
+    answers = {role: chosen.apply({c.row.name: c.answers[role] for c in members}) for role in shared_roles(members)}
+    return Contender(row, answers, trained)
+
+
+FOLDER = "cascades"  # of a sweep; every frontier in it is shown
+FRONTIER = "frontier.json"
+POOL = 12  # the best on select that are searched: all triples of them take seconds
+MEMBERS = 3
+
+
+def search_among(found: Contenders, folder: str | Path, *, max_members: int = MEMBERS, pool: int = POOL) -> Path:
+    """Search cascades among a sweep's runs and soups on select, and keep the frontier in the sweep's folder.
+
+    Members may cost the same: of two fine-tunes one answers first, and both are averaged where it is not sure.
+
+    Args:
+        found: the sweep's runs and soups.
+        folder: of the sweep; cascades/frontier.json is written there.
+        max_members: of a cascade.
+        pool: how many to search among, the best on select.
+    Raises:
+        InputError: if fewer than two have recorded multiply-adds, or the metric is not one of those known by name.
+    """
+    from hf_soups.cascades.search.exhaustive import search_cascades
+
+    if found.metric.name not in METRICS or found.metric.row_statistics is None:
+        raise InputError(
+            f"cascades cannot be searched by {found.metric.name}, which is no sum over rows; the metrics that can are "
+            f"{', '.join(METRICS)}."
+        )
+    # what was chosen on the report rows would make the cascade's report score too good as well
+    able = [c for c in (*found.runs, *found.soups) if c.row.macs is not None and c.row.status == "finished"]
+    if len(able) < 2:
+        raise InputError(
+            f"{folder}: cascades are searched among runs and soups that answered and whose multiply-adds are recorded; "
+            f"there are {len(able)}, and it takes two."
+        )
+    best = sorted(able, key=lambda c: rank_of(found.metric, found.metric.compute(c.select)))[:pool]
+    frontier = search_cascades(
+        {c.row.name: c.select for c in best},
+        {c.row.name: Cost(float(c.row.macs or 0), "macs") for c in best},
+        max_members=max_members,
+        metric=found.metric.name,
+    )
+    path = Path(folder) / FOLDER / FRONTIER
+    seen = Seen.of({c.row.name: c.select for c in best})
+    replace(frontier, data=found.runs[0].select.data, chosen_on=seen).save(path)
+    return path
+
+
+def with_cascades(found: Contenders, folder: str | Path) -> Contenders:
+    """The contenders and the cascades of every frontier in the sweep's folder.
+
+    Of each frontier two plans are shown: the cheapest on average that scores as the best single model, and the one that
+    scores best on select. A frontier that cannot be read, or whose members or rows are gone, joins the unscored.
+    """
+    cascades, unscored = [], []
+    for path in sorted((Path(folder) / FOLDER).glob("*.json")):
+        row = Row("cascade", f"cascade of {path.name}", "gone")
+        try:
+            if found.runs:
+                cascades += _cascades_of(found, Frontier.load(path), "" if path.name == FRONTIER else f"{path.stem}: ")
+        except (InputError, PredictionsError) as error:
+            unscored.append(replace(row, reason=f"{error} Search again."))
+    return replace(found, cascades=tuple(cascades), unscored=(*found.unscored, *unscored))
+
+
+def _cascades_of(found: Contenders, frontier: Frontier, prefix: str) -> list[Contender]:
+    if frontier.data and not same_rows(frontier.data, found.runs[0].select.data):
+        raise InputError("it was searched on other rows than the sweep's select.")
+    rows = {c.row.name: c.row for c in found.runs}
+    known = {c.row.name: c for c in (*found.runs, *found.soups)}
+    shown = tuple(_shown(frontier))
+    names = list(dict.fromkeys(name for _, plan in shown for name in plan.members))
+    now = Seen.of({name: known[name].select for name in names if name in known})
+    if frontier.chosen_on is not None and (differ := changed(frontier.chosen_on, now, names)):
+        raise InputError(f"{'; '.join(differ)}.")
+    return [
+        _contender(plan, known, rows, Row("cascade", f"{prefix}{name}", "finished", pool=len(frontier.singles)))
+        for name, plan in shown
+    ]
+
+
+def _shown(frontier: Frontier) -> Iterator[tuple[str, Plan]]:
+    """The plans with several members among the cheapest at the best single's score and the best."""
+    cheapest, best = frontier.cheapest(), frontier.best()
+    if cheapest is not None and len(cheapest.members) > 1:
+        yield "cheapest cascade", cheapest
+    if best is not None and len(best.members) > 1 and best != cheapest:
+        yield "best cascade", best
+
+
+def _contender(plan: Plan, known: Mapping[str, Contender], runs: Mapping[str, Row], row: Row) -> Contender:
+    missing = [name for name in plan.members if name not in known]
+    if missing:
+        raise InputError(f"{', '.join(missing)} did not answer here.")
+    members = [known[name] for name in plan.members]
+    answers = {
+        role: plan.apply({name: known[name].answers[role] for name in plan.members}) for role in shared_roles(members)
+    }
+    costs = answers["report"].costs
+    assert costs is not None
+    filled, trained = together(members, runs, row)
+    return Contender(replace(filled, macs=round(float(costs.mean())), made_of=_in_words(plan)), answers, trained)
+
+
+def _in_words(plan: Plan) -> str:
+    """Members in order, each with the confidence that rows leave at."""
+    stages = [
+        f"{name} (leaves at {t:.3g})" if t <= 1 else name
+        for name, t in zip(plan.members, plan.thresholds, strict=False)
+    ]
+    return " -> ".join([*stages, plan.members[-1]])

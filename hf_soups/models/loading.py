@@ -1,0 +1,299 @@
+"""Loading with a known head: which parameters are new is never left to chance or to the log.
+
+transformers makes a model without memory first, and then a tensor for everything that its weights do not hold. So what
+is counted while it is made, and refused when it is far from the weights, costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_soups.checkpoint import Checkpoint, TensorInfo
+from hf_soups.errors import CheckpointError, HfSoupsError, is_short_of_memory
+from hf_soups.files.configs import check_config
+from hf_soups.files.hub_refusals import check_token
+from hf_soups.models.family import Loaded
+from hf_soups.models.layers import head_parameters
+from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+TIMES = 8  # what the weights hold may be registered so often: tied tensors have many names, loading names them again
+SLACK = (2**24, 10_000)  # numbers and tensors beyond that: heads and poolers that a checkpoint does not hold
+
+
+@contextmanager
+def within_weights(tensors: Mapping[str, TensorInfo], at: str) -> Iterator[None]:
+    """Refuse a model, made in the block by this thread, that is far larger than the weights that it is made for.
+
+    Raises:
+        CheckpointError: naming `at`, as soon as too many numbers or tensors were registered.
+    """
+    from torch.nn.modules import module
+
+    held = (sum(info.elements for info in tensors.values()), len(tensors))
+    most = tuple(TIMES * count + slack for count, slack in zip(held, SLACK, strict=True))
+    counts, mine = [0, 0], threading.get_ident()
+
+    def registered(_module: Any, _name: str, what: Any) -> None:
+        if threading.get_ident() != mine:
+            return
+        counts[0] += what.numel() if hasattr(what, "numel") else 0
+        counts[1] += 1
+        if counts[0] > most[0] or counts[1] > most[1]:
+            raise CheckpointError(
+                f"{at}: config.json asks for a model of more than {min(counts[0], most[0]):,} numbers in {counts[1]:,} "
+                f"parts, but the weights beside it hold {held[0]:,} in {held[1]:,} tensors. They do not belong "
+                "together: save or download the checkpoint again."
+            )
+
+    with ExitStack() as hooks:
+        for hook in (
+            module.register_module_parameter_registration_hook,
+            module.register_module_buffer_registration_hook,
+            module.register_module_module_registration_hook,
+        ):
+            hooks.callback(hook(registered).remove)
+        yield
+
+
+# A pooler may be missing from a body (MiniLM: 1%); when more is, the names of the checkpoint do not fit the model.
+MISSING_BODY = 0.25
+LAYER = re.compile(r"\.\d+\.")  # the number of a layer in a parameter's name
+NO_HEAD = "Fine-tune it first, or load it with a new head (load_with_new_head)."
+
+
+def place(source: str | Path, subfolder: str | None = None) -> str:
+    """How errors name a checkpoint."""
+    return f"{source}/{subfolder}" if subfolder else str(source)
+
+
+def named_model(model: Any) -> str:
+    """How errors call a model that is loaded: by where it was loaded from, if that is known."""
+    inner = getattr(model, "module", model)
+    return getattr(getattr(inner, "config", None), "name_or_path", None) or type(inner).__name__
+
+
+def config_of(source: str | Path, *, revision: str | None = None, subfolder: str | None = None) -> PreTrainedConfig:
+    """The config of a checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or none that transformers knows.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    with readable(source, subfolder, "config.json"), quiet():
+        told, _ = PreTrainedConfig.get_config_dict(str(source), **where(revision, subfolder))
+        check_config(told, place(source, subfolder))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
+    return config
+
+
+def load_own_head(
+    auto: Any, source: str | Path, *, subfolder: str | None = None, advice: str = NO_HEAD, **how: Any
+) -> PreTrainedModel:
+    """The model exactly as the checkpoint holds it; `auto` is an AutoModelFor... class.
+
+    Raises:
+        CheckpointError: if a parameter is missing or has another shape; `advice` says what to do then.
+    """
+    revision = how.pop("revision", None)
+    config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
+    with fitting(Checkpoint(source, revision, subfolder)), quiet():
+        model, info = auto.from_pretrained(
+            str(source), use_safetensors=True, output_loading_info=True, **where(revision, subfolder), **options(**how)
+        )
+    _check_layers(model, info, place(source, subfolder))
+    # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
+    missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
+    if missing:
+        raise CheckpointError(
+            f"{place(source, subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
+            f"checkpoint does not hold. {advice}"
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_new_head(
+    auto: Any,
+    source: str | Path,
+    *,
+    label_names: Sequence[str],
+    seed: int,
+    subfolder: str | None = None,
+    config: PreTrainedConfig,
+    **how: Any,
+) -> Loaded:
+    """The body of the checkpoint with the head that a fresh model made under `seed` has.
+
+    Parameters outside the body, and those that the checkpoint lacks (BERT's pooler in MiniLM), are new.
+
+    Raises:
+        CheckpointError: if the body does not fit the checkpoint.
+    """
+    labelled(config, label_names)
+    for key in (WORDS_KEY, PROMPT_KEY):  # a head of its own now: label words answer no longer
+        config.__dict__.pop(key, None)
+    revision = how.pop("revision", None)
+    # loading draws random numbers too, for what it then overwrites
+    with seeded(seed), fitting(Checkpoint(source, revision, subfolder)), quiet():
+        model, info = auto.from_pretrained(
+            str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            **where(revision, subfolder), **options(**how),
+        )  # fmt: skip
+        torch.default_generator.manual_seed(seed)
+        fresh = auto.from_config(config)
+    head = set(head_parameters(model))
+    _check_body(model, info, head, place(source, subfolder))
+    new = tuple(name for name, _ in model.named_parameters() if name in head | set(info["missing_keys"]))
+    source_of = dict(fresh.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in new:
+                parameter.copy_(source_of[name])
+    return Loaded(model.eval(), new)
+
+
+def registered(auto: Any, model_type: Any) -> bool:
+    """Whether a model class that is not transformers' own is registered for this `model_type` with `auto`."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in auto._model_mapping._extra_content
+
+
+def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
+    """Write the label names into a config, for one label a row."""
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: i for i, name in enumerate(label_names)}
+    config.problem_type = "single_label_classification"
+
+
+def _check_layers(model: PreTrainedModel, info: dict[str, Any], at: str) -> None:
+    """Refuse weights of more layers than config.json counts: transformers would leave some of them out."""
+    own = {LAYER.sub(".#.", name) for name in model.state_dict()}
+    further = [name for name in info["unexpected_keys"] if LAYER.search(name) and LAYER.sub(".#.", name) in own]
+    if further:
+        raise CheckpointError(
+            f"{at}: its weights hold {named(further)}, which its config.json does not count. The weights and the "
+            "config do not belong together."
+        )
+
+
+def _check_body(model: PreTrainedModel, info: dict[str, Any], head: set[str], at: str) -> None:
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        if name not in head:
+            raise CheckpointError(
+                f"{at}: {name} has shape {tuple(stored)}, but its config.json asks for {tuple(wanted)}. "
+                "The weights and the config do not belong together."
+            )
+    sizes = {name: p.numel() for name, p in model.named_parameters() if name not in head}
+    missing = [name for name in info["missing_keys"] if name in sizes]
+    if sum(sizes[name] for name in missing) > MISSING_BODY * sum(sizes.values()):
+        raise CheckpointError(
+            f"{at}: most weights of {type(model).__name__} are missing, among them {named(missing)}. "
+            "The names of the checkpoint's tensors do not fit its config.json."
+        )
+
+
+def named(names: Any, most: int = 4) -> str:
+    """A short list of names for an error."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
+def where(revision: str | None = None, subfolder: str | None = None) -> dict[str, Any]:
+    """What from_pretrained calls the place inside a repo; code in it is never run."""
+    return {"revision": revision or "main", "subfolder": subfolder or "", "trust_remote_code": False}
+
+
+def options(*, dtype: torch.dtype = torch.float32, attention: str | None = None) -> dict[str, Any]:
+    """What from_pretrained calls the precision and the attention."""
+    return {"dtype": dtype, **({} if attention is None else {"attn_implementation": attention})}
+
+
+@contextlib.contextmanager
+def readable(source: str | Path, subfolder: str | None = None, file: str = "") -> Iterator[None]:
+    """Turn what transformers raises for an unusable checkpoint into one clear error; `file` is what is read of it."""
+    if not Path(source).is_dir():
+        check_token()
+    try:
+        yield
+    except HfSoupsError:
+        raise
+    except Exception as error:  # of a damaged file, nearly anything
+        at = f"{place(source, subfolder)}/{file}" if file and Path(source).is_dir() else place(source, subfolder)
+        raise CheckpointError(
+            f"{at}: cannot be loaded ({_first_lines(error)}). Expected a folder or Hub repo with "
+            "config.json, safetensors weights and a tokenizer or image processor."
+        ) from error
+
+
+def _first_lines(error: Exception) -> str:
+    """What an error says, in one line; some of transformers' name the cause in their second one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
+    return said if isinstance(error, OSError | ValueError | RuntimeError | ImportError) else f"{kind}: {said}"
+
+
+@contextlib.contextmanager
+def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
+    """Turn what a model raises for rows that it cannot read into one clear error that names it.
+
+    On a GPU such errors come later than their cause, and are left as they are.
+    """
+    try:
+        yield
+    except Exception as error:  # models raise nearly anything: index, shape, type, attribute
+        if isinstance(error, HfSoupsError) or values.is_cuda or is_short_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{named_model(model)}: it cannot read rows of shape {tuple(values.shape)} ({_first_lines(error)}). Its "
+            "config.json, and its tokenizer or image processor, do not belong to its weights. Get it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def fitting(checkpoint: Checkpoint) -> Iterator[None]:
+    """`readable`, for a model that is made for a checkpoint's weights: none that is far larger is made."""
+    with readable(checkpoint.source, checkpoint.subfolder), within_weights(checkpoint.tensors, str(checkpoint)):
+        yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the load report and its progress bar: what it would say is checked here instead."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run under a seed of the CPU generator and leave its state as it was; accelerators' generators are not touched."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,1 +1,0 @@
-"""The tasks `cascade-image-classification` and `cascade-text-classification` of transformers' `pipeline()`."""

@@ -1,0 +1,124 @@
+"""What the user names as models (folders, Hub repos, whole sweeps, other input sizes) as entries of a pool."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import InputError
+from hf_soups.finetune.record import RUN_FILE, read_run
+from hf_soups.soups.record import soup_folder_of
+from hf_soups.sweep.plan import PLAN_FILE
+
+SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One entry that a pool is asked to have: weights at an input size."""
+
+    name: str
+    checkpoint: Checkpoint
+    image_size: int | None = None  # pixels; None: the checkpoint's own
+
+
+def asked_models(
+    models: Sequence[str | Path], *, names: Sequence[str] | None = None, image_sizes: Sequence[int] = ()
+) -> tuple[Asked, ...]:
+    """The entries that the user's words stand for.
+
+    Args:
+        models: folders, Hub repos ("org/name", "org/name@revision") or sweeps (their finished runs and their soups);
+            "NAME=MODEL" gives a name (NAME-00, NAME-01, ..., NAME-greedy to a sweep's), "MODEL@160" asks for another
+            input size: the same weights may stand there at several, for a self-cascade.
+        names: one for each of `models`, instead of their own.
+        image_sizes: ask every model at each of these sizes.
+    Raises:
+        InputError: if there is no model, names do not fit, or two entries are the same.
+    """
+    if not models:
+        raise InputError("no model is named. Give folders of checkpoints, Hub repos, or a sweep's folder.")
+    if names is not None and len(names) != len(models):
+        raise InputError(f"{len(names)} names for {len(models)} models; expected one for each.")
+    found: list[tuple[str, Asked]] = []  # the name that was given, or ""
+    for i, model in enumerate(models):
+        given, text = ("", str(model)) if names is None else (names[i], str(model))
+        found += [(given or told, entry) for told, entry in _entries(text)]
+    asked = [_named(given, entry) for given, entry in _distinct(found)]
+    if image_sizes:
+        asked = [replace(a, name=f"{a.name}@{size}", image_size=size) for a in asked for size in image_sizes]
+    twice = [name for name, count in Counter(a.name for a in asked).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} is asked for twice. Give one of them another name: NAME=MODEL.")
+    return tuple(asked)
+
+
+def _entries(text: str) -> Iterator[tuple[str, Asked]]:
+    """What one word of the user's stands for, with the name in it."""
+    given, equals, rest = text.partition("=")
+    if equals and not Path(text).exists():
+        swept = (Path(rest) / PLAN_FILE).is_file()  # small-00, small-01, ..., small-greedy
+        yield from ((f"{given}-{e.name.removeprefix('run_')}" if swept else given, e) for _, e in _entries(rest))
+        return
+    if (Path(text) / PLAN_FILE).is_file():
+        yield from (("", Asked(name, checkpoint)) for name, checkpoint in _of_sweep(Path(text)))
+        return
+    checkpoint, size = _checkpoint(text)
+    yield "", Asked(checkpoint.name, checkpoint, size)
+
+
+def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
+    size = None
+    if not Path(text).exists() and (sized := SIZE.fullmatch(text)):
+        text, size = sized[1], int(sized[2])
+    repo, at, revision = text.rpartition("@")
+    if at and repo and not Path(text).exists():
+        named = Checkpoint(repo, revision=revision)
+    else:
+        named = Checkpoint(str(Path(text).resolve()) if Path(text).is_dir() else text)
+    if not Path(text).is_dir() or not named.is_adapter:
+        return named, size
+    from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
+
+    return multiplied_out(named), size
+
+
+def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
+    """Its finished runs, then its soups, each by its own name."""
+    found = []
+    for record in sorted(sweep.glob(f"*/{RUN_FILE}")):
+        if read_run(record.parent).status == "finished":
+            found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
+    for pointer in sorted((sweep / "soups").glob("*.json")):
+        found.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
+    if not found:
+        raise InputError(f"{sweep}: a sweep without a finished run. Let it finish first.")
+    return found
+
+
+def _distinct(found: Sequence[tuple[str, Asked]]) -> list[tuple[str, Asked]]:
+    """Entries whose own names are the same (a/model, b/model) are called by more of their paths."""
+    sources: dict[str, set[str]] = {}
+    for given, entry in found:
+        if not given:
+            sources.setdefault(entry.name, set()).add(entry.checkpoint.source)
+    return [
+        (given, entry if given or len(sources[entry.name]) == 1 else replace(entry, name=_longer(entry)))
+        for given, entry in found
+    ]
+
+
+def _longer(entry: Asked) -> str:
+    parts = Path(entry.checkpoint.source).parts
+    return f"{parts[-2]}/{entry.name}" if len(parts) > 1 and Path(entry.checkpoint.source).is_dir() else entry.name
+
+
+def _named(given: str, entry: Asked) -> Asked:
+    """The entry under the name that was given; its size is part of the name unless the user named it."""
+    if given:
+        return replace(entry, name=given)
+    return replace(entry, name=f"{entry.name}@{entry.image_size}") if entry.image_size else entry

@@ -1,0 +1,229 @@
+"""Predicting a pool: every model answers every row once, and can be stopped at any moment and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.errors import InputError
+from hf_soups.files.writing import write_text
+from hf_soups.pool.entries import asked_models
+from hf_soups.pool.rows import Rows, Wanted, load_rows
+from hf_soups.pool.shards import processes
+from hf_soups.pool.store import POOL_FILE, Pool, read_pool
+from hf_soups.predictions import same_rows
+from hf_soups.predictions.topk import TopKPredictions, certain_rows
+from hf_soups.recipe import load_recipe
+from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TEMPLATES = ("a photo of a {}.",)  # of zero-shot models; that of families.class_texts, which imports torch
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResult:
+    """What a call added to a pool."""
+
+    pool: Pool
+    answered: tuple[str, ...]  # members that are new, or were answered again
+    kept: tuple[str, ...]  # members that were there
+    failed: Mapping[str, str]  # name -> reason
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of answering, by new member; without loading
+    uncertain: float | None = None  # top-k: share of rows at which what was left out could change the members' mean
+
+    @property
+    def exit_status(self) -> int:
+        """0 if every model answered, else 1."""
+        return 1 if self.failed else 0
+
+
+def predict_pool(
+    models: Sequence[str | Path],
+    *,
+    out: str | Path,
+    data: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    kind: str | None = None,
+    text: Sequence[str] = (),
+    image: str | None = None,
+    label: str | None = None,
+    label_names: Sequence[str] | None = None,
+    limit: int | None = None,
+    max_length: int = 128,
+    recipe: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
+    image_sizes: Sequence[int] = (),
+    templates: Sequence[str] = TEMPLATES,
+    top_k: int | None = None,
+    batch_size: int = 64,
+    shard_rows: int | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    assume_label_order: bool = False,
+    measure_seconds: bool = False,
+    cache: str | Path | None = None,
+    progress: bool = True,
+) -> PoolResult:
+    """Answer the rows of a split with every model, and write a pool: pool.json and one file of predictions for each.
+
+    The same call goes on where it was stopped: members that are finished are kept, a member half done goes on by
+    shards of rows. Further models join a pool that is there. Under torchrun or `accelerate launch` every process calls
+    it and takes its share of the shards.
+
+    Args:
+        models: see `asked_models`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
+            the recipe's members.
+        out: the pool's folder.
+        data: Hub id, Hub-layout folder, imagefolder, parquet or csv files; or give `recipe`.
+        split: of the data; default "train", and "select" of a recipe.
+        config: of the data set.
+        revision: of the data set.
+        kind: text, text-pair or image; default: as the columns are.
+        text: one or two text columns; default: the only ones.
+        image: column; default: the only one.
+        label: column; default: "label", "labels" or the only one of classes.
+        label_names: of the classes; default: as the column has them.
+        limit: a stratified subset of so many rows.
+        max_length: tokens of a text.
+        recipe: a YAML file that gives task and data; its split "select", "report" or "shift-<name>" is answered.
+        overrides: values of the recipe to change.
+        names: one for each of `models`.
+        image_sizes: pixels; ask every model at each of them.
+        templates: of zero-shot models, each with {} where the class goes.
+        top_k: keep so many classes of each row; default: all.
+        batch_size: rows at once.
+        shard_rows: rows that are answered before they are kept; default: 1,024 at most.
+        dtype: of the weights while answering; what is kept is float32.
+        device: default: the GPU where there is one.
+        assume_label_order: take models without label names to be in the data's order.
+        measure_seconds: measure seconds per example too (a minute a model at most).
+        cache: folder for encoded rows: members with equal processors then share them.
+        progress: show progress.
+    Raises:
+        InputError: if the call makes no sense, or the pool in `out` is of other rows.
+        DataError: if the rows cannot be used.
+        HfSoupsError: if the answers do not fit on the disk.
+    """
+    if not models and recipe is not None:
+        models = load_recipe(recipe, overrides).members
+        if not models:
+            raise InputError(f"{recipe}: no model is named, and the recipe has no `members`. Give one of them.")
+    asked = asked_models(models, names=names, image_sizes=image_sizes)
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
+    rows = load_rows(
+        Wanted(
+            data, split, config, revision, kind, tuple(text), image, label,
+            None if label_names is None else tuple(label_names), limit, max_length, recipe, overrides or {},
+        )
+    )  # fmt: skip
+    from hf_soups.pool.job import Job, alone
+    from hf_soups.pool.member_model import How
+
+    group = processes()
+    how = How(
+        batch_size, dtype, device or group.device, tuple(templates), assume_label_order, None if cache is None else
+        Path(cache),
+    )  # fmt: skip
+    with alone(Path(out), group):
+        pool = _pool_at(Path(out), rows, top_k)
+        group.wait()  # nobody writes before all have read
+        done = Job(rows, how, group, measure_seconds, shard_rows).run(pool, asked, progress)
+        if recipe is not None and group.is_main and done.pool.members:
+            text = recipe_text(load_recipe(recipe, overrides))
+            write_text(Path(out) / RECIPE_FILE, text)
+    return PoolResult(done.pool, done.answered, done.kept, done.failed, done.seconds, _uncertain(done.pool))
+
+
+def print_result(result: PoolResult) -> None:
+    """Print what is in the pool, what failed, and what to do next."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    kept = f"; {len(result.kept)} lay there before and are kept" if result.kept else ""
+    console.print(f"{len(result.answered)} of the models answered{kept}.", style="bold")
+    if result.pool.members:
+        console.print(pool_table(result.pool))
+    for name in (*result.kept, *result.answered):
+        for note in result.pool.members[name].notes:
+            console.print(f"{name}: {note}", style="yellow")
+    for name, reason in result.failed.items():
+        console.print(f"not answered: {name}: {reason}", style="yellow")
+    if result.uncertain is not None:
+        console.print(
+            f"top {result.pool.top_k} of {len(result.pool.label_names)} classes kept: the answer of the members' mean "
+            f"is certain for all but {result.uncertain:.2%} of the rows."
+        )
+    if len(result.pool) > 1:
+        console.print(f"Next: hf-soups cascade search {result.pool.folder}")
+
+
+def pool_table(pool: Pool) -> Table:
+    """Each member with its accuracy and what an example costs it."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("member", overflow="fold")
+    for column in ("accuracy", "MACs", "parameters", "ms at batch 1", "ms at best batch"):
+        table.add_column(column, justify="right")
+    for name, member in pool.members.items():
+        p = pool.predictions[name]
+        right = "" if p.labels is None or not len(p) else f"{(p.answers == p.labels).mean():.2%}"
+        counted = [_short(member.macs), _short(member.parameters)]
+        measured = ["" if s is None else f"{1000 * s:.2f}" for s in (member.seconds_batch_1, member.seconds)]
+        table.add_row(name, right, *counted, *measured)
+    return table
+
+
+def _short(count: int | None) -> str:
+    """A large count in three figures.
+
+    >>> _short(389_913_560), _short(4_652_008)
+    ('390 M', '4.65 M')
+    """
+    if count is None:
+        return ""
+    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            return f"{count / size:#.3g}".rstrip(".") + letter
+    return str(count)
+
+
+def _pool_at(out: Path, rows: Rows, top_k: int | None) -> Pool:
+    """The pool that is there, if it is of these rows, or an empty one."""
+    new = Pool(out, rows.task.kind, rows.about, rows.split.label_names, {}, top_k)
+    if not (out / POOL_FILE).is_file():
+        return new
+    there = read_pool(out)
+    differ = [
+        f"{told} {getattr(a, name)!r} instead of {getattr(b, name)!r}"
+        for told, name, a, b in (
+            ("rows with the fingerprint", "fingerprint", there.data, new.data),
+            ("label names", "label_names", there, new),
+            ("tasks of kind", "kind", there, new),
+            ("top-k", "top_k", there, new),
+        )
+        if getattr(a, name) != getattr(b, name)
+        and not (name == "fingerprint" and same_rows(there.data.fingerprint, new.data.fingerprint))
+    ]
+    if differ:
+        raise InputError(
+            f"{out}: there is a pool of other predictions: {differ[0][:300]} ({there.data.rows} rows of "
+            f"{there.data.path}, split {there.data.split}). Choose another folder (--out), or delete that one."
+        )
+    return there
+
+
+def _uncertain(pool: Pool) -> float | None:
+    if pool.top_k is None or not pool.members:
+        return None
+    kept = [p for p in pool.predictions.values() if isinstance(p, TopKPredictions)]
+    return float(1 - certain_rows(kept).mean()) if pool.data.rows else 0.0

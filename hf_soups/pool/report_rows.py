@@ -1,0 +1,97 @@
+"""Which rows of a pool are chosen on, and which are looked at once: a stratified share of one pool, or two pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hf_soups.cascades.frontier import is_share
+from hf_soups.data.split import stratified_rows
+from hf_soups.errors import InputError, PredictionsError
+from hf_soups.pool.store import Pool, read_pool
+from hf_soups.predictions import Predictions, same_rows
+
+REPORT_STREAM = 3  # of the seed; 0 to 2 cut splits of data sets
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Predictions by name on the rows to choose on, and on rows that nothing is chosen on (None: there are none)."""
+
+    pool: Pool
+    select: Mapping[str, Predictions]
+    report: Mapping[str, Predictions] | None
+
+
+def halves(pool: Pool, report: str = "", seed: int = 0) -> Halves:
+    """The rows to choose on and those to report on.
+
+    Args:
+        pool: whose rows are chosen on.
+        report: "" for no rows to report on; a share of the pool's rows such as "0.5", drawn by `seed` with each class's
+            share in it; or the folder of another pool with the same members.
+        seed: of the draw.
+    Raises:
+        InputError: if `report` is neither, or the other pool has other members, classes or the same rows.
+        PredictionsError: if the pool's rows have no labels.
+    """
+    if not pool.members:
+        raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
+    if not report:
+        return Halves(pool, pool.predictions, None)
+    share = _share(report)
+    if share is None:
+        return Halves(pool, pool.predictions, _other(pool, report))
+    labels = next(iter(pool.predictions.values())).labels
+    if labels is None:
+        raise PredictionsError(f"{pool.folder}: its rows have no labels, so nothing can be chosen or scored on them.")
+    held = stratified_rows(labels, round(share * len(labels)), seed, stream=REPORT_STREAM)
+    rest = np.setdiff1d(np.arange(len(labels)), held)
+    if not len(held) or not len(rest):
+        raise InputError(f"a share of {share:g} of {len(labels)} rows leaves none on one side. Predict more rows.")
+    return Halves(pool, _Part(pool.predictions, rest), _Part(pool.predictions, held))
+
+
+class _Part(Mapping[str, Predictions]):
+    """Some rows of many predictions, each read when it is looked up and then kept."""
+
+    def __init__(self, whole: Mapping[str, Predictions], rows: np.ndarray) -> None:
+        self._whole, self._rows = whole, rows
+        self._read: dict[str, Predictions] = {}
+
+    def __getitem__(self, name: str) -> Predictions:
+        if name not in self._read:
+            self._read[name] = self._whole[name].take(self._rows)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+
+def _share(text: str) -> float | None:
+    if not is_share(text):
+        return None
+    share = float(text)
+    if not 0 < share < 1:
+        raise InputError(f"--report {text}: a share of the rows lies between 0 and 1, such as 0.5.")
+    return share
+
+
+def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
+    if not Path(folder).is_dir():
+        raise InputError(f"--report {folder}: expected a share of the rows such as 0.5, or the folder of a pool.")
+    other = read_pool(folder)
+    if same_rows(other.data.fingerprint, pool.data.fingerprint):
+        raise InputError(f"{folder}: the same rows as {pool.folder}, which the cascades are chosen on.")
+    if other.label_names != pool.label_names:
+        raise InputError(f"{folder}: its classes are not those of {pool.folder}.")
+    missing = [name for name in pool.members if name not in other.members]
+    if missing:
+        raise InputError(f"{folder}: no answers of {', '.join(missing)}. Answer its rows with every member first.")
+    return other.predictions

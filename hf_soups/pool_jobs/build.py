@@ -1,0 +1,191 @@
+"""From a plan of a frontier to a cascade's folder, with evidence of the pool and the search that it came from.
+
+It goes to the Hub with the weights, so it names no place on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_soups.cascades.frontier import Choice, Frontier, is_share
+from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.errors import InputError
+from hf_soups.files.configs import place_shown
+from hf_soups.files.writing import json_text, temporary_folder
+from hf_soups.pool import Pool, read_pool
+from hf_soups.pool.report_rows import Halves
+from hf_soups.pool.store import Member, PoolData
+from hf_soups.pool_jobs.plans import open_plan
+from hf_soups.pool_jobs.search import Reported, reported
+from hf_soups.predictions import Predictions
+from hf_soups.recipe.origin import recipe_kept, recipe_values
+from hf_soups.report.cards.data import EVIDENCE_FILE, FORMAT, PICTURES
+from hf_soups.soups.soup import versions
+
+COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
+
+
+def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
+    """Data, search, members and report scores of a plan, as evidence.json holds them.
+
+    Args:
+        index: of the plan in the frontier.
+        frontier: of the search.
+        parts: the rows that it was searched on, and those that nothing was chosen on.
+    """
+    plan, pool, told = frontier.plan(index), parts.pool, {}
+    kept = recipe_kept(pool.folder)
+    if kept is not None:
+        told["recipe"] = {key: value for key, value in recipe_values(kept).items() if key in ("task", "data")}
+    rows = {"select": len(next(iter(parts.select.values())))}
+    if parts.report is not None:
+        rows["report"] = len(next(iter(parts.report.values())))
+    elsewhere = bool(frontier.report) and not is_share(frontier.report)
+    other = read_pool(frontier.report).data if elsewhere else pool.data
+    return {
+        "format": FORMAT,
+        "data": {role: _data(other if role == "report" else pool.data, count) for role, count in rows.items()},
+        "report_share": "" if elsewhere else frontier.report,
+        **told,
+        "search": {
+            "models": len(frontier.singles),
+            "plans": len(frontier.plans),
+            "plan": index,
+            "seed": frontier.seed,
+        },
+        "plan": plan_values(plan),
+        "members": {name: _member(pool.members[name]) for name in plan.members},
+        "report": [_reported(found) for found in reported(frontier, Choice(plan), parts)],
+        "versions": versions(),
+    }
+
+
+def evidence_files(index: int, frontier: Frontier, parts: Halves) -> dict[str, bytes]:
+    """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
+    from hf_soups.plots.cascades import draw_exits, exits_of
+    from hf_soups.plots.costs import cost_picture, draw_cost_picture
+
+    text, plan = json_text(evidence(index, frontier, parts)), frontier.plan(index)
+    answers = plan.apply(parts.select if parts.report is None else parts.report)
+    with temporary_folder("evidence") as place:
+        costs, exits = (Path(place, name) for name in PICTURES)
+        draw_cost_picture(cost_picture(frontier, plan=plan, report=parts.report), costs)
+        draw_exits(exits_of(answers, plan.members), exits, unit=plan.unit)
+        return {EVIDENCE_FILE: text.encode(), **{path.name: path.read_bytes() for path in (costs, exits)}}
+
+
+def check_members(plan: Plan, pool: Pool) -> None:
+    """The weights that are built in must be those that answered.
+
+    Raises:
+        InputError: naming a member whose weights changed.
+    """
+    for name in plan.members:
+        member = pool.members[name]
+        weights = member.sha256 and member.checkpoint.sha256() != member.sha256
+        if weights or (member.files and member.checkpoint.files_digest() != member.files):
+            part = "weights are" if weights else "config, tokenizer or processor is"
+            raise InputError(
+                f"{member.source}: its {part} not what answered as {name!r} in {pool.folder}, so the plan's scores are "
+                "not its own. Predict and search again."
+            )
+
+
+def _data(data: PoolData, rows: int) -> dict[str, Any]:
+    return {
+        "path": place_shown(data.path),
+        "config": data.config,
+        "revision": data.revision,
+        "split": data.split,
+        "rows": rows,
+        "columns": list(data.columns),
+        "fingerprint": data.fingerprint,  # of the whole split, also where a share of it is meant
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    place = {"source": place_shown(member.source), "revision": member.revision, "sha256": member.sha256}
+    costs = {key: getattr(member, key) for key in COSTS}
+    told: Mapping[str, Any] = {**place, **costs, "notes": list(member.notes)}
+    return {key: value for key, value in told.items() if value not in (None, "", [])}
+
+
+def _reported(found: Reported) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "members": list(found.plan.members),
+        "score": found.score.value,
+        "low": found.score.low,
+        "high": found.score.high,
+        "average_cost": found.average_cost,
+        "exit_shares": list(found.exit_shares),
+        "p_value": found.p_value,
+    }
+
+
+STORED = 32  # plans that `budget` can choose from
+
+
+def build_from(
+    reference: str,
+    out: str | Path,
+    *,
+    pool: str | Path | None = None,
+    references: bool = False,
+    assume_label_order: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
+
+    Its members are searched once more by themselves, so that the cascade can move along their own frontier. The folder
+    keeps what its card needs: evidence.json with data, search, members and the scores on report rows, and two pictures.
+
+    Args:
+        reference: FILE#NUMBER.
+        out: the folder to make.
+        pool: whose members they are; default: the one that the frontier was searched on.
+        references: keep Hub ids with the commit of each member instead of copies.
+        assume_label_order: take members without label names to have the data's order.
+        overwrite: replace a cascade that is there.
+    Raises:
+        InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
+    """
+    from hf_soups.cascades.running.folder import build_cascade  # torch, which the rest of this package does without
+
+    opened = open_plan(reference, pool)
+    plan, found, parts = opened.plan, opened.pool, opened.parts
+    check_members(plan, found)
+    return build_cascade(
+        plan,
+        found.members,
+        out,
+        kind=found.kind,
+        label_names=found.label_names,
+        frontier=_of_its_members(plan, found, parts.select),
+        max_length=found.data.max_length,
+        references=references,
+        assume_label_order=assume_label_order,
+        overwrite=overwrite,
+        beside=evidence_files(opened.index, opened.frontier, parts),
+    )
+
+
+def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -> tuple[Plan, ...]:
+    """At most `STORED` plans over subsets of a plan's members in any order, the cheapest first."""
+    if len(plan.members) == 1:
+        return (plan,)
+    from hf_soups.cascades.search.exhaustive import search_cascades
+
+    temperatures = dict(zip(plan.members, plan.temperatures, strict=True)) if plan.temperatures else None
+    own = search_cascades(
+        {name: select[name] for name in plan.members},
+        {name: cost for name, cost in pool.costs(plan.unit).items() if name in plan.members},
+        max_members=len(plan.members),
+        combine=plan.rule.combine,
+        confidence=plan.rule.confidence,
+        metric=plan.metric,
+        temperatures=temperatures,
+    )
+    return tuple(own.plans[i] for i in own.printed(STORED))

@@ -1,0 +1,218 @@
+"""Searching a pool: temperatures, search, cross-fitted bounds, the plan for a goal, and what it does on report rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hf_soups.cascades.frontier import Choice, Frontier, is_share, relative_cost, wanted_score
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.rule import Combine, Confidence
+from hf_soups.errors import InputError
+from hf_soups.metrics import METRICS, Score, score
+from hf_soups.metrics.significance import mcnemar
+from hf_soups.pool import read_pool
+from hf_soups.pool.report_rows import Halves, halves
+from hf_soups.pool_jobs.plans import seen_in
+from hf_soups.predictions import Predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Method = Literal["exhaustive", "beam", "streeter"]
+FRONTIER_FILE = "frontier.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a plan does on rows that it was not chosen on."""
+
+    name: str
+    plan: Plan
+    score: Score
+    average_cost: float
+    exit_shares: tuple[float, ...]
+    p_value: float | None = None  # McNemar's, against the best single model
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search of a pool found, and where it is written."""
+
+    frontier: Frontier
+    choice: Choice
+    reported: tuple[Reported, ...]
+    path: Path
+    seconds: float
+
+
+def search_pool(
+    folder: str | Path,
+    *,
+    members: Sequence[str] = (),
+    cost: str = "macs",
+    method: Method = "exhaustive",
+    max_members: int = 4,
+    combine: Combine = "mean",
+    confidence: Confidence = "max",
+    metric: str = "accuracy",
+    grid: int | None = None,
+    width: int | None = None,
+    reference: str | None = None,
+    shares: Sequence[float] = (),
+    min_score: str | None = None,
+    max_average_cost: str | None = None,
+    max_worst_cost: str | None = None,
+    temperatures: bool = False,
+    folds: int = 5,
+    report: str = "",
+    seed: int = 0,
+    out: str | Path | None = None,
+    threads: int | None = None,
+    progress: Callable[..., object] | None = None,
+) -> SearchResult:
+    """Search a pool for cascades and write the frontier.
+
+    Args:
+        folder: of the pool.
+        members: of the pool, to search alone; default: all.
+        cost: the unit: macs, parameters, seconds, seconds_batch_1 or bytes.
+        method: "exhaustive" over all ordered tuples; "beam" for pools of hundreds; "streeter" for a thousand (members
+            then answer alone).
+        max_members: of a cascade.
+        combine: how members' answers become one.
+        confidence: what thresholds are on.
+        metric: a name in METRICS.
+        grid: thresholds of a stage that are tried before polishing; default: the search's. Not for "streeter".
+        width: of the beam: chains that are grown at each level.
+        reference: for "streeter": the model whose accuracy is kept; default: the best.
+        shares: for "streeter": of the reference's accuracy, a cascade for each; default: its own path of shares.
+        min_score: least score of the plan: "best" (the best single model's, the default) or a number.
+        max_average_cost: of the plan: a number such as 390M, or 0.5x of the best single model's.
+        max_worst_cost: the same for a row that meets every member; cascades beyond it are not searched.
+        temperatures: fit one for each member first, on the rows to choose on.
+        folds: of cross-fitting the lower bounds; 0: none.
+        report: see `halves`.
+        seed: of the draw of report rows, of folds and of the bootstrap.
+        out: the file; default: frontier.json in the pool's folder.
+        threads: default: the machine's.
+        progress: called with the share of the search that is done, and where it is known what is being done.
+    Raises:
+        InputError: if the call makes no sense for this pool.
+        PredictionsError: if the predictions cannot be joined or scored.
+    """
+    from hf_soups.cascades.crossfit import cross_fitted
+    from hf_soups.predictions.calibration import fit_temperatures
+
+    started = time.perf_counter()
+    pool = read_pool(folder)
+    parts = halves(pool, report, seed)
+    select = _some(parts.select, members)
+    costs = {name: value for name, value in pool.costs(cost).items() if name in select}
+    fitted = fit_temperatures(select) if temperatures else None
+    worst = None if max_worst_cost is None else _absolute(max_worst_cost, select, costs, metric)
+    how: dict[str, Any] = {
+        "max_members": max_members, "confidence": confidence, "temperatures": fitted, "threads": threads,
+        "progress": progress,
+    }  # fmt: skip
+    if method == "streeter" and metric != "accuracy":
+        raise InputError(f"Streeter's greedy keeps a share of accuracy, so it cannot search by {metric}.")
+    if method != "streeter":
+        how |= {"combine": combine, "metric": metric, "max_worst_cost": worst}
+    how |= _own_options(method, {"grid": grid, "width": width, "reference": reference, "shares": tuple(shares) or None})
+    frontier = _searched(method, select, costs, how)
+    frontier = replace(
+        frontier,
+        pool=str(folder),
+        report=report,
+        seed=seed,
+        chosen_on=seen_in(pool, select),
+        reported_on=None if not report or is_share(report) else seen_in(read_pool(report), select),
+    )
+    if folds:
+        frontier = cross_fitted(frontier, select, folds=folds, seed=seed)
+    choice = _chosen(frontier, min_score, max_average_cost, max_worst_cost)
+    path = Path(out) if out is not None else pool.folder / FRONTIER_FILE
+    frontier.save(path)
+    return SearchResult(frontier, choice, reported(frontier, choice, parts), path, time.perf_counter() - started)
+
+
+def reported(frontier: Frontier, choice: Choice, parts: Halves) -> tuple[Reported, ...]:
+    """The plan that was chosen, the best single model and the best ensemble on the report rows, if there are any."""
+    if parts.report is None:
+        return ()
+    named = [("best single", frontier.best_single), ("best ensemble", frontier.best_ensemble)]
+    named += [("chosen", choice.plan or choice.nearest)]
+    base = frontier.best_single.apply(parts.report)
+    return tuple(_on(parts.report, name, plan, base) for name, plan in named if plan is not None)
+
+
+def _on(report: Mapping[str, Predictions], name: str, plan: Plan, base: Predictions) -> Reported:
+    answers = plan.apply(report)
+    assert answers.exits is not None
+    assert answers.costs is not None
+    shares = tuple(float((answers.exits == stage).mean()) for stage in range(len(plan.members)))
+    p_value = mcnemar(answers, base).p_value if plan.metric == "accuracy" and name != "best single" else None
+    return Reported(name, plan, score(answers, plan.metric), float(answers.costs.mean()), shares, p_value)
+
+
+OWN = {"exhaustive": ("grid",), "beam": ("grid", "width"), "streeter": ("reference", "shares")}
+
+
+def _own_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, if they are the method's."""
+    told = {name: value for name, value in given.items() if value is not None}
+    foreign = [name for name in told if name not in OWN.get(method, told)]
+    if foreign:
+        own = " and ".join(OWN[method])
+        raise InputError(f"{', '.join(foreign)}: no option of the method {method!r}, whose own are {own}.")
+    return told
+
+
+def _searched(
+    method: Method, select: Mapping[str, Predictions], costs: Mapping[str, Any], how: dict[str, Any]
+) -> Frontier:
+    if method == "exhaustive":
+        from hf_soups.cascades.search.exhaustive import search_cascades
+
+        return search_cascades(select, costs, **how)
+    if method == "beam":
+        from hf_soups.cascades.search.beam import beam
+
+        return beam(select, costs, **how)
+    if method != "streeter":
+        raise InputError(f"method is {method!r}; expected exhaustive, beam or streeter.")
+    from hf_soups.cascades.search.streeter import streeter
+
+    return streeter(select, costs, **how)
+
+
+def _chosen(
+    frontier: Frontier, min_score: str | None, max_average_cost: str | None, max_worst_cost: str | None
+) -> Choice:
+    return frontier.choose(
+        min_score=None if min_score is None else wanted_score(min_score, frontier),
+        max_average_cost=None if max_average_cost is None else relative_cost(max_average_cost, frontier),
+        max_worst_cost=None if max_worst_cost is None else relative_cost(max_worst_cost, frontier),
+    )
+
+
+def _some(predictions: Mapping[str, Predictions], names: Sequence[str]) -> Mapping[str, Predictions]:
+    unknown = [name for name in names if name not in predictions]
+    if unknown:
+        raise InputError(f"no member {', '.join(unknown)} in the pool; there are: {', '.join(predictions)}.")
+    return {name: predictions[name] for name in names or predictions}
+
+
+def _absolute(text: str, select: Mapping[str, Predictions], costs: Mapping[str, Any], metric: str) -> float:
+    """A bound on the worst case before there is a frontier: multiples are of the best single model's cost."""
+    if metric not in METRICS:
+        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
+    sign = 1 if METRICS[metric].greater_is_better else -1
+    values = {name: sign * METRICS[metric].compute(p) for name, p in select.items()}
+    best = min(select, key=lambda name: (-values[name], costs[name].value))
+    alone = Plan((best,), (), (costs[best].value,), score=values[best], average_cost=costs[best].value, metric=metric)
+    return relative_cost(text, Frontier((), (alone,)))

@@ -1,0 +1,283 @@
+"""Cascades on the page: what each answered, how many rows exit where, and score against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_soups.cascades.frontier import Frontier, is_ensemble
+from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.simulate import CascadePredictions
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.costs import UNITS
+from hf_soups.errors import HfSoupsError
+from hf_soups.files.downloads import refuse_links_out
+from hf_soups.leaderboard import Leaderboard
+from hf_soups.metrics import METRICS
+from hf_soups.plots.canvas import scale_of, unit_of
+from hf_soups.plots.cascades import Exit, exits_of
+from hf_soups.plots.costs import CostPicture, CostPoint, cost_picture, within_cost
+from hf_soups.report.frontier import cost_in_words, verdicts
+from hf_soups.report.page.board import interval, marked_name
+from hf_soups.report.page.charts import bar_chart, cost_chart
+from hf_soups.report.page.html import Block, Cell, Chart, Section, Table, plain_table
+from hf_soups.report.page.reading import Answered
+from hf_soups.wording import score_in_words
+
+if TYPE_CHECKING:
+    from hf_soups.cascades.running.config import CascadeConfig
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A cascade, and its answers where those of its members are at hand."""
+
+    name: str  # its folder, or a plan such as preds/frontier.json#3
+    plan: Plan
+    answered: Answered | None = None  # the models that its members are among
+    answers: CascadePredictions | None = None
+    note: str = ""  # why there are no answers
+
+    @property
+    def role(self) -> str:
+        """Of the rows that it answered."""
+        return self.answered.role if self.answered is not None else "select"
+
+
+def asked_cascades(folders: Sequence[Path], answered: Sequence[Answered]) -> tuple[Asked, ...]:
+    """The cascades of the folders, then one for each search whose models none of them is made of.
+
+    Raises:
+        InputError: if a cascade's config cannot be used.
+    """
+    built = [_built(folder, answered) for folder in folders]
+    used = [b.answered for b in built if b.answered is not None]
+    return (*built, *_searched(a for a in answered if not any(a is u for u in used)))
+
+
+def chosen_plan(frontier: Frontier) -> tuple[int, Plan] | None:
+    """The cascade that a frontier stands for: the cheapest at the best single model's score, else the best one."""
+    several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
+    matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
+    if matching:
+        return min(matching, key=lambda found: (found[1].average_cost, -found[1].score))
+    return max(several, key=lambda found: (found[1].score, -found[1].average_cost), default=None)
+
+
+def _searched(answered: Iterable[Answered]) -> Iterator[Asked]:
+    for some in answered:
+        found = chosen_plan(some.frontier)
+        if found is not None:
+            index, plan = found
+            yield Asked(f"{some.name}#{index}", plan, some, plan.apply(some.shown))
+
+
+def _built(folder: Path, answered: Sequence[Answered]) -> Asked:
+    from hf_soups.cascades.running.config import read_cascade
+
+    refuse_links_out(folder)
+    config = read_cascade(folder)
+    plan = config.built
+    for some in answered:
+        if _same_models(folder, config, some):
+            return Asked(str(folder), plan, some, plan.apply(some.shown))
+    note = (
+        f"{folder}: no pool here holds what its members answered ({', '.join(plan.members)}), so that only the shares "
+        "of the search are known. Name the pool that it was built from as well."
+    )
+    return Asked(str(folder), plan, note=note)
+
+
+def _same_models(folder: Path, config: CascadeConfig, some: Answered) -> bool:
+    """Whether a pool's members of the same names are the cascade's: at the same cost, copies with the same weights."""
+    plan, pool = config.built, some.pool
+    if pool is None or any(name not in pool.members for name in plan.members):
+        return False
+    try:
+        costs = tuple(pool.members[name].cost(plan.unit).value for name in plan.members)
+        if plan.unit and costs != plan.costs:
+            return False
+        own = {place.name: place.subfolder for place in config.places if place.repo is None}
+        copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
+        return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
+    except HfSoupsError:  # not measured in that unit, or a copy cannot be read
+        return False
+
+
+def exit_section(asked: Sequence[Asked]) -> Section | None:
+    """The section; None without a cascade."""
+    blocks = [_block(cascade, f"exits-{number}") for number, cascade in enumerate(asked, 1)]
+    return Section("exits", "Who answers: exits of cascades", tuple(blocks)) if blocks else None
+
+
+def known_exits(cascade: Asked) -> tuple[Exit, ...]:
+    """By stage, of the rows that it answered; without them the shares of the search, whose accuracy is not known."""
+    plan = cascade.plan
+    if cascade.answers is not None and len(cascade.answers):
+        return exits_of(cascade.answers, plan.members)
+    return tuple(
+        Exit(i, name, round(share * plan.rows), share, None, cost)
+        for i, (name, share, cost) in enumerate(zip(plan.members, plan.exit_shares, plan.cost_by_exit, strict=False), 1)
+    )
+
+
+def member_chain(cascade: Asked) -> str:
+    """Its members in order."""
+    return " → ".join(cascade.plan.members)
+
+
+def _block(cascade: Asked, name: str) -> Block:
+    plan, exits = cascade.plan, known_exits(cascade)
+    rows = len(cascade.answers) if cascade.answers is not None else plan.rows
+    unit = UNITS.get(plan.unit, plan.unit or "the unit they were given in")
+    how = " ".join(
+        f"{member} answers what it is sure of by {t:.3g} or more."
+        for member, t in zip(plan.members, plan.thresholds, strict=False)
+        if t <= 1
+    )
+    rule = f"Confidence: {plan.rule.confidence}; answers of the members so far: {plan.rule.combine}."
+    words = (f"{member_chain(cascade)}. {how} {rule} Costs in {unit}.", *((cascade.note,) if cascade.note else ()))
+    if not exits:
+        return Block(cascade.name, words=(*words, "Its shares are not recorded."))
+    table = _table(exits, name, f"{rows} {cascade.role} rows by exit")
+    charts = [_shares(exits, f"{name}-shares", f"Share of {rows} {cascade.role} rows by exit", table)]
+    if any(e.accuracy is not None for e in exits):
+        charts.append(_accuracy(exits, f"{name}-accuracy", "Accuracy of the rows by exit", table))
+    return Block(cascade.name, words=words, charts=tuple(charts))
+
+
+def _shares(exits: Sequence[Exit], name: str, title: str, table: Table) -> Chart:
+    values = [{"name": _stage(e), "value": 100 * e.share, "told": f"{100 * e.share:.1f}%"} for e in exits]
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + "."
+    return Chart(name, title, text, bar_chart(values, axis="% of rows", colour="var(--blue)", text=text), table)
+
+
+def _accuracy(exits: Sequence[Exit], name: str, title: str, table: Table) -> Chart:
+    known = [(e, e.accuracy) for e in exits if e.accuracy is not None]
+    values = [{"name": _stage(e), "value": 100 * right, "told": f"{100 * right:.1f}"} for e, right in known]
+    whole = sum(100 * e.share * right for e, right in known)
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + f". All rows: {whole:.1f}, dashed."
+    spec = bar_chart(values, axis="accuracy x 100", colour="var(--green)", text=text, line=whole)
+    own = plain_table(f"{table.name}-2", title, ("exit", "accuracy"), [[r[0], r[3]] for r in table.rows])
+    return Chart(name, f"{title}; all: {whole:.1f}", text, spec, own)
+
+
+def _table(exits: Sequence[Exit], name: str, caption: str) -> Table:
+    rows = [
+        [
+            Cell(_stage(e), e.stage),
+            Cell(str(e.rows), e.rows),
+            Cell(f"{100 * e.share:.1f}%", e.share),
+            Cell("-" if e.accuracy is None else f"{100 * e.accuracy:.1f}", e.accuracy),
+            Cell("-" if e.cost is None else cost_in_words(e.cost), e.cost),
+        ]
+        for e in exits
+    ]
+    return plain_table(f"{name}-table", caption, ("exit", "rows", "share", "accuracy x 100", "cost of each"), rows)
+
+
+def _stage(e: Exit) -> str:
+    return f"{e.stage} {e.member}".rstrip()
+
+
+def cost_section(board: Leaderboard | None, answered: Sequence[Answered], asked: Sequence[Asked]) -> Section | None:
+    """The section; None where there is nothing with a cost."""
+    blocks = [] if board is None else _of_board(board)
+    for number, some in enumerate(answered, 1):
+        plan = next((a.plan for a in asked if a.answered is some), None)
+        blocks.append(_of_search(some, plan, f"cost-{number}"))
+    return Section("costs", "Score against cost", tuple(blocks)) if blocks else None
+
+
+def _of_board(board: Leaderboard) -> list[Block]:
+    """A picture of the leaderboard's rows whose multiply-adds are known; none where they are not."""
+    rows = [r for r in board.rows if r.report is not None and math.isfinite(r.report) and r.macs]
+    best = next((r.name for r in rows if r.kind == "best on select"), "")
+    rows = [r for r in rows if not (r.kind == "run" and r.name == best)]  # it stands there as the best already
+    if not rows:
+        return []
+    scale, known = scale_of(board.metric), METRICS.get(board.metric)
+    values = []
+    for row in sorted(rows, key=lambda r: ("run", "best on select", "soup", "ensemble", "cascade").index(r.kind)):
+        assert row.report is not None
+        value: dict[str, Any] = {
+            "name": marked_name(row),
+            "kind": row.kind,
+            "cost": float(row.macs or 0),
+            "score": scale * row.report,
+        }
+        told = (score_in_words(row.report, board.metric), interval(row.report_low, row.report_high, board.metric))
+        words = {"told": " ".join(told), "costs": f"{cost_in_words(value['cost'])} MACs", "leaves": "-"}
+        if row.kind != "run" and row.report_low is not None and row.report_high is not None:
+            value |= {"low": scale * row.report_low, "high": scale * row.report_high}
+        values.append({**value, **words})
+    better = known.greater_is_better if known is not None else True
+    title = f"The leaderboard's report scores against multiply-adds of an example, {board.report_rows} rows"
+    axis = f"report: {unit_of(board.metric)}"
+    return [Block("The sweep", charts=(_chart(values, "cost-board", title, axis, "macs", better=better),))]
+
+
+def _of_search(some: Answered, plan: Plan | None, name: str) -> Block:
+    metric = some.frontier.best_single.metric
+    report = some.report if metric in METRICS else None
+    picture = cost_picture(some.frontier, plan=plan, report=report)
+    known = METRICS.get(metric)
+    better = known.greater_is_better if known is not None else True
+    values = [_value(point, picture) for point in picture.points if math.isfinite(point.score)]
+    if some.frontier.plans:
+        chosen = " that were chosen on" if picture.role == "select" else " that nothing was chosen on"
+        words = [f"On the {some.frontier.best_single.rows} rows that were searched on:", *verdicts(some.frontier)]
+    else:
+        chosen, words = "", ["Nothing was searched here; these are its single models."]
+    title = f"Score ({metric}) against cost on {picture.rows} rows{chosen}"
+    told = (*some.notes, " ".join(words))
+    if not values:
+        return Block(some.name, words=(*told, "No score of it is a number."))
+    axis = f"{picture.role}: {unit_of(metric)}" if some.frontier.plans else unit_of(metric)
+    chart = _chart(values, name, title, axis, picture.unit, better=better)
+    return Block(some.name, words=told, charts=(chart,))
+
+
+def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
+    leaves = " ".join("never" if t > 1 else f"{t:.3f}" for t in point.thresholds)
+    value: dict[str, Any] = {
+        "name": point.name,
+        "kind": point.kind,
+        "cost": point.cost,
+        "score": scale_of(picture.metric) * point.score,
+        "told": score_in_words(point.score, picture.metric),
+        "costs": f"{cost_in_words(point.cost)}, at worst {cost_in_words(point.worst_cost)}",
+        "leaves": leaves if point.kind == "cascade" else "-",
+    }
+    return {**value, "chosen": True} if point.chosen else value
+
+
+def _chart(values: Sequence[dict[str, Any]], name: str, title: str, axis: str, unit: str, *, better: bool) -> Chart:
+    stairs = _stairs(values, better=better)
+    top = max(values, key=lambda v: v["score"] if better else -v["score"])
+    costs = sorted(v["cost"] for v in values)
+    unit_words = UNITS.get(unit, unit or "the unit they were given in")
+    text = (
+        f"{title}. {len(values)} models, ensembles and cascades, from {cost_in_words(costs[0])} to "
+        f"{cost_in_words(costs[-1])} in {unit_words}. The best score is {top['told']}, of {top['name']} at "
+        f"{top['costs']}. The line is the best score within each cost."
+    )
+    titles = ("model", "kind", "leaves at", "score", "average cost")
+    rows = [
+        [
+            Cell.words(v["name"] + (" (chosen)" if v.get("chosen") else "")), Cell.words(v["kind"]),
+            Cell.words(v["leaves"]), Cell(v["told"], v["score"]), Cell(v["costs"], v["cost"]),
+        ]
+        for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
+    ]  # fmt: skip
+    table = plain_table(f"{name}-table", title, titles, rows, left=3)
+    return Chart(name, title, text, cost_chart(values, stairs, axis=axis, unit=unit, text=text), table)
+
+
+def _stairs(values: Sequence[dict[str, Any]], *, better: bool) -> list[dict[str, float]]:
+    """Cost and score of the best within each cost, up to the largest cost."""
+    best = within_cost(((v["cost"], v["score"]) for v in values), better=better)
+    return [{"cost": cost, "score": score} for cost, score in best]

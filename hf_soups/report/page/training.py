@@ -1,0 +1,206 @@
+"""Learning curves of runs, and what each soup is made of, step by step, on the page."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_soups.plots.canvas import scale_of, unit_of
+from hf_soups.report.cards.soups import short_names
+from hf_soups.report.page.charts import curve_chart, step_chart
+from hf_soups.report.page.html import Block, Cell, Chart, Section, Table, plain_table
+from hf_soups.soups.ingredients import Run
+from hf_soups.wording import score_in_words
+
+POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
+Points = Sequence[tuple[float, float]]  # epoch, value
+
+
+def curve_section(runs: Sequence[Run], *, metric: str, best: str) -> Section:
+    """The section; where no run recorded its course, it says so.
+
+    Args:
+        runs: of the sweep, finished or not.
+        metric: that select was scored by.
+        best: the run that is the best on select; it stands out.
+    """
+    histories = {run.name: run.record.history for run in runs if run.record is not None and run.record.history}
+    scores = {name: points for name, h in histories.items() if (points := score_points(h))}
+    losses = {name: points for name, h in histories.items() if (points := loss_points(h))}
+    blocks = []
+    if scores:
+        words = f"Score on select after each epoch, {unit_of(metric)}"
+        scaled = {name: [(e, scale_of(metric) * v) for e, v in points] for name, points in scores.items()}
+        told = {name: [score_in_words(v, metric) for _, v in points] for name, points in scores.items()}
+        blocks.append(Block(charts=(_chart("curves-select", words, scaled, told, f"select: {unit_of(metric)}", best),)))
+    else:
+        blocks.append(Block(words=("No score on select was looked at while training.",)))
+    if losses:
+        words = f"Training loss, means over at most {POINTS} parts of each run"
+        told = {name: [f"{v:.3f}" for _, v in points] for name, points in losses.items()}
+        blocks.append(Block(charts=(_chart("curves-loss", words, losses, told, "loss", best),)))
+    lacking = [run.name for run in runs if run.name not in histories]
+    if lacking:
+        blocks.append(Block(words=(f"No course of training is recorded for {', '.join(lacking)}.",)))
+    return Section("curves", "Learning curves", tuple(blocks))
+
+
+def score_points(history: Sequence[Mapping[str, Any]]) -> Points:
+    """Epoch and score on select, wherever that was looked at."""
+    found, epoch = [], 0.0
+    for point in history:
+        epoch = _number(point.get("epoch"), epoch)
+        score = _number(point.get("select"), math.nan)
+        if math.isfinite(score):
+            found.append((round(epoch, 2), score))
+    return found
+
+
+def loss_points(history: Sequence[Mapping[str, Any]]) -> Points:
+    """The loss in at most `POINTS` means over consecutive records, each at the epoch of the last of them."""
+    known = [(_number(p.get("epoch"), math.nan), _number(p.get("loss"), math.nan)) for p in history]
+    known = [(epoch, loss) for epoch, loss in known if math.isfinite(epoch) and math.isfinite(loss)]
+    ends = (
+        [round(len(known) * (i + 1) / POINTS) for i in range(POINTS)]
+        if len(known) > POINTS
+        else range(1, len(known) + 1)
+    )
+    parts = [known[start:end] for start, end in itertools.pairwise([0, *ends])]
+    return [(round(part[-1][0], 2), sum(loss for _, loss in part) / len(part)) for part in parts]
+
+
+def _chart(
+    name: str, words: str, curves: Mapping[str, Points], told: Mapping[str, Sequence[str]], axis: str, best: str
+) -> Chart:
+    values = [
+        {"run": run, "epoch": epoch, "value": value, "told": text, "best": run == best}
+        for run, points in curves.items()
+        for (epoch, value), text in zip(points, told[run], strict=True)
+    ]
+    marked = f" The bold line is {best}, the best on select." if best in curves else ""
+    ends = ", ".join(f"{run} {told[run][0]} to {told[run][-1]}" for run in curves)
+    text = f"{words}, a line for each of {len(curves)} runs.{marked} From the first to the last point: {ends}."
+    spec = curve_chart(values, axis=axis, text=text, name=f"near_{name.replace('-', '_')}")
+    return Chart(name, words, text, spec, _table(name, words, values))
+
+
+def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["told"], v["value"])] for v in values]
+    return plain_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
+
+
+def _number(value: Any, otherwise: float) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+
+
+Record = Mapping[str, Any]  # what soup.json holds
+
+
+def soup_section(soups: Mapping[str, Record], sweep: str) -> Section:
+    """The section; without soups it says how to cook some.
+
+    Args:
+        soups: the records by the soups' names.
+        sweep: its folder, as the user names it.
+    """
+    if not soups:
+        words = f"No soup was cooked from this sweep. hf-soups cook {sweep} --method greedy --out ... makes one."
+        return Section("soups", "Soups", (Block(words=(words,)),))
+    blocks = [_block(f"soup-{number}", name, record) for number, (name, record) in enumerate(soups.items(), 1)]
+    return Section("soups", "Soups", tuple(blocks))
+
+
+def _block(name: str, title: str, record: Record) -> Block:
+    steps = [step for step in record.get("steps") or () if _score(step) is not None]
+    chart = (_steps(name, title, record, steps),) if steps else ()
+    return Block(title, words=_words(record, steps), charts=chart, table=_ingredients(name, title, record), folded=True)
+
+
+def _words(record: Record, steps: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    metric, on = str(record.get("metric") or ""), str(record.get("selected_on") or "")
+    pool, kept = record.get("pool") or (), record.get("ingredients") or ()
+    models = [i for i in kept if not pool or i.get("name") in pool]
+    start = " and the start" if len(models) < len(kept) else ""
+    told = [f"Method {record.get('method') or 'by hand'}: {len(models)} of {len(pool) or len(kept)} models{start}."]
+    if steps:
+        joined = sum(bool(step.get("accepted")) for step in steps)
+        told.append(
+            f"{len(steps)} mixtures were tried on the {record.get('select_rows', '?')} {on} rows; {joined} kept."
+        )
+    best = record.get("best_single") or {}
+    mine = ((record.get("scores") or {}).get(on) or {}).get(metric)
+    if best and mine is not None:
+        told.append(
+            f"On {on} it scores {score_in_words(mine, metric)}, the best single model ({best.get('name')}) "
+            f"{score_in_words(best.get('score'), metric)}."
+        )
+    if record.get("optimistic"):
+        told.append("It was chosen on the report rows, so its report score is too good.")
+    why = [record.get("why"), (record.get("learned") or {}).get("why"), record.get("batchnorm_why")]
+    return (" ".join(told), *(str(w) for w in why if w))
+
+
+def _steps(name: str, title: str, record: Record, steps: Sequence[Mapping[str, Any]]) -> Chart:
+    metric = str(record.get("metric") or "score")
+    scale, rows, on = scale_of(metric), record.get("select_rows", "?"), record.get("selected_on") or "select"
+    short, values = short_names(record), list[dict[str, Any]]()
+    for number, step in enumerate(steps, 1):
+        score = _score(step)
+        assert score is not None
+        best = _finite(step.get("best_so_far"))
+        value = {"step": number, "candidate": _named(step, short), "score": scale * score, "was": _was(step)}
+        told = {"best": scale * (score if best is None else best), "told": score_in_words(score, metric)}
+        values.append({**value, **told, "ingredients": int(step.get("ingredients") or 0)})
+    joined = [v["candidate"] for v in values if v["was"] == "kept"]
+    words = f"Score of each mixture that was tried, {rows} {on} rows"
+    text = (
+        f"{words}. Kept, in this order: {', '.join(joined) or 'none'}. The score went from {values[0]['told']} to "
+        f"{score_in_words(values[-1]['best'] / scale, metric)}."
+    )
+    spec = step_chart(values, axis=f"{on}: {unit_of(metric)}", text=text)
+    cells = [
+        [
+            Cell(str(v["step"]), v["step"]), Cell.words(v["candidate"]), Cell.words(v["was"]),
+            Cell(str(v["ingredients"]), v["ingredients"]), Cell(v["told"], v["score"]),
+            Cell(score_in_words(v["best"] / scale, metric), v["best"]),
+        ]
+        for v in values
+    ]  # fmt: skip
+    titles = ("step", "candidate", "was", "ingredients", "score", "best so far")
+    return Chart(f"{name}-steps", words, text, spec, plain_table(f"{name}-steps-table", words, titles, cells, left=3))
+
+
+def _ingredients(name: str, title: str, record: Record) -> Table:
+    singles = (record.get("scores") or {}).get("singles") or {}
+    metric, on = str(record.get("metric") or ""), record.get("selected_on") or "select"
+    short, rows = short_names(record), []
+    for told in record.get("ingredients") or ():
+        who, share = short[told["name"]], float(told.get("coefficient") or 0)
+        known = _finite(singles.get(told["name"]))
+        scored = Cell(score_in_words(known, metric) if known is not None else "-", known)
+        rows.append([Cell.words(who), Cell(f"{share:.4g}", share), scored])
+    mean = " (mean over all tensors)" if "coefficients_by_tensor" in record else ""
+    caption = f"{title}: ingredients"
+    return plain_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
+
+
+def _named(step: Mapping[str, Any], short: Mapping[str, str]) -> str:
+    name = str(step.get("candidate"))
+    return short.get(name, name)
+
+
+def _was(step: Mapping[str, Any]) -> str:
+    if not step.get("accepted"):
+        return "rejected"
+    return "taken out" if step.get("removes") else "kept"
+
+
+def _score(step: Any) -> float | None:
+    return _finite(step.get("score")) if isinstance(step, Mapping) else None
+
+
+def _finite(value: Any) -> float | None:
+    """A score that can be drawn: NaN became null in the file."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

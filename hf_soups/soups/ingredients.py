@@ -1,0 +1,226 @@
+"""Pool: from what the user names (a sweep, run folders, checkpoints, Hub repos) to the checkpoints to cook from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.reading import is_there
+from hf_soups.finetune.record import RUN_FILE, RunRecord, read_run
+from hf_soups.recipe import Recipe, load_recipe, recipe_from
+from hf_soups.recipe.task import Task
+from hf_soups.soups.methods.trajectory import is_run_of_trainer, run_checkpoints
+from hf_soups.sweep.folder import remembered_shifts
+from hf_soups.sweep.ledger import Ledger
+from hf_soups.sweep.plan import PLAN_FILE, read_plan
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder, or the place where a planned run will be."""
+
+    name: str
+    folder: Path
+    status: str  # "finished", a failure, "pending" or "unreadable"
+    reason: str = ""
+    record: RunRecord | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can be an ingredient."""
+        return self.status == "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something the user named that cannot be an ingredient."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The checkpoints to cook from, and where they come from."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    recipe: Recipe | None = None  # task and data; None: nothing can be scored
+    sweep: Path | None = None
+    start: Checkpoint | None = None  # what all were fine-tuned from, where it is known
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether all come from one sweep."""
+        return self.sweep is not None
+
+
+def gather(
+    sources: Sequence[str | Path],
+    *,
+    recipe: Recipe | str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    start: str | Path | None = None,
+    least: int = 2,
+) -> Pool:
+    """The usable checkpoints among `sources`; failed and unfinished runs are left out and listed.
+
+    Args:
+        sources: one sweep folder, or checkpoints: folders, run folders, Hub repos ("org/name" or "org/name@revision"),
+            LoRA adapters (multiplied out first), and output folders of transformers' Trainer (all their
+            checkpoint-<step> folders, in the order of the steps).
+        recipe: task and data; default: the sweep's, or the one that all run folders share.
+        overrides: values of the recipe to change.
+        start: what the checkpoints were fine-tuned from; default: the sweep's start.
+        least: number of usable checkpoints that are needed.
+    Raises:
+        InputError: if fewer checkpoints are usable, or a sweep is mixed with other sources.
+    """
+    sweeps = [Path(s) for s in sources if is_sweep(Path(s))]
+    if sweeps and len(sources) > 1:
+        raise InputError(
+            f"{sweeps[0]} is a sweep; cook one sweep at a time, or name the checkpoints one by one "
+            f"({sweeps[0]}/run_00 ...)."
+        )
+    if sweeps:
+        own = sweep_recipe(sweeps[0], overrides) if recipe is None else _loaded(recipe, overrides)
+        pool = _from_sweep(sweeps[0], own, least)
+    else:
+        pool = _from_checkpoints(sources, _loaded(recipe, overrides), least)
+    return pool if start is None else replace(pool, start=_checkpoint(start))
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's."""
+    return is_there(folder / PLAN_FILE)
+
+
+def sweep_recipe(sweep: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The sweep's recipe, with the shifts that were answered since it was planned."""
+    return load_recipe(sweep / RECIPE, {**remembered_shifts(sweep), **(overrides or {})})
+
+
+def find_runs(folder: Path) -> tuple[Run, ...]:
+    """All runs that a sweep planned, or the run folders inside any other folder, by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    if is_sweep(folder):
+        return tuple(_planned(folder, run.name) for run in read_plan(folder))
+    return tuple(run_at(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
+
+
+def _planned(sweep: Path, name: str) -> Run:
+    run = run_at(sweep / name)
+    if run.status != "pending" or not (sweep / "ledger").is_dir():
+        return run
+    entry = Ledger(sweep).entry(name)  # a run that crashed leaves no record of its own
+    return run if entry.state == "open" else Run(name, run.folder, entry.status, entry.reason)
+
+
+def run_at(folder: Path) -> Run:
+    """What a run's folder says, or that the run is still to come."""
+    if not is_there(folder / RUN_FILE):
+        return Run(folder.name, folder, "pending", "not finished yet")
+    try:
+        record = read_run(folder)
+    except CheckpointError as error:
+        return Run(folder.name, folder, "unreadable", str(error))
+    return Run(folder.name, folder, record.status, record.reason, record)
+
+
+def task_of(folder: Path, runs: Sequence[Run]) -> Task:
+    """The task that the runs of a folder share."""
+    if (folder / RECIPE).is_file():
+        return load_recipe(folder / RECIPE).task
+    recipe = shared_recipe(runs)
+    if recipe is None:
+        raise InputError(f"{folder}: its runs are of different tasks or data, so they cannot be compared.")
+    return recipe.task
+
+
+def _from_sweep(folder: Path, recipe: Recipe | None, least: int) -> Pool:
+    runs = find_runs(folder)
+    usable = [run for run in runs if run.finished]
+    left_out = tuple(LeftOut(run.name, _why(run)) for run in runs if not run.finished)
+    _at_least(least, len(usable), left_out, f"{folder}: ")
+    start = Checkpoint(folder / "start") if (folder / "start").is_dir() else None
+    return Pool(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder, start)
+
+
+def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, least: int) -> Pool:
+    checkpoints: list[Checkpoint] = []
+    left_out: list[LeftOut] = []
+    runs: list[Run | None] = []
+    for source in sources:
+        if is_run_of_trainer(source):
+            found = run_checkpoints(source)
+            checkpoints += found.checkpoints
+            left_out += [LeftOut(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
+            runs.append(None)
+            continue
+        run = run_at(Path(source)) if is_there(Path(source) / RUN_FILE) else None
+        if run is not None and not run.finished:
+            left_out.append(LeftOut(str(source), _why(run)))
+            continue
+        runs.append(run)
+        checkpoints.append(_checkpoint(source))
+    _at_least(least, len(checkpoints), left_out, f"{', '.join(map(str, sources))}: ")
+    if recipe is None and all(run is not None for run in runs):
+        recipe = shared_recipe([run for run in runs if run is not None])
+    return Pool(tuple(checkpoints), tuple(left_out), recipe)
+
+
+def _checkpoint(source: str | Path) -> Checkpoint:
+    """The checkpoint that a source names; an adapter is multiplied into its base first."""
+    repo, at, revision = str(source).rpartition("@")
+    remote = at and repo and not Path(source).exists()
+    named = Checkpoint(repo, revision=revision) if remote else Checkpoint(str(source))
+    try:
+        if not named.is_adapter:
+            return named
+    except CheckpointError:
+        return named  # not there: pre-flight tells, with all the others
+    from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
+
+    return multiplied_out(named)
+
+
+def shared_recipe(runs: Sequence[Run]) -> Recipe | None:
+    """The recipe of runs that share task and data, with the shifts of all; how each was trained does not matter."""
+    recipes = [recipe_from(run.record.recipe, where=str(run.folder)) for run in runs if run.record is not None]
+    alike = [(r.task.model_copy(update={"shifts": {}}), r.data) for r in recipes]
+    if not recipes or any(other != alike[0] for other in alike):
+        return None
+    shifts = {name: shift for r in recipes for name, shift in r.task.shifts.items()}
+    return recipes[0].model_copy(update={"task": recipes[0].task.model_copy(update={"shifts": shifts})})
+
+
+def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise InputError(f"{', '.join(overrides)} cannot be set without a recipe's file; give one (--recipe).")
+    return recipe
+
+
+def _at_least(least: int, usable: int, left_out: Sequence[LeftOut], where: str) -> None:
+    if usable >= least:
+        return
+    because = "; ".join(f"{left.name}: {left.reason}" for left in left_out)
+    wanted = "two finished checkpoints" if least == 2 else f"{least} finished checkpoint{'s' * (least > 1)}"
+    raise InputError(
+        f"{where}a soup needs at least {wanted}, got {usable}."
+        + (f" Left out: {because}. Run the sweep again (--retry-failed repeats failed runs)." if left_out else "")
+    )
+
+
+def _why(run: Run) -> str:
+    if run.status == "pending":
+        return run.reason
+    return f"{run.status}" + (f" ({run.reason})" if run.reason else "")

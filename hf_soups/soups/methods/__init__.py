@@ -1,0 +1,1 @@
+"""Soup methods, one module each: which checkpoints make a soup, and with which coefficients."""

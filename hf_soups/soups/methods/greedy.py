@@ -1,0 +1,169 @@
+"""Greedy search: which checkpoints make the best average, asked of a score function alone.
+
+Ingredients join one by one, best first, as long as the held-out score does not fall. Further random orders may be
+tried, and members taken out again. It knows nothing of models, data or devices.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.soups.methods.uniform import uniform
+from hf_soups.soups.soup import Soup, Step, display_names
+
+Tie = Literal[">=", ">"]
+Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
+Members = tuple[int, ...]  # positions in the pool, in the order they joined
+
+
+def greedy(
+    ingredients: Sequence[Checkpoint],
+    score: Callable[[Soup], Score],
+    *,
+    tie: Tie = ">=",
+    restarts: int = 0,
+    prune: bool = False,
+    seed: int = 0,
+    on_step: Callable[[Step], None] | None = None,
+) -> Soup:
+    """The greedy soup: never below its best ingredient under `score`.
+
+    Every ingredient is scored alone; then, from the best down, each joins the soup if the mean of the members and
+    it scores at least as well as the members alone. A candidate is the last ingredient of the soup that `score`
+    gets, so a scorer may keep the sum of the others. No mixture is scored twice.
+
+    Args:
+        ingredients: at least one; equal scores keep this order.
+        score: higher is better; NaN counts as the worst and is recorded. A tuple breaks ties: where first values are
+            equal the second decide, such as (accuracy, -loss) on a split so small that accuracies often coincide.
+        tie: ">=" as in the paper (an equal score joins), or ">".
+        restarts: random orders tried after the one by score; the best soup of all is kept, of equals the earlier.
+        prune: at the end take members out again, the least missed first, as long as the score rises.
+        seed: of the random orders.
+        on_step: called after each decision, for progress.
+    Returns:
+        The soup; `steps` are those of the order that won, `scores["orders"]` tells of all orders.
+    Raises:
+        InputError: if there is no ingredient, `tie` is unknown or `restarts` is negative.
+        HfSoupsError: if no ingredient alone has a score.
+    Source: Wortsman et al. 2022, arXiv:2203.05482, recipe 1. Random orders and pruning are not the paper's.
+    """
+    if tie not in (">=", ">"):
+        raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
+    if restarts < 0:
+        raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
+    pool = _Pool(tuple(ingredients), score, tie, on_step or (lambda step: None))
+    runs = []
+    for order in _orders(pool.by_score(), restarts, seed):
+        members, steps = pool.forward(order)
+        if prune:
+            members, steps = pool.backward(members, steps)
+        runs.append((members, steps))
+    best = max(range(len(runs)), key=lambda i: (pool.rank(runs[i][0]), -i))
+    members, steps = runs[best]
+    scores = {
+        "score": pool.value(members),
+        "singles": {pool.names[i]: pool.value((i,)) for i in pool.by_score()},
+        "orders": [
+            {"kept": [pool.names[i] for i in m], "score": pool.value(m), "won": i == best}
+            for i, (m, _) in enumerate(runs)
+        ],
+    }
+    if not restarts:
+        del scores["orders"]
+    return replace(pool.soup(members), steps=tuple(steps), scores=scores)
+
+
+def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
+    yield by_score
+    shuffler = random.Random(seed)
+    for _ in range(restarts):
+        yield shuffler.sample(sorted(by_score), len(by_score))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The ingredients and the scores of the mixtures of them that were asked for."""
+
+    ingredients: tuple[Checkpoint, ...]
+    score: Callable[[Soup], Score]
+    tie: Tie
+    tell: Callable[[Step], None]
+    names: tuple[str, ...] = field(init=False)
+    known: dict[frozenset[int], tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.ingredients:
+            raise InputError("greedy needs at least one ingredient, got none.")
+        object.__setattr__(self, "names", display_names(self.ingredients))
+
+    def soup(self, members: Members) -> Soup:
+        return replace(uniform([self.ingredients[i] for i in members]), method="greedy")
+
+    def scored(self, members: Members) -> tuple[float, ...]:
+        """The score of the members' mean, all its values; a mean does not depend on the members' order."""
+        key = frozenset(members)
+        if key not in self.known:
+            value = self.score(self.soup(members))
+            self.known[key] = tuple(map(float, value)) if isinstance(value, tuple) else (float(value),)
+        return self.known[key]
+
+    def value(self, members: Members) -> float:
+        return self.scored(members)[0]
+
+    def rank(self, members: Members) -> tuple[float, ...]:
+        """What decides: the score with NaN as the worst."""
+        return tuple(-math.inf if math.isnan(v) else v for v in self.scored(members))
+
+    def by_score(self) -> list[int]:
+        """All ingredients, the best alone first."""
+        singles = [(i,) for i in range(len(self.ingredients))]
+        for single in singles:
+            self.scored(single)  # in the order given, whatever the sort asks first
+        if all(math.isnan(self.value(single)) for single in singles):
+            raise HfSoupsError(f"none of the {len(singles)} ingredients has a score: all came out as NaN.")
+        return sorted(range(len(singles)), key=lambda i: tuple(-v for v in self.rank((i,))))  # stable
+
+    def forward(self, order: Sequence[int]) -> tuple[Members, list[Step]]:
+        """Let each ingredient in that does not lower the score."""
+        members: Members = ()
+        steps: list[Step] = []
+        for i in order:
+            tried = (*members, i)
+            accepted = self._joins(members, tried)
+            members = tried if accepted else members
+            steps.append(self._step(i, tried, members, accepted))
+        return members, steps
+
+    def backward(self, members: Members, steps: list[Step]) -> tuple[Members, list[Step]]:
+        """Take members out, each time the one without which the rest scores best, while the score rises."""
+        steps = list(steps)
+        while len(members) > 1:
+            left = [tuple(m for m in members if m != out) for out in members]
+            best = max(left, key=self.rank)
+            (out,) = set(members) - set(best)
+            accepted = not math.isnan(self.value(best)) and self.rank(best) > self.rank(members)
+            members = best if accepted else members
+            steps.append(self._step(out, best, members, accepted, removes=True))
+            if not accepted:
+                break
+        return members, steps
+
+    def _joins(self, members: Members, tried: Members) -> bool:
+        if math.isnan(self.value(tried)) or not members:
+            return not math.isnan(self.value(tried))
+        old, new = self.rank(members), self.rank(tried)
+        return new >= old if self.tie == ">=" else new > old
+
+    def _step(self, i: int, tried: Members, members: Members, accepted: bool, *, removes: bool = False) -> Step:
+        score, *ties = self.scored(tried)
+        best = self.value(members) if members else math.nan
+        step = Step(self.names[i], score, best, accepted, len(tried), removes, ties[0] if ties else None)
+        self.tell(step)
+        return step

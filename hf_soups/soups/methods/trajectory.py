@@ -1,0 +1,92 @@
+"""Trajectory: the checkpoints that transformers' Trainer left along one run, and their mean or moving average."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.weights import ADAPTER_CONFIG, INDEX, SINGLE
+from hf_soups.finetune.record import RUN_FILE
+from hf_soups.soups.methods.uniform import uniform
+from hf_soups.soups.soup import Soup
+
+STEP = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The usable checkpoints of one run, first step first, and why others of its folders are not."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    left_out: Mapping[str, str]  # folder's name -> reason
+
+
+def is_run_of_trainer(folder: str | Path) -> bool:
+    """Whether a folder holds `checkpoint-<step>` folders and no model, adapter or record of a run of its own."""
+    root = Path(folder).expanduser()
+    if not root.is_dir() or any((root / name).is_file() for name in (SINGLE, INDEX, ADAPTER_CONFIG, RUN_FILE)):
+        return False
+    return any(STEP.fullmatch(path.name) and path.is_dir() for path in root.iterdir())
+
+
+def run_checkpoints(folder: str | Path, *, last: int | None = None) -> Trajectory:
+    """The `checkpoint-<step>` folders of a Trainer's output folder, sorted by the number of the step.
+
+    A folder without whole safetensors weights and a config (the run was killed while it wrote them) is left out, with
+    the reason. Optimizer and random states are pickles and are never opened.
+
+    Args:
+        folder: the Trainer's `output_dir`.
+        last: take only this many, the latest usable ones.
+    Raises:
+        InputError: if there is no such folder, no usable checkpoint in it, or `last` < 1.
+    """
+    root = Path(folder).expanduser()
+    if last is not None and last < 1:
+        raise InputError(f"last is {last}; expected the number of checkpoints to take, 1 or more.")
+    if not root.is_dir():
+        raise InputError(f"{folder}: no such folder. Give the output_dir of a Trainer.")
+    numbered = ((int(found[1]), path) for path in root.iterdir() if (found := STEP.fullmatch(path.name)))
+    usable, left_out = [], {}
+    for _, path in sorted((step, path) for step, path in numbered if path.is_dir()):
+        try:
+            checkpoint = Checkpoint(path)
+            _ = checkpoint.tensors
+            usable.append(checkpoint)
+        except CheckpointError as error:
+            left_out[path.name] = str(error)
+    if not usable:
+        because = "".join(f" {reason}" for reason in left_out.values())
+        raise InputError(
+            f"{folder}: {len(left_out)} folders named checkpoint-<step>, none usable.{because} Expected the output_dir "
+            "of a Trainer that saved safetensors (save_strategy 'steps' or 'epoch')."
+        )
+    return Trajectory(tuple(usable[-last:] if last else usable), left_out)
+
+
+def average_of_run(checkpoints: Sequence[Checkpoint], *, decay: float | None = None) -> Soup:
+    """The mean of one run's checkpoints, or their exponential moving average.
+
+    With `decay` the result is what a running average m = decay x m + (1 - decay) x checkpoint holds after the last
+    one, started at the first: weights decay^(n-1) for the first, (1 - decay) x decay^(n-1-i) for the others, summing
+    to 1.
+
+    Args:
+        checkpoints: in the order of training, as `run_checkpoints` gives them.
+        decay: in [0, 1); higher remembers more, 0 is the last checkpoint alone; None: equal weights.
+    Raises:
+        InputError: if there is no checkpoint, or `decay` is out of range.
+    """
+    if not checkpoints:
+        raise InputError("an average of a run needs at least one checkpoint, got none.")
+    if decay is None:
+        return replace(uniform(checkpoints), method="run-mean")
+    if not 0 <= decay < 1:  # also false for NaN
+        raise InputError(f"decay is {decay}; expected 0 (the last checkpoint alone) or more, and below 1.")
+    n = len(checkpoints)
+    weights = (decay ** (n - 1), *((1 - decay) * decay ** (n - 1 - i) for i in range(1, n)))
+    return Soup(tuple(checkpoints), weights, method="run-ema", about={"decay": decay})

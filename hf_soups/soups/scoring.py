@@ -1,0 +1,286 @@
+"""Scoring soups: the select rows, encoded once, and one live model that answers them with the weights of every soup."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.data import Split, Splits, load_splits
+from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.metrics import METRICS, Metric, metric_for
+from hf_soups.models.family import Encoded
+from hf_soups.models.inference import NonFiniteLogits, on_device, predict_split
+from hf_soups.models.layers import has_batchnorm
+from hf_soups.models.registry import family_for
+from hf_soups.predictions import Predictions, same_rows
+from hf_soups.recipe import Recipe
+from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
+from hf_soups.soups.methods.greedy import Score
+from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
+from hf_soups.soups.soup import Soup
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from hf_soups.data import Split
+    from hf_soups.models.family import Encoded, Family
+
+
+@dataclass(frozen=True, eq=False)
+class LiveScorer:
+    """Scores soups on one split; callable, as `greedy` wants it: higher is better, NaN for a soup that answers NaN.
+
+    Rows are encoded once. Greedy's soups (members, then one candidate) cost one checkpoint's reading each, because
+    the mixer keeps the members' running sum.
+    """
+
+    family: Family
+    model: PreTrainedModel
+    encoded: Encoded
+    split: Split
+    metric: Metric
+    mixer: LiveMixer
+    batch_size: int = 64
+    # train batches for BatchNorm statistics of mixtures; None keeps the ingredients' average
+    batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
+    tie_break: Metric | None = None  # decides where the metric's values are equal
+
+    def __call__(self, soup: Soup) -> Score:
+        """The soup's score on the split, its sign turned where lower is better; a tuple where ties are broken."""
+        try:
+            return self.value_of(self.predictions(soup))
+        except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
+            return math.nan if self.tie_break is None else (math.nan, math.nan)
+
+    def value_of(self, answers: Predictions) -> Score:
+        """The score of any answers to these rows."""
+        value = higher_is_better(self.metric, answers)
+        return value if self.tie_break is None else (value, higher_is_better(self.tie_break, answers))
+
+    def predictions(self, soup: Soup) -> Predictions:
+        """What the soup answers on the split."""
+        self.load(soup)
+        return self.answers(self.encoded, self.split, name=soup.method or "soup")
+
+    def load(self, soup: Soup) -> None:
+        """Put the soup's weights into the live model."""
+        if soup.is_uniform and len(soup.ingredients) > 1:  # a single one would drop the members' sum
+            self.mixer.set_uniform(soup.ingredients[:-1], soup.ingredients[-1])
+        else:
+            self.mixer.load(soup.ingredients, soup.weights)
+        if len(soup.ingredients) > 1:  # a single ingredient keeps its own
+            self.recompute_batchnorm()
+
+    def recompute_batchnorm(self) -> None:
+        """Measure the live model's statistics anew, if that is how this scorer scores."""
+        if self.batchnorm_batches is not None:
+            recompute_batchnorm(self.model, self.batchnorm_batches())
+
+    def answers(self, encoded: Encoded, split: Split, *, name: str) -> Predictions:
+        """What the live model, as it is now, answers on any rows."""
+        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
+
+
+def higher_is_better(metric: Metric, answers: Predictions) -> float:
+    """The metric's value, its sign turned where lower is better."""
+    value = metric.compute(answers)
+    return value if metric.greater_is_better else -value
+
+
+_log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from hf_soups.models.family import Batch
+
+Role = Literal["select", "report"]
+Variant = Literal["averaged", "recomputed"]  # how a mixture's BatchNorm statistics are made
+CPU_ROWS = 32  # more rows at once fall out of a CPU's caches: 64 took a tenth longer for a 6-layer BERT
+BATCHNORM_ROWS = 1024  # train rows whose activations are measured: seconds for each mixture, not minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Tasting:
+    """Everything that scoring and answering needs, opened once for all soups of one pool."""
+
+    splits: Splits
+    encoded: Mapping[str, Encoded]  # select, report, shift-<name>; each made when it is first asked for
+    chosen_on: Role
+    metric: Metric
+    scorers: Mapping[str, LiveScorer]  # by variant; "recomputed" only for models with BatchNorm
+    cached: Mapping[Checkpoint, Predictions]  # what ingredients answered on the rows chosen on, from their folders
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that soups are chosen on."""
+        return len(self.splits.select if self.chosen_on == "select" else self.splits.report)
+
+    @property
+    def sign(self) -> int:
+        """-1 where a lower score is better, else 1."""
+        return 1 if self.metric.greater_is_better else -1
+
+    def score(self, soup: Soup, variant: str = "averaged") -> Score:
+        """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
+        scorer = self.scorers[variant]
+        return scorer.value_of(self.cached[soup.ingredients[0]]) if self.answered(soup) else scorer(soup)
+
+    def answered(self, soup: Soup) -> bool:
+        """Whether it is a single ingredient that keeps its answers on these rows."""
+        return soup.coefficients == (1.0,) and not soup.by_tensor and soup.ingredients[0] in self.cached
+
+    def take_over(self, checkpoint: Checkpoint) -> None:
+        """Put the weights of a checkpoint into the live model as they are."""
+        self.scorers["averaged"].mixer.load([checkpoint], [1.0])
+
+    def recompute_batchnorm_of(self, folder: Path) -> None:
+        """Recompute the live model's BatchNorm statistics and write them into the folder that it was loaded from."""
+        scorer = self.scorers["recomputed"]
+        scorer.recompute_batchnorm()
+        write_batchnorm(scorer.model, folder)
+
+    def answers(self, name: str) -> dict[str, Predictions]:
+        """What the live model, as it is now, answers on select, report and the task's shifts."""
+        scorer, splits = self.scorers["averaged"], self.splits.answered
+        return {role: scorer.answers(self.encoded[role], split, name=name) for role, split in splits.items()}
+
+
+class _EncodedOnDemand(dict[str, Encoded]):
+    """The rows of each split, encoded when they are first asked for: choosing a soup needs one split of them."""
+
+    def __init__(self, splits: Mapping[str, Split], encode: Callable[[Split], Encoded]) -> None:
+        super().__init__()
+        self._splits, self._encode = splits, encode
+
+    def __missing__(self, role: str) -> Encoded:
+        self[role] = self._encode(self._splits[role])
+        return self[role]
+
+
+def open_tasting(
+    checkpoints: Sequence[Checkpoint],
+    recipe: Recipe,
+    *,
+    chosen_on: Role = "select",
+    cache: Path | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    tie_break: bool = False,
+) -> Tasting:
+    """Load the rows, encode them, load one model and look for cached answers.
+
+    Args:
+        checkpoints: the pool; the first gives the processor and the live model.
+        recipe: task and data.
+        chosen_on: the role of the rows that soups are chosen on.
+        cache: folder of encoded rows, shared with the fine-tunes.
+        batch_size: rows at once; default: the recipe's `train.eval_batch_size`, on a CPU 32 at most.
+        device: where the live model runs; default: the GPU when there is one.
+        tie_break: where two soups' scores are equal, the lower negative log-likelihood decides.
+    Raises:
+        SelectionOnReport: if select would be cut from the report rows.
+    """
+    _refuse_one_split_for_both(recipe, chosen_on)
+    first = checkpoints[0]
+    splits = load_splits(recipe.task, recipe.data)
+    check_labels(first, splits.label_names)
+    family = family_for(first.config, recipe.task.kind, first)
+    processor = family.processor(first.processor_folder)
+    model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+
+    def encode(split: Split) -> Encoded:
+        return family.encode(split, processor, recipe.task, recipe.data, cache)
+
+    encoded = _EncodedOnDemand(splits.answered, encode)
+    metric = metric_for(recipe.task)
+    plain = LiveScorer(
+        family, model, encoded[chosen_on], getattr(splits, chosen_on), metric, LiveMixer(model),
+        batch_size or _rows_at_once(recipe, model), tie_break=METRICS["nll"] if tie_break else None,
+    )  # fmt: skip
+    scorers = {"averaged": plain}
+    if has_batchnorm(model) and slots_by_disk_name(model) is not None:
+        rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
+        scorers["recomputed"] = replace(
+            plain, batchnorm_batches=_batches(encode(rows), recipe.train.eval_batch_size, model)
+        )
+    cached = _cached(checkpoints, chosen_on, getattr(splits, chosen_on).fingerprint)
+    return Tasting(splits, encoded, chosen_on, metric, scorers, cached)
+
+
+def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
+    if chosen_on == "select" and recipe.task.train == recipe.task.report:
+        raise SelectionOnReport(
+            f"the recipe's train and report are both the split {recipe.task.train!r}, so the rows chosen on would be "
+            "report rows. Give task.report another split, or allow it (--allow-selection-on-report); the soup is then "
+            "marked optimistic."
+        )
+
+
+def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    """The data's classes must stand in the order of the model's logits.
+
+    Raises:
+        InputError: if they do not.
+    """
+    mine = checkpoint.label_names
+    classes = len(checkpoint.config.get("id2label") or {}) or 2  # config.json leaves two unnamed labels out
+    if len(names) != classes:
+        raise InputError(f"{checkpoint} tells {classes} classes apart, but the data have {len(names)}: {list(names)}.")
+    if mine is not None and mine != tuple(names) and sorted(mine) == sorted(names):
+        raise InputError(
+            f"{checkpoint} has the labels {list(mine)} in this order, the data {list(names)}. "
+            f"Give the data the model's order: --set 'task.label_names={json.dumps(mine)}'."
+        )
+
+
+def _rows_at_once(recipe: Recipe, model: torch.nn.Module) -> int:
+    """The recipe's number of rows; on a CPU no more than its caches hold."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return min(recipe.train.eval_batch_size, CPU_ROWS) if on_cpu else recipe.train.eval_batch_size
+
+
+def _some(rows: int, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[:BATCHNORM_ROWS])
+
+
+def _batches(encoded: Encoded, size: int, model: torch.nn.Module) -> Callable[[], Iterator[Batch]]:
+    device = next(model.parameters()).device
+    count = max(1, round(len(encoded) / size))  # even batches: each counts the same in the average
+
+    def batches() -> Iterator[Batch]:
+        for rows in np.array_split(np.random.default_rng(0).permutation(len(encoded)), count):
+            yield on_device(encoded.batch(rows), device)
+
+    return batches
+
+
+def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> dict[Checkpoint, Predictions]:
+    """Answers that ingredients keep in their folders, if they are of exactly these rows."""
+    found = {}
+    for checkpoint in checkpoints:
+        path = checkpoint.folder / PREDICTIONS / f"{role}.safetensors"
+        if checkpoint.label_order or not path.is_file():  # read in another order of labels than it answered in
+            continue
+        weights = (checkpoint.run or {}).get("weights")
+        if weights and weights != checkpoint.sha256():  # the answers are other weights': they are made again
+            _log.warning("%s: its weights changed since it answered; answering again", checkpoint)
+            continue
+        try:
+            predictions = Predictions.load(path)
+        except PredictionsError:
+            continue  # corrupt: the answers are made again, by a forward pass
+        if same_rows(predictions.data, fingerprint):
+            found[checkpoint] = predictions
+    return found

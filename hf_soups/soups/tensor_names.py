@@ -1,0 +1,118 @@
+"""Names of tensors: prefixes that wrappers leave in them, and tensors that are tied under two names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hf_soups.checkpoint import Checkpoint
+from hf_soups.soups.mixing.spans import twin
+
+# Segments that a wrapper adds to every name below it, and the model inside is saved with them unless it is unwrapped.
+WRAPPERS = {
+    "module": "DataParallel or DistributedDataParallel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+}
+MOST_TIED = 16  # a model ties a few tensors; where more names differ, it is another model
+UNWRAP = "Save the model inside it again: accelerator.unwrap_model(model).save_pretrained(folder)."
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why names of two checkpoints differ, and what to do."""
+
+    topic: str
+    message: str
+
+
+def wrapper_of(names: Iterable[str]) -> str | None:
+    """The wrapper's segment that every name starts with or, where it cannot be anything else, that some hold.
+
+    >>> wrapper_of(["module.x", "module.y"]), wrapper_of(["bert._orig_mod.x"]), wrapper_of(["module.x", "x"])
+    ('module', '_orig_mod', None)
+    """
+    split = [name.split(".") for name in names]
+    if split and all(segments[0] == "module" for segments in split):
+        return "module"
+    inside = {segment for segments in split for segment in segments[:-1]}
+    return next((w for w in WRAPPERS if w != "module" and w in inside), None)
+
+
+def wrapped(checkpoint: Checkpoint) -> str | None:
+    """What to tell of a checkpoint that was saved with its wrapper; None for all others."""
+    wrapper = wrapper_of(checkpoint.tensors)
+    if wrapper is None:
+        return None
+    return (
+        f"{checkpoint}: its tensor names hold '{wrapper}.', which {WRAPPERS[wrapper]} puts there; from_pretrained() "
+        f"finds no weights under such names. {UNWRAP}"
+    )
+
+
+def why_names_differ(first: Checkpoint, other: Checkpoint) -> Explanation | None:
+    """A reason that says more than which names are missing, where there is one."""
+    return _prefixed(first, other) or _prefixed(other, first) or _tied(first, other) or _tied(other, first)
+
+
+def _prefixed(short: Checkpoint, long: Checkpoint) -> Explanation | None:
+    """Whether most names that only `long` has are names that only `short` has, behind one prefix."""
+    only_short = set(short.tensors) - set(long.tensors)
+    only_long = set(long.tensors) - set(short.tensors)
+    found = Counter(prefix for name in only_long for prefix in _prefixes(name) if name[len(prefix) :] in only_short)
+    if not found:
+        return None
+    prefix, count = found.most_common(1)[0]
+    if 2 * count < min(len(only_short), len(only_long)):
+        return None
+    example = next(name for name in long.tensors if name.startswith(prefix) and name[len(prefix) :] in only_short)
+    advice = _advice(prefix, short, long)
+    return Explanation(
+        "tensors",
+        f"{long}: {count} of its {len(long.tensors)} tensor names begin with '{prefix}' ({example!r}), but not in "
+        f"{short} ({example[len(prefix) :]!r}). {advice}",
+    )
+
+
+def _prefixes(name: str) -> list[str]:
+    """`a.`, `a.b.` of `a.b.c`."""
+    return [name[: at + 1] for at, letter in enumerate(name) if letter == "."]
+
+
+def _advice(prefix: str, short: Checkpoint, long: Checkpoint) -> str:
+    wrapper = next((segment for segment in prefix.split(".") if segment in WRAPPERS), None)
+    if wrapper is not None:
+        return f"{WRAPPERS[wrapper]} puts it there. {UNWRAP}"
+    classes = long.config.get("architectures") or ["the model's class"]
+    return (
+        f"{short} was saved from the model below the head: load it as {classes[0]} and save it again with "
+        "save_pretrained(). If it has no fine-tuned head, it can be the start of ingredients, but is none."
+    )
+
+
+def _tied(one: Checkpoint, two: Checkpoint) -> Explanation | None:
+    """Whether a name that only `two` stores is tied to another one in `one`."""
+    for name, kept in one.aliases.items():
+        if name not in two.tensors:
+            continue
+        if kept in two.tensors:
+            if twin(two, name, [kept]) is not None:
+                continue
+            told = f"has weights of its own there. {_TIE_ALIKE}"
+        else:
+            told = f"stores it under {name!r} alone. Save both again with save_pretrained() of one transformers."
+        return Explanation("tied weights", f"{name!r} is tied to {kept!r} in {one}, but {two} {told}")
+    return None
+
+
+_TIE_ALIKE = "Mix models that tie the same tensors (tie_word_embeddings in config.json)."
+
+
+def ties(checkpoint: Checkpoint, common: Iterable[str]) -> Mapping[str, str]:
+    """Names that stand for another tensor: told by the file, or stored a second time beside the `common` ones."""
+    among = list(common)
+    extra = [name for name in checkpoint.tensors if name not in set(among)]
+    twice = {name: twin(checkpoint, name, among) for name in extra} if len(extra) <= MOST_TIED else {}
+    return {**checkpoint.aliases, **{name: kept for name, kept in twice.items() if kept is not None}}
