@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 import hf_soups  # noqa: F401  # registers the pipelines
 from hf_soups.cascades import Plan
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.cascades.running.model import CascadeForImageClassification
 from hf_soups.pool import Member
 

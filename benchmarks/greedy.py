@@ -34,7 +34,7 @@ from hf_soups.metrics import METRICS
 from hf_soups.models.encoder import Encoders
 from hf_soups.models.family import Batch
 from hf_soups.models.inference import predict_split
-from hf_soups.models.texts import EncodedTexts
+from hf_soups.models.tokens import EncodedTexts
 from hf_soups.soups import Soup, greedy
 from hf_soups.soups.mixing.live import LiveMixer
 from hf_soups.soups.scoring import CPU_ROWS, LiveScorer

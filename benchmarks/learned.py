@@ -309,7 +309,7 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     from hf_soups.data import Split
     from hf_soups.metrics import METRICS
     from hf_soups.models.encoder import Encoders
-    from hf_soups.models.texts import EncodedTexts
+    from hf_soups.models.tokens import EncodedTexts
     from hf_soups.soups.mixing.live import LiveMixer
     from hf_soups.soups.scoring import LiveScorer
 

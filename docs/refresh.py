@@ -14,8 +14,8 @@ from rich.console import Console
 
 from hf_soups import build_leaderboard
 from hf_soups.pool_jobs import search_pool
-from hf_soups.quickstart.job import RULE
-from hf_soups.report.frontier import SearchTable
+from hf_soups.quickstart.run import RULE
+from hf_soups.report.frontier_table import SearchTable
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"

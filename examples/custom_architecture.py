@@ -135,7 +135,7 @@ def main() -> None:
 
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, search_pool
-    from hf_soups.report.frontier import print_frontier
+    from hf_soups.report.frontier_table import print_frontier
 
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "models").mkdir()

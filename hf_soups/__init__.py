@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.ending import end_in_one_line, program_name
-from hf_soups.registration import publish_with, register_with_transformers
+from hf_soups.files.publishing import publish_with
+from hf_soups.registration import register_with_transformers
 
 if _program := program_name():  # before anything heavy is imported
     end_in_one_line(_program)
@@ -19,8 +20,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hf_soups.cascades import Frontier, Plan, Rule
     from hf_soups.cascades.certify import certify
+    from hf_soups.cascades.running.build_folder import build_cascade
     from hf_soups.cascades.running.config import CascadeConfig
-    from hf_soups.cascades.running.folder import build_cascade
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
     from hf_soups.cascades.search.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ _HOME = {
     "Frontier": "cascades",
     "Plan": "cascades",
     "Rule": "cascades",
-    "build_cascade": "cascades.running.folder",
+    "build_cascade": "cascades.running.build_folder",
     "calibrated": "predictions.calibration",
     "certify": "cascades.certify",
     "fit_temperature": "predictions.calibration",

@@ -33,7 +33,7 @@ COUNT = "from accelerate import Accelerator; a = Accelerator(); print(f'processe
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Check:
     """One thing that was looked at; `ok` is False where something will not work."""
 
     name: str
@@ -41,18 +41,18 @@ class Row:
     ok: bool = True
 
 
-def doctor() -> list[Row]:
+def doctor() -> list[Check]:
     """Versions, devices, processes really launched, cache and offline state; never raises."""
-    rows = [Row("python", platform.python_version(), sys.version_info >= (3, 11)), *_versions()]
+    rows = [Check("python", platform.python_version(), sys.version_info >= (3, 11)), *_versions()]
     for look in (_devices, _processes, _cache, _offline, _extras):
         try:
             rows += look()
         except Exception as error:  # a broken installation is what the doctor is for
-            rows.append(Row(look.__name__.removeprefix("_"), f"{type(error).__name__}: {error}", False))
+            rows.append(Check(look.__name__.removeprefix("_"), f"{type(error).__name__}: {error}", False))
     return rows
 
 
-def doctor_table(rows: list[Row]) -> Table:
+def doctor_table(rows: list[Check]) -> Table:
     """The rows for the terminal."""
     from rich.table import Table
     from rich.text import Text
@@ -63,36 +63,39 @@ def doctor_table(rows: list[Row]) -> Table:
     return table
 
 
-def _versions() -> list[Row]:
+def _versions() -> list[Check]:
     found = []
     for package in PACKAGES:
         try:
-            found.append(Row(package, version(package)))
+            found.append(Check(package, version(package)))
         except PackageNotFoundError:
-            found.append(Row(package, "not installed: pip install hf_soups", False))
+            found.append(Check(package, "not installed: pip install hf_soups", False))
     return found
 
 
-def _devices() -> list[Row]:
+def _devices() -> list[Check]:
     import torch
 
-    rows = [Row("cores", f"{cores()} usable of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads")]
+    rows = [Check("cores", f"{cores()} usable of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads")]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return [*rows, Row("gpus", ", ".join(gpus) or "none")]
+    return [*rows, Check("gpus", ", ".join(gpus) or "none")]
 
 
-def _processes() -> list[Row]:
+def _processes() -> list[Check]:
     """Two processes are asked for in both ways that users know, on CPUs, and counted by accelerate in each of them."""
     by_torch = _launched(TORCHRUN, ACCELERATE_USE_CPU="true")
     by_accelerate = _launched(ACCELERATE)  # at the same time: most of it is waiting for imports
     met, said = _met(by_torch)
     how = "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2"
     told = f"2 of 2 started by {how}" if met == 2 else f"2 asked for by {how}, {met} met: {said}"
-    rows = [Row("processes", told, met == 2)]
+    rows = [Check("processes", told, met == 2)]
     met, said = _met(by_accelerate)
     told = f"--cpu --num_processes 2 starts {met}" if met else f"--cpu --num_processes 2 fails: {said}"
     # known and not the machine's fault: it says what to type, not that something is broken
-    return [*rows, Row("accelerate launch", told if met == 2 else f"{told}; on CPUs start them with torchrun as above")]
+    return [
+        *rows,
+        Check("accelerate launch", told if met == 2 else f"{told}; on CPUs start them with torchrun as above"),
+    ]
 
 
 def _launched(launcher: tuple[str, ...], **environment: str) -> subprocess.Popen[str]:
@@ -118,7 +121,7 @@ def _met(launched: subprocess.Popen[str]) -> tuple[int, str]:
     return met, next(reversed(err.strip().splitlines()), "no message")
 
 
-def _cache() -> list[Row]:
+def _cache() -> list[Check]:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
@@ -126,23 +129,23 @@ def _cache() -> list[Row]:
     free = shutil.disk_usage(there).free
     writable = os.access(there, os.W_OK)
     told = f"{folder}, {free / 1e9:.1f} GB free" + ("" if writable else ", not writable")
-    return [Row("cache", told, writable and free > LEAST_FREE_BYTES)]
+    return [Check("cache", told, writable and free > LEAST_FREE_BYTES)]
 
 
-def _offline() -> list[Row]:
+def _offline() -> list[Check]:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return [Row("hub", "offline (HF_HUB_OFFLINE): local folders and what is cached can be used")]
-    return [Row("hub", f"online: {constants.ENDPOINT}")]
+        return [Check("hub", "offline (HF_HUB_OFFLINE): local folders and what is cached can be used")]
+    return [Check("hub", f"online: {constants.ENDPOINT}")]
 
 
-def _extras() -> list[Row]:
+def _extras() -> list[Check]:
     here = {
         extra: all(importlib.util.find_spec(module) is not None for module in modules.split())
         for extra, modules in EXTRAS.items()
     }
     return [
-        Row(f"extra {name}", "installed" if there else f'not installed: pip install "hf_soups[{name}]"')
+        Check(f"extra {name}", "installed" if there else f'not installed: pip install "hf_soups[{name}]"')
         for name, there in here.items()
     ]

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+import math
 
 from hf_soups.soups.soup import Step
 
@@ -86,3 +95,26 @@ def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, ro
             "their weights lie too far apart (a large learning rate, long training, or other starts)."
         )
     return words
+
+
+def amount(value: float | None) -> str:
+    """A count with a unit prefix: 22.7 M.
+
+    >>> amount(22_713_986), amount(950), amount(None)
+    ('22.7 M', '950', '-')
+    """
+    if value is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def cost_in_words(value: float) -> str:
+    """A cost with three digits: counts with a unit prefix, fractions as they are.
+
+    >>> cost_in_words(390_000_000), cost_in_words(0.0123), cost_in_words(5)
+    ('390 M', '0.0123', '5')
+    """
+    return amount(value) if value >= 1000 else f"{value:.3g}"

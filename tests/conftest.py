@@ -16,7 +16,7 @@ install_import_hook(
     [
         "hf_soups.predictions.predictions",
         "hf_soups.predictions.topk",
-        "hf_soups.pool.labels",
+        "hf_soups.pool.label_order",
         "hf_soups.metrics",
         "hf_soups.data.split",
         "hf_soups.models.cost_counting",

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from hf_soups.files.writing import written_whole
-from hf_soups.finetune.record import RUN_FILE, RunRecord, write_run
+from hf_soups.finetune.run_record import RUN_FILE, RunRecord, write_run
 
 
 def main(name: str, out: str, log: str, seconds: str, end: str = "finished") -> int:

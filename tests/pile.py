@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from hf_soups.data import load_splits
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
 from tests.tiny import tiny_bert, tiny_sentences

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.predictions import Predictions
 
 SELECT, REPORT = "select-rows", "report-rows"  # fingerprints

@@ -16,7 +16,7 @@ from hf_soups.cli import app
 from hf_soups.cook import cook
 from hf_soups.data import load_splits
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.leaderboard import shifts as answering
 from hf_soups.leaderboard.shifts import AnswerResult, answer

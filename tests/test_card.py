@@ -15,8 +15,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
 from hf_soups.report.cards.card import card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.report.cards.facts import hub_ids
-from hf_soups.report.cards.markdown import Table, cells_of, run_code
+from hf_soups.report.cards.card_facts import hub_ids
+from hf_soups.report.cards.markdown import MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from tests.cascades.made import Made, make
@@ -376,7 +376,7 @@ def test_what_is_no_soup_or_cascade_is_refused(pair: list[Checkpoint], soup: Pat
 
 
 def test_cells_read_back_are_those_written() -> None:
-    table = Table("T", ("Name", "A", "B"), (("x|y", "1", "a\nb"), ("z", "`2`", "-")))
+    table = MarkdownTable("T", ("Name", "A", "B"), (("x|y", "1", "a\nb"), ("z", "`2`", "-")))
     text = f"# t\n\n## T\n\n{table.markdown()}\n\n```\n## T\n| z | 9 | 9 |\n```\n"
     assert cells_of(text) == {
         ("T", "x|y", "A"): "1", ("T", "x|y", "B"): "a b", ("T", "z", "A"): "`2`", ("T", "z", "B"): "-",

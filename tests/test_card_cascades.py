@@ -18,7 +18,7 @@ from hf_soups.errors import InputError, MemberError
 from hf_soups.pool import read_pool
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import write_pool
-from hf_soups.pool_jobs import build_from, halves, search_pool
+from hf_soups.pool_jobs import build_from, search_pool, select_and_report
 from hf_soups.recipe.origin import recipe_kept
 from hf_soups.report.cards.card import Said, card_for, check_card, write_card
 from hf_soups.report.cards.markdown import cells_of, code_of
@@ -69,7 +69,7 @@ def test_the_kept_report_score_is_that_of_the_plan_on_the_rows_kept_back(
     path, index = searched
     frontier = Frontier.load(path)
     pool = read_pool(path.parent / "pool")
-    rows = halves(pool, "0.4", 0).report
+    rows = select_and_report(pool, "0.4", 0).report
     assert rows is not None
     answers = frontier.plan(index).apply(rows)
     assert answers.costs is not None

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from hf_soups.cascades.evidence import read_evidence
 from hf_soups.cli import app
 from hf_soups.cook import cook
 from hf_soups.errors import InputError, RecipeError
@@ -24,7 +25,6 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.card import Said, card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.report.cards.data import read_evidence
 from hf_soups.report.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
 from tests.folders import change_json

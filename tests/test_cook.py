@@ -23,7 +23,7 @@ from hf_soups.cook import CookResult, cook, print_result
 from hf_soups.cook import one_soup as kitchen
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
-from hf_soups.finetune.record import RunRecord, read_run, write_run
+from hf_soups.finetune.run_record import RunRecord, read_run, write_run
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
@@ -671,7 +671,7 @@ def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, 
     from types import SimpleNamespace
 
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.soups.record import from_pool
+    from hf_soups.soups.soup_record import from_pool
 
     places = [shutil.copytree(pile / "m0", tmp_path / place) for place in ("a/run", "b/run", "third")]
     a, b, third = map(Checkpoint, places)

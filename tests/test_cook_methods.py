@@ -13,13 +13,13 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from hf_soups.cook import CookResult, Options, cook, menu
+from hf_soups.cook import CookResult, Options, cook, methods
 from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.soups.methods import learned as learned_package
 from tests.pile import make_pile, make_sweep, near
 
-METHODS = tuple(menu())
+METHODS = tuple(methods())
 
 
 def quietly(*arguments, **options) -> CookResult:

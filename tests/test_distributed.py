@@ -14,7 +14,7 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
 from hf_soups.finetune import finetune
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe
 from tests.patience import PATIENCE

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hf_soups import doctor as module
-from hf_soups.doctor import Row, doctor, doctor_table
+from hf_soups.doctor import Check, doctor, doctor_table
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_the_doctor_counts_the_processes_that_really_started() -> None:
 
 
 def test_what_is_broken_is_a_row_and_not_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> list[Row]:
+    def broken() -> list[Check]:
         raise RuntimeError("no driver")
 
     broken.__name__ = "_devices"
@@ -53,5 +53,5 @@ def test_processes_that_never_meet_are_not_waited_for_for_ever(monkeypatch: pyte
 
 def test_the_table_shows_the_extras_name() -> None:
     console = Console(file=io.StringIO(), width=120, record=True)
-    console.print(doctor_table([Row("extra wandb", 'not installed: pip install "hf_soups[wandb]"')]))
+    console.print(doctor_table([Check("extra wandb", 'not installed: pip install "hf_soups[wandb]"')]))
     assert "hf_soups[wandb]" in console.export_text()

@@ -22,8 +22,8 @@ from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed
 from hf_soups.finetune import default_out, finetune, run
 from hf_soups.finetune.command import main, parse
-from hf_soups.finetune.record import read_run
 from hf_soups.finetune.run import check_classes, failure_of
+from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import make_start
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.inspection import Inspection, Row, inspect_checkpoints, save_json, write_aligned
+from hf_soups.inspection import ComparedCheckpoint, Inspection, inspect_checkpoints, save_json, write_aligned
 from hf_soups.inspection.table import COLUMNS, InspectionTable, fitting
 from hf_soups.predictions import Predictions
 from hf_soups.soups.compatibility import preflight
@@ -445,13 +445,13 @@ def test_labels_without_names_or_of_another_task_are_told(pile: list[Path]) -> N
 
 def mixed_bag(tmp_path: Path) -> Inspection:
     """Every column says something else in some row."""
-    first = Row("m0", "m0", tensors=3, dtypes=("F32",), from_start=1.0)
-    second = Row(
+    first = ComparedCheckpoint("m0", "m0", tensors=3, dtypes=("F32",), from_start=1.0)
+    second = ComparedCheckpoint(
         "a name that is far too long for its column", "m1", tensors=3, missing=("x",), extra=("y", "z"),
         other_shapes=("w",), dtypes=("BF16",), other_dtypes=("w",), tied="other", labels="other order",
         processor="other", head="other", finite=False, one_class=True, from_start=123.456, angle=88.8,
     )  # fmt: skip
-    return Inspection((first, second, Row("m2", "m2", f"{tmp_path}: no such folder.")), (), (), (), ())
+    return Inspection((first, second, ComparedCheckpoint("m2", "m2", f"{tmp_path}: no such folder.")), (), (), (), ())
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -467,7 +467,10 @@ def test_the_table_fits_the_terminal(width: int, tmp_path: Path, pile: list[Path
 
 
 def test_columns_that_say_one_thing_only_go_first(tmp_path: Path) -> None:
-    rows = [Row("m0", "m0", dtypes=("F32",)), Row("m1", "m1", dtypes=("F32",), head="other")]
+    rows = [
+        ComparedCheckpoint("m0", "m0", dtypes=("F32",)),
+        ComparedCheckpoint("m1", "m1", dtypes=("F32",), head="other"),
+    ]
     shown_columns, same = fitting(COLUMNS, rows, 2, 40)
     assert "head" in [c.title for c in shown_columns]
     assert same

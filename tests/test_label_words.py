@@ -14,15 +14,15 @@ import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM, pipeline
 
 from hf_soups import Checkpoint, preflight
-from hf_soups.batch_predict.model import load_answerer
+from hf_soups.batch_predict.answerer import load_answerer
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.cook import cook
 from hf_soups.data import load_splits
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.finetune import finetune
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import load_start, make_start, start_key
 from hf_soups.models.word_classifier import WordClassifier
 from hf_soups.pool.member_model import How

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from hf_soups.ensembles import geometric_mean
 from hf_soups.errors import InputError
+from hf_soups.files import writing
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
 from hf_soups.metrics import METRICS, expected_calibration_error, negative_log_likelihood, score
@@ -260,7 +261,6 @@ def test_the_files_hold_every_row_and_number(sweep: Path, tmp_path: Path) -> Non
 
 
 def test_a_disk_that_cannot_be_written_leaves_the_earlier_files(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hf_soups.leaderboard.table as table
 
     board = build_leaderboard(sweep)
     board.save(sweep)
@@ -269,7 +269,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_earlier_files(sweep: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(table.csv, "DictWriter", full)
+    monkeypatch.setattr(writing.csv, "DictWriter", full)
     with pytest.raises(Exception, match=r"the disk is full\. Free some space"):
         board.save(sweep)
     assert (sweep / "leaderboard.csv").read_text() == before

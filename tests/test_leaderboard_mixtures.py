@@ -14,7 +14,7 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
 from hf_soups.leaderboard.compare import compare
-from hf_soups.leaderboard.reading import read_contenders
+from hf_soups.leaderboard.read_sweep import read_scored_models
 from hf_soups.leaderboard.rows import search_among, with_ensembles
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
@@ -80,7 +80,7 @@ def test_the_selected_ensemble_is_chosen_on_select_and_costs_its_members(sweep: 
 
 
 def test_selection_is_left_out_with_a_note_where_the_metric_is_no_sum_over_rows(sweep: Path) -> None:
-    found = read_contenders(sweep)
+    found = read_scored_models(sweep)
     foreign = replace(found.metric, name="mine", row_statistics=None, value=None)
     again = with_ensembles(replace(found, metric=foreign, ensembles=()))
     assert [c.row.name for c in again.ensembles] == ["mean-logit ensemble", "mean-prob ensemble"]
@@ -134,7 +134,7 @@ def test_the_training_of_a_run_that_is_also_in_a_soup_counts_once(sweep: Path) -
 
 def test_a_soup_chosen_on_report_is_not_searched(sweep: Path) -> None:
     write_soup_record(sweep.parent / "soup", ["run_01", "run_02"], optimistic=True)
-    search_among(read_contenders(sweep), sweep)
+    search_among(read_scored_models(sweep), sweep)
     assert all("soup" not in p.members[0] for p in Frontier.load(sweep / "cascades/frontier.json").singles)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.sweep.ledger import Entry, Ledger
 
 

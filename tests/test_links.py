@@ -13,7 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.downloads import inside_of, refuse_links_out
 from hf_soups.report.cards.card import card_for
-from hf_soups.soups.record import soup_folder_of
+from hf_soups.soups.soup_record import soup_folder_of
 
 COMMIT = "0" * 40
 

@@ -29,7 +29,7 @@ from hf_soups.batch_predict import predict_rows
 from hf_soups.cascades.running.members import ImageReader
 from hf_soups.data.images import MARGIN, MOST_PIXELS, PIXELS_AT_ONCE, WHOLE, Picture, cells, open_image, picture
 from hf_soups.errors import DataError
-from hf_soups.models.images import edge_of, encode_images, moved
+from hf_soups.models.pixels import edge_of, encode_images, moved
 from hf_soups.models.vision import Vision
 from hf_soups.recipe import Data
 from tests.families.conftest import split_of, task_of

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hf_soups.errors import RUN_FAILURES, CheckpointError, HfSoupsError, InputError
 from hf_soups.files.writing import check_place, owner, writable, written_whole
-from hf_soups.finetune.record import RUN_FILE, RunRecord, read_run, write_run
+from hf_soups.finetune.run_record import RUN_FILE, RunRecord, read_run, write_run
 
 RECORD = RunRecord(
     status="finished",
@@ -95,7 +95,7 @@ def test_an_unreadable_record_is_one_clear_error(tmp_path: Path, text: str | Non
 
 
 def test_reading_a_run_imports_nothing_heavy() -> None:
-    code = "import hf_soups.finetune.record, sys; print({'torch', 'numpy', 'pydantic'} & set(sys.modules))"
+    code = "import hf_soups.finetune.run_record, sys; print({'torch', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

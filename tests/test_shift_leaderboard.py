@@ -16,7 +16,7 @@ from rich.console import Console
 from hf_soups.ensembles import geometric_mean
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
-from hf_soups.leaderboard.reading import read_contenders
+from hf_soups.leaderboard.read_sweep import read_scored_models
 from hf_soups.metrics import METRICS, score
 from hf_soups.plots import canvas as plots
 from hf_soups.predictions import Predictions
@@ -108,7 +108,7 @@ def test_a_soups_answers_are_aligned_by_row_id(sweep: Path) -> None:
     write_soup_record(soup, ["run_00"])
     (sweep / "soups").mkdir()
     (sweep / "soups/greedy.json").write_text(json.dumps({"path": "../../soup", "method": "greedy"}))
-    found = read_contenders(sweep)
+    found = read_scored_models(sweep)
     assert found.soups[0].answers["shift-books"].row_ids.tolist() == list(range(1000, 1000 + BOOKS))
     assert row(build_leaderboard(sweep), "soup").shifts["books"].value == 95 / BOOKS
 

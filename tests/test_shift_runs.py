@@ -10,7 +10,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
 from hf_soups.errors import RecipeError
 from hf_soups.finetune import finetune
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe

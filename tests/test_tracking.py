@@ -18,7 +18,7 @@ from accelerate.tracking import GeneralTracker
 
 from hf_soups.errors import MissingExtra
 from hf_soups.finetune import finetune
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.tracking import WARNING, configuration
 from hf_soups.recipe import Recipe, recipe_from
 from hf_soups.sweep import sweep

@@ -16,7 +16,7 @@ from transformers import get_scheduler
 from hf_soups.errors import RunFailed
 from hf_soups.finetune.augment import draw_mixup
 from hf_soups.finetune.batches import steps
-from hf_soups.finetune.loop import Examples, Selection, decayed, synchronised_batchnorm, train_model
+from hf_soups.finetune.loop import EpochSelection, TrainRows, decayed, synchronised_batchnorm, train_model
 from hf_soups.finetune.tracking import POINTS, History
 from hf_soups.models.family import Augment, Batch
 from hf_soups.progress import Meter
@@ -55,13 +55,13 @@ class Plain:
         return logits
 
 
-def examples(spoilt: bool = False) -> Examples:
+def examples(spoilt: bool = False) -> TrainRows:
     random = np.random.default_rng(0)
     values = torch.from_numpy(random.normal(size=(ROWS, FEATURES)).astype(np.float32))
     if spoilt:
         values[:] = float("nan")
     labels = random.integers(0, CLASSES, ROWS)
-    return Examples(Points(values, np.arange(ROWS), []), labels, CLASSES)
+    return TrainRows(Points(values, np.arange(ROWS), []), labels, CLASSES)
 
 
 def network() -> torch.nn.Module:
@@ -71,7 +71,7 @@ def network() -> torch.nn.Module:
     )
 
 
-def trained(model: torch.nn.Module, train: Train, rows: Examples | None = None, **how: Any) -> History:
+def trained(model: torch.nn.Module, train: Train, rows: TrainRows | None = None, **how: Any) -> History:
     accelerator = Accelerator(cpu=True)
     history = History(1000, Meter("test", 1000, visible=False))
     train_model(accelerator, model, Plain(), rows or examples(), train, history, **how)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ def test_the_best_epoch_is_kept_and_the_earlier_one_wins_a_tie() -> None:
         return next(told)
 
     train = Train(learning_rate=0.01, batch_size=10, epochs=4)
-    history = trained(model, train, selection=Selection(score, greater_is_better=True))
+    history = trained(model, train, selection=EpochSelection(score, greater_is_better=True))
     for name, value in model.state_dict().items():
         assert torch.equal(value, snapshots[1][name])
     assert not torch.equal(snapshots[1]["0.weight"], snapshots[2]["0.weight"])
@@ -179,7 +179,7 @@ def test_the_best_epoch_is_kept_and_the_earlier_one_wins_a_tie() -> None:
 
 
 def test_lower_is_better_when_the_metric_says_so() -> None:
-    lower = Selection(lambda: 0.0, greater_is_better=False)
+    lower = EpochSelection(lambda: 0.0, greater_is_better=False)
     assert lower.better(0.1, 0.2)
     assert not lower.better(0.2, 0.1)
     assert lower.better(9.0, None)
@@ -188,7 +188,7 @@ def test_lower_is_better_when_the_metric_says_so() -> None:
 def test_the_end_of_a_part_epoch_is_scored_too() -> None:
     scored: list[int] = []
     train = Train(batch_size=10, epochs=1.5)
-    trained(network(), train, selection=Selection(lambda: float(scored.append(1) or 0), greater_is_better=True))
+    trained(network(), train, selection=EpochSelection(lambda: float(scored.append(1) or 0), greater_is_better=True))
     assert len(scored) == 2
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hf_soups.data.images import DECODERS, cells, encoding, image_endings, open_image
 from hf_soups.errors import DataError
 from hf_soups.files.digests import fast_digest
-from hf_soups.pool.rows import Wanted, task_columns
+from hf_soups.pool.data_rows import Wanted, task_columns
 
 if TYPE_CHECKING:
     import datasets

@@ -20,7 +20,7 @@ from hf_soups.files.writing import write_file, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hf_soups.batch_predict.model import Answers
+    from hf_soups.batch_predict.answerer import Answers
 
 MANIFEST = "_answers.json"
 FORMAT = "hf_soups.answers.v1"

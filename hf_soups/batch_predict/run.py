@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_soups.batch_predict.answerer import is_cascade, one_model, unit_of, weights_of
 from hf_soups.batch_predict.inputs import Inputs, Unreadable, find_inputs
-from hf_soups.batch_predict.model import is_cascade, one_model, unit_of, weights_of
 from hf_soups.batch_predict.outputs import MadeFrom, Parts, claim, table_of
 from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
-from hf_soups.pool.rows import Wanted
+from hf_soups.pool.data_rows import Wanted
 from hf_soups.pool.shards import processes
 
 if TYPE_CHECKING:
-    from hf_soups.batch_predict.model import Answerer, Answers
+    from hf_soups.batch_predict.answerer import Answerer, Answers
     from hf_soups.progress import Meter
 
 Values = list[Any]
@@ -98,7 +98,7 @@ def predict_rows(
         DataError: if there are no rows.
         CheckpointError: if the model cannot be loaded.
     """
-    from hf_soups.batch_predict.model import load_answerer
+    from hf_soups.batch_predict.answerer import load_answerer
     from hf_soups.pool.job import alone
     from hf_soups.pool.member_model import How
     from hf_soups.progress import Meter
@@ -218,7 +218,7 @@ def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | Non
 def _one_by_one(
     answerer: Answerer, values: Values, at: Sequence[int], error: Exception
 ) -> tuple[Values, Answers | None]:
-    from hf_soups.batch_predict.model import Answers
+    from hf_soups.batch_predict.answerer import Answers
 
     values, done, faults = list(values), [], 0
     for i in at:

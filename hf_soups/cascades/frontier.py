@@ -19,6 +19,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
 from hf_soups.metrics import METRICS
+from hf_soups.pool.report_rows import is_share
 
 PRINTED = 16  # plans of a printed frontier
 ROUNDING = 1e-12  # by this share a cost may be above its bound: a mean of costs differs so with the order of its sum
@@ -305,18 +306,6 @@ def _absolute(written: str, here: Path) -> str:
     if not written or is_share(written):
         return written
     return os.path.normpath(here.resolve() / written)
-
-
-def is_share(report: str) -> bool:
-    """Whether what to report on is a share of the pool's rows, not another pool's folder.
-
-    >>> is_share("0.5"), is_share("preds/report"), is_share("")
-    (True, False, False)
-    """
-    try:
-        return math.isfinite(float(report))
-    except ValueError:
-        return False
 
 
 def _of_the_first_version(found: Frontier, here: Path) -> Frontier:

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch.utils.data import DataLoader
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from hf_soups.cascades.running.members import Pair, Rows
+from hf_soups.cascades.running.members import Pair, RawRows
 from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
 from hf_soups.data.images import picture
 from hf_soups.errors import DataError, InputError
@@ -29,10 +29,10 @@ class Collate:
     reader: Any
     keeps: bool  # the raw rows too, for members that read them in another way
 
-    def __call__(self, values: Sequence[Any]) -> Rows:
+    def __call__(self, values: Sequence[Any]) -> RawRows:
         """The rows of one batch."""
         encoded = self.reader.read(values)
-        return Rows(values if self.keeps else (), len(values), {self.number: (np.arange(len(values)), encoded)})
+        return RawRows(values if self.keeps else (), len(values), {self.number: (np.arange(len(values)), encoded)})
 
 
 class CascadePipeline:
@@ -111,7 +111,7 @@ class CascadePipeline:
         output = self.forward(self._collate()([row]), **forward_params)
         return self.postprocess(output, **postprocess_params)
 
-    def _forward(self, rows: Rows) -> CascadeOutput:
+    def _forward(self, rows: RawRows) -> CascadeOutput:
         answered: CascadeOutput = self.model.run(rows)
         return answered
 

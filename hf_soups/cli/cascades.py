@@ -94,7 +94,7 @@ def predict(
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
-    from hf_soups.batch_predict.model import names_a_cascade
+    from hf_soups.batch_predict.answerer import names_a_cascade
 
     models = models or []
     names = tuple(name.strip() for name in label_names.split(",")) if label_names else None
@@ -205,7 +205,7 @@ def search(
 ) -> None:
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
     from hf_soups.pool_jobs import search_pool
-    from hf_soups.report.frontier import SearchTable, search_progress
+    from hf_soups.report.frontier_table import SearchTable, search_progress
 
     with search_progress() as progress:
         result = search_pool(
@@ -226,7 +226,7 @@ def show(
 ) -> None:
     """Print a frontier again."""
     from hf_soups.cascades import Frontier
-    from hf_soups.report.frontier import FrontierTable
+    from hf_soups.report.frontier_table import FrontierTable
 
     printed(FrontierTable(Frontier.load(frontier), count))
 

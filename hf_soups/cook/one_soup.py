@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.files.writing import writable, write_text, written_whole
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups import Soup
-from hf_soups.soups.ingredients import Pool
+from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.methods.greedy import Score
-from hf_soups.soups.record import SOUP_FILE, read_soup
-from hf_soups.soups.registry import Bench, Method, Options, first
+from hf_soups.soups.registry import Method, MethodInputs, Options, first
 from hf_soups.soups.soup import display_names, step_values
+from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words, why_one
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CookRequest:
     """What was asked for, checked."""
 
     options: Options
@@ -49,8 +49,8 @@ class Order:
 
 def cook_one(
     method: Method,
-    pool: Pool,
-    order: Order,
+    pool: Ingredients,
+    order: CookRequest,
     tasting: Tasting | None,
     folder: Path,
     key: str,
@@ -94,7 +94,7 @@ def cook_one(
 
 
 def _chosen(
-    method: Method, pool: Pool, order: Order, tasting: Tasting, beside: Sequence[Path], key: str
+    method: Method, pool: Ingredients, order: CookRequest, tasting: Tasting, beside: Sequence[Path], key: str
 ) -> tuple[Soup, dict[str, Any]]:
     """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
     found: dict[str, tuple[Soup, float]] = {}
@@ -115,12 +115,17 @@ def _chosen(
 
 
 def _bench(
-    method: Method, pool: Pool, order: Order, tasting: Tasting | None, variant: str, beside: Sequence[Path],
+    method: Method,
+    pool: Ingredients,
+    order: CookRequest,
+    tasting: Tasting | None,
+    variant: str,
+    beside: Sequence[Path],
     key: str = "",
-) -> Bench:  # fmt: skip
+) -> MethodInputs:
     common = (pool.checkpoints, order.options, pool.start)
     if tasting is None:
-        return Bench(*common, None, None, beside[1], order.threads, order.tell, str)
+        return MethodInputs(*common, None, None, beside[1], order.threads, order.tell, str)
     metric, sign = tasting.metric.name, tasting.sign
     note = method.name if len(tasting.scorers) == 1 else f"{method.name} ({variant} BatchNorm statistics)"
     journal = Journal(partial(tasting.score, variant=variant), beside[0], f"{key} {variant}")
@@ -131,7 +136,7 @@ def _bench(
             order.tell(f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * first(value), metric)}")
         return value
 
-    return Bench(
+    return MethodInputs(
         *common, score, tasting.scorers[variant], beside[1], order.threads,
         say=lambda line: order.tell(f"{note} {line}"),
         in_words=lambda value: score_in_words(sign * value, metric),
@@ -182,7 +187,7 @@ def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str,
     )
 
 
-def _about(pool: Pool, order: Order, key: str) -> dict[str, Any]:
+def _about(pool: Ingredients, order: CookRequest, key: str) -> dict[str, Any]:
     return {
         "pool": list(display_names(pool.checkpoints)),
         "left_out": [{"name": left.name, "reason": left.reason} for left in pool.left_out],
@@ -191,14 +196,14 @@ def _about(pool: Pool, order: Order, key: str) -> dict[str, Any]:
     }
 
 
-def _named(soup: Soup, pool: Pool) -> Soup:
+def _named(soup: Soup, pool: Ingredients) -> Soup:
     """The soup with its ingredients called as in the pool: a name that is unique among a few may not be among all."""
     called = dict(zip(pool.checkpoints, display_names(pool.checkpoints), strict=True))
     own = zip(soup.ingredients, display_names(soup.ingredients), strict=True)
     return replace(soup, names=tuple(called.get(checkpoint, name) for checkpoint, name in own))
 
 
-def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(soup: Soup, pool: Ingredients, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
     metric, singles = tasting.metric.name, _singles(soup, pool, tasting)
     told: dict[str, Any] = {
         "selected_on": tasting.chosen_on,
@@ -221,12 +226,12 @@ def _outcome(soup: Soup, pool: Pool, tasting: Tasting, batchnorm: Mapping[str, A
     return told
 
 
-def _counted(soup: Soup, pool: Pool) -> str:
+def _counted(soup: Soup, pool: Ingredients) -> str:
     """How many of the pool are in the soup; the start, if it is mixed in, is none of them."""
     return f"{sum(c in pool.checkpoints for c in soup.ingredients)} of {len(pool.checkpoints)}"
 
 
-def _singles(soup: Soup, pool: Pool, tasting: Tasting) -> Mapping[str, float]:
+def _singles(soup: Soup, pool: Ingredients, tasting: Tasting) -> Mapping[str, float]:
     """Scores of the pool's models alone, as the metric gives them: what the method measured, or else cached answers."""
     if "singles" in soup.scores:
         return dict(soup.scores["singles"])

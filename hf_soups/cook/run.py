@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.cook.one_soup import Order, Tell, cook_one
+from hf_soups.cook.one_soup import CookRequest, Tell, cook_one
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_json, write_text
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Pool, gather
+from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import digest
-from hf_soups.soups.record import SOUP_FILE, from_pool, read_soup
 from hf_soups.soups.registry import Method, Options, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
+from hf_soups.soups.soup_record import SOUP_FILE, from_pool, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def cook(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
-        methods: names on the `menu`.
+        methods: names in the table of `methods`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
@@ -183,7 +183,7 @@ def print_result(result: CookResult) -> None:
             console.print(f"  {line}")
 
 
-def _check_needs(wanted: Sequence[Method], pool: Pool) -> None:
+def _check_needs(wanted: Sequence[Method], pool: Ingredients) -> None:
     """Refuse methods that lack what they choose by or start from."""
     for method in wanted:
         if method.needs_score and pool.recipe is None:
@@ -209,7 +209,7 @@ def _checked(
     overwrite: bool,
     threads: int,
     tell: Tell | None,
-) -> Order:
+) -> CookRequest:
     chosen_on = select_on or ("report" if allowed else "select")
     if chosen_on == "report" and not allowed:
         raise SelectionOnReport(
@@ -218,10 +218,10 @@ def _checked(
         )
     stored = None if dtype is None else stored_dtype(dtype)
     largest = None if max_shard_size is None else size_in_bytes(max_shard_size)
-    return Order(options, stored, largest, chosen_on, overwrite, threads, tell or (lambda line: None))
+    return CookRequest(options, stored, largest, chosen_on, overwrite, threads, tell or (lambda line: None))
 
 
-def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
+def _folders(out: Path, methods: Sequence[str], pool: Ingredients) -> dict[str, Path]:
     if len(methods) == 1 and not pool.is_sweep:
         return {methods[0]: out}
     if (out / SOUP_FILE).exists():
@@ -229,7 +229,7 @@ def _folders(out: Path, methods: Sequence[str], pool: Pool) -> dict[str, Path]:
     return {method: out / method for method in methods}
 
 
-def _compatible(pool: Pool, align_labels: bool, threads: int) -> tuple[Pool, tuple[str, ...]]:
+def _compatible(pool: Ingredients, align_labels: bool, threads: int) -> tuple[Ingredients, tuple[str, ...]]:
     # what is only averaged is read by the mixing engine, which refuses NaN by itself: not twice
     scored = pool.recipe is not None
     report = preflight(pool.checkpoints, align_labels=align_labels, check_values=scored, threads=threads)
@@ -238,7 +238,7 @@ def _compatible(pool: Pool, align_labels: bool, threads: int) -> tuple[Pool, tup
     return replace(pool, checkpoints=report.checkpoints), told
 
 
-def _tasting(pool: Pool, order: Order, cache: Path | None, device: str | None) -> Tasting | None:
+def _tasting(pool: Ingredients, order: CookRequest, cache: Path | None, device: str | None) -> Tasting | None:
     if pool.recipe is None:
         return None
     from hf_soups.soups.scoring import open_tasting
@@ -259,7 +259,7 @@ def _marks(cooked: Sequence[Cooked]) -> dict[str, tuple[int, float]]:
     }
 
 
-def _register(pool: Pool, cooked: Cooked) -> None:
+def _register(pool: Ingredients, cooked: Cooked) -> None:
     """Tell the sweep where the soup lies, so that its leaderboard shows it; relative, so that both can be moved."""
     if pool.sweep is None:
         return
@@ -268,7 +268,7 @@ def _register(pool: Pool, cooked: Cooked) -> None:
     write_json(pointer, {"path": place, "method": cooked.method, "predictions": PREDICTIONS})
 
 
-def _keep_recipe(pool: Pool, cooked: Sequence[Cooked]) -> None:
+def _keep_recipe(pool: Ingredients, cooked: Sequence[Cooked]) -> None:
     """Keep the recipe with soups that an earlier version cooked without it."""
     if pool.recipe is None:
         return
@@ -278,7 +278,7 @@ def _keep_recipe(pool: Pool, cooked: Sequence[Cooked]) -> None:
             write_text(soup.folder / RECIPE_FILE, text)
 
 
-def _keep_board(pool: Pool, cooked: Sequence[Cooked], tell: Tell) -> None:
+def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None:
     """Keep the sweep's leaderboard of this moment with each new soup: its card says what it was compared with."""
     if pool.sweep is None:
         return
@@ -293,7 +293,7 @@ def _keep_board(pool: Pool, cooked: Sequence[Cooked], tell: Tell) -> None:
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 
-def _key(method: Method, pool: Pool, order: Order) -> str:
+def _key(method: Method, pool: Ingredients, order: CookRequest) -> str:
     """A name for everything that decides what comes out; of the ingredients their bytes count, not their place."""
     # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
     recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})

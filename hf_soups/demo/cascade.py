@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_soups.batch_predict.model import is_cascade, one_model
+from hf_soups.batch_predict.answerer import is_cascade, one_model
 from hf_soups.cascades.frontier import load_frontier
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.members import Rows, load_one
+from hf_soups.cascades.running.members import RawRows, load_one
 from hf_soups.cascades.running.model import (
     CascadeForImageClassification,
     CascadeForSequenceClassification,
@@ -80,7 +80,7 @@ AT_ONCE = 32  # inputs of a batch that go through the members together
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class DemoCascade:
     """What the page shows.
 
     Inputs are paths of image files, texts, or pairs of texts, as `kind` says.
@@ -137,18 +137,18 @@ class Subject:
 
     def _follow(self, values: Sequence[Any], plan: Plan) -> list[Journey]:
         stages: list[Stage] = []
-        self.model.run(Rows(values, len(values)), plan=plan, seen=lambda rows, own: stages.append((rows, own)))
+        self.model.run(RawRows(values, len(values)), plan=plan, seen=lambda rows, own: stages.append((rows, own)))
         return journeys(plan, stages, len(values))
 
 
-def load_subject(
+def load_demo_cascade(
     model: str | Path,
     *,
     name: str | None = None,
     frontier: str | Path | None = None,
     pair: bool = False,
     device: str | None = None,
-) -> Subject:
+) -> DemoCascade:
     """Load a cascade, or a single classifier as a cascade of one.
 
     Args:
@@ -173,7 +173,7 @@ def load_subject(
     )
     config: Any = loaded.config
     read = _reader(pipe.preprocess, config.kind)
-    return Subject(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
+    return DemoCascade(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
 
 
 def _named(model: str | Path) -> Checkpoint:

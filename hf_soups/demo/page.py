@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from hf_soups.demo.cascade import Subject
-from hf_soups.demo.inputs import pairs_of, texts_of
+from hf_soups.demo.cascade import DemoCascade
+from hf_soups.demo.examples import pairs_of, texts_of
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import HfSoupsError, InputError
 
@@ -28,12 +28,12 @@ HINTS = {
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the models share the cores
 
 
-def page_of(subject: Subject, examples: Sequence[Any] = ()) -> gr.Blocks:
+def page_of(subject: DemoCascade, examples: Sequence[Any] = ()) -> gr.Blocks:
     """The page of a loaded cascade.
 
     Args:
         subject: the cascade.
-        examples: inputs that visitors can take instead of their own, as `Subject.follow` takes them.
+        examples: inputs that visitors can take instead of their own, as `DemoCascade.follow` takes them.
     """
     page: gr.Blocks = gr.Blocks(title=subject.name, analytics_enabled=False, delete_cache=(KEPT, KEPT))
     with page:
@@ -68,7 +68,7 @@ def look() -> dict[str, Any]:
     }
 
 
-def _about(subject: Subject) -> str:
+def _about(subject: DemoCascade) -> str:
     members = subject.model.config.built.members
     told = (
         f"{len(members)} models are asked one after another, from {members[0]} to {members[-1]}, until the answer is "
@@ -79,7 +79,7 @@ def _about(subject: Subject) -> str:
     return f"# {subject.name}\n\n{told}"
 
 
-def _budget(subject: Subject) -> gr.Slider:
+def _budget(subject: DemoCascade) -> gr.Slider:
     """The slider over the plans, with the plan that it stands at; hidden where there is only one."""
     count = len(subject.plans)
     with gr.Row(visible=count > 1):
@@ -98,7 +98,7 @@ def _budget(subject: Subject) -> gr.Slider:
     return number
 
 
-def _one(subject: Subject, examples: Sequence[Any], number: gr.Slider) -> None:
+def _one(subject: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
     shown: Examples | None = None
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -128,7 +128,7 @@ def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
 
 
 def _wire(
-    subject: Subject,
+    subject: DemoCascade,
     asked: list[gr.Image | gr.Textbox],
     result: gr.HTML,
     button: gr.Button | None,
@@ -150,7 +150,7 @@ def _wire(
     number.change(functools.partial(_ask, subject, again=True), api_visibility="private", **how)
 
 
-def _many(subject: Subject, examples: Sequence[Any], number: gr.Slider) -> None:
+def _many(subject: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
     given: gr.File | gr.Textbox
     if subject.kind == "image":
         given = gr.File(label="Images", file_count="multiple", file_types=["image"], height=200, elem_id="images")
@@ -177,16 +177,16 @@ def _view(html: str, name: str) -> gr.HTML:
     )
 
 
-def _moved(subject: Subject, number: float) -> tuple[str, str]:
+def _moved(subject: DemoCascade, number: float) -> tuple[str, str]:
     at = _at(subject, number)
     return _plan_view(subject, at), frontier_view(subject.plans, at)
 
 
-def _plan_view(subject: Subject, number: int) -> str:
+def _plan_view(subject: DemoCascade, number: int) -> str:
     return plan_view(subject.plans[number], number, len(subject.plans), subject.built, subject.always)
 
 
-def _ask(subject: Subject, *given: Any, again: bool = False) -> str:
+def _ask(subject: DemoCascade, *given: Any, again: bool = False) -> str:
     """The view of one input's journey; the last of `given` is the plan's number, from 1."""
     *inputs, number = given
     if inputs[0] is None or (again and not any(inputs)):
@@ -200,7 +200,7 @@ def _ask(subject: Subject, *given: Any, again: bool = False) -> str:
     return journey_view(way, plan, subject.label_names, subject.always)
 
 
-def _ask_many(subject: Subject, given: Any, number: float) -> str:
+def _ask_many(subject: DemoCascade, given: Any, number: float) -> str:
     """The view of a batch: files, or texts line by line."""
     try:
         if subject.kind == "image":
@@ -212,7 +212,7 @@ def _ask_many(subject: Subject, given: Any, number: float) -> str:
     return _batch(subject, inputs, number)
 
 
-def _batch(subject: Subject, inputs: list[Any], number: float) -> str:
+def _batch(subject: DemoCascade, inputs: list[Any], number: float) -> str:
     if not inputs:
         return message("nothing to classify: give at least one input.", wrong=True)
     if len(inputs) > MOST:
@@ -228,7 +228,7 @@ def _batch(subject: Subject, inputs: list[Any], number: float) -> str:
     return batch_view(names, ways, plan, subject.label_names, subject.always)
 
 
-def _at(subject: Subject, number: float) -> int:
+def _at(subject: DemoCascade, number: float) -> int:
     """The slider counts from 1; who calls without a browser may send anything."""
     return min(max(int(number), 1), len(subject.plans)) - 1
 

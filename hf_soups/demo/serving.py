@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.batch_predict.model import is_cascade, one_model
+from hf_soups.batch_predict.answerer import is_cascade, one_model
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def build_page(
         CheckpointError, MemberError: if it cannot be loaded.
     """
     require_gradio()
-    from hf_soups.demo.cascade import load_subject
-    from hf_soups.demo.inputs import examples_of
+    from hf_soups.demo.cascade import load_demo_cascade
+    from hf_soups.demo.examples import examples_of
 
-    subject = load_subject(cascade, name=title, frontier=frontier, pair=pair, device=device)
+    subject = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
     shown = examples_of(examples, subject.kind)
     from hf_soups.demo.page import page_of  # imports gradio, which takes seconds
 

@@ -13,8 +13,7 @@ from hf_soups.cascades.rule import Confidence
 from hf_soups.costs import UNITS
 from hf_soups.demo.journeys import Always, Journey, Meeting, totals
 from hf_soups.metrics import METRICS
-from hf_soups.report.frontier import cost_in_words
-from hf_soups.wording import PERCENT, score_in_words
+from hf_soups.wording import PERCENT, cost_in_words, score_in_words
 
 CONFIDENCES: dict[Confidence, str] = {
     "max": "the largest probability",

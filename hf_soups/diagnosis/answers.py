@@ -17,8 +17,8 @@ from hf_soups.errors import PredictionsError
 from hf_soups.models.inference import NonFiniteLogits
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.journal import digest, identity
-from hf_soups.soups.record import read_soup, soup_folder_of
 from hf_soups.soups.soup import Soup, Step
+from hf_soups.soups.soup_record import read_soup, soup_folder_of
 
 if TYPE_CHECKING:
     from hf_soups.models.family import Augment, Batch, Encoded

@@ -20,15 +20,15 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.ensembles.combine import Members, scores_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
-from hf_soups.leaderboard.reading import read_contenders
-from hf_soups.leaderboard.rows import Contender, Contenders
+from hf_soups.leaderboard.read_sweep import read_scored_models
+from hf_soups.leaderboard.rows import ScoredModel, ScoredModels
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.progress import Meter
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Pool, gather
+from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.methods.greedy import greedy
 
@@ -138,7 +138,7 @@ class ByNumber:
 class _Bench:
     """The runs with what each answers, and how a mixture of them is scored on each role."""
 
-    runs: tuple[Contender, ...]
+    runs: tuple[ScoredModel, ...]
     checkpoints: tuple[Checkpoint, ...]
     metric: Metric
     roles: tuple[str, ...]
@@ -189,7 +189,7 @@ def by_number(
     """
     from hf_soups.plots.by_number import write_all
 
-    found, pool = read_contenders(sweep), gather([sweep])
+    found, pool = read_scored_models(sweep), gather([sweep])
     runs, notes = _usable(found, pool)
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
     folder = Path(out) if out is not None else Path(sweep) / FOLDER
@@ -205,7 +205,7 @@ def by_number(
     return replace(made, files=write_all(made, folder))
 
 
-def _usable(found: Contenders, pool: Pool) -> tuple[tuple[Contender, ...], list[str]]:
+def _usable(found: ScoredModels, pool: Ingredients) -> tuple[tuple[ScoredModel, ...], list[str]]:
     """The runs that answered, in the plan's order, and a note for each that did not."""
     answered = {c.row.name: c for c in found.runs}
     names = [c.folder.name for c in pool.checkpoints]
@@ -224,7 +224,7 @@ def _refuse_other_folders(out: Path) -> None:
 
 
 def _bench(
-    runs: tuple[Contender, ...], metric: Metric, pool: Pool, folder: Path, batchnorm: str, device: str | None
+    runs: tuple[ScoredModel, ...], metric: Metric, pool: Ingredients, folder: Path, batchnorm: str, device: str | None
 ) -> _Bench:
     """One live model for all mixtures, and a journal of their scores for each set of rows."""
     from hf_soups.soups.scoring import open_tasting
@@ -244,7 +244,7 @@ def _bench(
     return _Bench(runs, report.checkpoints, metric, roles, mixture)
 
 
-def _roles(runs: Sequence[Contender], tasting: Tasting) -> tuple[str, ...]:
+def _roles(runs: Sequence[ScoredModel], tasting: Tasting) -> tuple[str, ...]:
     """Report and the shifts that every run answered.
 
     Raises:

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_soups.diagnosis.facts import Facts
+from hf_soups.diagnosis.findings import Findings
 from hf_soups.diagnosis.landscape import coefficients_at
 from hf_soups.diagnosis.words import paragraphs
 from hf_soups.errors import InputError
-from hf_soups.files.writing import finite, write_text
-from hf_soups.leaderboard.table import write_csv
+from hf_soups.files.writing import finite, write_csv, write_text
 
 RECORD = "diagnosis.json"
 JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
@@ -33,7 +32,7 @@ def refuse_other_folders(out: Path) -> None:
         raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
 
 
-def write_all(out: Path, facts: Facts, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
+def write_all(out: Path, facts: Findings, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
     """Write every picture with its numbers, the words and the record; their paths. Each appears whole or not at all."""
     from hf_soups.plots import landscapes
 
@@ -60,7 +59,7 @@ def write_all(out: Path, facts: Facts, words: Sequence[str], title: str, setting
     return [*written, out / "diagnosis.md", out / RECORD]
 
 
-def barrier_rows(facts: Facts) -> Rows:
+def barrier_rows(facts: Findings) -> Rows:
     """One row for each point of each line."""
     return [
         {
@@ -81,7 +80,7 @@ def barrier_rows(facts: Facts) -> Rows:
     ]
 
 
-def angle_rows(facts: Facts) -> Rows:
+def angle_rows(facts: Findings) -> Rows:
     """One row for each pair; none without a start."""
     return [
         {
@@ -99,7 +98,7 @@ def angle_rows(facts: Facts) -> Rows:
     ]
 
 
-def plane_rows(facts: Facts) -> Rows:
+def plane_rows(facts: Findings) -> Rows:
     """One row for each point of the grid, the three runs and their average; none without a plane."""
     plane = facts.plane
     if plane is None:
@@ -123,7 +122,7 @@ def _coefficients(names: Sequence[str], corners: Any, x: float, y: float) -> dic
     return {f"coefficient_of_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def ensemble_rows(facts: Facts) -> Rows:
+def ensemble_rows(facts: Findings) -> Rows:
     """One row for each pair and each soup, with the ensemble of the same runs."""
     return [
         {"kind": kind, "name": name, "runs": runs, "soup": soup, "ensemble": ensemble}
@@ -131,7 +130,7 @@ def ensemble_rows(facts: Facts) -> Rows:
     ]
 
 
-def _mixtures(facts: Facts) -> Iterator[tuple[str, str, str, float, float]]:
+def _mixtures(facts: Findings) -> Iterator[tuple[str, str, str, float, float]]:
     for pair in facts.pairs:
         yield "pair", " + ".join(pair.names), " ".join(pair.names), pair.line.middle, pair.ensemble
     for mixed in (facts.uniform, *facts.soups):

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.diagnosis.answers import CookedSoup, settings_of, taken
-from hf_soups.diagnosis.facts import KNOBS, Absent, Facts, Greedy, Mixed, Pair, Single
+from hf_soups.diagnosis.findings import KNOBS, Absent, Findings, Greedy, Mixed, RunPair, Single
 from hf_soups.diagnosis.landscape import Line, Plane, along_line, choose_pairs, corners_of, grid_of, over_plane, shares
 from hf_soups.ensembles import mean_logits
 from hf_soups.errors import InputError
@@ -72,7 +72,7 @@ class Effort:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class MeasuredRuns:
     """The runs by name, what each answers, and how a mixture of them is scored (higher is better)."""
 
     runs: Mapping[str, Checkpoint]
@@ -121,8 +121,13 @@ class Bench:
 
 
 def measured(
-    bench: Bench, effort: Effort, cooked: Sequence[CookedSoup], absent: Sequence[Absent], tasting: Tasting, rows: int
-) -> Facts:
+    bench: MeasuredRuns,
+    effort: Effort,
+    cooked: Sequence[CookedSoup],
+    absent: Sequence[Absent],
+    tasting: Tasting,
+    rows: int,
+) -> Findings:
     """All facts about the runs of a bench.
 
     Args:
@@ -134,13 +139,13 @@ def measured(
         rows: of select before a subset was taken.
     """
     order = bench.order
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[RunPair, ...] = ()
     answered = [p for p in (bench.answers[name] for name in bench.ranked) if p is not None]
     if len(order) >= 2:
         pairs = tuple(_pair(bench, a, b, effort.points) for a, b in choose_pairs(order, bench.ranked[0], effort.pairs))
     soups = tuple(_mixed(bench, soup, tasting) for soup in cooked)
     own = next((m for m in soups if is_uniform_of(m, order)), None)
-    return Facts(
+    return Findings(
         metric=bench.metric.name,
         sign=bench.sign,
         rows=tasting.rows,
@@ -166,7 +171,7 @@ def is_uniform_of(soup: CookedSoup | Mixed, runs: Sequence[str]) -> bool:
     return name == "uniform" and set(soup.members) == set(runs)
 
 
-def _single(bench: Bench, name: str) -> Single:
+def _single(bench: MeasuredRuns, name: str) -> Single:
     answered = bench.answers[name]
     settings = settings_of((bench.runs[name].run or {}).get("recipe"), tuple(KNOBS))
     if answered is None:
@@ -176,26 +181,26 @@ def _single(bench: Bench, name: str) -> Single:
     return Single(name, scored.value, scored.low, scored.high, settings, distance)
 
 
-def _pair(bench: Bench, a: str, b: str, points: int) -> Pair:
+def _pair(bench: MeasuredRuns, a: str, b: str, points: int) -> RunPair:
     at, (i, j) = shares(points), (bench.place(a), bench.place(b))
     scores = tuple(bench.sign * value for value in along_line(bench.score, bench.runs[a], bench.runs[b], at))
     angle = float(bench.geometry.angles[i, j]) if bench.has_start else None
-    return Pair(Line(a, b, at, scores, bench.sign), float(bench.geometry.apart[i, j]), angle, bench.ensemble((a, b)))
+    return RunPair(Line(a, b, at, scores, bench.sign), float(bench.geometry.apart[i, j]), angle, bench.ensemble((a, b)))
 
 
-def _uniform(bench: Bench) -> Mixed:
+def _uniform(bench: MeasuredRuns) -> Mixed:
     order = bench.order
     value = bench.score(uniform([bench.runs[name] for name in order]))
     return Mixed("uniform", tuple(order), bench.sign * value, bench.ensemble(order))
 
 
-def _mixed(bench: Bench, soup: CookedSoup, tasting: Tasting) -> Mixed:
+def _mixed(bench: MeasuredRuns, soup: CookedSoup, tasting: Tasting) -> Mixed:
     select = tasting.splits.select
     answered = taken(soup.answers, select.row_ids, select.fingerprint)
     return Mixed(soup.method, soup.members, bench.metric.compute(answered), bench.ensemble(soup.members))
 
 
-def _third(bench: Bench, pairs: Sequence[Pair], cooked: Sequence[CookedSoup]) -> list[str]:
+def _third(bench: MeasuredRuns, pairs: Sequence[RunPair], cooked: Sequence[CookedSoup]) -> list[str]:
     """The three runs of the plane: the best, what greedy took next (else the second), the one behind most."""
     ranked = bench.ranked
     if len(ranked) < 3:
@@ -209,7 +214,7 @@ def _third(bench: Bench, pairs: Sequence[Pair], cooked: Sequence[CookedSoup]) ->
     return [best, second, far]
 
 
-def _plane(bench: Bench, grid: int, names: Sequence[str]) -> Plane | None:
+def _plane(bench: MeasuredRuns, grid: int, names: Sequence[str]) -> Plane | None:
     if not grid:
         return None
     if len(names) < 3:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.diagnosis.answers import answers_of, cooked_soups, settings_of, with_fewer_rows
-from hf_soups.diagnosis.facts import KNOBS, Absent, Facts
 from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, write_all
-from hf_soups.diagnosis.measure import Bench, Effort, checked, is_uniform_of, measured
+from hf_soups.diagnosis.findings import KNOBS, Absent, Findings
+from hf_soups.diagnosis.measure import Effort, MeasuredRuns, checked, is_uniform_of, measured
 from hf_soups.diagnosis.words import in_words
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.writing import writable
 from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Pool, find_runs, gather
+from hf_soups.soups.ingredients import Ingredients, find_runs, gather
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
@@ -46,7 +46,7 @@ Tell = Callable[[str], None]
 class Diagnosis:
     """What was found, and where it lies."""
 
-    facts: Facts
+    facts: Findings
     words: tuple[str, ...]
     folder: Path
     files: tuple[Path, ...]
@@ -142,7 +142,7 @@ def _opened(
     start: str | Path | None,
     align_labels: bool,
     threads: int,
-) -> tuple[Pool, Checkpoint | None]:
+) -> tuple[Ingredients, Checkpoint | None]:
     """The runs, checked, and what they started from."""
     pool = gather(sources, recipe=recipe, overrides=overrides)
     if pool.recipe is None:
@@ -161,7 +161,9 @@ def _opened(
     return replace(pool, checkpoints=report.checkpoints), origin
 
 
-def _tasting(pool: Pool, rows: int | None, batchnorm: str, device: str | None) -> tuple[Tasting, Split, list[str]]:
+def _tasting(
+    pool: Ingredients, rows: int | None, batchnorm: str, device: str | None
+) -> tuple[Tasting, Split, list[str]]:
     """The rows to score on, all of select, and what must be said about them."""
     from hf_soups.soups.scoring import open_tasting
 
@@ -182,14 +184,14 @@ def _tasting(pool: Pool, rows: int | None, batchnorm: str, device: str | None) -
 
 
 def _bench(
-    pool: Pool,
+    pool: Ingredients,
     origin: Checkpoint | None,
     tasting: Tasting,
     score: Callable[[Soup], float],
     folder: Path,
     say: Tell,
     threads: int,
-) -> Bench:
+) -> MeasuredRuns:
     """The runs with what each answers alone, and the geometry of those that answer."""
     answers = _answers(pool, tasting, folder, say)
     runs = dict(zip(answers, pool.checkpoints, strict=True))
@@ -197,10 +199,10 @@ def _bench(
     say(f"reading the weights of {len(able)} runs" + (" and their start" if origin else ""))
     # distances need an origin near the runs: far from it float32 swallows the differences
     geometry = geometry_of(able, origin or able[0], threads=threads)
-    return Bench(runs, answers, score, tasting.metric, geometry, origin is not None)
+    return MeasuredRuns(runs, answers, score, tasting.metric, geometry, origin is not None)
 
 
-def _answers(pool: Pool, tasting: Tasting, folder: Path, say: Tell) -> dict[str, Predictions | None]:
+def _answers(pool: Ingredients, tasting: Tasting, folder: Path, say: Tell) -> dict[str, Predictions | None]:
     """What each run answers alone, by name."""
     answers = {}
     for name, checkpoint in zip(display_names(pool.checkpoints), pool.checkpoints, strict=True):
@@ -212,7 +214,7 @@ def _answers(pool: Pool, tasting: Tasting, folder: Path, say: Tell) -> dict[str,
     return answers
 
 
-def _journal(pool: Pool, tasting: Tasting, batchnorm: str, folder: Path) -> Callable[[Soup], float]:
+def _journal(pool: Ingredients, tasting: Tasting, batchnorm: str, folder: Path) -> Callable[[Soup], float]:
     """The score of a mixture, written down; its context is everything that a score depends on beside the weights."""
     assert pool.recipe is not None
     recipe = pool.recipe.model_dump(include={"task", "data"})
@@ -242,7 +244,7 @@ def _counted(score: Callable[[Soup], float], meter: Meter) -> Callable[[Soup], f
     return counted
 
 
-def _absent(pool: Pool) -> list[Absent]:
+def _absent(pool: Ingredients) -> list[Absent]:
     """The runs that were left out, with their settings where a sweep knows them."""
     records = {} if pool.sweep is None else {run.name: run.record for run in find_runs(pool.sweep)}
 

@@ -6,36 +6,36 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hf_soups.diagnosis.facts import KNOBS, Absent, Facts, Mixed, Pair, Single
+from hf_soups.diagnosis.findings import KNOBS, Absent, Findings, Mixed, RunPair, Single
 from hf_soups.wording import PERCENT, loss_in_words, score_in_words
 
 
-def score(facts: Facts, value: float) -> str:
+def score(facts: Findings, value: float) -> str:
     """A score of the diagnosis's metric."""
     return score_in_words(value, facts.metric)
 
 
-def scored(facts: Facts, single: Single) -> str:
+def scored(facts: Findings, single: Single) -> str:
     """A run with its score."""
     return f"{single.name} {score(facts, single.score)}"
 
 
-def points(facts: Facts, value: float) -> str:
+def points(facts: Findings, value: float) -> str:
     """A difference of scores, without its sign."""
     return f"{100 * value:.1f} points" if facts.metric in PERCENT else f"{value:.4f}"
 
 
-def loss(facts: Facts, lost: float, rows: int) -> str:
+def loss(facts: Findings, lost: float, rows: int) -> str:
     """What was lost on so many rows, in rows too where the metric counts rows."""
     return "everything: it answers NaN" if math.isinf(lost) else loss_in_words(lost, facts.metric, rows)
 
 
-def height(facts: Facts, barrier: float) -> str:
+def height(facts: Findings, barrier: float) -> str:
     """Of a barrier; an infinite one is a mixture that answers NaN."""
     return "answers that are NaN" if math.isinf(barrier) else points(facts, barrier)
 
 
-def above(facts: Facts, difference: float) -> str:
+def above(facts: Findings, difference: float) -> str:
     """A difference with its direction; "better" and "worse", since for some metrics lower is better."""
     if not math.isfinite(difference):
         return "NaN beside"
@@ -45,7 +45,7 @@ def above(facts: Facts, difference: float) -> str:
     return f"{points(facts, abs(difference))} {better if difference > 0 else worse}"
 
 
-def settings(facts: Facts, run: Single | Absent) -> str:
+def settings(facts: Findings, run: Single | Absent) -> str:
     """The settings that differ between runs, for this run: " (learning rate 8e-4, 2 epochs)"."""
     everyone = [s.settings for s in facts.singles] + [a.settings for a in facts.absent]
     varied = [k for k in KNOBS if k != "seed" and len({s.get(k) for s in everyone} - {None}) > 1]
@@ -83,7 +83,7 @@ def rounded(rows: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class SettingRule:
     """All pairs without a barrier lie on one side of a setting, all pairs with one on the other."""
 
     setting: str
@@ -92,7 +92,7 @@ class Rule:
     upward: bool  # barriers come with larger values
 
 
-def separating_rule(facts: Facts) -> Rule | None:
+def separating_rule(facts: Findings) -> SettingRule | None:
     """The first setting that separates the pairs without any exception; None if none does, or there is one kind only.
 
     A pair counts by the run with the bolder setting: the larger learning rate, the more epochs, the smaller batch,
@@ -110,13 +110,13 @@ def separating_rule(facts: Facts) -> Rule | None:
     return None
 
 
-def _between(name: str, free: list[float], blocked: list[float], upward: bool) -> Rule | None:
+def _between(name: str, free: list[float], blocked: list[float], upward: bool) -> SettingRule | None:
     if not free or not blocked:
         return None
     if upward and max(free) < min(blocked):
-        return Rule(name, max(free), min(blocked), upward)
+        return SettingRule(name, max(free), min(blocked), upward)
     if not upward and min(free) > max(blocked):
-        return Rule(name, min(free), max(blocked), upward)
+        return SettingRule(name, min(free), max(blocked), upward)
     return None
 
 
@@ -137,13 +137,13 @@ SETTINGS: tuple[tuple[str, Callable[[Single], float | None], bool], ...] = (
 )
 
 
-def lowest_learning_rate(pairs: tuple[Pair, ...], facts: Facts) -> float | None:
+def lowest_learning_rate(pairs: tuple[RunPair, ...], facts: Findings) -> float | None:
     """The lowest learning rate among the runs of these pairs, where it is recorded."""
     rates = [facts.single(n).settings.get("learning_rate") for p in pairs for n in p.names]
     return min((r for r in rates if r is not None), default=None)
 
 
-def verdict(facts: Facts) -> str:
+def verdict(facts: Findings) -> str:
     """Whether averaging pays here, and if not, why not."""
     best_soup = _best_soup(facts)
     soup, ensemble = facts.gain(best_soup.soup, facts.best.score), facts.gain(facts.uniform.ensemble, facts.best.score)
@@ -165,30 +165,30 @@ def verdict(facts: Facts) -> str:
     )
 
 
-def _best_soup(facts: Facts) -> Mixed:
+def _best_soup(facts: Findings) -> Mixed:
     """The best of the uniform soup and those cooked; a soup of one run is that run, and no soup."""
     mixed = [facts.uniform, *(m for m in facts.soups if len(m.members) > 1)]
     able = [m for m in mixed if not math.isnan(m.soup)]
     return max(able, key=lambda m: facts.sign * m.soup, default=facts.uniform)
 
 
-def _near_chance(facts: Facts) -> bool:
+def _near_chance(facts: Findings) -> bool:
     worse_end = facts.best.low if facts.sign > 0 else facts.best.high
     return facts.gain(worse_end, facts.chance) <= 0
 
 
-def _chance_words(facts: Facts) -> str:
+def _chance_words(facts: Findings) -> str:
     return (
         f"no run can be told from chance. The best, {scored(facts, facts.best)}, is hardly better than giving every "
         f"row the class shares ({score(facts, facts.chance)}), so there is nothing in the weights to average yet."
     )
 
 
-def _size(facts: Facts) -> str:
+def _size(facts: Findings) -> str:
     return f"On {facts.rows} rows two runs differ by {points(facts, facts.noise)} by chance."
 
 
-def _why_no_soup(facts: Facts) -> str:
+def _why_no_soup(facts: Findings) -> str:
     if facts.blocked:
         return (
             f"They do not share one basin: {len(facts.blocked)} of {len(facts.pairs)} measured pairs have a barrier "
@@ -200,7 +200,7 @@ def _why_no_soup(facts: Facts) -> str:
     )
 
 
-def _why_nothing(facts: Facts) -> str:
+def _why_nothing(facts: Findings) -> str:
     scores = [s.score for s in facts.answering]
     diversity = facts.gain(facts.uniform.ensemble, sum(scores) / len(scores))
     spread = facts.gain(facts.best.score, facts.answering[-1].score)
@@ -223,7 +223,7 @@ def _why_nothing(facts: Facts) -> str:
     return f"Because {'; '.join(reasons)}." if reasons else ""
 
 
-def _needed(facts: Facts) -> str:
+def _needed(facts: Findings) -> str:
     """How many rows would show the largest gain that was seen; noise falls with the root of the rows."""
     gain = max(
         facts.gain(facts.uniform.ensemble, facts.best.score), facts.gain(_best_soup(facts).soup, facts.best.score)

@@ -1,11 +1,11 @@
-"""Words: what the numbers of a diagnosis mean, and what to do about it; every sentence follows from `Facts` alone."""
+"""Words: what the numbers of a diagnosis mean, and what to do about it; each sentence follows from `Findings` alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from hf_soups.diagnosis.facts import Facts, Single
+from hf_soups.diagnosis.findings import Findings, Single
 from hf_soups.diagnosis.verdict import (
     above,
     height,
@@ -23,7 +23,7 @@ from hf_soups.diagnosis.verdict import (
 from hf_soups.soups.soup import Step
 
 
-def in_words(facts: Facts) -> tuple[str, ...]:
+def in_words(facts: Findings) -> tuple[str, ...]:
     """The diagnosis, one paragraph an item: what was measured, why each run is in or out, and the verdict."""
     if len(facts.answering) < 2:
         return (_measured(facts), *_nan(facts), *_absent(facts))
@@ -44,7 +44,7 @@ def in_words(facts: Facts) -> tuple[str, ...]:
 # Greedy: what it did, or what it would have met.
 
 
-def _measured(facts: Facts) -> str:
+def _measured(facts: Findings) -> str:
     part = f" (a subset of {facts.all_rows})" if facts.rows < facts.all_rows else ""
     scores = [s.score for s in facts.answering]
     told = f"{len(facts.singles)} runs, {facts.metric} on {facts.rows} select rows{part}"
@@ -54,7 +54,7 @@ def _measured(facts: Facts) -> str:
     )
 
 
-def _greedy(facts: Facts) -> str:
+def _greedy(facts: Findings) -> str:
     if facts.greedy is None:
         return (
             "No greedy soup chosen on select lies in a sweep's folder here, so each run is judged by its plain average "
@@ -71,18 +71,18 @@ def _greedy(facts: Facts) -> str:
     )
 
 
-def _greedy_start(facts: Facts) -> float:
+def _greedy_start(facts: Findings) -> float:
     """Score of the best single as greedy saw it: on all rows, also where the diagnosis takes a subset."""
     assert facts.greedy is not None
     single = next((s for s in facts.greedy.steps if s.ingredients == 1), None)
     return facts.best.score if single is None or facts.rows == facts.all_rows else single.score
 
 
-def _all_or(kept: int, facts: Facts) -> str:
+def _all_or(kept: int, facts: Findings) -> str:
     return f"all {kept}" if kept == len(facts.singles) else f"{kept} of {len(facts.singles)}"
 
 
-def _outside(facts: Facts) -> list[str]:
+def _outside(facts: Findings) -> list[str]:
     """Why each run is not in the soup, the runs of one reason in one sentence."""
     inside = (facts.best.name,) if facts.greedy is None else facts.greedy.members
     runs: dict[str, list[Single]] = {}
@@ -103,7 +103,7 @@ REASONS = {
 }
 
 
-def _reason(facts: Facts, single: Single) -> str:
+def _reason(facts: Findings, single: Single) -> str:
     """The key of why a run is not in the soup."""
     pair, lost = facts.with_best(single.name), _lost(facts, single)
     if pair is not None and pair.line.barrier > facts.noise:
@@ -117,7 +117,7 @@ def _reason(facts: Facts, single: Single) -> str:
     return "weak" if weak and pair is not None else "other"
 
 
-def _sentence(facts: Facts, reason: str, runs: Sequence[Single]) -> str:
+def _sentence(facts: Findings, reason: str, runs: Sequence[Single]) -> str:
     best = facts.best.name
     if reason == "barrier" and len(runs) == 1:
         return f"{runs[0].name} lies behind a barrier {_told(facts, reason, runs[0])} from {best}."
@@ -125,7 +125,7 @@ def _sentence(facts: Facts, reason: str, runs: Sequence[Single]) -> str:
     return f"{REASONS[reason].format(best=best)}: {'; '.join(told)}."
 
 
-def _told(facts: Facts, reason: str, run: Single) -> str:
+def _told(facts: Findings, reason: str, run: Single) -> str:
     """The numbers behind a reason."""
     pair, lost = facts.with_best(run.name), _lost(facts, run)
     if reason == "barrier" and pair is not None:
@@ -140,7 +140,7 @@ def _told(facts: Facts, reason: str, run: Single) -> str:
     return f"(together {above(facts, -lost)} it)" if lost <= 0 else f"(adding it lost {loss(facts, lost, rows)})"
 
 
-def _lost(facts: Facts, single: Single) -> float | None:
+def _lost(facts: Findings, single: Single) -> float | None:
     """What adding the run lost: in greedy's own step, else in the average with the best; None if not measured."""
     refused = _refused(facts, single)
     if refused:
@@ -149,13 +149,13 @@ def _lost(facts: Facts, single: Single) -> float | None:
     return None if pair is None else -pair.line.gain_over_better
 
 
-def _refused(facts: Facts, single: Single) -> list[Step]:
+def _refused(facts: Findings, single: Single) -> list[Step]:
     """Greedy's step that left the run out, if it did."""
     steps = () if facts.greedy is None else facts.greedy.steps
     return [s for s in steps if s.candidate == single.name and not s.accepted and not s.removes]
 
 
-def _nan(facts: Facts) -> list[str]:
+def _nan(facts: Findings) -> list[str]:
     broken = [s for s in facts.singles if math.isnan(s.score)]
     return [
         f"{s.name} answers NaN, so no line to it was measured{settings(facts, s)}: it diverged or overflows; "
@@ -164,14 +164,14 @@ def _nan(facts: Facts) -> list[str]:
     ]
 
 
-def _absent(facts: Facts) -> list[str]:
+def _absent(facts: Findings) -> list[str]:
     return [f"{a.name} was not measured: {a.reason}{settings(facts, a)}." for a in facts.absent]
 
 
 # Barriers, angles, ensembles.
 
 
-def _basin(facts: Facts) -> list[str]:
+def _basin(facts: Findings) -> list[str]:
     if not facts.pairs:
         return []
     if not facts.blocked:
@@ -201,7 +201,7 @@ def _basin(facts: Facts) -> list[str]:
     ]
 
 
-def _no_common_basin(facts: Facts) -> str:
+def _no_common_basin(facts: Findings) -> str:
     lowest = lowest_learning_rate(facts.pairs, facts)
     below = "" if lowest is None else f"; the lowest learning rate here was {rate(lowest)}, so try below it"
     return (
@@ -210,7 +210,7 @@ def _no_common_basin(facts: Facts) -> str:
     )
 
 
-def _geometry(facts: Facts) -> list[str]:
+def _geometry(facts: Findings) -> list[str]:
     angles = [p.angle for p in facts.pairs if p.angle is not None and not math.isnan(p.angle)]
     if not angles:
         return []
@@ -220,7 +220,7 @@ def _geometry(facts: Facts) -> list[str]:
     ]
 
 
-def _ensembles(facts: Facts) -> str:
+def _ensembles(facts: Findings) -> str:
     of_all = (
         f"Uniform soup of all {len(facts.answering)} {score(facts, facts.uniform.soup)}, mean-logit ensemble of all "
         f"{score(facts, facts.uniform.ensemble)}, best alone {score(facts, facts.best.score)}."

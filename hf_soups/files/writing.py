@@ -6,6 +6,14 @@ that is gone left behind is removed when the same place is written again.
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
 import contextlib
 import ctypes
 import errno
@@ -18,10 +26,8 @@ import shutil
 import socket
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
 from hf_soups.ending import remove_at_end, removed_at_end
 from hf_soups.errors import HfSoupsError, InputError
@@ -362,3 +368,15 @@ def _started(process: int) -> int:
         return int(text.rpartition(")")[2].split()[19])  # field 22; the name before it can hold anything
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one or more rows of the same keys, whole or not at all; numbers at full precision."""
+
+    def write(staged: Path) -> None:
+        with staged.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_file(path, write)

@@ -42,9 +42,9 @@ def finetune(
         RunFailed: if no usable model came out; `out` then holds run.json with the reason, and no weights.
         HfSoupsError: if `out` cannot be written.
     """
-    from hf_soups.finetune.run import Order, run_order
+    from hf_soups.finetune.run import FineTuneRequest, run_order
 
-    order = Order(recipe, Path(out), None if start is None else Path(start), progress, overwrite)
+    order = FineTuneRequest(recipe, Path(out), None if start is None else Path(start), progress, overwrite)
     run_order(order, None if cache is None else Path(cache), tracker)
     return order.out
 

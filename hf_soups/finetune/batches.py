@@ -18,7 +18,7 @@ Rows = Int64[np.ndarray, "_"]  # indices of rows, of any number
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Step:
+class TrainStep:
     """One update of the weights, from one batch or (gradient accumulation) several."""
 
     number: int  # from 1
@@ -62,7 +62,7 @@ def epoch_order(lengths: Int64[np.ndarray, " rows"], train: Train, epoch: int) -
     return np.concatenate([block[np.argsort(-lengths[block], kind="stable")] for block in blocks])
 
 
-def steps(lengths: Int64[np.ndarray, " rows"], train: Train) -> Iterator[Step]:
+def steps(lengths: Int64[np.ndarray, " rows"], train: Train) -> Iterator[TrainStep]:
     """All steps of a fine-tune on rows of these lengths."""
     schedule = Schedule.of(train, len(lengths))
     together = train.gradient_accumulation
@@ -73,7 +73,7 @@ def steps(lengths: Int64[np.ndarray, " rows"], train: Train) -> Iterator[Step]:
             cut = [order[at : at + train.batch_size] for at in range(0, len(order), train.batch_size)]
         first = in_epoch * together
         ends = in_epoch + 1 == schedule.steps_per_epoch
-        yield Step(number, epoch, tuple(cut[first : first + together]), first, ends)
+        yield TrainStep(number, epoch, tuple(cut[first : first + together]), first, ends)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -29,7 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_soups.errors import RunFailed
 from hf_soups.finetune.augment import Mixup, augmentation, draw_mixup, soft_targets
-from hf_soups.finetune.batches import Schedule, Share, Step, share_of, steps
+from hf_soups.finetune.batches import Schedule, Share, TrainStep, share_of, steps
 from hf_soups.finetune.tracking import History
 from hf_soups.models.family import Augment, Batch, Encoded, Family
 from hf_soups.models.inference import on_device
@@ -103,7 +103,7 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Examples:
+class TrainRows:
     """The train split as the loop reads it."""
 
     encoded: Encoded
@@ -112,7 +112,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class EpochSelection:
     """How the best epoch is chosen: a score on select, and whether more is better."""
 
     score: Callable[[], float]
@@ -135,11 +135,11 @@ def train_model(
     accelerator: Accelerator,
     model: torch.nn.Module,
     family: Family,
-    examples: Examples,
+    examples: TrainRows,
     train: Train,
     history: History,
     *,
-    selection: Selection | None = None,
+    selection: EpochSelection | None = None,
 ) -> Trained:
     """Fine-tune `model` in place; with `selection` it ends with the weights of its best epoch.
 
@@ -151,7 +151,7 @@ def train_model(
     set_seed(train.seed, device_specific=True)
     schedule = Schedule.of(train, len(examples.labels))
     wrapped, optimizer, scheduler = _prepared(accelerator, model, family, examples, train, schedule.steps)
-    kept = _Kept(model, selection)
+    kept = _BestWeights(model, selection)
     seconds, began = 0.0, time.perf_counter()
     model.train()
     with synchronised_batchnorm(model, accelerator.num_processes):
@@ -171,7 +171,7 @@ def train_model(
 
 
 def _prepared(
-    accelerator: Accelerator, model: torch.nn.Module, family: Family, examples: Examples, train: Train, total: int
+    accelerator: Accelerator, model: torch.nn.Module, family: Family, examples: TrainRows, train: Train, total: int
 ) -> tuple[torch.nn.Module, Any, Any]:
     from transformers import get_scheduler
 
@@ -205,7 +205,7 @@ def _freeze_unused(model: torch.nn.Module, family: Family, batch: Batch) -> None
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Share:
     """This process's share of one batch, ready for the model."""
 
     inputs: Batch
@@ -215,7 +215,7 @@ class _Part:
 
 
 def _update(
-    accelerator: Accelerator, model: torch.nn.Module, family: Family, optimizer: Any, parts: list[_Part], clip: float
+    accelerator: Accelerator, model: torch.nn.Module, family: Family, optimizer: Any, parts: list[_Share], clip: float
 ) -> float:
     """One step of the optimizer; the mean loss over its rows, of all processes."""
     losses = []
@@ -245,7 +245,9 @@ def _check_loss(loss: float, step: int, total: int, rate: float) -> None:
         )
 
 
-def _loaded_steps(accelerator: Accelerator, examples: Examples, train: Train) -> Iterator[tuple[Step, list[_Part]]]:
+def _loaded_steps(
+    accelerator: Accelerator, examples: TrainRows, train: Train
+) -> Iterator[tuple[TrainStep, list[_Share]]]:
     """All steps with their batches on the device; for a GPU the next ones are made while it computes."""
     load = partial(_parts, accelerator, examples, train)
     planned = steps(examples.encoded.lengths, train)
@@ -262,7 +264,7 @@ def _loaded_steps(accelerator: Accelerator, examples: Examples, train: Train) ->
             yield current, parts
 
 
-def _parts(accelerator: Accelerator, examples: Examples, train: Train, step: Step) -> list[_Part]:
+def _parts(accelerator: Accelerator, examples: TrainRows, train: Train, step: TrainStep) -> list[_Share]:
     augment = augmentation(train, step.epoch)
     made = []
     for i, batch in enumerate(step.batches):
@@ -275,12 +277,12 @@ def _parts(accelerator: Accelerator, examples: Examples, train: Train, step: Ste
         inputs, targets = _mixed(examples, batch, share, train.label_smoothing, augment, mixup)
         device = accelerator.device
         weight, last = share.weight / step.rows, i + 1 == len(step.batches)
-        made.append(_Part(on_device(inputs, device), targets.to(device, non_blocking=True), weight, last))
+        made.append(_Share(on_device(inputs, device), targets.to(device, non_blocking=True), weight, last))
     return made
 
 
 def _mixed(
-    examples: Examples,
+    examples: TrainRows,
     batch: Int64[np.ndarray, " rows"],
     share: Share,
     smoothing: float,
@@ -304,10 +306,10 @@ def _mixed(
     return mixed, mixup.mixed(targets(own), targets(partners))
 
 
-class _Kept:
+class _BestWeights:
     """A copy of the weights of the best epoch, in the CPU's memory."""
 
-    def __init__(self, model: torch.nn.Module, selection: Selection | None) -> None:
+    def __init__(self, model: torch.nn.Module, selection: EpochSelection | None) -> None:
         self._model, self._selection = model, selection
         self._best: float | None = None
         self._weights: dict[str, torch.Tensor] | None = None

@@ -18,9 +18,9 @@ from hf_soups.data import Splits, load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed, is_short_of_memory
 from hf_soups.files.writing import check_place, written_whole
 from hf_soups.finetune.batches import Schedule
-from hf_soups.finetune.loop import Examples, Selection, train_model
+from hf_soups.finetune.loop import EpochSelection, TrainRows, train_model
 from hf_soups.finetune.processes import accelerator_for, device_name, lost_processes, versions, workspace
-from hf_soups.finetune.record import PREDICTIONS, RUN_FILE, RunRecord, read_run, write_run
+from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE, RunRecord, read_run, write_run
 from hf_soups.finetune.start import Start, load_start, make_start, start_key, with_random_weights
 from hf_soups.finetune.tracking import History, tracked
 from hf_soups.limits import limit_reached
@@ -93,7 +93,7 @@ IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mi
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FineTuneRequest:
     """What was asked for."""
 
     recipe: Recipe
@@ -103,7 +103,7 @@ class Order:
     overwrite: bool
 
 
-def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
+def run_order(order: FineTuneRequest, cache: Path | None, tracker: Any = None) -> None:
     """See `hf_soups.finetune.finetune`."""
     _check_recipe(order.recipe)
     check_place(order.out, overwrite=order.overwrite, marker=RUN_FILE)
@@ -129,7 +129,9 @@ def run_order(order: Order, cache: Path | None, tracker: Any = None) -> None:
         raise failure from error
 
 
-def _run(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any], *, own_tracker: bool) -> None:
+def _run(
+    accelerator: Accelerator, order: FineTuneRequest, cache: Path, about: dict[str, Any], *, own_tracker: bool
+) -> None:
     job = _job(accelerator, order, cache, about)
     total = Schedule.of(order.recipe.train, len(job.splits.train)).steps
     title, shown = order.recipe.name or "fine-tune", order.progress and accelerator.is_main_process
@@ -171,7 +173,7 @@ class _Job:
     metric: Metric
 
 
-def _job(accelerator: Accelerator, order: Order, cache: Path, about: dict[str, Any]) -> _Job:
+def _job(accelerator: Accelerator, order: FineTuneRequest, cache: Path, about: dict[str, Any]) -> _Job:
     recipe = order.recipe
     metric = metric_for(recipe.task)
     splits = load_splits(recipe.task, recipe.data)
@@ -226,8 +228,8 @@ def _trained_answers(
     def score() -> float:
         return value_of(job.metric, answers("select"))
 
-    selection = Selection(score, job.metric.greater_is_better) if train.keep == "best" else None
-    examples = Examples(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
+    selection = EpochSelection(score, job.metric.greater_is_better) if train.keep == "best" else None
+    examples = TrainRows(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
     trained = train_model(accelerator, model, family, examples, train, history, selection=selection)
     about.update(train_seconds=round(trained.seconds, 3))
     select = answers("select")
@@ -254,7 +256,7 @@ def _macs(start: Start, encoded: Encoded) -> int | None:
         return None
 
 
-def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
+def _write_run_folder(order: FineTuneRequest, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
     with written_whole(order.out, overwrite=order.overwrite, marker=RUN_FILE) as partial, quiet():
         job.start.model.save_pretrained(partial)
         job.start.processor.save_pretrained(partial)
@@ -264,7 +266,7 @@ def _write_run_folder(order: Order, job: _Job, answers: Mapping[str, Predictions
 
 
 def _write_failure(
-    accelerator: Accelerator, order: Order, about: Mapping[str, Any], failure: RunFailed, error: Exception
+    accelerator: Accelerator, order: FineTuneRequest, about: Mapping[str, Any], failure: RunFailed, error: Exception
 ) -> None:
     """Write run.json alone. A process that fails by itself writes it: the others do not know why."""
     together = raised_by_all(error)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
@@ -30,10 +31,9 @@ from hf_soups.report.cards.card import (
     unmarked,
     write_card,
 )
-from hf_soups.report.cards.data import EVIDENCE_FILE, PICTURES
-from hf_soups.report.cards.facts import PIPELINES
+from hf_soups.report.cards.card_facts import PIPELINES
 from hf_soups.report.cards.soups import PICTURE
-from hf_soups.soups.record import SOUP_FILE
+from hf_soups.soups.soup_record import SOUP_FILE
 
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 

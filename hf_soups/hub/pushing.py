@@ -17,7 +17,7 @@ from hf_soups.hub.contents import CALLED, REPO_TYPES, Contents, Kind, LeftOut, L
 from hf_soups.hub.data_sets import board_contents, pool_contents
 from hf_soups.hub.models import PageFiles, ensured, model_contents, space_contents
 from hf_soups.hub.repo import (
-    Order,
+    PushRequest,
     Unanswered,
     check_access,
     check_arrived,
@@ -189,7 +189,7 @@ def push(
         whole = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         title = message or f"Push a {CALLED[kind]} with hf_soups"
         with gathered(folder, whole, page=space, include=include) as found:
-            order = Order(whole, found, private, revision, create_pr, title, force, confirm, tell or _log.info)
+            order = PushRequest(whole, found, private, revision, create_pr, title, force, confirm, tell or _log.info)
             order.tell(f"{len(found.files)} files for {url_of(whole, found.repo_type)}:")
             for line in listing(found.files, found.left_out):
                 order.tell(line)
@@ -213,7 +213,7 @@ def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> 
         return push(folder, repo_id, **options)
 
 
-def _patiently(api: HfApi, order: Order) -> Pushed:
+def _patiently(api: HfApi, order: PushRequest) -> Pushed:
     tried = False  # whether a commit was sent, which may have arrived though its answer did not
     waits = iter(WAITS)
     failures: tuple[type[Exception], ...] = (Unanswered, *transport_errors())
@@ -233,7 +233,7 @@ def _patiently(api: HfApi, order: Order) -> Pushed:
         time.sleep(wait)
 
 
-def _push_once(api: HfApi, order: Order, tried: bool) -> Pushed:
+def _push_once(api: HfApi, order: PushRequest, tried: bool) -> Pushed:
     found, kind = order.found, order.found.repo_type
     remote = look(api, order.repo_id, order.revision, kind)
     refuse(remote, order)

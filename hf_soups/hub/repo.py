@@ -164,7 +164,7 @@ FRESH = {".gitattributes", "README.md"}  # what the Hub itself puts into a new S
 
 
 @dataclass(slots=True)
-class Order:
+class PushRequest:
     """What the user asked for."""
 
     repo_id: str
@@ -186,7 +186,7 @@ class Unanswered(Exception):
         self.cause = cause
 
 
-def refuse(remote: Remote, order: Order) -> None:
+def refuse(remote: Remote, order: PushRequest) -> None:
     """Refuse what would be public against the user's word, and what would overwrite other content.
 
     Raises:
@@ -208,7 +208,7 @@ def refuse(remote: Remote, order: Order) -> None:
         _refuse_or_ask(order, f"{order.repo_id}: the repo holds other content: {_listed(lost)}.")
 
 
-def _refuse_or_ask(order: Order, told: str) -> None:
+def _refuse_or_ask(order: PushRequest, told: str) -> None:
     advice = "propose the change with --create-pr, or choose another name or --revision."
     if order.confirm is None:
         raise InputError(f"{told} Replace it with --force, {advice}")
@@ -217,7 +217,7 @@ def _refuse_or_ask(order: Order, told: str) -> None:
     order.force = True
 
 
-def commit(api: HfApi, remote: Remote, order: Order) -> CommitInfo:
+def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
     """Send what changed, and remove what the folder lacks, in one commit.
 
     Raises:
@@ -250,7 +250,7 @@ def commit(api: HfApi, remote: Remote, order: Order) -> CommitInfo:
         raise HfSoupsError(f"{order.repo_id}: nothing was committed. {one_line(error)}") from error
 
 
-def check_arrived(api: HfApi, order: Order, oid: str) -> None:
+def check_arrived(api: HfApi, order: PushRequest, oid: str) -> None:
     """Announce no repo as good that lacks a file (one that its .gitignore names) or holds other bytes.
 
     Raises:

@@ -4,7 +4,7 @@
 measures, `look` puts it together, `aligned` writes checkpoints with their labels in one order.
 """
 
+from hf_soups.inspection.comparison import ComparedCheckpoint, Pair
 from hf_soups.inspection.inspect import Inspection, inspect_checkpoints, save_json, write_aligned
-from hf_soups.inspection.rows import Pair, Row
 
-__all__ = ["Inspection", "Pair", "Row", "inspect_checkpoints", "save_json", "write_aligned"]
+__all__ = ["ComparedCheckpoint", "Inspection", "Pair", "inspect_checkpoints", "save_json", "write_aligned"]

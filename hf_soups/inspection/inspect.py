@@ -14,7 +14,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
-from hf_soups.inspection.rows import Distances, Pair, Row, distances_of, row_of
+from hf_soups.inspection.comparison import ComparedCheckpoint, Distances, Pair, distances_of, row_of
 from hf_soups.soups.compatibility import Finding, PreflightReport, preflight
 from hf_soups.soups.ingredients import find_runs, gather, is_sweep
 from hf_soups.soups.soup import Soup, display_names
@@ -114,7 +114,7 @@ UNMEASURABLE = frozenset({"files", "architecture", "tensors", "tied weights", "v
 class Inspection:
     """What was found of some checkpoints; each is compared with the first that can be read."""
 
-    rows: tuple[Row, ...]  # one for everything that was named
+    rows: tuple[ComparedCheckpoint, ...]  # one for everything that was named
     pairs: tuple[Pair, ...]  # of those that can be compared
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
@@ -232,16 +232,20 @@ def _angle(apart: Distances, one: str, first: str) -> float | None:
     return None if one == first else apart.angle(one, first)
 
 
-def _rows(found: Sequence[Candidate], names: Mapping[str, str], report: PreflightReport) -> Iterator[Row]:
+def _rows(
+    found: Sequence[Candidate], names: Mapping[str, str], report: PreflightReport
+) -> Iterator[ComparedCheckpoint]:
     """A row for everything that was named, also for what could not be read."""
     readable = set(map(str, report.checkpoints))
     first = next((c.checkpoint for c in found if str(c.checkpoint) in readable), None)
     for candidate in found:
         one = candidate.checkpoint
         if one is None:
-            yield Row(candidate.name, candidate.name, candidate.reason)
+            yield ComparedCheckpoint(candidate.name, candidate.name, candidate.reason)
         elif first is None or str(one) not in readable:
-            yield Row(names[str(one)], str(one), next(f.message for f in report.errors if f.checkpoint == str(one)))
+            yield ComparedCheckpoint(
+                names[str(one)], str(one), next(f.message for f in report.errors if f.checkpoint == str(one))
+            )
         else:
             yield row_of(first, one, names[str(one)], _about(one, report))
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
+    from hf_soups.inspection.comparison import ComparedCheckpoint
     from hf_soups.inspection.inspect import Inspection
-    from hf_soups.inspection.rows import Row
 
 BETWEEN = 2  # spaces between two columns
 NARROWEST_NAME = 16
@@ -19,16 +19,16 @@ BAD, DOUBTFUL = "red", "yellow"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class InspectionColumn:
     """One column; where the width does not allow all, those that say one thing only go first, then by `rank`."""
 
     title: str
-    text: Callable[[Row], str]
+    text: Callable[[ComparedCheckpoint], str]
     rank: int
     bad: tuple[str, ...] = ()  # cells that stand for an error
     doubtful: tuple[str, ...] = ()
 
-    def style(self, row: Row) -> str:
+    def style(self, row: ComparedCheckpoint) -> str:
         """Of the row's cell."""
         text = self.text(row)
         if (
@@ -46,17 +46,17 @@ _INPUT = {"same": "same", "none": "none", "slightly other": "minor", "other": "o
 _HEAD = {"same": "same", "not recorded": "?", "other": "other"}
 _CLASSES = {None: "?", True: "one", False: "all"}
 COLUMNS = (
-    Column("names", lambda row: _names(row), 0),
-    Column("shapes", lambda row: f"{len(row.other_shapes)} other" if row.other_shapes else "same", 1),
-    Column("dtype", lambda row: "+".join(row.dtypes) or "-", 6),
-    Column("ties", lambda row: _TIES[row.tied], 7, ("other",)),
-    Column("labels", lambda row: _LABELS[row.labels], 2, ("other",), ("order", "unnamed")),
-    Column("input", lambda row: _INPUT[row.processor], 3, ("other",), ("minor",)),
-    Column("head", lambda row: _HEAD[row.head], 4, ("other",), ("?",)),
-    Column("values", lambda row: "finite" if row.finite else "NaN", 5, ("NaN",)),
-    Column("classes", lambda row: _CLASSES[row.one_class], 8, ("one",)),
-    Column("to start", lambda row: "-" if row.from_start is None else f"{row.from_start:.3g}", 9),
-    Column("angle", lambda row: "-" if row.angle is None else f"{row.angle:.0f}°", 10),
+    InspectionColumn("names", lambda row: _names(row), 0),
+    InspectionColumn("shapes", lambda row: f"{len(row.other_shapes)} other" if row.other_shapes else "same", 1),
+    InspectionColumn("dtype", lambda row: "+".join(row.dtypes) or "-", 6),
+    InspectionColumn("ties", lambda row: _TIES[row.tied], 7, ("other",)),
+    InspectionColumn("labels", lambda row: _LABELS[row.labels], 2, ("other",), ("order", "unnamed")),
+    InspectionColumn("input", lambda row: _INPUT[row.processor], 3, ("other",), ("minor",)),
+    InspectionColumn("head", lambda row: _HEAD[row.head], 4, ("other",), ("?",)),
+    InspectionColumn("values", lambda row: "finite" if row.finite else "NaN", 5, ("NaN",)),
+    InspectionColumn("classes", lambda row: _CLASSES[row.one_class], 8, ("one",)),
+    InspectionColumn("to start", lambda row: "-" if row.from_start is None else f"{row.from_start:.3g}", 9),
+    InspectionColumn("angle", lambda row: "-" if row.angle is None else f"{row.angle:.0f}°", 10),
 )
 LEGEND = (
     "Each against the first. names: -missing +extra tensors; input: tokenizer or image processor; head: the start of "
@@ -95,7 +95,7 @@ class InspectionTable:
             yield Text(note, style="dim")
         yield Text(found.verdict, style="bold green" if found.mixable else f"bold {BAD}")
 
-    def _table(self, columns: Sequence[Column]) -> Table:
+    def _table(self, columns: Sequence[InspectionColumn]) -> Table:
         from rich.text import Text
 
         table = _plain_table()
@@ -138,13 +138,13 @@ class InspectionTable:
 
 
 def fitting(
-    columns: Sequence[Column], rows: Sequence[Row], name_width: int, width: int
-) -> tuple[list[Column], list[Column]]:
+    columns: Sequence[InspectionColumn], rows: Sequence[ComparedCheckpoint], name_width: int, width: int
+) -> tuple[list[InspectionColumn], list[InspectionColumn]]:
     """The columns to show beside the names, and those that were taken out because they say the same in every row."""
     if not rows:
         return [], []
 
-    def needed(chosen: Sequence[Column]) -> int:
+    def needed(chosen: Sequence[InspectionColumn]) -> int:
         texts = ([column.title, *(column.text(row) for row in rows)] for column in chosen)
         return min(name_width, NARROWEST_NAME) + sum(max(map(len, text)) + BETWEEN for text in texts)
 
@@ -190,16 +190,16 @@ def _plain_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, BETWEEN - 1, 0, 0))
 
 
-def _names(row: Row) -> str:
+def _names(row: ComparedCheckpoint) -> str:
     told = [f"{sign}{len(names)}" for sign, names in (("-", row.missing), ("+", row.extra)) if names]
     return " ".join(told) or "same"
 
 
-def _told(row: Row) -> str:
+def _told(row: ComparedCheckpoint) -> str:
     """A row that cannot be used: its status if the reason starts with one, else that it cannot be read."""
     status = row.reason.split(" (")[0]
     return f"{row.name} ({status})" if len(status) <= len("out-of-memory") else f"{row.name} (unreadable)"
 
 
-def _name_width(rows: Sequence[Row]) -> int:
+def _name_width(rows: Sequence[ComparedCheckpoint]) -> int:
     return max((len(row.name if row.usable else _told(row)) for row in rows), default=0)

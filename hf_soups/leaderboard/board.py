@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_soups.plots.costs import CostPicture
+
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_soups.leaderboard.reading import read_contenders
-from hf_soups.leaderboard.rows import KINDS, Contender, Contenders, Row, rank_of, search_among, with_cascades
+from hf_soups.leaderboard.read_sweep import read_scored_models
+from hf_soups.leaderboard.rows import KINDS, Row, ScoredModel, ScoredModels, rank_of, search_among, with_cascades
 from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words
@@ -84,7 +91,7 @@ class Leaderboard:
 
     def _plot_costs(self, path: Path) -> tuple[Path, ...]:
         """Soups, ensembles and cascades in one picture with the single models; nothing where no cost is known."""
-        from hf_soups.plots.costs import board_picture, draw_cost_picture
+        from hf_soups.plots.costs import draw_cost_picture
 
         picture = board_picture(self)
         return () if picture is None else draw_cost_picture(picture, path)
@@ -119,7 +126,7 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bo
     Raises:
         InputError: if there is no run in the folder, or cascades are asked for and cannot be searched.
     """
-    found = read_contenders(folder)
+    found = read_scored_models(folder)
     if cascades:
         search_among(found, folder)
         before = tuple(row for row in found.unscored if row.kind != "cascade")
@@ -127,7 +134,7 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bo
     return leaderboard_of(found, folder, resamples=resamples)
 
 
-def leaderboard_of(found: Contenders, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
+def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
     """The leaderboard of contenders that were read already; `folder` is where from."""
     metric = found.metric
     if not found.runs:
@@ -143,7 +150,7 @@ def leaderboard_of(found: Contenders, folder: str | Path, *, resamples: int = 10
     return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
 
 
-def _scored(contender: Contender, metric: Metric, resamples: int) -> Row:
+def _scored(contender: ScoredModel, metric: Metric, resamples: int) -> Row:
     """Its row with the scores of all its answers."""
     scores = {role: score(p, metric, resamples=resamples) for role, p in contender.answers.items()}
     select, report = scores["select"], scores["report"]
@@ -161,7 +168,7 @@ def _scored(contender: Contender, metric: Metric, resamples: int) -> Row:
     )
 
 
-def _shift_rows(found: Contenders) -> dict[str, ShiftRows]:
+def _shift_rows(found: ScoredModels) -> dict[str, ShiftRows]:
     rows = {}
     for name in found.shifts:
         answers = next(p for c in (*found.runs, *found.soups) if (p := c.answers.get(f"{SHIFT}{name}")) is not None)
@@ -174,3 +181,20 @@ def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:
     assert best.report is not None
     words = difference_in_words(row.report, best.report, metric, rows)
     return replace(row, report_gain=row.report - best.report, gain=words)
+
+
+def board_picture(board: Leaderboard) -> CostPicture | None:
+    """Everything of a leaderboard whose multiply-adds are known, by its report score; None where none are known."""
+    from hf_soups.plots.costs import CostPicture, CostPoint
+
+    best = next((row.name for row in board.rows if row.kind == "best on select"), "")
+    points = tuple(
+        CostPoint(
+            "single" if row.kind in ("run", "best on select") else row.kind, name_with_count(row), float(row.macs),
+            row.report, float(row.macs),
+        )
+        for row in board.rows
+        if row.macs and row.report is not None and math.isfinite(row.report)
+        if not (row.kind == "run" and row.name == best)  # it stands there as the best already
+    )  # fmt: skip
+    return CostPicture(points, board.metric, "macs", board.report_rows, "report") if points else None

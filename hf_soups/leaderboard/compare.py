@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.reading import read_contenders
-from hf_soups.leaderboard.rows import UNUSABLE, Contender, Contenders
+from hf_soups.leaderboard.read_sweep import read_scored_models
+from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels
 from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
 from hf_soups.metrics.significance import mcnemar, paired_bootstrap
 from hf_soups.recipe.task import SHIFT
@@ -146,7 +146,7 @@ def compare(
         InputError: if a name or `on` is unknown, or a named row did not answer these rows.
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    found = read_contenders(folder)
+    found = read_scored_models(folder)
     if not found.runs:
         raise InputError(f"{folder}: no run has finished yet, so there is nothing to compare.")
     role, metric = _role(found, on), found.metric
@@ -210,7 +210,7 @@ def p_in_words(p: float) -> str:
 # What is compared
 
 
-def _role(found: Contenders, on: str) -> str:
+def _role(found: ScoredModels, on: str) -> str:
     """How the answers on these rows are called."""
     if on in ("select", "report"):
         return on
@@ -220,7 +220,9 @@ def _role(found: Contenders, on: str) -> str:
     return f"{SHIFT}{on}"
 
 
-def _sides(found: Contenders, names: Sequence[str], role: str, folder: str | Path) -> list[tuple[Contender, Contender]]:
+def _sides(
+    found: ScoredModels, names: Sequence[str], role: str, folder: str | Path
+) -> list[tuple[ScoredModel, ScoredModel]]:
     """Each comparison: the two that are named, or everything against the best on select."""
     best, everything = found.runs[0], found.everything
     chosen = [_named(found, name) for name in names] or [c for c in everything if role in c.answers]
@@ -236,7 +238,7 @@ def _sides(found: Contenders, names: Sequence[str], role: str, folder: str | Pat
     return sides
 
 
-def _named(found: Contenders, name: str) -> Contender:
+def _named(found: ScoredModels, name: str) -> ScoredModel:
     """A row by its name on the leaderboard, "greedy" for "greedy soup", "best", "ensemble" for the mean-logit one."""
     everything = found.everything
     for contender in everything:
@@ -253,7 +255,7 @@ def _named(found: Contenders, name: str) -> Contender:
     raise InputError(f"no row {name!r} on the leaderboard; there are: best, {known}.")
 
 
-def _compared(a: Contender, b: Contender, role: str, metric: Metric, resamples: int, seed: int) -> Comparison:
+def _compared(a: ScoredModel, b: ScoredModel, role: str, metric: Metric, resamples: int, seed: int) -> Comparison:
     mine, theirs = a.answers[role], b.answers[role]
     counts = mcnemar(mine, theirs)
     drawn = paired_bootstrap(mine, theirs, metric, resamples=resamples, seed=seed)
@@ -273,7 +275,7 @@ def _compared(a: Contender, b: Contender, role: str, metric: Metric, resamples: 
 
 
 def _warnings(
-    found: Contenders, sides: Sequence[tuple[Contender, Contender]], role: str, *, everything: bool
+    found: ScoredModels, sides: Sequence[tuple[ScoredModel, ScoredModel]], role: str, *, everything: bool
 ) -> Iterator[str]:
     if role == "select":
         yield (

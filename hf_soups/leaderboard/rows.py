@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class ScoredModel:
     """Something that answered select and report, and the row that says what it is."""
 
     row: Row
@@ -70,19 +70,19 @@ class Contender:
 
 
 @dataclass(frozen=True, eq=False)
-class Contenders:
+class ScoredModels:
     """All that can be compared, and what cannot be and why. All answers of one split have their rows in one order."""
 
     metric: Metric
-    runs: tuple[Contender, ...]  # the best on select first
-    soups: tuple[Contender, ...]
-    ensembles: tuple[Contender, ...]
+    runs: tuple[ScoredModel, ...]  # the best on select first
+    soups: tuple[ScoredModel, ...]
+    ensembles: tuple[ScoredModel, ...]
     unscored: tuple[Row, ...]
     notes: tuple[str, ...]  # answers on shifts that cannot be used, and rows that are not there
-    cascades: tuple[Contender, ...] = ()
+    cascades: tuple[ScoredModel, ...] = ()
 
     @property
-    def everything(self) -> tuple[Contender, ...]:
+    def everything(self) -> tuple[ScoredModel, ...]:
         """All that answered, in the order of the leaderboard's kinds."""
         return (*self.soups, *self.ensembles, *self.cascades, *self.runs)
 
@@ -110,12 +110,12 @@ def devices_of(rows: Sequence[Row]) -> str:
     return " + ".join(sorted({row.device for row in rows if row.device}))
 
 
-def shared_roles(members: Sequence[Contender]) -> list[str]:
+def shared_roles(members: Sequence[ScoredModel]) -> list[str]:
     """The splits that all of them answered."""
     return [role for role in members[0].answers if all(role in m.answers for m in members)]
 
 
-def together(members: Sequence[Contender], runs: Mapping[str, Row], row: Row) -> tuple[Row, tuple[str, ...]]:
+def together(members: Sequence[ScoredModel], runs: Mapping[str, Row], row: Row) -> tuple[Row, tuple[str, ...]]:
     """The row with what its members hold and cost together, and the runs whose training they took, each once."""
     trained = tuple(dict.fromkeys(name for m in members for name in m.trained))
     known = [runs[name] for name in trained if name in runs]
@@ -135,7 +135,7 @@ MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
 SELECTED = "selected ensemble"
 
 
-def with_ensembles(found: Contenders) -> Contenders:
+def with_ensembles(found: ScoredModels) -> ScoredModels:
     """The contenders and, of two runs or more, both means of all and the ensemble that was selected on select.
 
     Where the metric is no sum over rows, as metrics by `evaluate`, selection would compute it thousands of times: it is
@@ -152,14 +152,14 @@ def with_ensembles(found: Contenders) -> Contenders:
 
 
 def _mean_of_all(
-    found: Contenders, rows: Mapping[str, Row], name: str, combine: Callable[[list[Predictions]], Predictions]
-) -> Contender:
+    found: ScoredModels, rows: Mapping[str, Row], name: str, combine: Callable[[list[Predictions]], Predictions]
+) -> ScoredModel:
     row, trained = together(found.runs, rows, Row("ensemble", name, "finished", pool=len(found.runs)))
     answers = {role: combine([c.answers[role] for c in found.runs]) for role in shared_roles(found.runs)}
-    return Contender(row, answers, trained)
+    return ScoredModel(row, answers, trained)
 
 
-def _selected(found: Contenders, rows: Mapping[str, Row]) -> Contender:
+def _selected(found: ScoredModels, rows: Mapping[str, Row]) -> ScoredModel:
     chosen = select_ensemble({c.row.name: c.select for c in found.runs}, found.metric)
     members = [c for name in chosen.weights for c in found.runs if c.row.name == name]
     words = ", ".join(f"{name} {weight:.2g}" for name, weight in chosen.weights.items())
@@ -167,7 +167,7 @@ def _selected(found: Contenders, rows: Mapping[str, Row]) -> Contender:
         members, rows, Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {words}")
     )
     answers = {role: chosen.apply({c.row.name: c.answers[role] for c in members}) for role in shared_roles(members)}
-    return Contender(row, answers, trained)
+    return ScoredModel(row, answers, trained)
 
 
 FOLDER = "cascades"  # of a sweep; every frontier in it is shown
@@ -176,7 +176,7 @@ POOL = 12  # the best on select that are searched: all triples of them take seco
 MEMBERS = 3
 
 
-def search_among(found: Contenders, folder: str | Path, *, max_members: int = MEMBERS, pool: int = POOL) -> Path:
+def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = MEMBERS, pool: int = POOL) -> Path:
     """Search cascades among a sweep's runs and soups on select, and keep the frontier in the sweep's folder.
 
     Members may cost the same: of two fine-tunes one answers first, and both are averaged where it is not sure.
@@ -216,7 +216,7 @@ def search_among(found: Contenders, folder: str | Path, *, max_members: int = ME
     return path
 
 
-def with_cascades(found: Contenders, folder: str | Path) -> Contenders:
+def with_cascades(found: ScoredModels, folder: str | Path) -> ScoredModels:
     """The contenders and the cascades of every frontier in the sweep's folder.
 
     Of each frontier two plans are shown: the cheapest on average that scores as the best single model, and the one that
@@ -233,7 +233,7 @@ def with_cascades(found: Contenders, folder: str | Path) -> Contenders:
     return replace(found, cascades=tuple(cascades), unscored=(*found.unscored, *unscored))
 
 
-def _cascades_of(found: Contenders, frontier: Frontier, prefix: str) -> list[Contender]:
+def _cascades_of(found: ScoredModels, frontier: Frontier, prefix: str) -> list[ScoredModel]:
     if frontier.data and not same_rows(frontier.data, found.runs[0].select.data):
         raise InputError("it was searched on other rows than the sweep's select.")
     rows = {c.row.name: c.row for c in found.runs}
@@ -258,7 +258,7 @@ def _shown(frontier: Frontier) -> Iterator[tuple[str, Plan]]:
         yield "best cascade", best
 
 
-def _contender(plan: Plan, known: Mapping[str, Contender], runs: Mapping[str, Row], row: Row) -> Contender:
+def _contender(plan: Plan, known: Mapping[str, ScoredModel], runs: Mapping[str, Row], row: Row) -> ScoredModel:
     missing = [name for name in plan.members if name not in known]
     if missing:
         raise InputError(f"{', '.join(missing)} did not answer here.")
@@ -269,7 +269,7 @@ def _contender(plan: Plan, known: Mapping[str, Contender], runs: Mapping[str, Ro
     costs = answers["report"].costs
     assert costs is not None
     filled, trained = together(members, runs, row)
-    return Contender(replace(filled, macs=round(float(costs.mean())), made_of=_in_words(plan)), answers, trained)
+    return ScoredModel(replace(filled, macs=round(float(costs.mean())), made_of=_in_words(plan)), answers, trained)
 
 
 def _in_words(plan: Plan) -> str:

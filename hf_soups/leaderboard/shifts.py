@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
-from hf_soups.finetune.record import PREDICTIONS, RUN_FILE
-from hf_soups.leaderboard.reading import pointers
+from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
+from hf_soups.leaderboard.read_sweep import pointers
 from hf_soups.metrics import Metric, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups.ingredients import find_runs, is_sweep, run_at, shared_recipe, sweep_recipe
-from hf_soups.soups.record import soup_folder_of
+from hf_soups.soups.soup_record import soup_folder_of
 from hf_soups.sweep.folder import remember_shifts
 from hf_soups.wording import score_in_words
 
@@ -36,7 +36,7 @@ EXAMPLE = "--set 'task.shifts.books={path: FOLDER, split: test}'"
 
 
 @dataclass(frozen=True, slots=True)
-class Answerer:
+class WeightsOnDisk:
     """A checkpoint on disk, and where its answers are kept."""
 
     name: str
@@ -143,15 +143,15 @@ def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrid
     return shared
 
 
-def _of_sweep(sweep: Path) -> tuple[list[Answerer], dict[str, str]]:
+def _of_sweep(sweep: Path) -> tuple[list[WeightsOnDisk], dict[str, str]]:
     """The finished runs and the soups of a sweep, and what of them cannot be read."""
     runs = find_runs(sweep)
-    found = [Answerer(run.name, run.folder, run.folder / PREDICTIONS) for run in runs if run.finished]
+    found = [WeightsOnDisk(run.name, run.folder, run.folder / PREDICTIONS) for run in runs if run.finished]
     gone = {run.name: run.reason for run in runs if run.status == "unreadable"}
     for pointer in pointers(sweep):
         name = f"{pointer.stem} soup"
         try:
-            found.append(Answerer(name, *soup_folder_of(pointer)))
+            found.append(WeightsOnDisk(name, *soup_folder_of(pointer)))
         except InputError as error:
             gone[name] = str(error)
     if not found:
@@ -159,7 +159,7 @@ def _of_sweep(sweep: Path) -> tuple[list[Answerer], dict[str, str]]:
     return found, gone
 
 
-def _of_folders(sources: Sequence[str | Path]) -> list[Answerer]:
+def _of_folders(sources: Sequence[str | Path]) -> list[WeightsOnDisk]:
     folders = [Path(s) for s in sources]
     for folder in folders:
         if not (folder / "config.json").is_file():
@@ -168,10 +168,10 @@ def _of_folders(sources: Sequence[str | Path]) -> list[Answerer]:
                 f"{', but ' + RUN_FILE if (folder / RUN_FILE).is_file() else ''}). Answers are kept inside such a "
                 "folder; download a Hub repo first (hf download)."
             )
-    return [Answerer(str(folder), folder, folder / PREDICTIONS) for folder in folders]
+    return [WeightsOnDisk(str(folder), folder, folder / PREDICTIONS) for folder in folders]
 
 
-def _is_there(answerer: Answerer, shift: str, split: Split) -> bool:
+def _is_there(answerer: WeightsOnDisk, shift: str, split: Split) -> bool:
     try:
         kept = Predictions.load(answerer.predictions / f"{SHIFT}{shift}.safetensors")
         return same_rows(kept.data, split.fingerprint)
@@ -198,7 +198,7 @@ class _Live:
     _opened: tuple[Family, Any, PreTrainedModel, LiveMixer] | None = None
     _holds: Checkpoint | None = None
 
-    def answers(self, answerer: Answerer, shift: str, progress: Any) -> Predictions:
+    def answers(self, answerer: WeightsOnDisk, shift: str, progress: Any) -> Predictions:
         """What the checkpoint in a folder answers on a shift."""
         from hf_soups.models.inference import predict_split
         from hf_soups.soups.scoring import check_labels
@@ -238,8 +238,8 @@ class _Live:
 
 
 def _answered(
-    todo: Sequence[tuple[Answerer, str]], live: _Live, metric: Metric, meter: Meter, failed: dict[str, str]
-) -> Iterator[tuple[Answerer, str, float]]:
+    todo: Sequence[tuple[WeightsOnDisk, str]], live: _Live, metric: Metric, meter: Meter, failed: dict[str, str]
+) -> Iterator[tuple[WeightsOnDisk, str, float]]:
     """Answer and write, one after another; whoever cannot answer joins `failed` and the others go on."""
     before = 0
 

@@ -15,9 +15,9 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import finite, write_text
 from hf_soups.leaderboard.board import Leaderboard
-from hf_soups.leaderboard.reading import pointers
+from hf_soups.leaderboard.read_sweep import pointers
 from hf_soups.leaderboard.rows import Row
-from hf_soups.soups.record import soup_folder_of
+from hf_soups.soups.soup_record import soup_folder_of
 
 BOARD_FILE = "leaderboard.json"
 FORMAT = "hf_soups.leaderboard.v1"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.files.writing import write_file
-from hf_soups.wording import score_in_words
+from hf_soups.files.writing import write_csv, write_file
+from hf_soups.wording import amount, score_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class BoardColumn:
     """One column of the terminal's table; where the width does not allow all, the highest `rank` goes first."""
 
     title: str
@@ -30,16 +29,16 @@ class Column:
 
 
 COLUMNS = (
-    Column("model", lambda row, metric: row_name(row), rank=0, left=True),
-    Column("select", lambda row, metric: score_in_words(row.select, metric), rank=2),
-    Column("[95%]", lambda row, metric: _ends(row.select_low, row.select_high, metric), rank=9),
-    Column("report [95%]", lambda row, metric: _report(row, metric), rank=1),
-    Column("gain on best", lambda row, metric: row.gain, rank=3),
-    Column("NLL", lambda row, metric: _decimals(row.report_nll, 3), rank=4),
-    Column("ECE", lambda row, metric: score_in_words(row.report_ece, "ece"), rank=5),
-    Column("param.", lambda row, metric: amount(row.parameters), rank=8),
-    Column("MACs", lambda row, metric: amount(row.macs), rank=7),
-    Column("train s", lambda row, metric: _decimals(row.train_seconds, 0), rank=6),
+    BoardColumn("model", lambda row, metric: row_name(row), rank=0, left=True),
+    BoardColumn("select", lambda row, metric: score_in_words(row.select, metric), rank=2),
+    BoardColumn("[95%]", lambda row, metric: _ends(row.select_low, row.select_high, metric), rank=9),
+    BoardColumn("report [95%]", lambda row, metric: _report(row, metric), rank=1),
+    BoardColumn("gain on best", lambda row, metric: row.gain, rank=3),
+    BoardColumn("NLL", lambda row, metric: _decimals(row.report_nll, 3), rank=4),
+    BoardColumn("ECE", lambda row, metric: score_in_words(row.report_ece, "ece"), rank=5),
+    BoardColumn("param.", lambda row, metric: amount(row.parameters), rank=8),
+    BoardColumn("MACs", lambda row, metric: amount(row.macs), rank=7),
+    BoardColumn("train s", lambda row, metric: _decimals(row.train_seconds, 0), rank=6),
 )
 BETWEEN = 3  # spaces between two columns
 
@@ -85,21 +84,26 @@ def text_cells(board: Leaderboard) -> tuple[tuple[str, ...], tuple[tuple[str, ..
     return tuple(titles), tuple(tuple(column.text(row, board.metric) for column in columns) for row in rows)
 
 
-def _columns(board: Leaderboard) -> list[Column]:
+def _columns(board: Leaderboard) -> list[BoardColumn]:
     """Those of every leaderboard and, behind report, one for each shift and their mean."""
     shifts = []
     for name in board.shifts:
-        shifts += [Column(name, partial(_shift, name), rank=2.5), Column("[95%]", partial(_shift_ends, name), rank=3.5)]
+        shifts += [
+            BoardColumn(name, partial(_shift, name), rank=2.5),
+            BoardColumn("[95%]", partial(_shift_ends, name), rank=3.5),
+        ]
     if len(board.shifts) > 1:
-        shifts.append(Column("shifts", lambda row, metric: score_in_words(board.shift_mean(row), metric), rank=2.7))
+        shifts.append(
+            BoardColumn("shifts", lambda row, metric: score_in_words(board.shift_mean(row), metric), rank=2.7)
+        )
     after = [column.title for column in COLUMNS].index("report [95%]") + 1
     return [*COLUMNS[:after], *shifts, *COLUMNS[after:]]
 
 
-def _fitting(columns: Sequence[Column], rows: Sequence[Row], metric: str, width: int) -> list[Column]:
+def _fitting(columns: Sequence[BoardColumn], rows: Sequence[Row], metric: str, width: int) -> list[BoardColumn]:
     """The most important columns that fit side by side without a line break; at least name and report score."""
     widths = {c: max(len(text) for text in (c.title, *(c.text(row, metric) for row in rows))) for c in columns}
-    chosen: list[Column] = []
+    chosen: list[BoardColumn] = []
     for column in sorted(columns, key=lambda c: c.rank):
         together = [*chosen, column]
         if len(chosen) >= 2 and sum(widths[c] + BETWEEN for c in together) > width:
@@ -130,35 +134,9 @@ def notes(board: Leaderboard) -> list[str]:
     return [*lines, *board.notes]
 
 
-def amount(value: float | None) -> str:
-    """A count with a unit prefix: 22.7 M.
-
-    >>> amount(22_713_986), amount(950), amount(None)
-    ('22.7 M', '950', '-')
-    """
-    if value is None:
-        return "-"
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"
-
-
 def save_csv(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields; scores at full precision, nothing for what is not known."""
     write_csv(path, [_values(board, row) for row in board.rows])
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one or more rows of the same keys, whole or not at all; numbers at full precision."""
-
-    def write(staged: Path) -> None:
-        with staged.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_file(path, write)
 
 
 def save_parquet(board: Leaderboard, path: Path) -> None:

@@ -26,7 +26,7 @@ from hf_soups.models.loading import (
     registered,
     where,
 )
-from hf_soups.models.texts import encode_texts
+from hf_soups.models.tokens import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

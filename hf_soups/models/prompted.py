@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from hf_soups.errors import CheckpointError
 from hf_soups.models.family import Augment, Batch
 from hf_soups.models.row_cache import cache_key, cached_folder
-from hf_soups.models.texts import (
+from hf_soups.models.tokens import (
     ROWS_AT_ONCE,
     EncodedTexts,
     check_texts,

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError
 from hf_soups.models.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.models.images import check_processor, check_side, encode_images, resized_processor
 from hf_soups.models.loading import (
     answering,
     config_of,
@@ -25,6 +24,7 @@ from hf_soups.models.loading import (
     registered,
     where,
 )
+from hf_soups.models.pixels import check_processor, check_side, encode_images, resized_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.table import write_csv
+from hf_soups.files.writing import write_csv
 from hf_soups.plots.canvas import (
     BLUE,
     GREEN,

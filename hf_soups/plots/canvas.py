@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.files.writing import write_file
-from hf_soups.leaderboard.table import amount
 from hf_soups.soups.soup import Step
-from hf_soups.wording import PERCENT
+from hf_soups.wording import PERCENT, amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,13 +15,14 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import UNITS
 from hf_soups.data.split import Split
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.leaderboard.table import amount, write_csv
+from hf_soups.files.writing import write_csv
 from hf_soups.metrics import expected_calibration_error
 from hf_soups.plots.canvas import BLUE, GREEN, GREY, VERMILION, legend_below, new_figure, new_panels, save_figure
 from hf_soups.plots.costs import cost_picture, draw_cost_picture
 from hf_soups.plots.images_by_exit import draw_sheet
 from hf_soups.pool.store import Member
 from hf_soups.predictions import Predictions
+from hf_soups.wording import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

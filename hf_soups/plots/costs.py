@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,7 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
-from hf_soups.leaderboard import Leaderboard, name_with_count
-from hf_soups.leaderboard.table import write_csv
+from hf_soups.files.writing import write_csv
 from hf_soups.metrics import METRICS
 from hf_soups.plots.canvas import (
     BLUE,
@@ -105,21 +103,6 @@ def cost_picture(
     some = frontier.best_single
     rows = some.rows if report is None else len(report[some.members[0]])
     return CostPicture(points, named, some.unit, rows, "select" if report is None else "report")
-
-
-def board_picture(board: Leaderboard) -> CostPicture | None:
-    """Everything of a leaderboard whose multiply-adds are known, by its report score; None where none are known."""
-    best = next((row.name for row in board.rows if row.kind == "best on select"), "")
-    points = tuple(
-        CostPoint(
-            "single" if row.kind in ("run", "best on select") else row.kind, name_with_count(row), float(row.macs),
-            row.report, float(row.macs),
-        )
-        for row in board.rows
-        if row.macs and row.report is not None and math.isfinite(row.report)
-        if not (row.kind == "run" and row.name == best)  # it stands there as the best already
-    )  # fmt: skip
-    return CostPicture(points, board.metric, "macs", board.report_rows, "report") if points else None
 
 
 def within_cost(points: Iterable[tuple[float, float]], *, better: bool) -> list[tuple[float, float]]:

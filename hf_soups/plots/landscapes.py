@@ -29,12 +29,12 @@ from hf_soups.wording import score_in_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hf_soups.diagnosis.facts import Facts, Pair
+    from hf_soups.diagnosis.findings import Findings, RunPair
 
 COLOURS = (VERMILION, ORANGE, PURPLE, GREEN)  # of the highest barriers, which are named; blue is without
 
 
-def draw_barriers(facts: Facts, path: Path) -> None:
+def draw_barriers(facts: Findings, path: Path) -> None:
     """Score along the line between each pair, the better run at the left; the highest barriers are named."""
     figure, axes = new_figure()
     scale = scale_of(facts.metric)
@@ -58,7 +58,7 @@ def draw_barriers(facts: Facts, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_angles(facts: Facts, path: Path) -> None:
+def draw_angles(facts: Findings, path: Path) -> None:
     """Gain of averaging two runs against the angle between them at the start."""
     figure, axes = new_figure()
     scale = scale_of(facts.metric)
@@ -83,7 +83,7 @@ def draw_angles(facts: Facts, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_plane(facts: Facts, path: Path) -> None:
+def draw_plane(facts: Findings, path: Path) -> None:
     """Score over the plane through three runs, with the runs and their average marked."""
     plane = facts.plane
     assert plane is not None, "a diagnosis without a plane has no picture of it"
@@ -107,7 +107,7 @@ def draw_plane(facts: Facts, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_soup_vs_ensemble(facts: Facts, path: Path) -> None:
+def draw_soup_vs_ensemble(facts: Findings, path: Path) -> None:
     """Score of averaged weights against score of averaged logits, for the same runs."""
     figure, axes = new_figure()
     scale = scale_of(facts.metric)
@@ -133,7 +133,7 @@ def draw_soup_vs_ensemble(facts: Facts, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _points_of(facts: Facts, pair: Pair, scale: float) -> tuple[list[float], list[float]]:
+def _points_of(facts: Findings, pair: RunPair, scale: float) -> tuple[list[float], list[float]]:
     """Shares and scores of a line, with the better run first."""
     line = pair.line
     turned = line.sign * line.scores[-1] > line.sign * line.scores[0]
@@ -143,18 +143,18 @@ def _points_of(facts: Facts, pair: Pair, scale: float) -> tuple[list[float], lis
     return [1 - t for t in reversed(line.at)], scores[::-1]
 
 
-def _from_better(facts: Facts, pair: Pair) -> str:
+def _from_better(facts: Findings, pair: RunPair) -> str:
     first, second = (facts.single(name) for name in pair.names)
     better = facts.gain(first.score, second.score) >= 0
     return f"{first.name} - {second.name}" if better else f"{second.name} - {first.name}"
 
 
-def _barrier_in_words(facts: Facts, pair: Pair) -> str:
+def _barrier_in_words(facts: Findings, pair: RunPair) -> str:
     barrier = pair.line.barrier
     return "NaN between" if math.isinf(barrier) else f"barrier {score_in_words(barrier, facts.metric)}"
 
 
-def _select(facts: Facts) -> str:
+def _select(facts: Findings) -> str:
     return f"{unit_of(facts.metric)}, {facts.rows} select rows"
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.finetune.record import RUN_FILE, read_run
-from hf_soups.soups.record import soup_folder_of
+from hf_soups.finetune.run_record import RUN_FILE, read_run
+from hf_soups.soups.soup_record import soup_folder_of
 from hf_soups.sweep.plan import PLAN_FILE
 
 SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PoolEntry:
     """One entry that a pool is asked to have: weights at an input size."""
 
     name: str
@@ -28,7 +28,7 @@ class Asked:
 
 def asked_models(
     models: Sequence[str | Path], *, names: Sequence[str] | None = None, image_sizes: Sequence[int] = ()
-) -> tuple[Asked, ...]:
+) -> tuple[PoolEntry, ...]:
     """The entries that the user's words stand for.
 
     Args:
@@ -44,7 +44,7 @@ def asked_models(
         raise InputError("no model is named. Give folders of checkpoints, Hub repos, or a sweep's folder.")
     if names is not None and len(names) != len(models):
         raise InputError(f"{len(names)} names for {len(models)} models; expected one for each.")
-    found: list[tuple[str, Asked]] = []  # the name that was given, or ""
+    found: list[tuple[str, PoolEntry]] = []  # the name that was given, or ""
     for i, model in enumerate(models):
         given, text = ("", str(model)) if names is None else (names[i], str(model))
         found += [(given or told, entry) for told, entry in _entries(text)]
@@ -57,7 +57,7 @@ def asked_models(
     return tuple(asked)
 
 
-def _entries(text: str) -> Iterator[tuple[str, Asked]]:
+def _entries(text: str) -> Iterator[tuple[str, PoolEntry]]:
     """What one word of the user's stands for, with the name in it."""
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
@@ -65,10 +65,10 @@ def _entries(text: str) -> Iterator[tuple[str, Asked]]:
         yield from ((f"{given}-{e.name.removeprefix('run_')}" if swept else given, e) for _, e in _entries(rest))
         return
     if (Path(text) / PLAN_FILE).is_file():
-        yield from (("", Asked(name, checkpoint)) for name, checkpoint in _of_sweep(Path(text)))
+        yield from (("", PoolEntry(name, checkpoint)) for name, checkpoint in _of_sweep(Path(text)))
         return
     checkpoint, size = _checkpoint(text)
-    yield "", Asked(checkpoint.name, checkpoint, size)
+    yield "", PoolEntry(checkpoint.name, checkpoint, size)
 
 
 def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
@@ -100,7 +100,7 @@ def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     return found
 
 
-def _distinct(found: Sequence[tuple[str, Asked]]) -> list[tuple[str, Asked]]:
+def _distinct(found: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
     """Entries whose own names are the same (a/model, b/model) are called by more of their paths."""
     sources: dict[str, set[str]] = {}
     for given, entry in found:
@@ -112,12 +112,12 @@ def _distinct(found: Sequence[tuple[str, Asked]]) -> list[tuple[str, Asked]]:
     ]
 
 
-def _longer(entry: Asked) -> str:
+def _longer(entry: PoolEntry) -> str:
     parts = Path(entry.checkpoint.source).parts
     return f"{parts[-2]}/{entry.name}" if len(parts) > 1 and Path(entry.checkpoint.source).is_dir() else entry.name
 
 
-def _named(given: str, entry: Asked) -> Asked:
+def _named(given: str, entry: PoolEntry) -> PoolEntry:
     """The entry under the name that was given; its size is part of the name unless the user named it."""
     if given:
         return replace(entry, name=given)

@@ -12,10 +12,10 @@ from pathlib import Path
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.files.writing import writable
-from hf_soups.pool.entries import Asked
-from hf_soups.pool.labels import doubt
-from hf_soups.pool.member_model import How, Opened, open_member
-from hf_soups.pool.rows import Rows
+from hf_soups.pool.data_rows import LabelledRows
+from hf_soups.pool.entries import PoolEntry
+from hf_soups.pool.label_order import doubt
+from hf_soups.pool.member_model import How, MemberModel, load_member
 from hf_soups.pool.shards import WORK, Processes, Shards, check_disk
 from hf_soups.pool.store import POOL_FILE, Member, Pool, file_of, read_pool, write_pool
 from hf_soups.predictions import Predictions
@@ -66,13 +66,13 @@ class Done:
 class Job:
     """One call: the rows, how they are answered, and by which process."""
 
-    rows: Rows
+    rows: LabelledRows
     how: How
     group: Processes
     measure: bool
     shard_rows: int | None
 
-    def run(self, pool: Pool, asked: Sequence[Asked], progress: bool) -> Done:
+    def run(self, pool: Pool, asked: Sequence[PoolEntry], progress: bool) -> Done:
         """Answer what is not there yet; every process of the group calls it and gets the same pool."""
         failed: dict[str, str] = {}
         kept, todo = self._sorted(pool, asked, failed)
@@ -95,8 +95,8 @@ class Job:
         return Done(pool, done, kept, failed, {name: seconds[name] for name in done})
 
     def _sorted(
-        self, pool: Pool, asked: Sequence[Asked], failed: dict[str, str]
-    ) -> tuple[tuple[str, ...], list[Asked]]:
+        self, pool: Pool, asked: Sequence[PoolEntry], failed: dict[str, str]
+    ) -> tuple[tuple[str, ...], list[PoolEntry]]:
         """Names of the members that are there, and the entries that are still to be answered."""
         kept, todo = [], []
         for entry in asked:
@@ -109,12 +109,12 @@ class Job:
                 failed[entry.name] = str(error)
         return tuple(kept), todo
 
-    def _member(self, pool: Pool, entry: Asked, meter: Meter, before: int, failed: dict[str, str]) -> Pool:
+    def _member(self, pool: Pool, entry: PoolEntry, meter: Meter, before: int, failed: dict[str, str]) -> Pool:
         """The pool with this member, answered by all processes and put together by the main one."""
         shards, opened, took = self._shards(pool, entry), None, 0.0
         shards.forget_failure(self.group.rank)
         try:
-            opened = open_member(entry, self.rows, self.how)
+            opened = load_member(entry, self.rows, self.how)
             took = self._answer(opened, shards, meter, before)
         except OF_ONE_MODEL as error:
             shards.failed(self.group.rank, str(error))
@@ -133,7 +133,7 @@ class Job:
             failed[entry.name] = reason
         return pool if reason or self.group.is_main else read_pool(pool.folder)
 
-    def _answer(self, opened: Opened, shards: Shards, meter: Meter, before: int) -> float:
+    def _answer(self, opened: MemberModel, shards: Shards, meter: Meter, before: int) -> float:
         """Answer this process's shards that are missing; the seconds that it took."""
         started = time.perf_counter()
         for number in range(len(shards)):
@@ -147,7 +147,7 @@ class Job:
             meter(before + stop, opened.asked.name)
         return time.perf_counter() - started
 
-    def _finished(self, pool: Pool, entry: Asked, opened: Opened | None, shards: Shards) -> Pool:
+    def _finished(self, pool: Pool, entry: PoolEntry, opened: MemberModel | None, shards: Shards) -> Pool:
         reason = shards.failure()
         if opened is None or reason:
             raise PredictionsError(reason)
@@ -167,19 +167,19 @@ class Job:
         shards.remove()
         return wider
 
-    def _measure(self, pool: Pool, asked: Sequence[Asked]) -> Pool:
+    def _measure(self, pool: Pool, asked: Sequence[PoolEntry]) -> Pool:
         """Measure members that were answered before without it."""
         for entry in asked:
             member = pool.members[entry.name]
             if member.seconds is None:
-                pool = pool.with_member(_with_seconds(member, open_member(entry, self.rows, self.how)))
+                pool = pool.with_member(_with_seconds(member, load_member(entry, self.rows, self.how)))
                 write_pool(pool)
         return pool
 
-    def _templates(self, opened: Opened) -> tuple[str, ...]:
+    def _templates(self, opened: MemberModel) -> tuple[str, ...]:
         return self.how.templates if opened.family.name == "zero-shot" else ()
 
-    def _shards(self, pool: Pool, entry: Asked) -> Shards:
+    def _shards(self, pool: Pool, entry: PoolEntry) -> Shards:
         try:
             sha, names = _digests(entry.checkpoint), entry.checkpoint.label_names
         except CheckpointError:  # loading it says so again, with a reason
@@ -194,7 +194,7 @@ class Job:
         )  # fmt: skip
 
 
-def _is_there(pool: Pool, entry: Asked, how: How) -> bool:
+def _is_there(pool: Pool, entry: PoolEntry, how: How) -> bool:
     """Whether the pool has this entry: the same weights at the same size, with a file that can be read.
 
     Raises:
@@ -236,7 +236,7 @@ def _free_file(pool: Pool, name: str) -> str:
     return file
 
 
-def _notes(p: Predictions, opened: Opened, path: Path) -> tuple[str, ...]:
+def _notes(p: Predictions, opened: MemberModel, path: Path) -> tuple[str, ...]:
     """What to know of the order of its labels.
 
     Raises:
@@ -253,7 +253,7 @@ def _notes(p: Predictions, opened: Opened, path: Path) -> tuple[str, ...]:
     return tuple(note for note in said if note)
 
 
-def _with_seconds(member: Member, opened: Opened) -> Member:
+def _with_seconds(member: Member, opened: MemberModel) -> Member:
     took = opened.measured()
     return replace(
         member, seconds=took.best, seconds_batch_1=took.batch_1, best_batch=took.best_batch, hardware=took.hardware

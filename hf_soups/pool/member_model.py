@@ -24,8 +24,8 @@ from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.registry import family_for
 from hf_soups.models.vision import for_image_size
 from hf_soups.models.zero_shot import TEMPLATES, ZeroShot
-from hf_soups.pool.entries import Asked
-from hf_soups.pool.labels import LabelMatch, match_labels
+from hf_soups.pool.entries import PoolEntry
+from hf_soups.pool.label_order import LabelMatch, match_labels
 from hf_soups.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hf_soups.data import Split
     from hf_soups.models.family import Batch, Encoded
     from hf_soups.models.inference import Progress
-    from hf_soups.pool.rows import Rows
+    from hf_soups.pool.data_rows import LabelledRows
 
 TEXTS = 1000  # whose median length counts
 DTYPES = ("float32", "bfloat16", "float16")
@@ -64,11 +64,11 @@ class How:
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class MemberModel:
     """A loaded model that answers rows with the data's classes."""
 
-    asked: Asked
-    rows: Rows
+    asked: PoolEntry
+    rows: LabelledRows
     how: How
     family: Family
     model: PreTrainedModel
@@ -117,7 +117,7 @@ class Opened:
         return self.encode(part_of(self.rows.split, 0, min(enough, len(self.rows.split))))
 
 
-def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
+def load_member(asked: PoolEntry, rows: LabelledRows, how: How) -> MemberModel:
     """Load a model and match its labels with the data's.
 
     Raises:
@@ -141,7 +141,7 @@ def open_member(asked: Asked, rows: Rows, how: How) -> Opened:
         classes = model.config.num_labels or 0
         labels = match_labels(None, names, classes=classes, who=str(checkpoint), assume_order=how.assume_label_order)
     model.to(how.torch_device)  # type: ignore[arg-type]
-    return Opened(asked, rows, how, family, model, family.processor(checkpoint.processor_folder), labels)
+    return MemberModel(asked, rows, how, family, model, family.processor(checkpoint.processor_folder), labels)
 
 
 def answering_family(

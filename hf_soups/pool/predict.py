@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
+from hf_soups.pool.data_rows import LabelledRows, Wanted, load_rows
 from hf_soups.pool.entries import asked_models
-from hf_soups.pool.rows import Rows, Wanted, load_rows
 from hf_soups.pool.shards import processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.predictions import same_rows
@@ -197,7 +197,7 @@ def _short(count: int | None) -> str:
     return str(count)
 
 
-def _pool_at(out: Path, rows: Rows, top_k: int | None) -> Pool:
+def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
     """The pool that is there, if it is of these rows, or an empty one."""
     new = Pool(out, rows.task.kind, rows.about, rows.split.label_names, {}, top_k)
     if not (out / POOL_FILE).is_file():

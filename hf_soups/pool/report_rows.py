@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hf_soups.cascades.frontier import is_share
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.pool.store import Pool, read_pool
@@ -18,7 +18,7 @@ REPORT_STREAM = 3  # of the seed; 0 to 2 cut splits of data sets
 
 
 @dataclass(frozen=True)
-class Halves:
+class SelectAndReport:
     """Predictions by name on the rows to choose on, and on rows that nothing is chosen on (None: there are none)."""
 
     pool: Pool
@@ -26,7 +26,7 @@ class Halves:
     report: Mapping[str, Predictions] | None
 
 
-def halves(pool: Pool, report: str = "", seed: int = 0) -> Halves:
+def select_and_report(pool: Pool, report: str = "", seed: int = 0) -> SelectAndReport:
     """The rows to choose on and those to report on.
 
     Args:
@@ -41,10 +41,10 @@ def halves(pool: Pool, report: str = "", seed: int = 0) -> Halves:
     if not pool.members:
         raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
     if not report:
-        return Halves(pool, pool.predictions, None)
+        return SelectAndReport(pool, pool.predictions, None)
     share = _share(report)
     if share is None:
-        return Halves(pool, pool.predictions, _other(pool, report))
+        return SelectAndReport(pool, pool.predictions, _other(pool, report))
     labels = next(iter(pool.predictions.values())).labels
     if labels is None:
         raise PredictionsError(f"{pool.folder}: its rows have no labels, so nothing can be chosen or scored on them.")
@@ -52,10 +52,10 @@ def halves(pool: Pool, report: str = "", seed: int = 0) -> Halves:
     rest = np.setdiff1d(np.arange(len(labels)), held)
     if not len(held) or not len(rest):
         raise InputError(f"a share of {share:g} of {len(labels)} rows leaves none on one side. Predict more rows.")
-    return Halves(pool, _Part(pool.predictions, rest), _Part(pool.predictions, held))
+    return SelectAndReport(pool, _SomeRows(pool.predictions, rest), _SomeRows(pool.predictions, held))
 
 
-class _Part(Mapping[str, Predictions]):
+class _SomeRows(Mapping[str, Predictions]):
     """Some rows of many predictions, each read when it is looked up and then kept."""
 
     def __init__(self, whole: Mapping[str, Predictions], rows: np.ndarray) -> None:
@@ -95,3 +95,15 @@ def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     if missing:
         raise InputError(f"{folder}: no answers of {', '.join(missing)}. Answer its rows with every member first.")
     return other.predictions
+
+
+def is_share(report: str) -> bool:
+    """Whether what to report on is a share of the pool's rows, not another pool's folder.
+
+    >>> is_share("0.5"), is_share("preds/report"), is_share("")
+    (True, False, False)
+    """
+    try:
+        return math.isfinite(float(report))
+    except ValueError:
+        return False

@@ -98,7 +98,7 @@ class PoolData:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _PoolRecord:
     kind: str
     data: PoolData
     label_names: tuple[str, ...]
@@ -207,7 +207,7 @@ def read_pool(folder: str | Path) -> Pool:
     if isinstance(entries, dict):  # the name of a member is its key there
         named = {n: {**entry, "name": n} if isinstance(entry, dict) else entry for n, entry in entries.items()}
         read = {**read, "members": named}
-    told = as_record(read, _Record, path, what="a pool of predictions", again=AGAIN)
+    told = as_record(read, _PoolRecord, path, what="a pool of predictions", again=AGAIN)
     members = {name: replace(m, source=_found(at, m.source)) for name, m in told.members.items()}
     for name, member in members.items():
         if Path(member.file).name != member.file or not member.file:

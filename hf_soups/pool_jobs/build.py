@@ -9,25 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_soups.cascades.frontier import Choice, Frontier, is_share
+from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
+from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.errors import InputError
 from hf_soups.files.configs import place_shown
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.report_rows import Halves
+from hf_soups.pool.report_rows import SelectAndReport, is_share
 from hf_soups.pool.store import Member, PoolData
 from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.pool_jobs.search import Reported, reported
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.origin import recipe_kept, recipe_values
-from hf_soups.report.cards.data import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.soups.soup import versions
 
 COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
 
 
-def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
+def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, Any]:
     """Data, search, members and report scores of a plan, as evidence.json holds them.
 
     Args:
@@ -62,7 +62,7 @@ def evidence(index: int, frontier: Frontier, parts: Halves) -> dict[str, Any]:
     }
 
 
-def evidence_files(index: int, frontier: Frontier, parts: Halves) -> dict[str, bytes]:
+def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, bytes]:
     """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
     from hf_soups.plots.cascades import draw_exits, exits_of
     from hf_soups.plots.costs import cost_picture, draw_cost_picture
@@ -152,7 +152,9 @@ def build_from(
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
-    from hf_soups.cascades.running.folder import build_cascade  # torch, which the rest of this package does without
+    from hf_soups.cascades.running.build_folder import (
+        build_cascade,  # torch, which the rest of this package does without
+    )
 
     opened = open_plan(reference, pool)
     plan, found, parts = opened.plan, opened.pool, opened.parts

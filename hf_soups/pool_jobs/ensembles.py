@@ -12,7 +12,7 @@ from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, sele
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS, Metric, Score, score
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import halves
+from hf_soups.pool.report_rows import select_and_report
 from hf_soups.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class EnsemblesResult:
         from rich import box
         from rich.table import Table
 
-        from hf_soups.report.frontier import cost_in_words
+        from hf_soups.wording import cost_in_words
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in ("", "members", "select", "[95%]", *(("report", "[95%]") if self.counts[1] else ()), "cost"):
@@ -93,7 +93,7 @@ def pool_ensembles(
         temperatures: fit one for each member on the rows to choose on, and divide its logits by it.
         rounds: of the greedy selection with replacement.
         combine: how the selected members, and those of the curves, are combined.
-        report: see `halves`.
+        report: see `select_and_report`.
         seed: of the draw of report rows.
         curves: a folder for the picture of score against the number of members, by architecture (names that differ
             after the last "-", "_", "/" or "@" are copies of one).
@@ -106,7 +106,7 @@ def pool_ensembles(
     if metric not in METRICS:
         raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
     pool = read_pool(folder)
-    parts = halves(pool, report, seed)
+    parts = select_and_report(pool, report, seed)
     names = list(members or parts.select)
     for name in names:
         pool.member(name)

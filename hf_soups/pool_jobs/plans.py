@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.cascades.certify import Certificate, certify
-from hf_soups.cascades.frontier import Frontier, is_share, opened_reference
+from hf_soups.cascades.frontier import Frontier, opened_reference
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.provenance import MemberSeen, Seen, changed
 from hf_soups.errors import DataError, InputError
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.report_rows import Halves, halves
-from hf_soups.pool.rows import Wanted, load_rows
+from hf_soups.pool.data_rows import Wanted, load_rows
+from hf_soups.pool.report_rows import SelectAndReport, is_share, select_and_report
 from hf_soups.predictions import Predictions, same_rows
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OpenedPlan:
     path: Path  # of the frontier
     frontier: Frontier
     index: int
-    parts: Halves
+    parts: SelectAndReport
 
     @property
     def plan(self) -> Plan:
@@ -59,7 +59,7 @@ def open_plan(reference: str, pool: str | Path | None = None) -> OpenedPlan:
     return OpenedPlan(path, frontier, index, _parts(path, frontier, pool, (frontier.plan(index),)))
 
 
-def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> Halves:
+def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> SelectAndReport:
     """The rows of both roles of a frontier's pool, all members compared, and the scores of the plans that are printed.
 
     Args:
@@ -84,7 +84,7 @@ def seen_in(pool: Pool, names: Iterable[str]) -> Seen:
     return Seen(pool.data.fingerprint, found)
 
 
-def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Iterable[Plan]) -> Halves:
+def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Iterable[Plan]) -> SelectAndReport:
     if not (pool or frontier.pool):
         raise InputError(f"{path}: it was not searched on a pool of predictions. Search one (hf-soups cascade search).")
     at = Path(pool or frontier.pool)
@@ -95,7 +95,7 @@ def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Itera
     found, plans = read_pool(at), tuple(plans)
     names = list(dict.fromkeys(name for plan in plans for name in plan.members))
     _compare(path, frontier.chosen_on or Seen(frontier.data), found, names)
-    parts = halves(found, frontier.report, frontier.seed)
+    parts = select_and_report(found, frontier.report, frontier.seed)
     if frontier.reported_on is not None and frontier.report and not is_share(frontier.report):
         _compare(path, frontier.reported_on, read_pool(frontier.report), names)
     for plan in plans:

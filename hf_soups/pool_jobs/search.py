@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.cascades.frontier import Choice, Frontier, is_share, relative_cost, wanted_score
+from hf_soups.cascades.frontier import Choice, Frontier, relative_cost, wanted_score
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Combine, Confidence
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS, Score, score
 from hf_soups.metrics.significance import mcnemar
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import Halves, halves
+from hf_soups.pool.report_rows import SelectAndReport, is_share, select_and_report
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
 
@@ -95,7 +95,7 @@ def search_pool(
         max_worst_cost: the same for a row that meets every member; cascades beyond it are not searched.
         temperatures: fit one for each member first, on the rows to choose on.
         folds: of cross-fitting the lower bounds; 0: none.
-        report: see `halves`.
+        report: see `select_and_report`.
         seed: of the draw of report rows, of folds and of the bootstrap.
         out: the file; default: frontier.json in the pool's folder.
         threads: default: the machine's.
@@ -109,7 +109,7 @@ def search_pool(
 
     started = time.perf_counter()
     pool = read_pool(folder)
-    parts = halves(pool, report, seed)
+    parts = select_and_report(pool, report, seed)
     select = _some(parts.select, members)
     costs = {name: value for name, value in pool.costs(cost).items() if name in select}
     fitted = fit_temperatures(select) if temperatures else None
@@ -140,7 +140,7 @@ def search_pool(
     return SearchResult(frontier, choice, reported(frontier, choice, parts), path, time.perf_counter() - started)
 
 
-def reported(frontier: Frontier, choice: Choice, parts: Halves) -> tuple[Reported, ...]:
+def reported(frontier: Frontier, choice: Choice, parts: SelectAndReport) -> tuple[Reported, ...]:
     """The plan that was chosen, the best single model and the best ensemble on the report rows, if there are any."""
     if parts.report is None:
         return ()

@@ -16,7 +16,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, PredictionsError
 from hf_soups.files.dtypes import FLOATS
 from hf_soups.files.weights import json_object
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.soups.mixing.blocks import BlockMixer

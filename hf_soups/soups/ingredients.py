@@ -10,7 +10,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import is_there
-from hf_soups.finetune.record import RUN_FILE, RunRecord, read_run
+from hf_soups.finetune.run_record import RUN_FILE, RunRecord, read_run
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.recipe.task import Task
 from hf_soups.soups.methods.trajectory import is_run_of_trainer, run_checkpoints
@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class UnusableSource:
     """Something the user named that cannot be an ingredient."""
 
     name: str
@@ -46,11 +46,11 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Ingredients:
     """The checkpoints to cook from, and where they come from."""
 
     checkpoints: tuple[Checkpoint, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[UnusableSource, ...] = ()
     recipe: Recipe | None = None  # task and data; None: nothing can be scored
     sweep: Path | None = None
     start: Checkpoint | None = None  # what all were fine-tuned from, where it is known
@@ -68,7 +68,7 @@ def gather(
     overrides: Mapping[str, Any] | None = None,
     start: str | Path | None = None,
     least: int = 2,
-) -> Pool:
+) -> Ingredients:
     """The usable checkpoints among `sources`; failed and unfinished runs are left out and listed.
 
     Args:
@@ -144,36 +144,36 @@ def task_of(folder: Path, runs: Sequence[Run]) -> Task:
     return recipe.task
 
 
-def _from_sweep(folder: Path, recipe: Recipe | None, least: int) -> Pool:
+def _from_sweep(folder: Path, recipe: Recipe | None, least: int) -> Ingredients:
     runs = find_runs(folder)
     usable = [run for run in runs if run.finished]
-    left_out = tuple(LeftOut(run.name, _why(run)) for run in runs if not run.finished)
+    left_out = tuple(UnusableSource(run.name, _why(run)) for run in runs if not run.finished)
     _at_least(least, len(usable), left_out, f"{folder}: ")
     start = Checkpoint(folder / "start") if (folder / "start").is_dir() else None
-    return Pool(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder, start)
+    return Ingredients(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder, start)
 
 
-def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, least: int) -> Pool:
+def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, least: int) -> Ingredients:
     checkpoints: list[Checkpoint] = []
-    left_out: list[LeftOut] = []
+    left_out: list[UnusableSource] = []
     runs: list[Run | None] = []
     for source in sources:
         if is_run_of_trainer(source):
             found = run_checkpoints(source)
             checkpoints += found.checkpoints
-            left_out += [LeftOut(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
+            left_out += [UnusableSource(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
             runs.append(None)
             continue
         run = run_at(Path(source)) if is_there(Path(source) / RUN_FILE) else None
         if run is not None and not run.finished:
-            left_out.append(LeftOut(str(source), _why(run)))
+            left_out.append(UnusableSource(str(source), _why(run)))
             continue
         runs.append(run)
         checkpoints.append(_checkpoint(source))
     _at_least(least, len(checkpoints), left_out, f"{', '.join(map(str, sources))}: ")
     if recipe is None and all(run is not None for run in runs):
         recipe = shared_recipe([run for run in runs if run is not None])
-    return Pool(tuple(checkpoints), tuple(left_out), recipe)
+    return Ingredients(tuple(checkpoints), tuple(left_out), recipe)
 
 
 def _checkpoint(source: str | Path) -> Checkpoint:
@@ -209,7 +209,7 @@ def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | N
     return recipe
 
 
-def _at_least(least: int, usable: int, left_out: Sequence[LeftOut], where: str) -> None:
+def _at_least(least: int, usable: int, left_out: Sequence[UnusableSource], where: str) -> None:
     if usable >= least:
         return
     because = "; ".join(f"{left.name}: {left.reason}" for left in left_out)

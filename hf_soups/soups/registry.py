@@ -50,7 +50,7 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Bench:
+class MethodInputs:
     """What a method gets to work with."""
 
     pool: tuple[Checkpoint, ...]
@@ -79,7 +79,7 @@ class Method:
     """One way to make a soup."""
 
     name: str
-    make: Callable[[Bench], Soup]
+    make: Callable[[MethodInputs], Soup]
     needs_score: bool = False
     needs_start: bool = False
     least: int = 2  # ingredients
@@ -91,7 +91,7 @@ class Method:
         return [self.name, own, start.sha256() if start is not None and self.needs_start else None]
 
 
-def menu() -> Mapping[str, Method]:
+def methods() -> Mapping[str, Method]:
     """All methods by name, in the order they are cooked: uniform first, so that greedy's plot can show it."""
     return {method.name: method for method in _METHODS}
 
@@ -102,14 +102,14 @@ def chosen(names: tuple[str, ...] | list[str]) -> list[Method]:
     Raises:
         InputError: for an unknown name, or none at all.
     """
-    known = menu()
+    known = methods()
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(f"unknown method {unknown[0]!r}; " * bool(unknown) + f"methods: {', '.join(known)}.")
     return [method for name, method in known.items() if name in names]
 
 
-def _greedy(bench: Bench) -> Soup:
+def _greedy(bench: MethodInputs) -> Soup:
     tried, total, options = iter(range(1, 1 << 30)), len(bench.pool), bench.options
 
     def on_step(step: Step) -> None:
@@ -123,7 +123,7 @@ def _greedy(bench: Bench) -> Soup:
     )  # fmt: skip
 
 
-def _wise_ft(bench: Bench) -> Soup:
+def _wise_ft(bench: MethodInputs) -> Soup:
     score = bench.scored()
     singles = [score(uniform([checkpoint])) for checkpoint in bench.pool]
     best = max(range(len(singles)), key=lambda i: (first(singles[i]) == first(singles[i]), singles[i], -i))
@@ -131,7 +131,7 @@ def _wise_ft(bench: Bench) -> Soup:
     return wise_ft(bench.pool[best], bench.from_start(), score, on_step=_told(bench))
 
 
-def _task_vectors(bench: Bench) -> Soup:
+def _task_vectors(bench: MethodInputs) -> Soup:
     scale = bench.options.scale
     if bench.score is None and scale is None:
         raise InputError("task-vectors without a task to score on needs a scale (--scale 0.3), or a recipe (--recipe).")
@@ -139,7 +139,7 @@ def _task_vectors(bench: Bench) -> Soup:
     return task_vectors(bench.pool, bench.from_start(), bench.score, scales=scales, on_step=_told(bench))
 
 
-def _learned(bench: Bench, per: Literal["ingredient", "tensor"], sign: Literal["softmax", "free"]) -> Soup:
+def _learned(bench: MethodInputs, per: Literal["ingredient", "tensor"], sign: Literal["softmax", "free"]) -> Soup:
     from hf_soups.soups.methods.learned import learned
 
     assert bench.scorer is not None
@@ -156,7 +156,7 @@ def _learned(bench: Bench, per: Literal["ingredient", "tensor"], sign: Literal["
     )  # fmt: skip
 
 
-def _told(bench: Bench) -> Callable[[Step], None]:
+def _told(bench: MethodInputs) -> Callable[[Step], None]:
     return lambda step: bench.say(f"{step.candidate} {bench.in_words(step.score)}")
 
 

@@ -16,7 +16,7 @@ import torch
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, Splits, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, on_device, predict_split

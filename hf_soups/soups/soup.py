@@ -14,11 +14,11 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.publishing import Publishable
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
-from hf_soups.registration import Publishable
 from hf_soups.soups.mixing import Coefficients, mix_to_folder
-from hf_soups.soups.record import FORMAT, SOUP_FILE
+from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 

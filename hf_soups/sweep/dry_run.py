@@ -108,7 +108,7 @@ def _probed(recipe: Recipe, plan: Sequence[PlannedRun], splits: Splits, scratch:
     """Seconds of a step with the largest batch, its rows, and the model's parameters."""
     from accelerate import Accelerator
 
-    from hf_soups.finetune.loop import Examples, train_model
+    from hf_soups.finetune.loop import TrainRows, train_model
     from hf_soups.finetune.start import load_start, make_start
     from hf_soups.finetune.tracking import History
     from hf_soups.models.cost_counting import count_parameters
@@ -130,7 +130,7 @@ def _probed(recipe: Recipe, plan: Sequence[PlannedRun], splits: Splits, scratch:
     fast = recipe.model_copy(update={"head": head if recipe.head.init == "linear-probe" else recipe.head})
     start = load_start(make_start(fast, small, scratch / "start"), fast, small)
     encoded = start.family.encode(few, start.processor, recipe.task, recipe.data, scratch)
-    examples = Examples(encoded, few.labels, len(splits.label_names))
+    examples = TrainRows(encoded, few.labels, len(splits.label_names))
     history = History(PROBE_STEPS, Meter("probe", PROBE_STEPS, visible=False))
     accelerator = Accelerator()
     trained = train_model(accelerator, start.model, start.family, examples, train, history)

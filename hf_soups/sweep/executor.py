@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_soups.sweep.ledger import Claim, Entry, Ledger
+from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # between asking a run's process to end and killing it
@@ -28,7 +28,7 @@ Watch = Callable[["Slots", Sequence[str]], None]  # what runs here, and the name
 class Working:
     """One run's process, which holds the run's lock too."""
 
-    claim: Claim
+    claim: RunClaim
     process: subprocess.Popen[bytes]
     log: Path
     log_bytes: int  # of the log before this attempt
@@ -69,7 +69,7 @@ class Slots:
         """Whether another run can start."""
         return len(self.working) < self._count
 
-    def start(self, claim: Claim) -> Working:
+    def start(self, claim: RunClaim) -> Working:
         """Start the claimed run in a free slot."""
         slot = next(i for i in range(self._count) if i not in self.working)
         log = self._logs / f"{claim.name}.log"

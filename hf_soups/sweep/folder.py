@@ -17,7 +17,7 @@ AGAIN = "Remove it and answer the shifts again."
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptShifts:
     shifts: dict[str, dict[str, Any]]
 
 
@@ -36,5 +36,5 @@ def remembered_shifts(sweep: Path) -> dict[str, Any]:
     path = sweep / SHIFTS_FILE
     if not is_there(path):
         return {}
-    kept = read_record(path, _Kept, what="a sweep's shifts", format=FORMAT, again=AGAIN)
+    kept = read_record(path, _KeptShifts, what="a sweep's shifts", format=FORMAT, again=AGAIN)
     return {f"task.shifts.{name}": values for name, values in kept.shifts.items()}

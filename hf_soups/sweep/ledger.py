@@ -19,7 +19,7 @@ from typing import Literal
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_json
-from hf_soups.finetune.record import RUN_FILE, read_run
+from hf_soups.finetune.run_record import RUN_FILE, read_run
 
 State = Literal["finished", "failed", "open"]
 
@@ -37,7 +37,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class RunClaim:
     """The right to work on one run, held by an open and locked file."""
 
     name: str
@@ -72,7 +72,7 @@ class Ledger:
             return Entry(name, "failed", "error", _reason(crash), noted=noted)
         return Entry(name, "open")
 
-    def claim(self, name: str) -> Claim | None:
+    def claim(self, name: str) -> RunClaim | None:
         """Claim a run, or None while another process works on it. What was left of a half run is removed."""
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -84,19 +84,19 @@ class Ledger:
         except BaseException:
             os.close(descriptor)
             raise
-        return Claim(name, descriptor)
+        return RunClaim(name, descriptor)
 
-    def started(self, claim: Claim, *, pid: int) -> None:
+    def started(self, claim: RunClaim, *, pid: int) -> None:
         """Note that a process works on the claimed run; every attempt is kept."""
         path = self._folder / f"{claim.name}.attempts.jsonl"
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"pid": pid, "started": _now()}) + "\n")
 
-    def crashed(self, claim: Claim, reason: str) -> None:
+    def crashed(self, claim: RunClaim, reason: str) -> None:
         """Note a run that ended by itself without leaving a record."""
         write_json(self._folder / f"{claim.name}.json", {"reason": reason, "ended": _now()})
 
-    def forget_failure(self, claim: Claim) -> None:
+    def forget_failure(self, claim: RunClaim) -> None:
         """Open a failed run again."""
         (self._folder / f"{claim.name}.json").unlink(missing_ok=True)
         if self.entry(claim.name).state == "failed":

@@ -66,9 +66,9 @@ def _pipeline() -> object:
 
 
 def _demo() -> object:
-    from hf_soups.demo.cascade import load_subject
+    from hf_soups.demo.cascade import load_demo_cascade
 
-    subject = load_subject("cascade")
+    subject = load_demo_cascade("cascade")
     return [subject.follow(["good film", "bad"], plan) for plan in subject.plans[:2]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hf_soups.batch_predict import predict_rows, print_result
 from hf_soups.cascades import Plan
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.errors import InputError
 from hf_soups.pool.predict import predict_pool
 from tests.small_task import write_images

@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_a_row_with_an_error(vit: Path, tmp_path: Path) -
 def test_a_row_that_only_the_model_cannot_take_does_not_take_others_with_it(
     vit: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.batch_predict.model import Classifier
+    from hf_soups.batch_predict.answerer import Classifier
 
     answer, marked = Classifier.answer, []
 
@@ -128,7 +128,7 @@ def test_a_row_that_only_the_model_cannot_take_does_not_take_others_with_it(
 def test_a_model_that_can_answer_nothing_is_an_error_and_not_a_million_rows_of_them(
     vit: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.batch_predict.model import Classifier
+    from hf_soups.batch_predict.answerer import Classifier
 
     def broken(self: Classifier, values: Any) -> Any:
         raise TypeError("no such argument")
@@ -181,7 +181,7 @@ def test_a_table_beside_images_does_not_hide_them_but_a_folder_of_tables_is_a_da
     vit: Path, tmp_path: Path
 ) -> None:
     from hf_soups.batch_predict.inputs import DataSet, ImageFolder, find_inputs
-    from hf_soups.pool.rows import Wanted
+    from hf_soups.pool.data_rows import Wanted
 
     write_photos(tmp_path / "photos", 3)
     (tmp_path / "photos" / "notes.csv").write_text("a,b\n1,2\n")
@@ -222,7 +222,7 @@ def test_a_second_call_answers_nothing_again_and_only_what_is_missing(
 SCRIPT = """
 import sys, time
 from hf_soups.batch_predict import predict_rows
-from hf_soups.batch_predict.model import Classifier
+from hf_soups.batch_predict.answerer import Classifier
 answer = Classifier.answer
 def slow(self, values):
     time.sleep(0.05)

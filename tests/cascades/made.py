@@ -12,7 +12,7 @@ import torch
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Committee, Rule
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.data import Split
 from hf_soups.models.inference import predict_split
 from hf_soups.models.registry import family_for

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.pool.store import Member
@@ -216,7 +216,7 @@ class TestBadInput:
             if "member_1" in str(target):
                 raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("hf_soups.cascades.running.folder.shutil.copyfile", full)
+        monkeypatch.setattr("hf_soups.cascades.running.build_folder.shutil.copyfile", full)
         with pytest.raises(HfSoupsError, match="the disk is full"):
             build_cascade(PLAN, members, tmp_path / "c", **HOW)
         assert list(tmp_path.iterdir()) == []

@@ -169,7 +169,7 @@ def test_labels_in_another_order_are_put_in_the_cascades(tmp_path: Path) -> None
     pool = make("image", tmp_path, rows=8)
     names = ("great", "bad", "good", "fine")
     plan = Plan(("vit", "resnet"), (NEVER,), (1.0, 2.0))
-    from hf_soups.cascades.running.folder import build_cascade
+    from hf_soups.cascades.running.build_folder import build_cascade
 
     model = load(build_cascade(plan, pool.members, tmp_path / "c", kind="image", label_names=names), "image")
     order = [("bad", "fine", "good", "great").index(name) for name in names]

@@ -14,23 +14,23 @@ from transformers import pipeline
 import hf_soups  # noqa: F401 (registers the pipelines)
 from hf_soups.cascades.frontier import Frontier, save_frontier
 from hf_soups.cascades.plan import Plan
-from hf_soups.demo.cascade import AT_ONCE, Subject, load_subject
+from hf_soups.demo.cascade import AT_ONCE, DemoCascade, load_demo_cascade
 from hf_soups.demo.journeys import Journey
 from hf_soups.errors import CheckpointError, DataError, InputError
 from tests.demo.made import Demo, demo_of
 from tests.tiny import tiny_bert, tiny_vit
 
-Get = Callable[[str], tuple[Demo, Subject]]
+Get = Callable[[str], tuple[Demo, DemoCascade]]
 
 
 @pytest.fixture(scope="module")
 def get(tmp_path_factory: pytest.TempPathFactory) -> Get:
-    kept: dict[str, tuple[Demo, Subject]] = {}
+    kept: dict[str, tuple[Demo, DemoCascade]] = {}
 
-    def one(kind: str) -> tuple[Demo, Subject]:
+    def one(kind: str) -> tuple[Demo, DemoCascade]:
         if kind not in kept:
             made = demo_of(kind, tmp_path_factory.mktemp(kind))
-            kept[kind] = made, load_subject(made.folder, device="cpu")
+            kept[kind] = made, load_demo_cascade(made.folder, device="cpu")
         return kept[kind]
 
     return one
@@ -74,11 +74,11 @@ def test_a_frontier_file_gives_the_plans_if_it_is_over_the_members(get: Get, tmp
     made, _ = get("image")
     other = Plan(("stranger",), (), (1.0,), score=0.9, average_cost=1.0, unit="macs")
     save_frontier(Frontier((made.plans[0], other), (other,)), tmp_path / "frontier.json")
-    subject = load_subject(made.folder, frontier=tmp_path / "frontier.json", device="cpu")
+    subject = load_demo_cascade(made.folder, frontier=tmp_path / "frontier.json", device="cpu")
     assert [plan.members for plan in subject.plans] == [made.plans[0].members, made.built.members]
     save_frontier(Frontier((other,), (other,)), tmp_path / "other.json")
     with pytest.raises(InputError, match=r"none of its 1 plans is over the cascade's members \(vit, resnet, other-vit"):
-        load_subject(made.folder, frontier=tmp_path / "other.json")
+        load_demo_cascade(made.folder, frontier=tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
@@ -144,14 +144,14 @@ def test_a_single_classifier_is_a_cascade_of_one(tmp_path: Path) -> None:
     folder = tiny_bert(
         tmp_path / "soup", labels=3, id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2}
     )
-    subject = load_subject(folder, device="cpu")
+    subject = load_demo_cascade(folder, device="cpu")
     assert (subject.kind, subject.label_names, len(subject.plans)) == ("text", ("a", "b", "c"), 1)
     way = subject.follow(["a good film"], subject.plans[0])[0]
     alone: Any = pipeline("text-classification", model=str(folder), device="cpu")
     best = alone("a good film")[0]
     assert (subject.label_names[way.answer], way.probability) == (best["label"], pytest.approx(best["score"], abs=1e-6))
     assert way.cost == subject.always.cost == sum(p.numel() for p in subject.model.members[0].parameters())
-    pairs = load_subject(folder, pair=True, device="cpu")
+    pairs = load_demo_cascade(folder, pair=True, device="cpu")
     assert pairs.kind == "text-pair"
     assert pairs.follow([("a cat", "a dog")], pairs.plans[0])[0].exit == 0
 
@@ -159,14 +159,14 @@ def test_a_single_classifier_is_a_cascade_of_one(tmp_path: Path) -> None:
 def test_what_is_no_cascade_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"neither a cascade nor a classifier, for there is no config\.json"):
-        load_subject(tmp_path / "empty")
+        load_demo_cascade(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no such folder"):
-        load_subject(tmp_path / "nowhere")
+        load_demo_cascade(tmp_path / "nowhere")
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with pytest.raises(InputError, match=r"config\.json names BertModel"):
-        load_subject(bare)
+        load_demo_cascade(bare)
 
 
 def test_a_classifier_may_lie_in_a_folder_of_any_name_and_be_made_of_links(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_a_classifier_may_lie_in_a_folder_of_any_name_and_be_made_of_links(tmp_p
     odd.mkdir()
     for file in real.iterdir():
         (odd / file.name).symlink_to(file)
-    assert load_subject(odd, device="cpu").name == "my soup"
+    assert load_demo_cascade(odd, device="cpu").name == "my soup"
 
 
 def test_plans_of_one_way_are_shown_once_and_as_the_built_one_tells_it(get: Get, tmp_path: Path) -> None:
     made, _ = get("image")
     built = replace(made.built, score_low=0.4)
     folder = made.pool.built(built, tmp_path / "c", frontier=made.plans)
-    subject = load_subject(folder, device="cpu")
+    subject = load_demo_cascade(folder, device="cpu")
     assert len(subject.plans) == len(made.plans)
     assert subject.plans[subject.built].score_low == 0.4

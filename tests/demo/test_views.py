@@ -11,7 +11,7 @@ import pytest
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
-from hf_soups.demo.inputs import examples_of, pairs_of, texts_of
+from hf_soups.demo.examples import examples_of, pairs_of, texts_of
 from hf_soups.demo.journeys import Always, Journey, journeys
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import InputError

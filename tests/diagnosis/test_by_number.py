@@ -32,7 +32,7 @@ from hf_soups.diagnosis.by_number import (
     sizes_up_to,
 )
 from hf_soups.errors import InputError
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.leaderboard.shifts import answer
 from hf_soups.metrics import METRICS
 from hf_soups.plots.by_number import SHIFTS, points_of, write_together

@@ -20,7 +20,7 @@ from hf_soups.cook import cook
 from hf_soups.data import load_splits
 from hf_soups.diagnosis import Diagnosis, diagnose, print_diagnosis
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError
-from hf_soups.finetune.record import RunRecord, write_run
+from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from hf_soups.diagnosis.facts import Absent, Facts, Greedy, Mixed, Pair, Single
+from hf_soups.diagnosis.findings import Absent, Findings, Greedy, Mixed, RunPair, Single
 from hf_soups.diagnosis.landscape import Line
-from hf_soups.diagnosis.verdict import Rule, separating_rule
+from hf_soups.diagnosis.verdict import SettingRule, separating_rule
 from hf_soups.diagnosis.words import in_words
 from hf_soups.soups import Step
 
@@ -27,7 +27,7 @@ def facts(
     metric: str = "accuracy",
     greedy: Greedy | None = None,
     **about,
-) -> Facts:
+) -> Findings:
     """All pairs of runs; a pair's middle lies `dips` below the mean of its ends (0 where none is given)."""
     names = [f"run_{i:02d}" for i in range(len(scores))]
     settings = [{"learning_rate": r} for r in rates or []] or [{} for _ in scores]
@@ -40,13 +40,13 @@ def facts(
             continue
         middle = (scores[i] + scores[j]) / 2 - sign * (dips or {}).get((i, j), 0.0)
         line = Line(names[i], names[j], (0.0, 0.5, 1.0), (scores[i], middle, scores[j]), sign)
-        pairs.append(Pair(line, 1.0, 60.0, middle))
+        pairs.append(RunPair(line, 1.0, 60.0, middle))
     values = {
         "metric": metric, "sign": sign, "rows": 1000, "all_rows": 1000, "noise": noise, "ensemble_noise": noise / 2,
         "chance": 0.5 if sign > 0 else 5.0, "singles": singles, "pairs": tuple(pairs), "possible_pairs": len(pairs),
         "uniform": Mixed("uniform", tuple(names), uniform, ensemble), "greedy": greedy, **about,
     }  # fmt: skip
-    return Facts(**values)
+    return Findings(**values)
 
 
 def kept(*members: str, refused: dict[str, float] | None = None, score: float = 0.82) -> Greedy:
@@ -55,7 +55,7 @@ def kept(*members: str, refused: dict[str, float] | None = None, score: float = 
     return Greedy(members, tuple(steps))
 
 
-def said(told: Facts) -> str:
+def said(told: Findings) -> str:
     return "\n".join(in_words(told))
 
 
@@ -85,7 +85,7 @@ def test_when_no_setting_separates_the_pairs_no_rule_is_claimed() -> None:
 def test_the_smaller_batch_is_the_bolder_setting() -> None:
     made = facts([0.80, 0.82, 0.81], {(0, 1): 0.05, (0, 2): 0.05})
     singles = [replace(s, settings={"batch_size": b}) for s, b in zip(made.singles, (8, 32, 64), strict=True)]
-    assert separating_rule(replace(made, singles=tuple(singles))) == Rule("batch size", 32, 8, False)
+    assert separating_rule(replace(made, singles=tuple(singles))) == SettingRule("batch size", 32, 8, False)
 
 
 def test_without_any_barrier_the_runs_are_said_to_lie_in_one_basin() -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForImageClassification, CLIPVisionModelWithProjection, pipeline
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook import Options, cook
 from hf_soups.data import load_splits

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from hf_soups.errors import CheckpointError, DataError
-from hf_soups.models.images import EncodedImages, affine_of, encode_images, open_image, resized_processor
+from hf_soups.models.pixels import EncodedImages, affine_of, encode_images, open_image, resized_processor
 from hf_soups.models.vision import Vision
 from hf_soups.recipe import Data
 from tests.families.conftest import rows_of, split_of, task_of

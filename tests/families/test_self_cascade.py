@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import pipeline
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.pool import Pool
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool_jobs import build_from, search_pool

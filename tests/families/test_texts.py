@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hf_soups.errors import CheckpointError, DataError, InputError
 from hf_soups.models.encoder import Encoders
-from hf_soups.models.texts import EncodedTexts, encode_texts, tokenizer_identity
+from hf_soups.models.tokens import EncodedTexts, encode_texts, tokenizer_identity
 from hf_soups.recipe import Data
 from tests.families.conftest import rows_of, split_of, task_of
 from tests.tiny import tiny_bert, tiny_gpt2, tiny_roberta, tiny_sentences, tiny_tokenizer

@@ -13,7 +13,7 @@ from hf_soups.cli import app
 from hf_soups.errors import InputError
 from hf_soups.pool import read_pool
 from hf_soups.pool.store import write_pool
-from hf_soups.pool_jobs import certify_plan, draw_plan, halves, pool_ensembles, search_pool
+from hf_soups.pool_jobs import certify_plan, draw_plan, pool_ensembles, search_pool, select_and_report
 from tests.from_pool.made_pool import made_pool
 
 
@@ -23,18 +23,18 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_share_of_the_rows_is_kept_back_and_the_halves_share_none(pool: Path) -> None:
-    parts = halves(read_pool(pool), "0.4", seed=1)
+    parts = select_and_report(read_pool(pool), "0.4", seed=1)
     assert parts.report is not None
     select, report = parts.select["m0"], parts.report["m0"]
     assert len(report) == 80
     assert sorted([*select.row_ids, *report.row_ids]) == list(range(200))
-    again = halves(read_pool(pool), "0.4", seed=1).report
+    again = select_and_report(read_pool(pool), "0.4", seed=1).report
     assert again is not None
     assert np.array_equal(again["m1"].row_ids, report.row_ids)
 
 
 def test_each_class_keeps_its_share_back(pool: Path) -> None:
-    parts = halves(read_pool(pool), "0.5")
+    parts = select_and_report(read_pool(pool), "0.5")
     assert parts.report is not None
     counts = [np.bincount(half["m0"].needs_labels(), minlength=3) for half in (parts.select, parts.report)]
     assert np.abs(counts[0] - counts[1]).max() <= 1
@@ -57,18 +57,18 @@ def test_the_rows_of_another_pool_are_the_report(pool: Path, tmp_path: Path) -> 
 )
 def test_reports_that_are_none_are_refused(pool: Path, report: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        halves(read_pool(pool), report)
+        select_and_report(read_pool(pool), report)
 
 
 def test_reporting_on_the_rows_that_are_chosen_on_is_refused(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the same rows as"):
-        halves(read_pool(pool), str(made_pool(tmp_path / "same")))
+        select_and_report(read_pool(pool), str(made_pool(tmp_path / "same")))
 
 
 def test_a_report_pool_without_a_member_is_refused_by_its_name(pool: Path, tmp_path: Path) -> None:
     other = made_pool(tmp_path / "few", models=2, data="other rows")
     with pytest.raises(InputError, match="no answers of m2"):
-        halves(read_pool(pool), str(other))
+        select_and_report(read_pool(pool), str(other))
 
 
 def test_a_search_writes_the_frontier_that_it_prints(pool: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_search_writes_the_frontier_that_it_prints(pool: Path, tmp_path: Path)
 
 def test_reported_scores_are_those_of_rows_that_were_not_chosen_on(pool: Path, tmp_path: Path) -> None:
     result = search_pool(pool, report="0.5", out=tmp_path / "f.json", folds=0)
-    report = halves(read_pool(pool), "0.5").report
+    report = select_and_report(read_pool(pool), "0.5").report
     assert report is not None
     for row in result.reported:
         answers = row.plan.apply(report)

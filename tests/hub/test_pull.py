@@ -111,7 +111,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
 from hf_soups import CascadeForImageClassification
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.running.folder import build_cascade
+from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.cli import app
 from hf_soups.hub import models, push, pushing
 from hf_soups.pool.store import Member

@@ -437,7 +437,7 @@ def test_a_cascade_pushes_itself_with_members_here_and_pinned_after_its_cards_co
     hub: Hub, tmp_path: Path
 ) -> None:
     from hf_soups.cascades.plan import Plan
-    from hf_soups.cascades.running.folder import build_cascade
+    from hf_soups.cascades.running.build_folder import build_cascade
     from hf_soups.pool.store import Member
 
     names = ("cat", "dog", "bird")

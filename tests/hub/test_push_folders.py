@@ -314,7 +314,7 @@ def test_a_space_of_something_else_is_refused(soup: Path) -> None:
 @pytest.fixture
 def cascade(tmp_path: Path) -> Path:
     from hf_soups.cascades.plan import Plan
-    from hf_soups.cascades.running.folder import build_cascade
+    from hf_soups.cascades.running.build_folder import build_cascade
     from hf_soups.pool.store import Member
 
     names = ("cat", "dog", "bird")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_soups.errors import IncompatibleCheckpoints
-from hf_soups.pool.labels import doubt, match_labels
+from hf_soups.pool.label_order import doubt, match_labels
 from hf_soups.predictions import Predictions
 
 NAMES = ("cat", "dog", "bird", "fish")

@@ -12,7 +12,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import load_splits
 from hf_soups.errors import RunFailed
 from hf_soups.finetune import finetune
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import make_start
 from hf_soups.recipe import load_recipe
 from hf_soups.recipe.prompts import MASKED_PROMPTS, MASKED_WORDS, T5_PROMPTS

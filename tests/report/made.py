@@ -18,7 +18,7 @@ from hf_soups.cascades import NEVER, Frontier, Plan
 from hf_soups.cascades.plan import plan_values
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
-from hf_soups.pool.rows import Wanted, load_rows
+from hf_soups.pool.data_rows import Wanted, load_rows
 from hf_soups.pool.store import Member, Pool, write_pool
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
@@ -124,9 +124,9 @@ def write_pool_of_texts(folder: Path, data: Path) -> Path:
 
 def frontier_of(pool: Pool, report: str = "0.5") -> Frontier:
     """Both models, three cascades and the ensemble, scored on half of the rows, or on what is not for the report."""
-    from hf_soups.pool_jobs import halves
+    from hf_soups.pool_jobs import select_and_report
 
-    select = halves(pool, report).select
+    select = select_and_report(pool, report).select
     ways = [(("small",), ()), (("big",), ()), *((("small", "big"), (t,)) for t in (0.6, 0.8, 0.95, NEVER))]
     plans = [_scored(Plan(names, cuts, tuple(COSTS[n] for n in names), unit="macs"), select) for names, cuts in ways]
     singles = tuple(sorted(plans[:2], key=lambda p: -p.score))

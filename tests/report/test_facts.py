@@ -19,11 +19,11 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
-from hf_soups.pool_jobs import halves
+from hf_soups.pool_jobs import select_and_report
 from hf_soups.predictions import Predictions
 from hf_soups.report.page import page_for
 from hf_soups.report.page.examples import data_uri, shown_rows
-from hf_soups.report.page.html import Chart, Page, Section, Table
+from hf_soups.report.page.html import Chart, Page, PageTable, Section
 from hf_soups.report.page.training import POINTS, loss_points, score_points
 from tests.report.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
 from tests.synthetic_sweep import write_plan
@@ -39,7 +39,7 @@ def chart(page: Page, name: str) -> Chart:
     return found
 
 
-def column(table: Table, title: str) -> list[str]:
+def column(table: PageTable, title: str) -> list[str]:
     at = [c.title for c in table.columns].index(title)
     return [row[at].text for row in table.rows]
 
@@ -77,7 +77,7 @@ def test_exits_add_up_to_the_whole_cascade(page: Page, everything: Path) -> None
     pool = read_pool(everything / "preds")
     frontier = Frontier.load(everything / "preds/frontier.json")
     plan = next(p for p in frontier.plans if len(p.members) > 1 and p.thresholds[0] == 0.8)
-    report = halves(pool, "0.5").report
+    report = select_and_report(pool, "0.5").report
     assert report is not None
     done = plan.apply(report)
     assert done.exits is not None

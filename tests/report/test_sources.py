@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import InputError
-from hf_soups.report.page.reading import find_sources
+from hf_soups.report.page.sources import find_sources
 from tests.report.made import write_soup
 from tests.synthetic_sweep import write_finished_run, write_plan
 

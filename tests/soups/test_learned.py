@@ -22,11 +22,12 @@ from hf_soups.data import Split
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError
 from hf_soups.metrics import METRICS, Metric
 from hf_soups.models.encoder import Encoders
-from hf_soups.models.texts import EncodedTexts
+from hf_soups.models.tokens import EncodedTexts
 from hf_soups.models.vision import Vision
 from hf_soups.soups import uniform
-from hf_soups.soups.methods.learned import LearnedStep, learned, loop
+from hf_soups.soups.methods.learned import LearnedStep, learned
 from hf_soups.soups.methods.learned import coefficients as descent
+from hf_soups.soups.methods.learned import steps as loop
 from hf_soups.soups.methods.learned.coefficients import AdamW, State, load
 from hf_soups.soups.methods.learned.mixture import LiveMixture
 from hf_soups.soups.mixing.live import LiveMixer

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hf_soups.cascades import Frontier
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.pool import read_pool
 from hf_soups.pool.entries import asked_models
 from hf_soups.recipe import Recipe, load_recipe

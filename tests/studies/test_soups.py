@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hf_soups.finetune.record import read_run
+from hf_soups.finetune.run_record import read_run
 from hf_soups.recipe import load_recipe
 from hf_soups.sweep.dry_run import dry_run
 from tests.small_task import write_images

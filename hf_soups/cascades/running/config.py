@@ -55,7 +55,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Types:
+class _ConfigTypes:
     """The types of what config.json of a cascade holds, before transformers uses it."""
 
     kind: str
@@ -93,8 +93,8 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
             raise InputError(
                 f"config.json of the cascade has {code!r}, which names code to run. A cascade needs none: remove it."
             )
-        told = {f.name: getattr(self, f.name) for f in fields(_Types)}
-        as_record(told, _Types, "config.json of the cascade", what="a cascade", again="Build the cascade again.")
+        told = {f.name: getattr(self, f.name) for f in fields(_ConfigTypes)}
+        as_record(told, _ConfigTypes, "config.json of the cascade", what="a cascade", again="Build the cascade again.")
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.label2id is None and self.id2label:
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}

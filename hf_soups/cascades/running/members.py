@@ -26,7 +26,8 @@ from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.downloads import download
 from hf_soups.models.encoder import longest_row
 from hf_soups.models.family import Augment, Batch, Encoded, Family
-from hf_soups.models.images import (
+from hf_soups.models.loading import config_of
+from hf_soups.models.pixels import (
     EncodedImages,
     affine_of,
     moved,
@@ -35,10 +36,9 @@ from hf_soups.models.images import (
     resized_processor,
     stacked_images,
 )
-from hf_soups.models.loading import config_of
 from hf_soups.models.prompted import EncodedPrompts, PromptedTokenizer
 from hf_soups.models.registry import family_for
-from hf_soups.models.texts import EncodedTexts, flat_texts, tokenizer_identity
+from hf_soups.models.tokens import EncodedTexts, flat_texts, tokenizer_identity
 from hf_soups.models.vision import answers_at
 
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
@@ -163,7 +163,7 @@ Reader = ImageReader | TextReader | PromptReader
 
 
 @dataclass(eq=False)
-class Rows:
+class RawRows:
     """The rows of one batch as the members read them.
 
     A reader runs once, on the rows that first reach one of its members: later members of it meet some of these.

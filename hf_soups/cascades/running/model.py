@@ -16,15 +16,15 @@ from transformers.utils.generic import ModelOutput
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
-from hf_soups.cascades.running.members import GivenPixels, LoadedMember, Pair, Reader, Rows, load_members, numbered
+from hf_soups.cascades.running.members import GivenPixels, LoadedMember, Pair, RawRows, Reader, load_members, numbered
 from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
+from hf_soups.files.publishing import Publishable
 from hf_soups.models.family import Batch
 from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
 from hf_soups.predictions import Predictions
-from hf_soups.registration import Publishable
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
@@ -189,7 +189,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         return len({self.reader_numbers[member] for member in self.stages}) == 1
 
     @torch.inference_mode()
-    def run(self, rows: Rows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
+    def run(self, rows: RawRows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
         """The cascade's answers on a batch of raw rows.
 
         Args:
@@ -220,7 +220,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             confidences=torch.from_numpy(done.confidences),
         )
 
-    def _log_probs(self, number: int, rows: Rows, at: Int64[np.ndarray, " rows"], temperature: float) -> np.ndarray:
+    def _log_probs(self, number: int, rows: RawRows, at: Int64[np.ndarray, " rows"], temperature: float) -> np.ndarray:
         reader = self.reader_numbers[number]
         logits: torch.Tensor | None = None
         for piece, batch in rows.pieces(reader, self.readers[reader].read, at):
@@ -313,11 +313,11 @@ class CascadeForImageClassification(CascadeModel):  # type: ignore[no-untyped-ca
         if (pixel_values is None) == (images is None):
             raise InputError("give pixel_values or images, one of them.")
         if images is not None:
-            return self.run(Rows(images, len(images)))
+            return self.run(RawRows(images, len(images)))
         assert pixel_values is not None
         return self.run(self._given(pixel_values))
 
-    def _given(self, pixels: torch.Tensor | Sequence[torch.Tensor]) -> Rows:
+    def _given(self, pixels: torch.Tensor | Sequence[torch.Tensor]) -> RawRows:
         if isinstance(pixels, torch.Tensor):
             if not self.reads_once:
                 raise InputError(
@@ -330,7 +330,7 @@ class CascadeForImageClassification(CascadeModel):  # type: ignore[no-untyped-ca
         count = len(pixels[0])
         at = np.arange(count)
         read = {number: (at, GivenPixels(p)) for number, p in zip(self.reader_numbers, pixels, strict=True)}
-        return Rows((), count, read)  # type: ignore[arg-type]  # GivenPixels is Encoded
+        return RawRows((), count, read)  # type: ignore[arg-type]  # GivenPixels is Encoded
 
 
 class CascadeForSequenceClassification(CascadeModel):  # type: ignore[no-untyped-call]
@@ -355,4 +355,4 @@ class CascadeForSequenceClassification(CascadeModel):  # type: ignore[no-untyped
                 f"got {got}."
             )
         pairs = [(text, None) if isinstance(text, str) else (text[0], text[1]) for text in texts]
-        return self.run(Rows(pairs, len(pairs)))
+        return self.run(RawRows(pairs, len(pairs)))

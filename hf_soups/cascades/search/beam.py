@@ -22,7 +22,7 @@ from hf_soups.cascades.pareto import ROUNDING, nondominated
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
 from hf_soups.cascades.search.candidates import Entries, checked_entries
-from hf_soups.cascades.search.sketch import Asked, Opening, Sketch, opening_of, sketched
+from hf_soups.cascades.search.sketch import OpenBeginning, Opening, Sketch, opening_of, sketched
 from hf_soups.cascades.stages import Stages, read_stages, workers
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError
@@ -218,7 +218,7 @@ class _Screen:
             opening = self._joined(opening.asked(self.grid), member)
         return opening
 
-    def _joined(self, asked: Asked, member: int) -> Opening:
+    def _joined(self, asked: OpenBeginning, member: int) -> Opening:
         return asked.joined(member, self.sketch.log_probs[member], float(self.entries.costs[member]))
 
 

@@ -84,18 +84,18 @@ class Opening:
         value = self.metric.value(self.sums)
         return value if self.metric.greater_is_better else -value
 
-    def asked(self, most: int) -> Asked:
+    def asked(self, most: int) -> OpenBeginning:
         """The same with at most `most` thresholds on what is now the last member's confidence."""
         confidence = self.committee.confidence()
         thresholds = cuts(confidence, most)
         shape = (*self.shape, len(thresholds))
         at = self.at * len(thresholds) + np.searchsorted(thresholds, confidence, side="right")
         reaching = summed_up(np.ones(len(at)), at, shape) / len(at)
-        return Asked(self, shape, at, reaching.reshape(-1))
+        return OpenBeginning(self, shape, at, reaching.reshape(-1))
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class OpenBeginning:
     """An opening at whose last member rows may leave, ready for one more."""
 
     opening: Opening

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.leaderboard.table import text_cells, training_of
-from hf_soups.report.cards.markdown import Table
+from hf_soups.report.cards.markdown import MarkdownTable
 from hf_soups.wording import PERCENT, score_in_words
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row 
     return row
 
 
-def board_table(board: Leaderboard) -> Table:
+def board_table(board: Leaderboard) -> MarkdownTable:
     """Everything that was compared; single fine-tunes, of which there may be many, when they are asked for."""
     columns, rows = text_cells(board)
     single = sum(row.kind == "run" for row in board.rows if row.report is not None)
     summary = f"the {single} single fine-tunes"
-    return Table("Leaderboard", columns, rows, record=BOARD_FILE, folded=single, summary=summary)
+    return MarkdownTable("Leaderboard", columns, rows, record=BOARD_FILE, folded=single, summary=summary)
 
 
 def has_picture(board: Leaderboard | None) -> bool:
@@ -77,7 +77,7 @@ def best_single(board: Leaderboard) -> dict[str, str] | None:
     }
 
 
-def costs_table(board: Leaderboard, row: Row) -> Table:
+def costs_table(board: Leaderboard, row: Row) -> MarkdownTable:
     """What the soup costs to run, and what it took to train."""
     runs, seconds, devices = training_of(board.rows)
     told = {
@@ -88,7 +88,7 @@ def costs_table(board: Leaderboard, row: Row) -> Table:
         "training seconds of the whole pool": _seconds(seconds if runs else None),
         "hardware of the seconds": devices if runs else None,
     }
-    return Table.of_values("Costs", told, record=BOARD_FILE)
+    return MarkdownTable.of_values("Costs", told, record=BOARD_FILE)
 
 
 def _seconds(value: float | None) -> str | None:

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.cascades.evidence import EVIDENCE_FILE
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.writing import write_text
 from hf_soups.leaderboard.snapshot import load_board
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.report.cards.board import BOARD_PICTURE, has_picture
-from hf_soups.report.cards.data import EVIDENCE_FILE
-from hf_soups.report.cards.facts import Facts, Said
-from hf_soups.report.cards.markdown import Table, cells_of, code_of, run_code, snippet_for
-from hf_soups.report.cards.reading import card_at, data_set_of, facts_of, said_before, text_of
+from hf_soups.report.cards.card_facts import CardFacts, Said
+from hf_soups.report.cards.markdown import MarkdownTable, cells_of, code_of, run_code, snippet_for
+from hf_soups.report.cards.read_folder import card_at, data_set_of, facts_of, said_before, text_of
 from hf_soups.report.cards.results import (
     EVAL_FILE,
     OURS,
@@ -41,7 +41,9 @@ Difference = tuple[str, Any, Any, str]  # what it is of, what is true, what is t
 NOTHING, MISSING = "nothing of it", "missing"
 
 
-def differences(true: ModelCard, told: ModelCard, facts: Facts, tables: Sequence[Table]) -> Iterator[Difference]:
+def differences(
+    true: ModelCard, told: ModelCard, facts: CardFacts, tables: Sequence[MarkdownTable]
+) -> Iterator[Difference]:
     """Each figure of the metadata and the tables that differs, and the recipe if it does.
 
     Sections, rows and metadata that no card is given (of data, of other people's measurements) are not looked at.
@@ -68,7 +70,7 @@ def _metadata(card: ModelCard) -> Mapping[str, Any]:
     return {str(result.metric_name): result.metric_value for result in results}
 
 
-def _record(facts: Facts, tables: Sequence[Table], title: str, row: str) -> str:
+def _record(facts: CardFacts, tables: Sequence[MarkdownTable], title: str, row: str) -> str:
     table = next((table for table in tables if table.title == title), None)
     return facts.record if table is None else table.other_records.get(row) or table.record or facts.record
 
@@ -270,7 +272,7 @@ def unmarked(text: str) -> str | None:
     return text[: found.start()] if found is not None and _digest(text[: found.start()]) == found[1] else None
 
 
-def _tables(facts: Facts, data_set: str | None) -> list[Table]:
+def _tables(facts: CardFacts, data_set: str | None) -> list[MarkdownTable]:
     if facts.data is None:
         return list(facts.tables)
     record = EVIDENCE_FILE if facts.cascade else RECIPE_FILE
@@ -278,7 +280,7 @@ def _tables(facts: Facts, data_set: str | None) -> list[Table]:
     return [*facts.tables, facts.data.table(data_set, record, counted)]
 
 
-def _snippet(facts: Facts, title: str) -> str:
+def _snippet(facts: CardFacts, title: str) -> str:
     told = {"cascade": facts.cascade, "pair": facts.pair, "ours": facts.ours, "words": facts.words}
     return snippet_for(facts.pipeline_tag, title, **told)
 

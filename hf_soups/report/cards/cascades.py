@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES, Evidence, read_evidence
 from hf_soups.cascades.plan import Plan, plan_of
 from hf_soups.cascades.running.members import check_weights
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of
 from hf_soups.metrics import METRICS
-from hf_soups.report.cards.data import EVIDENCE_FILE, PICTURES, Evidence, data_of_evidence, read_evidence
-from hf_soups.report.cards.facts import Facts, Score, classes_in_words, hub_ids, rows_in_words
-from hf_soups.report.cards.markdown import MISSING, Table
-from hf_soups.soups.record import SOUP_FILE, read_soup
+from hf_soups.report.cards.card_facts import CardFacts, CardScore, classes_in_words, hub_ids, rows_in_words
+from hf_soups.report.cards.data import data_of_evidence
+from hf_soups.report.cards.markdown import MISSING, MarkdownTable
+from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ SURE = {
 }
 
 
-def cascade_facts(folder: Path, config: CascadeConfig) -> Facts:
+def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
     """Facts of a cascade.
 
     Args:
@@ -65,7 +66,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> Facts:
         _results(plan, found), _selection(config, plan, found), _members(config, plan), _costs(plan, found),
         _weights(plan, found),
     ]  # fmt: skip
-    return Facts(
+    return CardFacts(
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
@@ -100,14 +101,14 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
     return found
 
 
-def _scores(plan: Plan, found: Evidence) -> tuple[Score, ...]:
+def _scores(plan: Plan, found: Evidence) -> tuple[CardScore, ...]:
     """On report rows, where there are any, and on those that it was chosen on."""
     told = found.reported("chosen")
     rows = found.data.get("report", {}).get("rows")
-    report = () if told is None else (Score(plan.metric, float(told["score"]), "report", False, rows),)
+    report = () if told is None else (CardScore(plan.metric, float(told["score"]), "report", False, rows),)
     if math.isnan(plan.score):
         return report
-    return (*report, Score(plan.metric, _sign(plan) * plan.score, "select", True, plan.rows or None))
+    return (*report, CardScore(plan.metric, _sign(plan) * plan.score, "select", True, plan.rows or None))
 
 
 def _sign(plan: Plan) -> int:
@@ -116,7 +117,7 @@ def _sign(plan: Plan) -> int:
     return 1 if known is None or known.greater_is_better else -1
 
 
-def _results(plan: Plan, found: Evidence) -> Table:
+def _results(plan: Plan, found: Evidence) -> MarkdownTable:
     rows, records = [], {}
     unit = f"Average cost ({UNITS.get(plan.unit, plan.unit) or 'plain numbers'})"
     for name, words in REPORTED.items():
@@ -140,10 +141,10 @@ def _results(plan: Plan, found: Evidence) -> Table:
         if plan.score_low is not None:
             row["Lower bound"] = score_in_words(_sign(plan) * plan.score_low, plan.metric)
         rows.append(row)
-    return replace(Table.of("Results", rows), other_records=records)
+    return replace(MarkdownTable.of("Results", rows), other_records=records)
 
 
-def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> Table:
+def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTable:
     chosen = found.reported("chosen") or {}
     p_value = chosen.get("p_value")
     told = {
@@ -157,12 +158,12 @@ def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> Table:
         "p against the best single model": None if p_value is None else f"{p_value:.2g} (McNemar, on report rows)",
         "plans stored for `budget`": len(config.plans),
     }
-    table = Table.of_values("How it was chosen", told)
+    table = MarkdownTable.of_values("How it was chosen", told)
     kept = ("models searched", "plans on the frontier", "number of this plan", "p against the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
 
-def _members(config: CascadeConfig, plan: Plan) -> Table:
+def _members(config: CascadeConfig, plan: Plan) -> MarkdownTable:
     places = {place.name: place for place in config.places}
     rows = []
     for i, name in enumerate(plan.members):
@@ -171,7 +172,7 @@ def _members(config: CascadeConfig, plan: Plan) -> Table:
         temperature = f"{plan.temperatures[i]:.6g}" if plan.temperatures else "1"
         rows.append((name, _where(places[name]), leaves, temperature, _number(plan.costs[i]), share))
     columns = ("Member", "Where", "Leaves at confidence", "Temperature", "Cost", "Share of rows that leave")
-    return Table("Members", columns, tuple(rows))
+    return MarkdownTable("Members", columns, tuple(rows))
 
 
 def _threshold(threshold: float) -> str:
@@ -183,7 +184,7 @@ def _where(place: Place) -> str:
     return f"{place} in {place.dtype}{size}"
 
 
-def _costs(plan: Plan, found: Evidence) -> Table:
+def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
     counted = "counted, so the same everywhere" if plan.unit in ("macs", "parameters") else "not recorded"
     chosen, single = found.reported("chosen"), found.reported("best single")
     told = {
@@ -195,12 +196,12 @@ def _costs(plan: Plan, found: Evidence) -> Table:
         "of a row that meets every member": _number(plan.worst_cost),
         "of the most expensive member alone": _number(max(plan.costs)),
     }
-    table = Table.of_values("Costs of one row", told)
+    table = MarkdownTable.of_values("Costs of one row", told)
     kept = ("on average, on report rows", "of the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
 
-def _weights(plan: Plan, found: Evidence) -> Table:
+def _weights(plan: Plan, found: Evidence) -> MarkdownTable:
     """Counted sizes, measured seconds with their hardware, and hashes of the members."""
     rows = []
     for name in plan.members:
@@ -217,7 +218,7 @@ def _weights(plan: Plan, found: Evidence) -> Table:
                 "Seconds on": told.get("hardware", MISSING),
             }
         rows.append({**row, "SHA-256 of the weights": told.get("sha256", MISSING)})
-    return Table.of("Weights", rows, record=EVIDENCE_FILE)
+    return MarkdownTable.of("Weights", rows, record=EVIDENCE_FILE)
 
 
 def _number(value: float) -> str:

@@ -8,10 +8,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.costs import UNITS
-from hf_soups.leaderboard.table import amount
 from hf_soups.pool.store import Pool
-from hf_soups.report.cards.markdown import Table
-from hf_soups.wording import score_in_words
+from hf_soups.report.cards.markdown import MarkdownTable
+from hf_soups.wording import amount, score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.recipe import Recipe
@@ -71,7 +70,7 @@ def board_card(
         + "".join(f"![{_told(name)}]({name})\n\n" for name in pictures)
         + _code(f'load_dataset("{repo_id}", split="train")')
         + "\n## Columns\n\n"
-        + Table("Columns", ("Column", "Meaning"), BOARD_COLUMNS).markdown()
+        + MarkdownTable("Columns", ("Column", "Meaning"), BOARD_COLUMNS).markdown()
     )
     return _card(about, repo_id, text)
 
@@ -112,9 +111,9 @@ def _metric(recipe: Recipe) -> str:
     return metric if isinstance(metric, str) else PurePath(metric.load).stem
 
 
-def _board_table(rows: Sequence[Mapping[str, str]], metric: str) -> Table:
+def _board_table(rows: Sequence[Mapping[str, str]], metric: str) -> MarkdownTable:
     columns = ("Model", "Kind", "Select", "Report", "Interval (95%)", "Gain on best", "MACs")
-    return Table("Leaderboard", columns, tuple(_board_row(row, metric) for row in rows))
+    return MarkdownTable("Leaderboard", columns, tuple(_board_row(row, metric) for row in rows))
 
 
 def _board_row(row: Mapping[str, str], metric: str) -> tuple[str, ...]:
@@ -131,14 +130,14 @@ def _board_row(row: Mapping[str, str], metric: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _members(pool: Pool, tables: Sequence[TableOf]) -> Table:
+def _members(pool: Pool, tables: Sequence[TableOf]) -> MarkdownTable:
     rows = []
     for table in tables:
         member = pool.members[table.member]
         counted = [amount(None if value is None else float(value)) for value in (member.parameters, member.macs)]
         rows.append((member.name, table.config, member.dtype, *counted, f"`{member.sha256[:16]}`"))
     columns = ("Member", "Config", "Answered in", "Parameters", UNITS["macs"], "SHA-256 of its weights (start)")
-    return Table("Members", columns, tuple(rows))
+    return MarkdownTable("Members", columns, tuple(rows))
 
 
 def _code(load: str) -> str:

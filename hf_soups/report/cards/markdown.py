@@ -20,7 +20,7 @@ _PIPE = re.compile(r"(?<!\\)\|")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class MarkdownTable:
     """A table with its section's title; the first cell of a row is its name and stands there once."""
 
     title: str
@@ -32,7 +32,7 @@ class Table:
     other_records: Mapping[str, str] = field(default_factory=dict)  # by row, where its figures come from another file
 
     @classmethod
-    def of(cls, title: str, rows: Sequence[Mapping[str, str]], *, record: str = "") -> Table:
+    def of(cls, title: str, rows: Sequence[Mapping[str, str]], *, record: str = "") -> MarkdownTable:
         """A table with the columns of all rows; what a row does not know is missing in it.
 
         >>> Table.of("T", [{"Rows": "a", "x": "1"}, {"Rows": "b", "y": "2"}]).rows
@@ -42,7 +42,7 @@ class Table:
         return cls(title, columns, tuple(tuple(row.get(c, MISSING) for c in columns) for row in rows), record)
 
     @classmethod
-    def of_values(cls, title: str, values: Mapping[str, object], *, record: str = "") -> Table:
+    def of_values(cls, title: str, values: Mapping[str, object], *, record: str = "") -> MarkdownTable:
         """A table of names and values; those that are None or empty are left out."""
         rows = tuple((name, str(value)) for name, value in values.items() if value not in (None, ""))
         return cls(title, ("What", "Value"), rows, record)
@@ -50,7 +50,7 @@ class Table:
     def markdown(self) -> str:
         """The table as text.
 
-        >>> print(Table("Data", ("What", "Value"), (("columns", "a|b"),)).markdown())
+        >>> print(MarkdownTable("Data", ("What", "Value"), (("columns", "a|b"),)).markdown())
         | What | Value |
         | --- | --- |
         | columns | a\\|b |

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.recipe.task import SHIFT
+from hf_soups.report.cards.card_facts import CHOSEN, CardFacts, CardScore
 from hf_soups.report.cards.data import DataUsed
-from hf_soups.report.cards.facts import CHOSEN, Facts, Score
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -28,12 +28,12 @@ def hub_metrics(metric: str | None) -> list[str] | None:
     return list(HUB_METRICS.get(metric, (metric,))) if metric else None
 
 
-def eval_results(facts: Facts, data_set: str | None) -> list[EvalResult] | None:
+def eval_results(facts: CardFacts, data_set: str | None) -> list[EvalResult] | None:
     """Every score of the facts, with the split that its rows are from where the data are known."""
     return [_eval_result(facts, score, data_set) for score in facts.scores] or None
 
 
-def _eval_result(facts: Facts, score: Score, data_set: str | None) -> EvalResult:
+def _eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> EvalResult:
     from huggingface_hub import EvalResult
 
     data = facts.data or DataUsed("")
@@ -53,12 +53,12 @@ def _eval_result(facts: Facts, score: Score, data_set: str | None) -> EvalResult
     )
 
 
-def published(facts: Facts) -> tuple[Score, ...]:
+def published(facts: CardFacts) -> tuple[CardScore, ...]:
     """The scores that may stand beside those of others: of the metric chosen by, on rows that nothing was chosen on."""
     return tuple(s for s in facts.scores if s.role == "report" and s.metric == facts.metric and not s.optimistic)
 
 
-def eval_entries(facts: Facts, data_set: str | None) -> str:
+def eval_entries(facts: CardFacts, data_set: str | None) -> str:
     """YAML for `.eval_results/`; empty where there is no such score, no data set of the Hub, or no such format yet."""
     import yaml
 

@@ -15,19 +15,19 @@ from hf_soups.recipe import Recipe
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.board import best_single, board_note, board_table, costs_table, own_row
-from hf_soups.report.cards.data import data_of_task
-from hf_soups.report.cards.facts import (
+from hf_soups.report.cards.card_facts import (
     OURS,
     PIPELINES,
-    Facts,
-    Score,
+    CardFacts,
+    CardScore,
     classes_in_words,
     hub_ids,
     report_first,
     rows_in_words,
 )
-from hf_soups.report.cards.markdown import MISSING, Table
-from hf_soups.soups.record import SOUP_FILE, check_weights, from_pool
+from hf_soups.report.cards.data import data_of_task
+from hf_soups.report.cards.markdown import MISSING, MarkdownTable
+from hf_soups.soups.soup_record import SOUP_FILE, check_weights, from_pool
 from hf_soups.wording import COUNTS_ROWS, score_in_words
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
@@ -40,7 +40,7 @@ def soup_facts(
     config: Mapping[str, Any],
     recipe: Recipe | None = None,
     recipe_shown: str = "",
-) -> Facts:
+) -> CardFacts:
     """Facts of a soup.
 
     Args:
@@ -71,7 +71,7 @@ def soup_facts(
     ]
     notes = _notes(folder, record)
     kind = recipe.task.kind if recipe is not None else "image" if tag == "image-classification" else "text"
-    return Facts(
+    return CardFacts(
         record=SOUP_FILE,
         about=_about(record, classes_in_words(kind, record.get("label_names") or ())),
         library="transformers",
@@ -131,12 +131,12 @@ def _pipeline_tag(folder: Path, config: Mapping[str, Any]) -> str:
     return tags[0]
 
 
-def _scores(record: Mapping[str, Any]) -> tuple[Score, ...]:
+def _scores(record: Mapping[str, Any]) -> tuple[CardScore, ...]:
     """Every score on whole splits, report first; what could not be computed is left out."""
     chosen_on, rows = _chosen_on(record), _rows(record)
     roles = [r for r in record["scores"] if r in ("select", "report") or r.startswith(SHIFT)]
     return tuple(
-        Score(metric, float(value), role, optimistic=role == chosen_on, rows=rows.get(role))
+        CardScore(metric, float(value), role, optimistic=role == chosen_on, rows=rows.get(role))
         for role in sorted(roles, key=report_first)
         for metric, value in record["scores"][role].items()
         if value is not None and math.isfinite(value)
@@ -148,7 +148,7 @@ def _rows(record: Mapping[str, Any]) -> dict[str, int]:
     return {role: int(told["rows"]) for role, told in (record.get("measured") or {}).items()}
 
 
-def _results(record: Mapping[str, Any], scores: Sequence[Score], best: Mapping[str, str] | None) -> Table:
+def _results(record: Mapping[str, Any], scores: Sequence[CardScore], best: Mapping[str, str] | None) -> MarkdownTable:
     rows: dict[str, dict[str, str]] = {}
     metrics = tuple(dict.fromkeys(s.metric for s in scores))
     for score in scores:
@@ -162,7 +162,7 @@ def _results(record: Mapping[str, Any], scores: Sequence[Score], best: Mapping[s
     shown = list(rows.values())
     if shown and best is not None:
         shown.insert(1 if "report" in rows else 0, dict(best))
-    table = Table.of("Results", [_in_order(row, record.get("metric")) for row in shown])
+    table = MarkdownTable.of("Results", [_in_order(row, record.get("metric")) for row in shown])
     return table if best is None else replace(table, other_records={best["Rows"]: BOARD_FILE})
 
 
@@ -178,7 +178,7 @@ def _chosen_on(record: Mapping[str, Any]) -> str | None:
     return record.get("selected_on") if looked else None
 
 
-def _selection(record: Mapping[str, Any], short: Mapping[str, str]) -> Table:
+def _selection(record: Mapping[str, Any], short: Mapping[str, str]) -> MarkdownTable:
     chosen_on, metric, role = _chosen_on(record), record.get("metric"), record.get("selected_on")
     told: dict[str, Any] = {"method": record["method"] or "by hand"}
     told["chosen on"] = f"{chosen_on} rows, by {metric}" if chosen_on else "nothing: no score was looked at"
@@ -195,7 +195,7 @@ def _selection(record: Mapping[str, Any], short: Mapping[str, str]) -> Table:
     told |= {"mixtures tried": len(record["steps"])} if record["steps"] else {}
     for number, why in enumerate(_whys(record)):
         told["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
-    return Table.of_values("How it was chosen", told)
+    return MarkdownTable.of_values("How it was chosen", told)
 
 
 def _whys(record: Mapping[str, Any]) -> list[str]:
@@ -209,12 +209,12 @@ def _without_paths(text: str, short: Mapping[str, str]) -> str:
     return text
 
 
-def _ingredients(record: Mapping[str, Any], short: Mapping[str, str], repos: Sequence[str]) -> Table:
+def _ingredients(record: Mapping[str, Any], short: Mapping[str, str], repos: Sequence[str]) -> MarkdownTable:
     rows = []
     for told in record["ingredients"]:
         where = "@".join(filter(None, (told["source"], told["revision"]))) if told["source"] in repos else MISSING
         rows.append((short[told["name"]], f"{told['coefficient']:.6g}", where, told["sha256"]))
-    return Table("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
+    return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
 
 
 def _notes(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
@@ -228,7 +228,7 @@ def _notes(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
-def _limits(record: Mapping[str, Any], scores: Sequence[Score]) -> tuple[str, ...]:
+def _limits(record: Mapping[str, Any], scores: Sequence[CardScore]) -> tuple[str, ...]:
     roles = {s.role for s in scores}
     told, chosen_on, rows = [], _chosen_on(record), record.get("select_rows") or 0
     if not scores:

@@ -9,11 +9,11 @@ from typing import Any
 
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.leaderboard.rows import Row
-from hf_soups.leaderboard.table import amount, row_name
+from hf_soups.leaderboard.table import row_name
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.report.page.charts import interval_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Column, Section, Table, plain_table
-from hf_soups.wording import score_in_words
+from hf_soups.report.page.html import Block, Cell, Chart, Column, PageTable, Section, plain_table
+from hf_soups.wording import amount, score_in_words
 
 DRAWN = 40  # rows of the picture; more would not be told apart
 
@@ -44,9 +44,9 @@ def marked_name(row: Row) -> str:
     return row_name(row, " (optimistic)")
 
 
-def _table(board: Leaderboard, rows: Sequence[Row]) -> Table:
+def _table(board: Leaderboard, rows: Sequence[Row]) -> PageTable:
     columns = _columns(board)
-    return Table(
+    return PageTable(
         "leaderboard-table",
         f"Every run, soup, ensemble and cascade of {board.folder}",
         tuple(Column(c.title, c.number) for c in columns),

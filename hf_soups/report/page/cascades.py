@@ -20,24 +20,24 @@ from hf_soups.metrics import METRICS
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.cascades import Exit, exits_of
 from hf_soups.plots.costs import CostPicture, CostPoint, cost_picture, within_cost
-from hf_soups.report.frontier import cost_in_words, verdicts
+from hf_soups.report.frontier_table import verdicts
 from hf_soups.report.page.board import interval, marked_name
 from hf_soups.report.page.charts import bar_chart, cost_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Section, Table, plain_table
-from hf_soups.report.page.reading import Answered
-from hf_soups.wording import score_in_words
+from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
+from hf_soups.report.page.sources import AnsweredPool
+from hf_soups.wording import cost_in_words, score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig
 
 
 @dataclass(frozen=True)
-class Asked:
+class ShownCascade:
     """A cascade, and its answers where those of its members are at hand."""
 
     name: str  # its folder, or a plan such as preds/frontier.json#3
     plan: Plan
-    answered: Answered | None = None  # the models that its members are among
+    answered: AnsweredPool | None = None  # the models that its members are among
     answers: CascadePredictions | None = None
     note: str = ""  # why there are no answers
 
@@ -47,7 +47,7 @@ class Asked:
         return self.answered.role if self.answered is not None else "select"
 
 
-def asked_cascades(folders: Sequence[Path], answered: Sequence[Answered]) -> tuple[Asked, ...]:
+def asked_cascades(folders: Sequence[Path], answered: Sequence[AnsweredPool]) -> tuple[ShownCascade, ...]:
     """The cascades of the folders, then one for each search whose models none of them is made of.
 
     Raises:
@@ -67,15 +67,15 @@ def chosen_plan(frontier: Frontier) -> tuple[int, Plan] | None:
     return max(several, key=lambda found: (found[1].score, -found[1].average_cost), default=None)
 
 
-def _searched(answered: Iterable[Answered]) -> Iterator[Asked]:
+def _searched(answered: Iterable[AnsweredPool]) -> Iterator[ShownCascade]:
     for some in answered:
         found = chosen_plan(some.frontier)
         if found is not None:
             index, plan = found
-            yield Asked(f"{some.name}#{index}", plan, some, plan.apply(some.shown))
+            yield ShownCascade(f"{some.name}#{index}", plan, some, plan.apply(some.shown))
 
 
-def _built(folder: Path, answered: Sequence[Answered]) -> Asked:
+def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
     from hf_soups.cascades.running.config import read_cascade
 
     refuse_links_out(folder)
@@ -83,15 +83,15 @@ def _built(folder: Path, answered: Sequence[Answered]) -> Asked:
     plan = config.built
     for some in answered:
         if _same_models(folder, config, some):
-            return Asked(str(folder), plan, some, plan.apply(some.shown))
+            return ShownCascade(str(folder), plan, some, plan.apply(some.shown))
     note = (
         f"{folder}: no pool here holds what its members answered ({', '.join(plan.members)}), so that only the shares "
         "of the search are known. Name the pool that it was built from as well."
     )
-    return Asked(str(folder), plan, note=note)
+    return ShownCascade(str(folder), plan, note=note)
 
 
-def _same_models(folder: Path, config: CascadeConfig, some: Answered) -> bool:
+def _same_models(folder: Path, config: CascadeConfig, some: AnsweredPool) -> bool:
     """Whether a pool's members of the same names are the cascade's: at the same cost, copies with the same weights."""
     plan, pool = config.built, some.pool
     if pool is None or any(name not in pool.members for name in plan.members):
@@ -107,13 +107,13 @@ def _same_models(folder: Path, config: CascadeConfig, some: Answered) -> bool:
         return False
 
 
-def exit_section(asked: Sequence[Asked]) -> Section | None:
+def exit_section(asked: Sequence[ShownCascade]) -> Section | None:
     """The section; None without a cascade."""
     blocks = [_block(cascade, f"exits-{number}") for number, cascade in enumerate(asked, 1)]
     return Section("exits", "Who answers: exits of cascades", tuple(blocks)) if blocks else None
 
 
-def known_exits(cascade: Asked) -> tuple[Exit, ...]:
+def known_exits(cascade: ShownCascade) -> tuple[Exit, ...]:
     """By stage, of the rows that it answered; without them the shares of the search, whose accuracy is not known."""
     plan = cascade.plan
     if cascade.answers is not None and len(cascade.answers):
@@ -124,12 +124,12 @@ def known_exits(cascade: Asked) -> tuple[Exit, ...]:
     )
 
 
-def member_chain(cascade: Asked) -> str:
+def member_chain(cascade: ShownCascade) -> str:
     """Its members in order."""
     return " → ".join(cascade.plan.members)
 
 
-def _block(cascade: Asked, name: str) -> Block:
+def _block(cascade: ShownCascade, name: str) -> Block:
     plan, exits = cascade.plan, known_exits(cascade)
     rows = len(cascade.answers) if cascade.answers is not None else plan.rows
     unit = UNITS.get(plan.unit, plan.unit or "the unit they were given in")
@@ -149,13 +149,13 @@ def _block(cascade: Asked, name: str) -> Block:
     return Block(cascade.name, words=words, charts=tuple(charts))
 
 
-def _shares(exits: Sequence[Exit], name: str, title: str, table: Table) -> Chart:
+def _shares(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
     values = [{"name": _stage(e), "value": 100 * e.share, "told": f"{100 * e.share:.1f}%"} for e in exits]
     text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + "."
     return Chart(name, title, text, bar_chart(values, axis="% of rows", colour="var(--blue)", text=text), table)
 
 
-def _accuracy(exits: Sequence[Exit], name: str, title: str, table: Table) -> Chart:
+def _accuracy(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
     known = [(e, e.accuracy) for e in exits if e.accuracy is not None]
     values = [{"name": _stage(e), "value": 100 * right, "told": f"{100 * right:.1f}"} for e, right in known]
     whole = sum(100 * e.share * right for e, right in known)
@@ -165,7 +165,7 @@ def _accuracy(exits: Sequence[Exit], name: str, title: str, table: Table) -> Cha
     return Chart(name, f"{title}; all: {whole:.1f}", text, spec, own)
 
 
-def _table(exits: Sequence[Exit], name: str, caption: str) -> Table:
+def _table(exits: Sequence[Exit], name: str, caption: str) -> PageTable:
     rows = [
         [
             Cell(_stage(e), e.stage),
@@ -183,7 +183,9 @@ def _stage(e: Exit) -> str:
     return f"{e.stage} {e.member}".rstrip()
 
 
-def cost_section(board: Leaderboard | None, answered: Sequence[Answered], asked: Sequence[Asked]) -> Section | None:
+def cost_section(
+    board: Leaderboard | None, answered: Sequence[AnsweredPool], asked: Sequence[ShownCascade]
+) -> Section | None:
     """The section; None where there is nothing with a cost."""
     blocks = [] if board is None else _of_board(board)
     for number, some in enumerate(answered, 1):
@@ -220,7 +222,7 @@ def _of_board(board: Leaderboard) -> list[Block]:
     return [Block("The sweep", charts=(_chart(values, "cost-board", title, axis, "macs", better=better),))]
 
 
-def _of_search(some: Answered, plan: Plan | None, name: str) -> Block:
+def _of_search(some: AnsweredPool, plan: Plan | None, name: str) -> Block:
     metric = some.frontier.best_single.metric
     report = some.report if metric in METRICS else None
     picture = cost_picture(some.frontier, plan=plan, report=report)

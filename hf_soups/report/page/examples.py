@@ -14,9 +14,9 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.data.split import Split, read_image
 from hf_soups.errors import DataError, HfSoupsError
 from hf_soups.pool import Pool
-from hf_soups.pool.rows import Wanted, load_rows
+from hf_soups.pool.data_rows import Wanted, load_rows
 from hf_soups.predictions import same_rows
-from hf_soups.report.page.cascades import Asked, known_exits, member_chain
+from hf_soups.report.page.cascades import ShownCascade, known_exits, member_chain
 from hf_soups.report.page.html import Block, Example, Examples, Section
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ HOW = (
 )
 
 
-def example_section(asked: Sequence[Asked], rows: RowFinder, *, per_exit: int = PER_EXIT) -> Section | None:
+def example_section(asked: Sequence[ShownCascade], rows: RowFinder, *, per_exit: int = PER_EXIT) -> Section | None:
     """The section; None without a cascade that answered, or when no example is wanted.
 
     Args:
@@ -110,7 +110,7 @@ def shown_rows(answers: CascadePredictions, stage: int, count: int) -> list[int]
     return [int(i) for i in (*wrong, *surest[hit][: count - len(wrong)])]
 
 
-def _block(cascade: Asked, rows: RowFinder, per_exit: int) -> Block:
+def _block(cascade: ShownCascade, rows: RowFinder, per_exit: int) -> Block:
     answers = cascade.answers
     assert answers is not None
     split = rows.split_of(answers.data)
@@ -126,7 +126,7 @@ def _block(cascade: Asked, rows: RowFinder, per_exit: int) -> Block:
     return Block(cascade.name, words=(member_chain(cascade) + ".",), examples=tuple(groups))
 
 
-def _left(cascade: Asked, stage: int) -> str:
+def _left(cascade: ShownCascade, stage: int) -> str:
     left = known_exits(cascade)[stage]
     right = "" if left.accuracy is None else f"; {100 * left.accuracy:.1f}% of their answers are right"
     rows = len(cascade.answers) if cascade.answers is not None else 0

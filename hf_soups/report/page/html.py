@@ -44,7 +44,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """Rows under columns; the first column names the row."""
 
     name: str  # unique in the page: letters, digits and dashes
@@ -65,7 +65,7 @@ class Chart:
     title: str
     text: str  # what it shows, for who does not see it
     spec: Mapping[str, Any]  # Vega-Lite
-    table: Table
+    table: PageTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Block:
     words: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
     charts: tuple[Chart, ...] = ()
-    table: Table | None = None
+    table: PageTable | None = None
     folded: bool = False  # the table opens on demand
     examples: tuple[Examples, ...] = ()
     listed: tuple[str, ...] = ()  # words as a list
@@ -139,10 +139,10 @@ class Page:
 
 def plain_table(
     name: str, caption: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, left: int = 1
-) -> Table:
+) -> PageTable:
     """A table whose first `left` columns hold words and whose others hold numbers."""
     columns = tuple(Column(title, number=i >= left) for i, title in enumerate(titles))
-    return Table(name, caption, columns, tuple(tuple(row) for row in rows))
+    return PageTable(name, caption, columns, tuple(tuple(row) for row in rows))
 
 
 HERE = Path(__file__).parent

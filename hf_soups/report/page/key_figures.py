@@ -10,18 +10,17 @@ from hf_soups.leaderboard import Leaderboard
 from hf_soups.leaderboard.rows import Row
 from hf_soups.leaderboard.table import notes
 from hf_soups.metrics import METRICS, score
-from hf_soups.report.frontier import cost_in_words
 from hf_soups.report.page.board import interval, marked_name
-from hf_soups.report.page.cascades import Asked, member_chain
+from hf_soups.report.page.cascades import ShownCascade, member_chain
 from hf_soups.report.page.html import Block, Fact, Section
-from hf_soups.report.page.reading import Answered, Sweep
-from hf_soups.wording import COUNTS_ROWS, score_in_words
+from hf_soups.report.page.sources import AnsweredPool, ShownSweep
+from hf_soups.wording import COUNTS_ROWS, cost_in_words, score_in_words
 
 KINDS = {"best on select": "Best single model", "soup": "Soup", "ensemble": "Ensemble", "cascade": "Cascade"}
 SMALL = 1000  # rows; with fewer the standard error of 90% accuracy is above one point
 
 
-def chosen_section(sweep: Sweep | None, asked: Sequence[Asked]) -> Section:
+def chosen_section(sweep: ShownSweep | None, asked: Sequence[ShownCascade]) -> Section:
     """Key figures of each kind's best on select, and in words on which rows it was chosen."""
     board = None if sweep is None else sweep.board
     facts = [*([] if board is None else _facts_of_board(board)), *map(_fact_of_cascade, asked)]
@@ -29,7 +28,7 @@ def chosen_section(sweep: Sweep | None, asked: Sequence[Asked]) -> Section:
     return Section("chosen", "What was chosen, and on what", (Block(facts=tuple(facts), listed=tuple(words)),))
 
 
-def limit_section(sweep: Sweep | None, answered: Sequence[Answered], asked: Sequence[Asked]) -> Section:
+def limit_section(sweep: ShownSweep | None, answered: Sequence[AnsweredPool], asked: Sequence[ShownCascade]) -> Section:
     """What the figures cannot say, and what is missing."""
     told = list(_general(sweep, answered))
     if sweep is not None:
@@ -50,7 +49,7 @@ def _facts_of_board(board: Leaderboard) -> Iterator[Fact]:
             yield Fact(title, value, f"{marked_name(row)}: {board.metric} on report {ends}{gain}")
 
 
-def _fact_of_cascade(cascade: Asked) -> Fact:
+def _fact_of_cascade(cascade: ShownCascade) -> Fact:
     plan, title = cascade.plan, f"Cascade {cascade.name}"
     most = plan.costs[-1]
     if cascade.answers is None or cascade.answers.costs is None or plan.metric not in METRICS:
@@ -85,7 +84,7 @@ def _words_of_board(board: Leaderboard) -> Iterator[str]:
             yield f"{row.name} was chosen on the report rows: its report score is too good."
 
 
-def _words_of_cascades(asked: Iterable[Asked]) -> Iterator[str]:
+def _words_of_cascades(asked: Iterable[ShownCascade]) -> Iterator[str]:
     for cascade in asked:
         plan = cascade.plan
         thresholds = ", ".join("never" if t > 1 else f"{t:.3g}" for t in plan.thresholds)
@@ -96,7 +95,7 @@ def _words_of_cascades(asked: Iterable[Asked]) -> Iterator[str]:
         )
 
 
-def _general(sweep: Sweep | None, answered: Sequence[Answered]) -> Iterator[str]:
+def _general(sweep: ShownSweep | None, answered: Sequence[AnsweredPool]) -> Iterator[str]:
     if sweep is not None and sweep.board.select_rows:
         yield from _standard_error(sweep.board)
         yield "Scores on select are too good for what was chosen there, the more so the more mixtures were tried."

@@ -13,7 +13,7 @@ from hf_soups.report.page.cascades import asked_cascades, cost_section, exit_sec
 from hf_soups.report.page.examples import PER_EXIT, RowFinder, example_section
 from hf_soups.report.page.html import Page, Section, is_ours, require_extra, to_html
 from hf_soups.report.page.key_figures import chosen_section, limit_section
-from hf_soups.report.page.reading import Sweep, find_sources, read_pools, read_sweep, searched_in
+from hf_soups.report.page.sources import ShownSweep, find_sources, read_pools, read_sweep, searched_in
 from hf_soups.report.page.training import curve_section, soup_section
 
 
@@ -82,13 +82,13 @@ def page_for(
     return Page(named, about, tuple(s for s in sections if s is not None))
 
 
-def _of_sweep(sweep: Sweep) -> tuple[Section, Section]:
+def _of_sweep(sweep: ShownSweep) -> tuple[Section, Section]:
     metric = sweep.board.metric
     best = next((row.name for row in sweep.board.rows if row.kind == "best on select"), "")
     return curve_section(sweep.runs, metric=metric, best=best), soup_section(sweep.soups, str(sweep.folder))
 
 
-def _task(sweep: Sweep | None) -> str:
+def _task(sweep: ShownSweep | None) -> str:
     """The task's name, where the runs know it."""
     records = [run.record for run in sweep.runs if run.record is not None] if sweep is not None else []
     names = [str((record.recipe.get("task") or {}).get("name") or "") for record in records]

@@ -10,7 +10,7 @@ from typing import Any
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Section, Table, plain_table
+from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
 from hf_soups.soups.ingredients import Run
 from hf_soups.wording import score_in_words
 
@@ -86,7 +86,7 @@ def _chart(
     return Chart(name, words, text, spec, _table(name, words, values))
 
 
-def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> Table:
+def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> PageTable:
     rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["told"], v["value"])] for v in values]
     return plain_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
 
@@ -172,7 +172,7 @@ def _steps(name: str, title: str, record: Record, steps: Sequence[Mapping[str, A
     return Chart(f"{name}-steps", words, text, spec, plain_table(f"{name}-steps-table", words, titles, cells, left=3))
 
 
-def _ingredients(name: str, title: str, record: Record) -> Table:
+def _ingredients(name: str, title: str, record: Record) -> PageTable:
     singles = (record.get("scores") or {}).get("singles") or {}
     metric, on = str(record.get("metric") or ""), record.get("selected_on") or "select"
     short, rows = short_names(record), []

@@ -10,7 +10,7 @@ from pathlib import Path
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import ADAPTER_CONFIG, INDEX, SINGLE
-from hf_soups.finetune.record import RUN_FILE
+from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.soup import Soup
 

@@ -4,7 +4,7 @@
 them over a kill, `method` is the loop.
 """
 
-from hf_soups.soups.methods.learned.loop import LearnedStep
 from hf_soups.soups.methods.learned.method import learned
+from hf_soups.soups.methods.learned.steps import LearnedStep
 
 __all__ = ["LearnedStep", "learned"]

@@ -105,7 +105,7 @@ LEARNING_RATES = {"softmax": 0.05, "free": 0.01}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LearnedOptions:
     """See `learned`."""
 
     per: Per
@@ -202,7 +202,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptState:
     """The types of what the file holds."""
 
     key: str
@@ -234,7 +234,7 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
     """
     if not is_there(path):
         return None
-    told = read_record(path, _Kept, what="the state of a learned soup", format=FORMAT, again=AGAIN)
+    told = read_record(path, _KeptState, what="the state of a learned soup", format=FORMAT, again=AGAIN)
     if told.key != key:
         raise InputError(f"{path}: the state of another learned soup: of other ingredients, rows or options. {AGAIN}")
     try:
@@ -243,7 +243,7 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
         raise InputError(f"{path}: not the state of a learned soup ({error}). {AGAIN}") from error
 
 
-def _state(told: _Kept, optimizer: AdamW) -> State:
+def _state(told: _KeptState, optimizer: AdamW) -> State:
     values, first, second = (np.array(numbers) for numbers in (told.values, told.first, told.second))
     steps = np.array(told.steps, dtype=np.int64)
     best = None if told.best is None else np.array(told.best)

@@ -13,8 +13,8 @@ from jaxtyping import Float64
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.journal import digest
-from hf_soups.soups.methods.learned.coefficients import LEARNING_RATES, AdamW, Options, Per, Sign, State, load
-from hf_soups.soups.methods.learned.loop import LearnedStep, Learning
+from hf_soups.soups.methods.learned.coefficients import LEARNING_RATES, AdamW, LearnedOptions, Per, Sign, State, load
+from hf_soups.soups.methods.learned.steps import LearnedStep, Learning
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.scoring import LiveScorer
 from hf_soups.soups.soup import Soup
@@ -80,7 +80,7 @@ def learned(
     """
     members = tuple(ingredients)
     rate = LEARNING_RATES.get(sign, 0.05) if learning_rate is None else learning_rate
-    options = Options(
+    options = LearnedOptions(
         per, sign, epochs, rate, weight_decay, batch_size, rows_at_once, models_at_once, holdout, patience, seed
     )
     if not members:
@@ -104,7 +104,7 @@ def learned(
 def _begun(
     members: tuple[Checkpoint, ...],
     scorer: LiveScorer,
-    options: Options,
+    options: LearnedOptions,
     start: Float64[np.ndarray, " numbers"],
     path: Path | None,
     key: str,
@@ -116,7 +116,7 @@ def _begun(
 
 
 def _finished(
-    members: tuple[Checkpoint, ...], scorer: LiveScorer, options: Options, learning: Learning, state: State
+    members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions, learning: Learning, state: State
 ) -> Soup:
     """The learned soup, or the uniform one where that scores higher."""
     values = state.values if state.best is None else state.best
@@ -144,7 +144,10 @@ def _finished(
 
 
 def _soup(
-    members: tuple[Checkpoint, ...], learning: Learning, values: Float64[np.ndarray, " numbers"], options: Options
+    members: tuple[Checkpoint, ...],
+    learning: Learning,
+    values: Float64[np.ndarray, " numbers"],
+    options: LearnedOptions,
 ) -> Soup:
     rows = learning.coefficients(values)
     if options.per == "tensor":
@@ -162,7 +165,7 @@ def _why(scorer: LiveScorer, score: tuple[float, ...], state: State, *, moved: b
     return f"learned kept: {scored}" if wins else f"learned fell back to uniform: {scored}"
 
 
-def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: Options) -> Soup:
+def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions) -> Soup:
     score = _score(scorer, uniform(members))
     about = {**asdict(options), "kept": "uniform", "why": "one ingredient: there is nothing to learn"}
     scores = {"score": score[0], "uniform": score[0]}
@@ -182,7 +185,7 @@ def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
     return score
 
 
-def _key(members: Sequence[Checkpoint], scorer: LiveScorer, options: Options) -> str:
+def _key(members: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions) -> str:
     """Stands for everything that decides the steps, so that a state is never taken up by another job."""
     scored_by = [m.name for m in (scorer.metric, scorer.tie_break) if m is not None]
     return digest(

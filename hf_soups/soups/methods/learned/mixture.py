@@ -33,7 +33,7 @@ Row = Sequence[float]  # a coefficient for each ingredient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class MixedTensor:
     """One floating-point tensor of the live model and what it is mixed from."""
 
     name: str  # on disk
@@ -140,7 +140,7 @@ class LiveMixture:
         _settle(part for part, _ in moved)
         self._fill(self._statistics, self.by_name(coefficients))
 
-    def _fill(self, parts: Sequence[Part], rows: Mapping[str, Row]) -> None:
+    def _fill(self, parts: Sequence[MixedTensor], rows: Mapping[str, Row]) -> None:
         def put(mixer: BlockMixer, block: _Block) -> None:
             block.weights[:] = mixer.accumulated(block.span, block.start, block.weights.size)
 
@@ -185,7 +185,7 @@ class LiveMixture:
             total[part] += found[part, at]
         return total
 
-    def _blocks(self, parts: Sequence[tuple[Part, Row]], *, gradients: bool = False) -> Iterator[_Block]:
+    def _blocks(self, parts: Sequence[tuple[MixedTensor, Row]], *, gradients: bool = False) -> Iterator[_Block]:
         """Blocks of parts that are mixed with these coefficients; those without a gradient left out if one is asked."""
         for number, (part, row) in enumerate(parts):
             gradient, at = part.gradient() if gradients else None, 0
@@ -239,16 +239,16 @@ def _own_slots(model: PreTrainedModel, first: Checkpoint, names: Sequence[str]) 
 
 def _part(
     checkpoints: Sequence[Checkpoint], name: str, slot: torch.Tensor, parameter: torch.nn.Parameter | None
-) -> Part:
+) -> MixedTensor:
     # F32 whatever the files hold: while they are learned, mixtures are not rounded to the files' dtype
     places, ones = [(name, "F32", Path(), 0)], (1.0,) * len(checkpoints)
     spans = plan_spans(checkpoints, lambda _: ones, places, "float32")
     direct = slot.device.type == "cpu" and slot.dtype == torch.float32 and slot.is_contiguous()
     flat = slot.detach().view(-1).numpy() if direct else np.empty(slot.numel(), dtype=np.float32)
-    return Part(name, tuple(spans), slot, parameter, flat, direct)
+    return MixedTensor(name, tuple(spans), slot, parameter, flat, direct)
 
 
-def _settle(parts: Iterator[Part] | Sequence[Part]) -> None:
+def _settle(parts: Iterator[MixedTensor] | Sequence[MixedTensor]) -> None:
     """Bring what was mixed beside the model into it: models on a GPU, or not in float32."""
     with torch.no_grad():
         for part in parts:

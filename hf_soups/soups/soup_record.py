@@ -11,7 +11,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import as_record, read_json, read_record
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -59,7 +59,7 @@ class _LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _SoupTypes:
     """The types of the values in soup.json that somebody reads."""
 
     ingredients: tuple[_Ingredient, ...]
@@ -95,7 +95,7 @@ def read_soup(folder: Path) -> dict[str, Any]:
     """
     path = folder / SOUP_FILE
     told = read_json(path, what="the record of a soup", format=FORMAT, again=AGAIN)
-    as_record(told, _Record, path, what="the record of a soup", again=AGAIN)
+    as_record(told, _SoupTypes, path, what="the record of a soup", again=AGAIN)
     return told
 
 

@@ -7,23 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_soups.cascades.frontier import Frontier, is_share
+from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.reading import is_there, read_json
-from hf_soups.finetune.record import RUN_FILE
+from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
-from hf_soups.leaderboard.reading import pointers, read_contenders
-from hf_soups.leaderboard.rows import Contenders
+from hf_soups.leaderboard.read_sweep import pointers, read_scored_models
+from hf_soups.leaderboard.rows import ScoredModels
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
+from hf_soups.pool.report_rows import is_share
 from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.ingredients import Run, find_runs
-from hf_soups.soups.record import SOUP_FILE, read_soup, soup_folder_of
+from hf_soups.soups.soup_record import SOUP_FILE, read_soup, soup_folder_of
 from hf_soups.sweep.plan import PLAN_FILE
 
 Kind = Literal["sweep", "pool", "cascade"]
@@ -111,18 +112,18 @@ def _model_type(config: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class ShownSweep:
     """A sweep with all that was made of it."""
 
     folder: Path
-    found: Contenders
+    found: ScoredModels
     board: Leaderboard
     runs: tuple[Run, ...]
     soups: Mapping[str, Mapping[str, Any]]  # what soup.json holds, by the soup's name in the leaderboard
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredPool:
     """Models that answered the same rows, with the plans that a search found among them."""
 
     name: str  # of the frontier's file, or the pool's folder
@@ -143,18 +144,18 @@ class Answered:
         return "select" if self.report is None else "report"
 
 
-def read_sweep(folder: Path, *, resamples: int) -> Sweep:
+def read_sweep(folder: Path, *, resamples: int) -> ShownSweep:
     """The sweep's contenders, leaderboard and soups.
 
     Raises:
         InputError: if there is no run in the folder.
     """
-    found = read_contenders(folder)
+    found = read_scored_models(folder)
     records = {f"{pointer.stem} soup": record for pointer in pointers(folder) if (record := _record(pointer))}
-    return Sweep(folder, found, leaderboard_of(found, folder, resamples=resamples), find_runs(folder), records)
+    return ShownSweep(folder, found, leaderboard_of(found, folder, resamples=resamples), find_runs(folder), records)
 
 
-def searched_in(sweep: Sweep) -> Iterator[Answered]:
+def searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
     """The frontiers that are kept in a sweep; those that its leaderboard could not use are left out, as it says."""
     members = {c.row.name: c for c in (*sweep.found.runs, *sweep.found.soups)}
     for path in sorted((sweep.folder / "cascades").glob("*.json")):
@@ -169,10 +170,10 @@ def searched_in(sweep: Sweep) -> Iterator[Answered]:
             and (not frontier.data or same_rows(frontier.data, sweep.found.runs[0].select.data))
         ):
             select, report = ({n: getattr(c, role) for n, c in members.items()} for role in ("select", "report"))
-            yield Answered(str(path), frontier, select, report)
+            yield AnsweredPool(str(path), frontier, select, report)
 
 
-def read_pools(folders: Sequence[Path]) -> tuple[tuple[Answered, ...], tuple[Pool, ...]]:
+def read_pools(folders: Sequence[Path]) -> tuple[tuple[AnsweredPool, ...], tuple[Pool, ...]]:
     """What was answered in each pool that is not the report of another, and all pools.
 
     Raises:
@@ -188,7 +189,7 @@ def read_pools(folders: Sequence[Path]) -> tuple[tuple[Answered, ...], tuple[Poo
 
 @dataclass(frozen=True)
 class _Read:
-    answered: Answered
+    answered: AnsweredPool
     report_folder: Path | None = None  # where the rows to report on are another pool's
 
 
@@ -210,10 +211,10 @@ def _answered(pool: Pool) -> _Read:
                      "chose on.",)  # fmt: skip
             frontier, folder = replace(frontier, report=""), None
     parts = check_frontier(path, frontier, pool.folder)
-    return _Read(Answered(str(path), frontier, parts.select, parts.report, pool, notes), folder)
+    return _Read(AnsweredPool(str(path), frontier, parts.select, parts.report, pool, notes), folder)
 
 
-def _unsearched(pool: Pool) -> Answered:
+def _unsearched(pool: Pool) -> AnsweredPool:
     """The pool's models alone, by accuracy, at the first cost that all of them have."""
     if not pool.members:
         raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
@@ -227,7 +228,7 @@ def _unsearched(pool: Pool) -> Answered:
         for name, answers in pool.predictions.items()
     ]  # fmt: skip
     best = sorted(singles, key=lambda plan: (-plan.score, plan.average_cost))
-    return Answered(str(pool.folder), Frontier((), tuple(best)), pool.predictions, None, pool)
+    return AnsweredPool(str(pool.folder), Frontier((), tuple(best)), pool.predictions, None, pool)
 
 
 def _costs(pool: Pool) -> tuple[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.data import DataUsed
-from hf_soups.report.cards.markdown import Table
+from hf_soups.report.cards.markdown import MarkdownTable
 
 PIPELINES = {"ForImageClassification": "image-classification", "ForSequenceClassification": "text-classification"}
 # what hf_soups adds to transformers, see families.clip_model
@@ -35,7 +35,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class CardScore:
     """One score as the folder's files hold it."""
 
     metric: str
@@ -51,7 +51,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CardFacts:
     """What one folder's card says; `tables` hold every figure of its text."""
 
     record: str  # the file that the figures come from, where a table names no other
@@ -61,8 +61,8 @@ class Facts:
     tags: tuple[str, ...]
     base_models: tuple[str, ...]  # ids of the Hub
     metric: str | None
-    scores: tuple[Score, ...]
-    tables: tuple[Table, ...]
+    scores: tuple[CardScore, ...]
+    tables: tuple[MarkdownTable, ...]
     limits: tuple[str, ...]
     cascade: bool
     pair: bool  # it takes pairs of texts

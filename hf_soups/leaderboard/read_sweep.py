@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.finetune.record import PREDICTIONS
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.leaderboard.rows import (
     UNUSABLE,
-    Contender,
-    Contenders,
     Row,
+    ScoredModel,
+    ScoredModels,
     devices_of,
     rank_of,
     sum_of,
@@ -24,10 +24,10 @@ from hf_soups.metrics import metric_for
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups.ingredients import Run, find_runs, task_of
-from hf_soups.soups.record import from_pool, read_soup, soup_folder_of
+from hf_soups.soups.soup_record import from_pool, read_soup, soup_folder_of
 
 
-def read_contenders(folder: str | Path) -> Contenders:
+def read_scored_models(folder: str | Path) -> ScoredModels:
     """Everything under a sweep's folder that answered, from its cached predictions; no model is loaded.
 
     Args:
@@ -45,7 +45,7 @@ def read_contenders(folder: str | Path) -> Contenders:
     answered.sort(key=lambda c: rank_of(metric, metric.compute(c.select)))
     members = {c.row.name: c.row for c in answered}
     soups = [c for pointer in pointers(at) if answered and (c := reader.soup(pointer, members)) is not None]
-    found = Contenders(metric, tuple(answered), tuple(soups), (), tuple(reader.unscored), tuple(reader.notes))
+    found = ScoredModels(metric, tuple(answered), tuple(soups), (), tuple(reader.unscored), tuple(reader.notes))
     return with_cascades(with_ensembles(found), at)
 
 
@@ -62,26 +62,26 @@ class _Reader:
         self.notes: list[str] = []
         self._first: dict[str, Predictions] = {}
 
-    def run(self, run: Run) -> Contender | None:
+    def run(self, run: Run) -> ScoredModel | None:
         """The run with its answers; without usable ones it joins the unscored."""
         row = _run_row(run)
         if not run.finished:
             self.unscored.append(row)
             return None
         try:
-            return Contender(row, self._answers(run.folder / PREDICTIONS, row.name), trained=(row.name,))
+            return ScoredModel(row, self._answers(run.folder / PREDICTIONS, row.name), trained=(row.name,))
         except PredictionsError as error:
             self.unscored.append(replace(row, status=UNUSABLE[0], reason=str(error)))
             return None
 
-    def soup(self, pointer: Path, members: Mapping[str, Row]) -> Contender | None:
+    def soup(self, pointer: Path, members: Mapping[str, Row]) -> ScoredModel | None:
         """A soup cooked from these runs; if it cannot be read any more it joins the unscored."""
         row = Row("soup", f"{pointer.stem} soup", "finished")
         try:
             folder, predictions = soup_folder_of(pointer)
             record = read_soup(folder)
             answers = self._answers(predictions, row.name)
-            return Contender(_soup_row(row, record, members), answers, trained=from_pool(record))
+            return ScoredModel(_soup_row(row, record, members), answers, trained=from_pool(record))
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
             return None

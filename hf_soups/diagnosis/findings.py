@@ -26,7 +26,7 @@ class Single:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RunPair:
     """Two runs: the line between them, their geometry, and their ensemble."""
 
     line: Line
@@ -68,7 +68,7 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Findings:
     """All numbers of one diagnosis."""
 
     metric: str
@@ -79,7 +79,7 @@ class Facts:
     ensemble_noise: float  # the same for the score of the ensemble of all less the mean score of the runs
     chance: float  # score of answering the class shares on every row
     singles: tuple[Single, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RunPair, ...]
     possible_pairs: int
     uniform: Mixed  # of all runs
     soups: tuple[Mixed, ...] = ()  # that lay in the sweep
@@ -100,16 +100,16 @@ class Facts:
         return self.answering[0]
 
     @property
-    def blocked(self) -> tuple[Pair, ...]:
+    def blocked(self) -> tuple[RunPair, ...]:
         """Pairs with a barrier larger than chance."""
         return tuple(p for p in self.pairs if p.line.barrier > self.noise)
 
     @property
-    def free(self) -> tuple[Pair, ...]:
+    def free(self) -> tuple[RunPair, ...]:
         """Pairs without."""
         return tuple(p for p in self.pairs if p.line.barrier <= self.noise)
 
-    def with_best(self, name: str) -> Pair | None:
+    def with_best(self, name: str) -> RunPair | None:
         """The measured pair of a run and the best run."""
         return next((p for p in self.pairs if set(p.names) == {name, self.best.name}), None)
 

@@ -15,7 +15,7 @@ from hf_soups.data.split import stratified_rows
 from hf_soups.errors import InputError
 from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.soups.methods.learned import coefficients as descent
-from hf_soups.soups.methods.learned.coefficients import Options, State
+from hf_soups.soups.methods.learned.coefficients import LearnedOptions, State
 from hf_soups.soups.methods.learned.mixture import LiveMixture
 from hf_soups.soups.scoring import LiveScorer
 
@@ -43,7 +43,7 @@ class Learning:
     """Steps a `State` through the rows; what the model holds always is the mixture of the state's values."""
 
     def __init__(
-        self, ingredients: Sequence[Checkpoint], scorer: LiveScorer, options: Options, *, threads: int
+        self, ingredients: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions, *, threads: int
     ) -> None:
         self._scorer, self._options = scorer, options
         self._k = len(ingredients)
@@ -205,7 +205,7 @@ class Learning:
 
 
 def _split_rows(
-    labels: Int64[np.ndarray, " rows"], options: Options
+    labels: Int64[np.ndarray, " rows"], options: LearnedOptions
 ) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
     wanted = math.ceil(options.holdout * len(labels))
     held_out = stratified_rows(labels, wanted, options.seed, stream=HELD_OUT, leave_one=True)

@@ -43,7 +43,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """A labelled split with the task it belongs to."""
 
     task: Task
@@ -67,7 +67,7 @@ class Rows:
         )
 
 
-def load_rows(wanted: Wanted) -> Rows:
+def load_rows(wanted: Wanted) -> LabelledRows:
     """The rows, with labels.
 
     Raises:
@@ -79,7 +79,7 @@ def load_rows(wanted: Wanted) -> Rows:
     return _of_recipe(wanted) if wanted.recipe is not None else _of_data(wanted)
 
 
-def _of_recipe(wanted: Wanted) -> Rows:
+def _of_recipe(wanted: Wanted) -> LabelledRows:
     from hf_soups.data import load_report, load_splits
     from hf_soups.recipe import load_recipe
 
@@ -90,10 +90,10 @@ def _of_recipe(wanted: Wanted) -> Rows:
     answered = load_splits(recipe.task, recipe.data).answered if alone is None else {name: alone}
     if name not in answered:
         raise InputError(f"{wanted.recipe}: no split {name!r} to answer; there are: {', '.join(answered)}.")
-    return Rows(recipe.task, recipe.data, _limited(answered[name], wanted.limit), name)
+    return LabelledRows(recipe.task, recipe.data, _limited(answered[name], wanted.limit), name)
 
 
-def _of_data(wanted: Wanted) -> Rows:
+def _of_data(wanted: Wanted) -> LabelledRows:
     from hf_soups.data import Split, load_dataset_split
     from hf_soups.data.labels import checked_columns, class_indices, label_names_of
     from hf_soups.data.sources import source_name
@@ -116,7 +116,7 @@ def _of_data(wanted: Wanted) -> Rows:
     names = label_names_of(rows, task, where)
     labels = class_indices(rows, task, names, where)
     made = Split.of("report", rows, np.arange(len(labels), dtype=np.int64), labels, names, where)
-    return Rows(task, Data(max_length=wanted.max_length), _limited(made, wanted.limit), split)
+    return LabelledRows(task, Data(max_length=wanted.max_length), _limited(made, wanted.limit), split)
 
 
 def _limited(split: Split, limit: int | None) -> Split:

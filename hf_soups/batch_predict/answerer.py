@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from hf_soups.cascades.running.members import ImageReader, Reader, Rows, text_reader
+from hf_soups.cascades.running.members import ImageReader, RawRows, Reader, text_reader
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.models.encoder import longest_row
@@ -146,7 +146,7 @@ class Classifier:
 
     def answer(self, values: Sequence[Any]) -> Answers:
         """See `Answerer.answer`."""
-        rows = Rows(values, len(values))
+        rows = RawRows(values, len(values))
         logits = np.empty((len(values), len(self.label_names)), dtype=np.float32)
         with evaluating(self.model):
             for piece, batch in rows.pieces(0, self.reader.read, np.arange(len(values))):
@@ -179,7 +179,7 @@ class Cascade:
 
     def answer(self, values: Sequence[Any]) -> Answers:
         """See `Answerer.answer`."""
-        done = self.model.run(Rows(values, len(values)))
+        done = self.model.run(RawRows(values, len(values)))
         return Answers(done.logits.numpy(), done.exits.numpy(), done.costs.numpy())
 
 

@@ -17,7 +17,7 @@ from hf_soups.soups.tensor_names import ties
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedCheckpoint:
     """What of one checkpoint matches the first; of one that cannot be read or used only `reason` is known."""
 
     name: str
@@ -48,7 +48,9 @@ class Row:
         return not self.reason
 
 
-def row_of(first: Checkpoint, other: Checkpoint, name: str, findings: Collection[tuple[bool, Finding]]) -> Row:
+def row_of(
+    first: Checkpoint, other: Checkpoint, name: str, findings: Collection[tuple[bool, Finding]]
+) -> ComparedCheckpoint:
     """Compare one checkpoint with the first.
 
     Args:
@@ -62,7 +64,7 @@ def row_of(first: Checkpoint, other: Checkpoint, name: str, findings: Collection
     told = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
     shapes, stored = ({n: getattr(c.tensors[n], a) for n in common} for c, a in ((first, "shape"), (first, "dtype")))
     labels, order = _labels(first, other)
-    return Row(
+    return ComparedCheckpoint(
         name,
         str(other),
         tensors=len(other.tensors),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.quickstart.inputs import SMALL, write_inputs, write_recipes
+from hf_soups.quickstart.digits import SMALL, write_inputs, write_recipes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def two_sizes(out: Path, console: Console) -> None:
     """Both models' answers as pools, their ensembles, the search, the cascade's folder and pictures."""
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, draw_plan, pool_ensembles, search_pool
-    from hf_soups.report.frontier import SearchTable
+    from hf_soups.report.frontier_table import SearchTable
 
     select, report = out / "preds" / "select", out / "preds" / "report"
     models = [f"small={out / 'small' / 'run'}", f"soup={out / 'soups' / 'greedy'}"]

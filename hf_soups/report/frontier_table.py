@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from hf_soups.cascades.frontier import PRINTED, Choice, Frontier, is_ensemble
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs import UNITS
-from hf_soups.leaderboard.table import amount
 from hf_soups.metrics import METRICS
-from hf_soups.wording import difference_in_words, score_in_words
+from hf_soups.wording import cost_in_words, difference_in_words, score_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -153,15 +152,6 @@ def choice_in_words(choice: Choice, frontier: Frontier) -> str:
     if choice.plan is not None:
         return told[0].upper() + told[1:]
     return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {told}"
-
-
-def cost_in_words(value: float) -> str:
-    """A cost with three digits: counts with a unit prefix, fractions as they are.
-
-    >>> cost_in_words(390_000_000), cost_in_words(0.0123), cost_in_words(5)
-    ('390 M', '0.0123', '5')
-    """
-    return amount(value) if value >= 1000 else f"{value:.3g}"
 
 
 def _cells(index: str, plan: Plan, frontier: Frontier) -> dict[str, str]:

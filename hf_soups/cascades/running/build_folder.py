@@ -18,10 +18,10 @@ from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.files.writing import written_whole
 from hf_soups.models.registry import family_for
 from hf_soups.models.zero_shot import write_zero_shot
-from hf_soups.pool.labels import match_labels
+from hf_soups.pool.label_order import match_labels
 from hf_soups.pool.store import Member
-from hf_soups.soups.record import SOUP_FILE
 from hf_soups.soups.soup import versions
+from hf_soups.soups.soup_record import SOUP_FILE
 
 MARKER = "handler.py"  # only a folder that holds one is ever replaced
 ARCHITECTURES = {"image": "CascadeForImageClassification"}

@@ -11,9 +11,9 @@ from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.downloads import is_repo_id, refuse_links_out
 from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
-from hf_soups.report.cards.facts import Facts, Said, hub_ids
+from hf_soups.report.cards.card_facts import CardFacts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
-from hf_soups.soups.record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Recipe
 
 
-def facts_of(folder: Path, recipe: Recipe | None = None) -> Facts:
+def facts_of(folder: Path, recipe: Recipe | None = None) -> CardFacts:
     """What the files of a soup or cascade say.
 
     Args:
@@ -45,7 +45,7 @@ def facts_of(folder: Path, recipe: Recipe | None = None) -> Facts:
     return _whole(lambda: soup_facts(folder, record, config, known, _in_a_fence(shown)), folder / SOUP_FILE)
 
 
-def data_set_of(facts: Facts, said: Said, folder: Path) -> str | None:
+def data_set_of(facts: CardFacts, said: Said, folder: Path) -> str | None:
     """The id of the data set on the Hub: as the recipe names it, or as somebody said."""
     known = () if facts.data is None else hub_ids([(facts.data.path, facts.data.revision)], folder)
     return next(iter(known), None) or said.data_set or None
@@ -118,7 +118,7 @@ def text_of(path: Path) -> str:
         raise InputError(f"{path}: no such file.") from error
 
 
-def _whole(read: Callable[[], Facts], file: Path) -> Facts:
+def _whole(read: Callable[[], CardFacts], file: Path) -> CardFacts:
     try:
         return read()
     except HfSoupsError:
