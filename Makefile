@@ -62,8 +62,8 @@ browser:
 	|| { echo "The tests of report and demo need Chromium or Chrome: install one, e.g. apt-get install chromium" >&2; exit 1; }
 
 slow: .venv/test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real' --ignore=tests/test_distributed.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real' tests/test_distributed.py  # two processes each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real' --ignore=tests/finetune/test_distributed.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real' tests/finetune/test_distributed.py  # two processes each
 
 real: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m real -rs

@@ -1,6 +1,6 @@
 """The reference pages, docs/commands.md and docs/recipe.md, written from the program and the recipe's own fields.
 
-python docs/refresh.py     # writes them again; tests/test_docs.py holds them to what the code says
+python docs/refresh.py     # writes them again; tests/documents/test_docs.py holds them to what the code says
 """
 
 from __future__ import annotations

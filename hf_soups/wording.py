@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 import math
-
-from hf_soups.soups.soup import Step
 
 COUNTS_ROWS = frozenset({"accuracy"})  # score x rows is a number of rows
 PERCENT = COUNTS_ROWS | {"f1", "f1_macro", "accuracy_f1", "matthews", "ece"}  # shown x 100, in points
@@ -62,39 +50,6 @@ def loss_in_words(lost: float, metric: str, rows: int) -> str:
 def _signed(value: float, digits: int) -> str:
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
-
-
-def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:
-    """Why greedy kept a single ingredient, with numbers; empty when it kept more.
-
-    Args:
-        steps: as greedy took them, with the metric's own values.
-        singles: score of each ingredient alone, by name.
-        metric: the score's name.
-        rows: select rows.
-        sign: -1 where a lower score is better.
-    """
-    tried = [s for s in steps[1:] if not math.isnan(s.score)]
-    if not steps or any(s.accepted for s in steps[1:]):
-        return ""
-    best = steps[0]
-    kept = f"greedy kept only {best.candidate} ({score_in_words(best.score, metric)})"
-    if len(steps) == 1:
-        return f"{kept}: there was nothing else to try."
-    if not tried:
-        return f"{kept}: every mixture with it answered NaN."
-    closest = max(tried, key=lambda s: sign * s.score)
-    lost = sign * (best.score - closest.score)
-    if lost == 0:
-        return f"{kept}: adding {closest.candidate} gave the same score, and with tie '>' an equal score does not join."
-    words = f"{kept}. The closest was {closest.candidate}: adding it lost {loss_in_words(lost, metric, rows)}."
-    alone = singles.get(closest.candidate, math.nan)
-    if sign * alone > sign * closest.score:
-        words += (
-            f" Alone it scores {score_in_words(alone, metric)}, so the average of the two is worse than either: "
-            "their weights lie too far apart (a large learning rate, long training, or other starts)."
-        )
-    return words
 
 
 def amount(value: float | None) -> str:

@@ -18,8 +18,8 @@ import torch
 
 from hf_soups.checkpoint import PROCESSORS, Checkpoint
 from hf_soups.errors import CheckpointError
-from tests.folders import CONFIG, TORCH, folder_of
-from tests.tiny import tiny_bert, tiny_vit
+from tests.makers.folders import CONFIG, TORCH, folder_of
+from tests.makers.tiny import tiny_bert, tiny_vit
 
 TENSORS = {
     "classifier.bias": torch.tensor([1.0, 2.0, 3.0]),

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_soups.files.reading import as_record, is_there, read_json
 from hf_soups.recipe import recipe_from
-
-if TYPE_CHECKING:
-    pass
-
 
 EVIDENCE_FILE = "evidence.json"
 

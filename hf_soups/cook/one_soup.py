@@ -19,9 +19,9 @@ from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.methods.greedy import Score
 from hf_soups.soups.registry import Method, MethodInputs, Options, first
-from hf_soups.soups.soup import display_names, step_values
+from hf_soups.soups.soup import Step, display_names, step_values
 from hf_soups.soups.soup_record import SOUP_FILE, read_soup
-from hf_soups.wording import score_in_words, why_one
+from hf_soups.wording import loss_in_words, score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.soups.scoring import Tasting
@@ -264,3 +264,36 @@ def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
 def _better(scores: Mapping[str, float]) -> str:
     """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
     return max(scores, key=lambda variant: -math.inf if math.isnan(scores[variant]) else scores[variant])
+
+
+def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:
+    """Why greedy kept a single ingredient, with numbers; empty when it kept more.
+
+    Args:
+        steps: as greedy took them, with the metric's own values.
+        singles: score of each ingredient alone, by name.
+        metric: the score's name.
+        rows: select rows.
+        sign: -1 where a lower score is better.
+    """
+    tried = [s for s in steps[1:] if not math.isnan(s.score)]
+    if not steps or any(s.accepted for s in steps[1:]):
+        return ""
+    best = steps[0]
+    kept = f"greedy kept only {best.candidate} ({score_in_words(best.score, metric)})"
+    if len(steps) == 1:
+        return f"{kept}: there was nothing else to try."
+    if not tried:
+        return f"{kept}: every mixture with it answered NaN."
+    closest = max(tried, key=lambda s: sign * s.score)
+    lost = sign * (best.score - closest.score)
+    if lost == 0:
+        return f"{kept}: adding {closest.candidate} gave the same score, and with tie '>' an equal score does not join."
+    words = f"{kept}. The closest was {closest.candidate}: adding it lost {loss_in_words(lost, metric, rows)}."
+    alone = singles.get(closest.candidate, math.nan)
+    if sign * alone > sign * closest.score:
+        words += (
+            f" Alone it scores {score_in_words(alone, metric)}, so the average of the two is worse than either: "
+            "their weights lie too far apart (a large learning rate, long training, or other starts)."
+        )
+    return words

@@ -6,15 +6,8 @@ that is gone left behind is removed when the same place is written again.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
 import contextlib
+import csv
 import ctypes
 import errno
 import functools
@@ -26,8 +19,10 @@ import shutil
 import socket
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from hf_soups.ending import remove_at_end, removed_at_end
 from hf_soups.errors import HfSoupsError, InputError

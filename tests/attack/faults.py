@@ -26,7 +26,7 @@ from tests.attack.worker import Ended, run_all, start
 
 def _sweep() -> None:
     from hf_soups.sweep import sweep
-    from tests.test_sweep import fake, recipe
+    from tests.sweep.test_sweep import fake, recipe
 
     out = Path("fakes")
     sweep(recipe(3), out, slots=2, progress=False, command=fake(out.absolute(), Path("../log").absolute()))

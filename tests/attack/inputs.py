@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.csv
 import pyarrow.parquet
 
-from tests.pile import NAMES, label, make_sweep
-from tests.tiny import tiny_bert, tiny_vit
+from tests.makers.pile import NAMES, label, make_sweep
+from tests.makers.tiny import tiny_bert, tiny_vit
 
 CANARY = "code-was-run"  # the file that hostile code would write
 RUNS = 3

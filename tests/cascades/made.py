@@ -20,8 +20,8 @@ from hf_soups.models.vision import for_image_size
 from hf_soups.pool.store import Member
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Data
-from tests.families.conftest import rows_of, split_of, task_of
-from tests.tiny import tiny_bert, tiny_distilbert, tiny_resnet, tiny_roberta, tiny_vit
+from tests.makers.tiny import tiny_bert, tiny_distilbert, tiny_resnet, tiny_roberta, tiny_vit
+from tests.models.conftest import rows_of, split_of, task_of
 
 IMAGES = {"vit": tiny_vit, "resnet": tiny_resnet, "other-vit": tiny_vit}
 TEXTS = {"bert": tiny_bert, "roberta": tiny_roberta, "distilbert": tiny_distilbert}

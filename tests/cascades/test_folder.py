@@ -20,7 +20,7 @@ from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.pool.store import Member
 from hf_soups.soups import uniform
 from tests.cascades.made import NAMES
-from tests.tiny import tiny_resnet, tiny_vit
+from tests.makers.tiny import tiny_resnet, tiny_vit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PLAN = Plan(("small", "big"), (0.5,), (1.0, 4.0), unit="macs")

@@ -20,7 +20,7 @@ from hf_soups.cascades.running.runtime import run_rows, within_budget
 from hf_soups.errors import InputError, MemberError
 from hf_soups.predictions import Predictions
 from tests.cascades.made import CLOSE, Made, answers_of, clear_of, make
-from tests.families.conftest import task_of
+from tests.models.conftest import task_of
 
 KINDS = ("image", "text", "text-pair")
 

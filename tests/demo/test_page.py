@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from hf_soups.demo import serve, space_files
-from tests.browser import DESKTOP, PHONE, Visit, artifacts, browser_page
 from tests.demo.made import Demo, demo_of
-from tests.patience import PATIENCE
+from tests.makers.browser import DESKTOP, PHONE, Visit, artifacts, browser_page
+from tests.makers.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 SECONDS = 20_000  # as playwright counts: milliseconds

@@ -18,7 +18,7 @@ from hf_soups.cli.app import app
 from hf_soups.demo import build_page, serving, space_files
 from hf_soups.demo.serving import free_port
 from hf_soups.errors import InputError, MissingExtra
-from tests.browser import BrowserMissing, chromium
+from tests.makers.browser import BrowserMissing, chromium
 
 
 def a_cascade(folder: Path, *, repo: str | None = None) -> Path:

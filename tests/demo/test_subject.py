@@ -18,7 +18,7 @@ from hf_soups.demo.cascade import AT_ONCE, DemoCascade, load_demo_cascade
 from hf_soups.demo.journeys import Journey
 from hf_soups.errors import CheckpointError, DataError, InputError
 from tests.demo.made import Demo, demo_of
-from tests.tiny import tiny_bert, tiny_vit
+from tests.makers.tiny import tiny_bert, tiny_vit
 
 Get = Callable[[str], tuple[Demo, DemoCascade]]
 

@@ -39,9 +39,9 @@ from hf_soups.plots.by_number import SHIFTS, points_of, write_together
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.soups.scoring import LiveScorer
-from tests.pile import make_sweep, oracle_predictions, write_texts
-from tests.ties import turned
-from tests.tiny import tiny_bert
+from tests.makers.pile import make_sweep, oracle_predictions, write_texts
+from tests.makers.ties import turned
+from tests.makers.tiny import tiny_bert
 
 RUNS = 3
 

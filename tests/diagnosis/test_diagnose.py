@@ -27,9 +27,9 @@ from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup
 from hf_soups.soups.ingredients import gather
 from hf_soups.soups.scoring import LiveScorer
-from tests.pile import label, make_pile, make_sweep, near, oracle_predictions
-from tests.ties import turned
-from tests.tiny import tiny_bert
+from tests.makers.pile import label, make_pile, make_sweep, near, oracle_predictions
+from tests.makers.ties import turned
+from tests.makers.tiny import tiny_bert
 
 PICTURES = ("barriers", "angles", "plane", "soup_vs_ensemble")
 SMALL = {"points": 1, "grid": 3, "tell": None}

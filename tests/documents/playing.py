@@ -14,7 +14,7 @@ from unittest.mock import patch
 from tests.documents.pages import Block, blocks, given
 from tests.documents.scene import GIVEN
 
-# Programs that other tests run (the Makefile's targets in CI, the quickstart in tests/test_quickstart.py), or that
+# Programs that other tests run (the Makefile's targets in CI, the quickstart in tests/quickstart), or that
 # belong to somebody else.
 OTHERS = ("make", "pip", "trackio", "hf")
 MAY_SAY_NO = ("search", "certify", "inspect", "doctor")  # exit status 1 is an answer there

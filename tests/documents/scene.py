@@ -17,8 +17,8 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 from hf_soups.recipe import Recipe, load_recipe
-from tests.small_task import image_recipe, text_recipe, write_texts
-from tests.tiny import IMAGE_SIZE, PIECES, tiny_bert, tiny_clip, tiny_efficientnet, tiny_vit
+from tests.makers.small_task import image_recipe, text_recipe, write_texts
+from tests.makers.tiny import IMAGE_SIZE, PIECES, tiny_bert, tiny_clip, tiny_efficientnet, tiny_vit
 
 ROOT = Path(__file__).parents[2]
 RUNS = {"learning_rate": {"choice": [2e-3, 3e-3, 4e-3]}}

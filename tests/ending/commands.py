@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.pile import make_pile, make_sweep
+from tests.makers.pile import make_pile, make_sweep
 
 SWEPT = (
     "task: {{kind: text, path: {pile}/data, text: [sentence], label_names: [bad, good]}}\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hub.repos import Hub
-from tests.patience import PATIENCE
+from tests.makers.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 from tests.hub.clients import Client, client
 from tests.hub.conftest import blobs_of
 from tests.hub.server import DROP, Blob, Hub
-from tests.tiny import tiny_bert, tiny_vit
+from tests.makers.tiny import tiny_bert, tiny_vit
 
 LABELS = {"id2label": {0: "cat", 1: "dog", 2: "bird"}, "label2id": {"cat": 0, "dog": 1, "bird": 2}}
 

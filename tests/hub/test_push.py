@@ -24,7 +24,7 @@ from hf_soups.report.cards.card import write_card
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing, run
 from tests.hub.server import DROP, LOSE, Blob, Hub, running
-from tests.tiny import tiny_vit
+from tests.makers.tiny import tiny_vit
 
 REPO = "me/vit-soup"
 PUSHES = """

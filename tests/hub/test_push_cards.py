@@ -18,8 +18,8 @@ from hf_soups.cli import app
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing
 from tests.hub.server import Blob, Hub
-from tests.patience import PATIENCE
-from tests.tiny import tiny_vit
+from tests.makers.patience import PATIENCE
+from tests.makers.tiny import tiny_vit
 
 REPO = "me/vit-soup"
 

@@ -17,7 +17,7 @@ from hf_soups.hub.contents import Contents, listing
 from hf_soups.hub.pushing import gathered
 from hf_soups.report.cards.card import card_for, write_card
 from hf_soups.soups import uniform
-from tests.tiny import tiny_vit
+from tests.makers.tiny import tiny_vit
 
 REPO = "me/vit-soup"
 

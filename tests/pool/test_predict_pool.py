@@ -26,9 +26,9 @@ from hf_soups.pool.predict import predict_pool, print_result
 from hf_soups.pool.shards import Processes, check_disk, row_bytes
 from hf_soups.predictions import Predictions
 from hf_soups.predictions.topk import TopKPredictions
-from tests.patience import PATIENCE
-from tests.small_task import image_recipe, text_recipe, write_images, write_texts
-from tests.tiny import tiny_bert, tiny_clip, tiny_resnet, tiny_vit
+from tests.makers.patience import PATIENCE
+from tests.makers.small_task import image_recipe, text_recipe, write_images, write_texts
+from tests.makers.tiny import tiny_bert, tiny_clip, tiny_resnet, tiny_vit
 
 NAMES = ("top", "middle", "bottom")
 ROWS = 31

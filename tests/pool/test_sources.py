@@ -9,7 +9,7 @@ import pytest
 
 from hf_soups.errors import InputError
 from hf_soups.pool.entries import asked_models
-from tests.folders import folder_of
+from tests.makers.folders import folder_of
 
 
 def made(path: Path) -> Path:

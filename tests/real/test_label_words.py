@@ -16,7 +16,7 @@ from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import make_start
 from hf_soups.recipe import load_recipe
 from hf_soups.recipe.prompts import MASKED_PROMPTS, MASKED_WORDS, T5_PROMPTS
-from tests.tiny import tiny_bert_mlm, tiny_t5
+from tests.makers.tiny import tiny_bert_mlm, tiny_t5
 
 pytestmark = pytest.mark.real
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hf_soups.predictions import Predictions
+from tests.makers.ties import turned
 from tests.real.commands import hf_soups, package_model
-from tests.ties import turned
 
 pytestmark = pytest.mark.real
 

@@ -22,7 +22,7 @@ from hf_soups.pool.data_rows import Wanted, load_rows
 from hf_soups.pool.store import Member, Pool, write_pool
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
-from tests.synthetic_sweep import (
+from tests.makers.synthetic_sweep import (
     REPORT,
     SELECT,
     answers,

@@ -25,8 +25,8 @@ from hf_soups.report.page import page_for
 from hf_soups.report.page.examples import data_uri, shown_rows
 from hf_soups.report.page.html import Chart, Page, PageTable, Section
 from hf_soups.report.page.training import POINTS, loss_points, score_points
+from tests.makers.synthetic_sweep import write_plan
 from tests.report.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
-from tests.synthetic_sweep import write_plan
 
 
 def section(page: Page, name: str) -> Section:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.browser import DESKTOP, artifacts, browser_page
+from tests.makers.browser import DESKTOP, artifacts, browser_page
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +170,7 @@ def test_charts_follow_a_window_that_becomes_narrow(file: Path) -> None:
 def test_without_javascript_the_tables_are_still_there(file: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    from tests.browser import chromium
+    from tests.makers.browser import chromium
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])

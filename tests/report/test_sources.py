@@ -8,8 +8,8 @@ import pytest
 
 from hf_soups.errors import InputError
 from hf_soups.report.page.sources import find_sources
+from tests.makers.synthetic_sweep import write_finished_run, write_plan
 from tests.report.made import write_soup
-from tests.synthetic_sweep import write_finished_run, write_plan
 
 
 def made(path: Path, text: str = "{}") -> Path:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tests.pile import plain_answers
-from tests.tiny import tiny_sentences
+from tests.makers.pile import plain_answers
+from tests.makers.tiny import tiny_sentences
 
 Weights = Mapping[str, np.ndarray]
 

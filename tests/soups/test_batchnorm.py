@@ -14,7 +14,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.soups import uniform
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
-from tests.tiny import tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit
+from tests.makers.tiny import tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit
 
 
 def batches(count: int = 3, rows: int = 8, seed: int = 0) -> list[dict[str, torch.Tensor]]:

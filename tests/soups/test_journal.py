@@ -12,7 +12,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups import Soup, greedy, uniform
 from hf_soups.soups.journal import Journal
-from tests.tiny import tiny_bert
+from tests.makers.tiny import tiny_bert
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,9 @@ from hf_soups.soups.methods.learned.coefficients import AdamW, State, load
 from hf_soups.soups.methods.learned.mixture import LiveMixture
 from hf_soups.soups.mixing.live import LiveMixer
 from hf_soups.soups.scoring import LiveScorer
-from tests.pile import label, near
-from tests.test_live import tiny_t5
-from tests.tiny import VOCAB, tiny_bert, tiny_resnet, tiny_vit
+from tests.makers.pile import label, near
+from tests.makers.tiny import VOCAB, tiny_bert, tiny_resnet, tiny_vit
+from tests.soups.test_live import tiny_t5
 
 ROWS = 60
 

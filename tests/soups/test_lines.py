@@ -16,9 +16,9 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, IncompatibleCheckpoints, InputError
 from hf_soups.soups import Soup, Step, uniform
 from hf_soups.soups.methods.lines import task_vectors, wise_ft
-from tests.pile import NAMES, label, near
+from tests.makers.pile import NAMES, label, near
+from tests.makers.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet
 from tests.soups import dense
-from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet
 
 
 @pytest.fixture(scope="module")

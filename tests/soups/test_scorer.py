@@ -15,7 +15,7 @@ from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup, greedy, uniform
 from hf_soups.soups.mixing.live import LiveMixer
 from hf_soups.soups.scoring import Tasting, open_tasting
-from tests.pile import make_pile, plain_answers
+from tests.makers.pile import make_pile, plain_answers
 
 
 @pytest.fixture(scope="module")

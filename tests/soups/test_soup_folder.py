@@ -20,8 +20,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups import Soup, greedy, uniform
 from hf_soups.soups import soup as soup_module
-from tests.pile import NAMES, label, near
-from tests.tiny import tiny_bert
+from tests.makers.pile import NAMES, label, near
+from tests.makers.tiny import tiny_bert
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
 from hf_soups.soups.methods.model_stock import interpolation_ratio, mean_cosine, model_stock
-from tests.pile import NAMES, label, near
+from tests.makers.pile import NAMES, label, near
+from tests.makers.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet
 from tests.soups import dense
-from tests.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups.methods.trajectory import average_of_run, is_run_of_trainer, run_checkpoints
-from tests.folders import folder_of
+from tests.makers.folders import folder_of
+from tests.makers.tiny import tiny_bert, tiny_sentences, tiny_tokenizer
 from tests.soups import dense
-from tests.tiny import tiny_bert, tiny_sentences, tiny_tokenizer
 
 PROCESSOR = ("tokenizer.json", "tokenizer_config.json")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.makers.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,8 +19,8 @@ from hf_soups.pool import read_pool
 from hf_soups.pool.entries import asked_models
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.sweep.dry_run import dry_run
-from tests.small_task import write_images
-from tests.tiny import IMAGE_SIZE, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit
+from tests.makers.small_task import write_images
+from tests.makers.tiny import IMAGE_SIZE, tiny_efficientnet, tiny_mobilenet_v2, tiny_resnet, tiny_vit
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "recipes" / "studies"

@@ -28,10 +28,10 @@ from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import Member
 from hf_soups.sweep.run import prepare
 from tests.ensembles.pool import pool
-from tests.folders import folder_of
-from tests.small_task import image_recipe
-from tests.synthetic_sweep import write_finished_run, write_plan
-from tests.tiny import tiny_resnet, tiny_vit
+from tests.makers.folders import folder_of
+from tests.makers.small_task import image_recipe
+from tests.makers.synthetic_sweep import write_finished_run, write_plan
+from tests.makers.tiny import tiny_resnet, tiny_vit
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wide_resnet.py"
 CLASSES = {0: "top", 1: "middle", 2: "bottom"}

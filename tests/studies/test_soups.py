@@ -17,9 +17,9 @@ import yaml
 from hf_soups.finetune.run_record import read_run
 from hf_soups.recipe import load_recipe
 from hf_soups.sweep.dry_run import dry_run
-from tests.small_task import write_images
-from tests.small_task import write_texts as write_small_texts
-from tests.tiny import tiny_bert, tiny_clip, tiny_t5
+from tests.makers.small_task import write_images
+from tests.makers.small_task import write_texts as write_small_texts
+from tests.makers.tiny import tiny_bert, tiny_clip, tiny_t5
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "recipes" / "studies"

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_soups.cascades.evidence import Evidence
 from hf_soups.files.configs import place_shown
 from hf_soups.recipe.task import SHIFT, Task
 from hf_soups.report.cards.markdown import MarkdownTable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class MarkdownTable:
     def of(cls, title: str, rows: Sequence[Mapping[str, str]], *, record: str = "") -> MarkdownTable:
         """A table with the columns of all rows; what a row does not know is missing in it.
 
-        >>> Table.of("T", [{"Rows": "a", "x": "1"}, {"Rows": "b", "y": "2"}]).rows
+        >>> MarkdownTable.of("T", [{"Rows": "a", "x": "1"}, {"Rows": "b", "y": "2"}]).rows
         (('a', '1', '-'), ('b', '-', '2'))
         """
         columns = tuple(dict.fromkeys(name for row in rows for name in row))

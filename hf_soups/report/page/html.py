@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,6 @@ def is_ours(path: Path) -> bool:
 
 def to_html(page: Page) -> str:
     """The whole file. Names and texts come from anywhere, so all of them are escaped."""
-    from hf_soups import __version__
-
     style, script = (_own(name) for name in ("page.css", "page.js"))
     charts = _vega() if page.charts else ""
     text: str = (
@@ -184,7 +183,7 @@ def to_html(page: Page) -> str:
         .get_template("page.html")
         .render(
             page=page,
-            version=__version__,
+            version=metadata.version("hf_soups"),
             policy=_policy([charts, script] if charts else [script], style),
             style=_raw(style),
             charts=_raw(charts),
