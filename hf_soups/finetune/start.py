@@ -22,14 +22,13 @@ from hf_soups.data.split import stratified_rows
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import writable, write_json, written_whole
-from hf_soups.models.clip import Clip
-from hf_soups.models.family import Family, Loaded
+from hf_soups.models.clip import Clip, TextHead, text_head
+from hf_soups.models.encoder import check_precision
+from hf_soups.models.family import Family
 from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.models.layers import final_linear, frozen_features, head_fingerprint, head_parameters
-from hf_soups.models.loading import quiet
+from hf_soups.models.loading import Loaded, quiet
 from hf_soups.models.registry import family_for, label_words_family
-from hf_soups.models.t5 import check_training_precision
-from hf_soups.models.zero_shot import TextHead, text_head
 from hf_soups.recipe import Head, Recipe
 from hf_soups.recipe.prompts import WORDS_KEY, wording_for
 
@@ -134,7 +133,7 @@ def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
     checkpoint = Checkpoint(folder)
     family = family_for(checkpoint.config, recipe.task.kind, checkpoint)
     _check_labels(checkpoint, splits.label_names)
-    check_training_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
+    check_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
     model = family.load(checkpoint.folder)
     processor = family.processor(checkpoint.folder, image_size=recipe.data.image_size)
     # where none is recorded, the whole head of the checkpoint is what the runs from it share
@@ -168,7 +167,7 @@ def _is_start(out: Path, keys: Sequence[str]) -> bool:
 
 def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | None) -> tuple[Loaded, Family]:
     family = _starting_family(recipe, splits, base)
-    check_training_precision(base.config, recipe.train.precision, str(base))
+    check_precision(base.config, recipe.train.precision, str(base))
     if recipe.head.init == "keep":
         _check_labels(base, splits.label_names)
     texts = _head_of_texts(recipe, splits, base, family) if recipe.head.init == "zero-shot" else None

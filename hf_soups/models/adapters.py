@@ -176,7 +176,7 @@ def _loaded_base(
         raise CheckpointError(f"{adapter}: its head tells {classes} classes apart, but {len(names)} names were given.")
     elif names != tuple((config.id2label or {}).values()):
         labelled(config, names)
-    with seeded(0), fitting(Checkpoint(base.folder)), quiet():
+    with seeded(0), fitting(Checkpoint(base.folder)):
         model, info = _auto(told, base).from_pretrained(
             str(base.folder), config=config, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, trust_remote_code=False, **options(),

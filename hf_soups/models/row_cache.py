@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -17,11 +18,22 @@ from hf_soups.files.writing import make_temporary, writable, written_whole
 
 VERSION = 1  # raised whenever what a cached folder holds changes
 
+Rows = TypeVar("Rows")
+
 
 def cache_key(*parts: Any) -> str:
     """A short name for what the parts (anything JSON holds) describe."""
     text = json.dumps([VERSION, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def cached_rows(cache: Path | None, key: str, build: Callable[[Path], None], read: Callable[[Path], Rows]) -> Rows:
+    """What `read` makes of the `cached_folder`; a temporary one is removed when nobody holds the rows any more."""
+    folder = cached_folder(cache, key, build)
+    rows = read(folder)
+    if cache is None:
+        weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
+    return rows
 
 
 def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -> Path:
