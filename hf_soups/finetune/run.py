@@ -27,7 +27,7 @@ from hf_soups.limits import limit_reached
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.models.cost_counting import count_macs, count_parameters, median_row
 from hf_soups.models.family import Encoded
-from hf_soups.models.inference import NonFiniteLogits, predict_distributed
+from hf_soups.models.inference import NonFiniteLogits, predict_split
 from hf_soups.models.loading import quiet
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
@@ -156,7 +156,7 @@ def _carry_out(run: _Run, cache: Path) -> None:
         Meter(title, total, visible=run.request.progress and accelerator.is_main_process) as meter,
         tracked(
             accelerator, run.recipe, run.request.out, own=run.request.tracker is not None,
-            told=lambda line: meter.line(f"{title}: {line}"),
+            show=lambda line: meter.line(f"{title}: {line}"),
         ) as tracking,
     ):  # fmt: skip
         meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {run.record.device}")
@@ -226,9 +226,9 @@ def _trained_answers(run: _Run, job: _Job, history: History) -> dict[str, Predic
     train, start, splits = run.recipe.train, job.start, job.splits.answered
 
     def answers(name: str) -> Predictions:
-        return predict_distributed(
-            run.accelerator, start.model, start.family, job.encoded[name], splits[name],
-            batch_size=train.eval_batch_size, name=run.recipe.name,
+        return predict_split(
+            start.model, start.family, job.encoded[name], splits[name],
+            batch_size=train.eval_batch_size, accelerator=run.accelerator, name=run.recipe.name,
         )  # fmt: skip
 
     def score() -> float:

@@ -21,7 +21,7 @@ from hf_soups.data import Splits
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
-from hf_soups.files.writing import writable, write_json, written_whole
+from hf_soups.files.writing import write_json, written_whole
 from hf_soups.models.clip import Clip, TextHead, text_head
 from hf_soups.models.encoder import check_precision
 from hf_soups.models.family import Family
@@ -29,6 +29,7 @@ from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.models.layers import final_linear, frozen_features, head_fingerprint, head_parameters
 from hf_soups.models.loading import Loaded, quiet
 from hf_soups.models.registry import family_for, label_words_family
+from hf_soups.models.row_cache import locked
 from hf_soups.recipe import Head, Recipe
 from hf_soups.recipe.prompts import WORDS_KEY, wording_for
 
@@ -66,15 +67,9 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
     Raises:
         InputError: if `out` holds something else, or the model cannot be the start of this task.
     """
-    from filelock import FileLock
-
     base = Checkpoint(recipe.model, recipe.revision)
     key = start_key(recipe, splits)
-    with writable(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.parent / f".{out.name}.lock")
-        lock.acquire()
-    try:
+    with locked(out):
         # 0.1.0 looked at a sample of many images alone
         if _is_start(out, (key, start_key(recipe, splits, splits.train.fingerprint.partition("+")[0]))):
             return out
@@ -94,8 +89,6 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
             loaded.model.save_pretrained(partial)
             processor.save_pretrained(partial)
             write_json(partial / START_FILE, about)
-    finally:
-        lock.release()
     return out
 
 
@@ -224,12 +217,12 @@ def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> None:
     if names == wanted:
         return
     if names is None:
-        told = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
+        what = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
     elif sorted(names) == sorted(wanted):
-        told = f"has its labels in the order {list(names)}. Set task.label_names to that order"
+        what = f"has its labels in the order {list(names)}. Set task.label_names to that order"
     else:
-        told = f"has the labels {_short(names)}. Use head.init: shared-random or linear-probe for a new head"
-    raise CheckpointError(f"{checkpoint}: the task's labels are {_short(wanted)}, but this checkpoint {told}.")
+        what = f"has the labels {_short(names)}. Use head.init: shared-random or linear-probe for a new head"
+    raise CheckpointError(f"{checkpoint}: the task's labels are {_short(wanted)}, but this checkpoint {what}.")
 
 
 def _short(names: tuple[str, ...], most: int = 10) -> str:

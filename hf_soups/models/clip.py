@@ -50,7 +50,7 @@ TEXTS_AT_ONCE = 256
 def has_both_towers(config: Mapping[str, Any]) -> bool:
     """Whether config.json is of a CLIP or SigLIP with an image and a text tower.
 
-    Both towers' configs also stand in that of transformers' own image classifiers, whose text tower is gone.
+    Both towers' configs are also in that of transformers' own image classifiers, whose text tower is gone.
     """
     heads = [name for name in config.get("architectures") or () if name.endswith("ForImageClassification")]
     return config.get("model_type") in BOTH_TOWERS and not heads

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,18 +51,31 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return folder
-    from filelock import FileLock
-
     made = cache / key
     if made.is_dir():  # renamed into place, so it is whole; a cache that cannot be written to serves too
         return made
     with writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{key}.lock"):
-            if not made.is_dir():
-                with written_whole(made, marker="") as partial:
-                    build(partial)
+    with locked(made):
+        if not made.is_dir():
+            with written_whole(made, marker="") as partial:
+                build(partial)
     return made
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While the block runs, no other process makes this folder; the lock is beside it."""
+    from filelock import FileLock
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_rows(path: Path, dtype: Any) -> np.ndarray:

@@ -187,34 +187,20 @@ def tokenizer_identity(tokenizer: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedPrompts:
+class EncodedPrompts(EncodedTexts):
     """Rows of token ids with the words that answer them."""
 
-    texts: EncodedTexts
     words: Int64[np.ndarray, "labels tokens"]  # ids of each label's word; `NO_TOKEN` behind short ones
     marks: Int64[np.ndarray, " rows"] | None  # position of the mask in each row; None without masks
 
-    @property
-    def row_ids(self) -> np.ndarray:
-        """Of the split, in its order."""
-        return self.texts.row_ids
-
-    @property
-    def lengths(self) -> Int64[np.ndarray, " rows"]:
-        """Tokens of each row."""
-        return self.texts.lengths
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
     def batch(self, indices: Sequence[int] | np.ndarray, *, augment: Augment | None = None) -> Batch:
         """As `EncodedTexts.batch`, with `label_ids` (batch, labels, tokens) and where there are masks `mask_at`."""
-        batch = self.texts.batch(indices, augment=augment)
+        batch = super().batch(indices, augment=augment)
         rows, longest = batch["input_ids"].shape
         batch["label_ids"] = torch.from_numpy(np.tile(self.words, (rows, 1, 1)))
         if self.marks is not None:
             at = np.asarray(indices, dtype=np.int64)
-            shift = longest - self.lengths[at] if self.texts.pad_left else 0
+            shift = longest - self.lengths[at] if self.pad_left else 0
             batch["mask_at"] = _tensor(self.marks[at] + shift)
         return batch
 
@@ -264,7 +250,7 @@ class PromptedTokenizer:
         def read(folder: Path) -> EncodedPrompts:
             marks = folder / "marks.npy"
             texts = _read_flat(folder, split.row_ids, self.tokenizer)
-            return EncodedPrompts(texts, self.words, np.load(marks) if marks.exists() else None)
+            return self._with_words(texts, np.load(marks) if marks.exists() else None)
 
         key = cache_key("prompt", split.fingerprint, len(split), task.kind, task.columns, longest, self.reads)
         return cached_rows(cache, key, write, read)
@@ -275,7 +261,10 @@ class PromptedTokenizer:
             self._check_count(len(row))
         made = self._tokenised(texts, self._longest(longest))
         flat = flat_texts(np.arange(len(texts)), made, self.tokenizer)
-        return EncodedPrompts(flat, self.words, np.asarray(made["marks"], dtype=np.int64) if self._mask else None)
+        return self._with_words(flat, np.asarray(made["marks"], dtype=np.int64) if self._mask else None)
+
+    def _with_words(self, texts: EncodedTexts, marks: Int64[np.ndarray, " rows"] | None) -> EncodedPrompts:
+        return EncodedPrompts(**vars(texts), words=self.words, marks=marks)
 
     def _longest(self, wanted: int | None) -> int:
         allowed: int = self.tokenizer.model_max_length
