@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.models.label_words import WordClassifier
     from hf_soups.pool import read_pool
     from hf_soups.pool.predict import predict_pool
     from hf_soups.predictions import Predictions
@@ -63,6 +64,7 @@ _HOME = {
     "Recipe": "recipe",
     "Soup": "soups",
     "Task": "recipe.task",
+    "WordClassifier": "models.label_words",
     "build_leaderboard": "leaderboard",
     "diagnose": "diagnosis",
     "ensemble": "ensembles",
@@ -93,6 +95,7 @@ __all__ = [
     "Rule",
     "Soup",
     "Task",
+    "WordClassifier",
     "average_of_run",
     "build_cascade",
     "build_leaderboard",

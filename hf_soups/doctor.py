@@ -87,14 +87,14 @@ def _processes() -> list[Check]:
     by_accelerate = _launched(ACCELERATE)  # at the same time: most of it is waiting for imports
     met, said = _met(by_torch)
     how = "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2"
-    told = f"2 of 2 started by {how}" if met == 2 else f"2 asked for by {how}, {met} met: {said}"
-    rows = [Check("processes", told, met == 2)]
+    value = f"2 of 2 started by {how}" if met == 2 else f"2 asked for by {how}, {met} met: {said}"
+    rows = [Check("processes", value, met == 2)]
     met, said = _met(by_accelerate)
-    told = f"--cpu --num_processes 2 starts {met}" if met else f"--cpu --num_processes 2 fails: {said}"
+    value = f"--cpu --num_processes 2 starts {met}" if met else f"--cpu --num_processes 2 fails: {said}"
     # known and not the machine's fault: it says what to type, not that something is broken
     return [
         *rows,
-        Check("accelerate launch", told if met == 2 else f"{told}; on CPUs start them with torchrun as above"),
+        Check("accelerate launch", value if met == 2 else f"{value}; on CPUs start them with torchrun as above"),
     ]
 
 
@@ -128,8 +128,8 @@ def _cache() -> list[Check]:
     there = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(there).free
     writable = os.access(there, os.W_OK)
-    told = f"{folder}, {free / 1e9:.1f} GB free" + ("" if writable else ", not writable")
-    return [Check("cache", told, writable and free > LEAST_FREE_BYTES)]
+    value = f"{folder}, {free / 1e9:.1f} GB free" + ("" if writable else ", not writable")
+    return [Check("cache", value, writable and free > LEAST_FREE_BYTES)]
 
 
 def _offline() -> list[Check]:

@@ -1,7 +1,7 @@
 """Fine-tune once: from a recipe to a run folder with a checkpoint, run.json and cached predictions.
 
 `accelerate launch -m hf_soups.finetune RECIPE.yaml`, or `python -m hf_soups.finetune` alike. `run` is the whole of
-it, `training` the loop, `batches` which rows each step sees, `command` the command line.
+it, `loop` the training, `batches` which rows each step sees, `command` the command line.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def finetune(
         RunFailed: if no usable model came out; `out` then holds run.json with the reason, and no weights.
         HfSoupsError: if `out` cannot be written.
     """
-    from hf_soups.finetune.run import FineTuneRequest, run_order
+    from hf_soups.finetune.run import FineTuneRequest, run_request
 
-    order = FineTuneRequest(recipe, Path(out), None if start is None else Path(start), progress, overwrite)
-    run_order(order, None if cache is None else Path(cache), tracker)
-    return order.out
+    start, cache = (None if path is None else Path(path) for path in (start, cache))
+    run_request(FineTuneRequest(recipe, Path(out), start, cache, progress, overwrite, tracker))
+    return Path(out)
 
 
 def default_out(recipe: Recipe) -> Path:

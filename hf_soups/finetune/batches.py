@@ -42,7 +42,7 @@ class Schedule:
 
     @classmethod
     def of(cls, train: Train, rows: int) -> Schedule:
-        """The schedule on a train split of `rows` rows; `max_steps` stands above `epochs`, as in transformers."""
+        """The schedule on a train split of `rows` rows; `max_steps` goes before `epochs`, as in transformers."""
         if rows < 1:
             raise InputError("the train split is empty: there is nothing to learn from.")
         per_epoch = math.ceil(math.ceil(rows / train.batch_size) / train.gradient_accumulation)

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ PARTS: dict[str, type[BaseModel]] = {"head": Head, "data": Data, "train": Train,
 
 @dataclass(slots=True)
 class Command:
-    """What the command line asks for."""
+    """What the arguments mean."""
 
     recipe: Path | None = None
     paths: dict[str, Path] = field(default_factory=dict)
@@ -57,40 +58,37 @@ def parse(arguments: Sequence[str]) -> Command:
     Raises:
         InputError: on an unknown option, a missing value, or anything but one recipe.
     """
-    command, rest = Command(), list(arguments)
-    while rest:
-        word = "--help" if rest[0] == "-h" else rest[0]
-        rest = _option(command, word, rest[1:]) if word.startswith("--") else _recipe(command, word, rest[1:])
+    command, words = Command(), deque(arguments)
+    while words:
+        word = words.popleft()
+        if word.startswith("--") or word == "-h":
+            _take_option(command, "help" if word == "-h" else word[2:], words)
+        elif command.recipe is None:
+            command.recipe = Path(word)
+        else:
+            raise InputError(f"one recipe at a time: got {command.recipe} and {word}.")
     if command.recipe is None and "help" not in command.flags:
         raise InputError("which recipe? Give a YAML file; --help lists the options.")
     return command
 
 
-def _recipe(command: Command, word: str, rest: list[str]) -> list[str]:
-    if command.recipe is not None:
-        raise InputError(f"one recipe at a time: got {command.recipe} and {word}.")
-    command.recipe = Path(word)
-    return rest
-
-
-def _option(command: Command, word: str, rest: list[str]) -> list[str]:
-    """Take an option and its value; what is left of the arguments."""
-    name, equals, value = word[2:].partition("=")
+def _take_option(command: Command, option: str, words: deque[str]) -> None:
+    """Take an option, and its value from the words after it."""
+    name, equals, value = option.partition("=")
     name = name.replace("-", "_")
     if name in FLAGS:
         command.flags.add(name)
-        return rest
+        return
     if name not in PATHS and name not in _keys():
         raise InputError(f"unknown option --{name}{_nearest(name)}")
     if not equals:
-        if not rest or rest[0].startswith("--"):
+        if not words or words[0].startswith("--"):
             raise InputError(f"--{name} needs a value.")
-        value, rest = rest[0], rest[1:]
+        value = words.popleft()
     if name in PATHS:
         command.paths[name] = Path(value)
     else:
-        command.values[name] = _value(name, value)
-    return rest
+        command.values[name] = parse_yaml(value, f"--{name} {value}")
 
 
 def _keys() -> list[str]:
@@ -101,10 +99,6 @@ def _keys() -> list[str]:
 def _nearest(name: str) -> str:
     close = difflib.get_close_matches(name, [*PATHS, *FLAGS, *_keys()], n=1)
     return f"; did you mean --{close[0]}?" if close else "; --help lists them."
-
-
-def _value(name: str, text: str) -> Any:
-    return parse_yaml(text, f"--{name} {text}")
 
 
 def usage() -> str:
@@ -135,23 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        return _told(error)
+        return _explained(error)
     finally:
-        _leave()
+        _part_from_others()
     return 0
 
 
-def _told(error: Exception) -> int:
+def _explained(error: Exception) -> int:
+    """Print what went wrong; the exit status."""
     if isinstance(error, RunFailed):
-        return _said(f"the run failed ({error.status}): {error.reason}", error.exit_status)
+        return _printed(f"the run failed ({error.status}): {error.reason}", error.exit_status)
     if isinstance(error, HfSoupsError):
-        return _said(str(error), error.exit_status)
+        return _printed(str(error), error.exit_status)
     if limit := limit_reached(error):
-        return _said(limit, 1)
-    return _said(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1)
+        return _printed(limit, 1)
+    return _printed(f"unexpected {type(error).__name__}: {error}. Repeat with --debug for the traceback.", 1)
 
 
-def _said(message: str, status: int) -> int:
+def _printed(message: str, status: int) -> int:
     rank = os.environ.get("RANK", "0")
     if rank != "0":
         # The main process says the same and ends, and then the launcher ends this one. Were this one to end first,
@@ -162,8 +157,7 @@ def _said(message: str, status: int) -> int:
     return status
 
 
-def _leave() -> None:
-    """Part from the other processes in order, if any joined."""
+def _part_from_others() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -255,13 +256,13 @@ def _loaded_steps(
         yield from ((step, load(step)) for step in planned)
         return
     with ThreadPoolExecutor(1) as ahead:
-        step = next(planned, None)
-        loading = ahead.submit(load, step) if step is not None else None
-        while step is not None and loading is not None:
-            parts, current = loading.result(), step
-            step = next(planned, None)
-            loading = ahead.submit(load, step) if step is not None else None
-            yield current, parts
+        loading: deque[tuple[TrainStep, Future[list[_Share]]]] = deque()
+        for step in planned:
+            loading.append((step, ahead.submit(load, step)))
+            if len(loading) > 1:
+                ready, parts = loading.popleft()
+                yield ready, parts.result()
+        yield from ((step, parts.result()) for step, parts in loading)
 
 
 def _parts(accelerator: Accelerator, examples: TrainRows, train: Train, step: TrainStep) -> list[_Share]:

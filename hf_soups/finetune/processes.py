@@ -25,7 +25,7 @@ PACKAGES = ("hf_soups", "torch", "transformers", "datasets", "accelerate", "nump
 
 
 def accelerator_for(recipe: Recipe, tracker: Any = None) -> Accelerator:
-    """The accelerator of a run; `tracker`, one of accelerate's, stands above the one the recipe names.
+    """The accelerator of a run; `tracker`, one of accelerate's, goes before the one that the recipe names.
 
     Raises:
         MissingExtra: if the tracker's package is not installed.

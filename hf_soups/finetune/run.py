@@ -27,7 +27,7 @@ from hf_soups.limits import limit_reached
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.models.cost_counting import count_macs, count_parameters, median_row
 from hf_soups.models.family import Encoded
-from hf_soups.models.inference import NonFiniteLogits, predict_distributed
+from hf_soups.models.inference import NonFiniteLogits, predict_split
 from hf_soups.models.loading import quiet
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
@@ -48,14 +48,14 @@ def failure_of(error: Exception) -> RunFailed | None:
     if limit := limit_reached(error):
         return RunFailed("error", limit)
     first = next(iter(str(error).strip().splitlines()), "")
-    told = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    what = f"{type(error).__name__}: {first}" if first else type(error).__name__
     if is_short_of_memory(error):
         return RunFailed(
             "out-of-memory",
-            f"out of memory ({told}). Lower batch_size and raise gradient_accumulation by the same factor, lower "
+            f"out of memory ({what}). Lower batch_size and raise gradient_accumulation by the same factor, lower "
             "eval_batch_size or data.max_length, or use precision: bf16.",
         )
-    return RunFailed("error", told)
+    return RunFailed("error", what)
 
 
 def lost_a_process(error: BaseException) -> bool:
@@ -64,11 +64,6 @@ def lost_a_process(error: BaseException) -> bool:
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in gone)
     )
-
-
-def raised_by_all(error: Exception) -> bool:
-    """Whether every process of a run raises this error at the same place."""
-    return isinstance(error, RunFailed | NonFiniteLogits)
 
 
 def check_classes(select: Predictions) -> None:
@@ -94,135 +89,146 @@ IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mi
 
 @dataclass(frozen=True, slots=True)
 class FineTuneRequest:
-    """What was asked for."""
+    """What `hf_soups.finetune.finetune` is called with."""
 
     recipe: Recipe
     out: Path
     start: Path | None
+    cache: Path | None
     progress: bool
     overwrite: bool
+    tracker: Any
 
 
-def run_order(order: FineTuneRequest, cache: Path | None, tracker: Any = None) -> None:
+@dataclass(slots=True)
+class _Run:
+    """One fine-tune on its way. `record` is complete up to here, so that a run that ends early says what is known."""
+
+    request: FineTuneRequest
+    accelerator: Accelerator
+    record: RunRecord
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.request.recipe
+
+    @property
+    def title(self) -> str:
+        return self.recipe.name or "fine-tune"
+
+    def note(self, **known: Any) -> None:
+        self.record = replace(self.record, **known)
+
+
+def run_request(request: FineTuneRequest) -> None:
     """See `hf_soups.finetune.finetune`."""
-    _check_recipe(order.recipe)
-    check_place(order.out, overwrite=order.overwrite, marker=RUN_FILE)
-    accelerator = accelerator_for(order.recipe, tracker)
-    # filled on the way, so that a run that ends early still says what is known
-    about: dict[str, Any] = {
-        "recipe": order.recipe.model_dump(mode="json"),
-        "seed": order.recipe.train.seed,
-        "versions": versions(),
-        "start": "" if order.start is None else str(order.start),
-        "device": device_name(accelerator),
-        "processes": accelerator.num_processes,
-        "started": broadcast_object_list([_now()])[0],
-    }
+    recipe = request.recipe
+    _check_recipe(recipe)
+    check_place(request.out, overwrite=request.overwrite, marker=RUN_FILE)
+    accelerator = accelerator_for(recipe, request.tracker)
+    known = RunRecord(
+        status="finished",
+        recipe=recipe.model_dump(mode="json"),
+        seed=recipe.train.seed,
+        versions=versions(),
+        start="" if request.start is None else str(request.start),
+        device=device_name(accelerator),
+        processes=accelerator.num_processes,
+        started=broadcast_object_list([_now()])[0],
+    )
+    run = _Run(request, accelerator, known)
     try:
-        with workspace(accelerator, cache) as folder:
-            _run(accelerator, order, folder, about, own_tracker=tracker is not None)
+        with workspace(accelerator, request.cache) as cache:
+            _carry_out(run, cache)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
-        _write_failure(accelerator, order, about, failure, error)
+        _write_failure(run, failure, error)
         raise failure from error
 
 
-def _run(
-    accelerator: Accelerator, order: FineTuneRequest, cache: Path, about: dict[str, Any], *, own_tracker: bool
-) -> None:
-    job = _job(accelerator, order, cache, about)
-    total = Schedule.of(order.recipe.train, len(job.splits.train)).steps
-    title, shown = order.recipe.name or "fine-tune", order.progress and accelerator.is_main_process
+def _carry_out(run: _Run, cache: Path) -> None:
+    job = _job(run, cache)
+    accelerator, title = run.accelerator, run.title
+    total = Schedule.of(run.recipe.train, len(job.splits.train)).steps
     with (
-        Meter(title, total, visible=shown) as meter,
+        Meter(title, total, visible=run.request.progress and accelerator.is_main_process) as meter,
         tracked(
-            accelerator, order.recipe, order.out, own=own_tracker, told=lambda line: meter.line(f"{title}: {line}")
+            accelerator, run.recipe, run.request.out, own=run.request.tracker is not None,
+            show=lambda line: meter.line(f"{title}: {line}"),
         ) as tracking,
-    ):
-        meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {about['device']}")
+    ):  # fmt: skip
+        meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {run.record.device}")
         meter.line(f"{title}: processes: {accelerator.num_processes}")
         if warning := lost_processes(accelerator.num_processes):
             meter.line(warning)
-        history = History(total, meter, tracking.log)
-        try:
-            answers = _trained_answers(accelerator, job, history, about)
-        finally:
-            about.update(history=history.points, steps=history.steps)
+        answers = _trained_answers(run, job, History(total, meter, tracking.log))
         scores = {role: _scores(job.metric, answer) for role, answer in answers.items()}
-        tracking.scores(scores, history.steps)
+        tracking.scores(scores, run.record.steps)
         if accelerator.is_main_process:
-            record = RunRecord(status="finished", **about, scores=scores, finished=_now())
-            _write_run_folder(order, job, answers, record)
+            _write_run_folder(run, job, answers, replace(run.record, scores=scores, finished=_now()))
         name = job.metric.name
-        told = ", ".join(f"{score[name]:.4f} on {role.removeprefix(SHIFT)}" for role, score in scores.items())
-        meter.line(f"{title}: {name} {told}")
-        meter.line(f"{title}: written to {order.out}")
+        reached = ", ".join(f"{score[name]:.4f} on {role.removeprefix(SHIFT)}" for role, score in scores.items())
+        meter.line(f"{title}: {name} {reached}")
+        meter.line(f"{title}: written to {run.request.out}")
     accelerator.wait_for_everyone()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Job:
-    """Everything one fine-tune works with."""
+    """What the model is trained from and answers."""
 
-    recipe: Recipe
     splits: Splits
     start: Start
     encoded: Mapping[str, Encoded]  # train, and all that is answered
     metric: Metric
 
 
-def _job(accelerator: Accelerator, order: FineTuneRequest, cache: Path, about: dict[str, Any]) -> _Job:
-    recipe = order.recipe
-    metric = metric_for(recipe.task)
+def _job(run: _Run, cache: Path) -> _Job:
+    recipe, metric = run.recipe, metric_for(run.recipe.task)
     splits = load_splits(recipe.task, recipe.data)
-    folder = order.start or _own_start(accelerator, recipe, splits, cache)
-    start = load_start(folder, recipe, splits)
+    start = load_start(run.request.start or _own_start(run, splits, cache), recipe, splits)
     if recipe.train.random_weights:
         start = with_random_weights(start, recipe.train.seed)
     encoded: dict[str, Encoded] = {
         name: start.family.encode(split, start.processor, recipe.task, recipe.data, cache)
         for name, split in {"train": splits.train, **splits.answered}.items()
     }
-    about.update(
+    run.note(
         head_fingerprint=start.head_fingerprint,
         label_names=splits.label_names,
         family=start.family.name,
         metric=metric.name,
         parameters=count_parameters(start.model),
-        macs=_macs(start, encoded["train"]) if accelerator.is_main_process else None,
+        macs=_macs(start, encoded["train"]) if run.accelerator.is_main_process else None,
         train_rows=len(splits.train),
     )
-    return _Job(recipe, splits, start, encoded, metric)
+    return _Job(splits, start, encoded, metric)
 
 
-def _own_start(accelerator: Accelerator, recipe: Recipe, splits: Splits, cache: Path) -> Path:
+def _own_start(run: _Run, splits: Splits, cache: Path) -> Path:
     """The recipe's start, made by the main process: `save_pretrained` writes nothing in the others."""
-    folder = cache / f"start-{start_key(recipe, splits)}"
-    if accelerator.is_main_process:
-        make_start(recipe, splits, folder, cache=cache)
-    accelerator.wait_for_everyone()
+    folder = cache / f"start-{start_key(run.recipe, splits)}"
+    if run.accelerator.is_main_process:
+        make_start(run.recipe, splits, folder, cache=cache)
+    run.accelerator.wait_for_everyone()
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: made by the main process, but not to be seen from process {accelerator.process_index}. "
+            f"{folder}: made by the main process, but not to be seen from process {run.accelerator.process_index}. "
             "On several machines give --cache or --start on a disk that they share."
         )
     return folder
 
 
-def _trained_answers(
-    accelerator: Accelerator, job: _Job, history: History, about: dict[str, Any]
-) -> dict[str, Predictions]:
+def _trained_answers(run: _Run, job: _Job, history: History) -> dict[str, Predictions]:
     """Train, then answer select, report and shifts, which are not looked at before the weights are final."""
-    train, model, family = job.recipe.train, job.start.model, job.start.family
-
-    splits = job.splits.answered
+    train, start, splits = run.recipe.train, job.start, job.splits.answered
 
     def answers(name: str) -> Predictions:
-        return predict_distributed(
-            accelerator, model, family, job.encoded[name], splits[name],
-            batch_size=train.eval_batch_size, name=job.recipe.name,
+        return predict_split(
+            start.model, start.family, job.encoded[name], splits[name],
+            batch_size=train.eval_batch_size, accelerator=run.accelerator, name=run.recipe.name,
         )  # fmt: skip
 
     def score() -> float:
@@ -230,8 +236,11 @@ def _trained_answers(
 
     selection = EpochSelection(score, job.metric.greater_is_better) if train.keep == "best" else None
     examples = TrainRows(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
-    trained = train_model(accelerator, model, family, examples, train, history, selection=selection)
-    about.update(train_seconds=round(trained.seconds, 3))
+    try:
+        trained = train_model(run.accelerator, start.model, start.family, examples, train, history, selection=selection)
+    finally:
+        run.note(history=history.points, steps=history.steps)
+    run.note(train_seconds=round(trained.seconds, 3))
     select = answers("select")
     check_classes(select)
     return {"select": select, **{name: answers(name) for name in splits if name != "select"}}
@@ -256,8 +265,8 @@ def _macs(start: Start, encoded: Encoded) -> int | None:
         return None
 
 
-def _write_run_folder(order: FineTuneRequest, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
-    with written_whole(order.out, overwrite=order.overwrite, marker=RUN_FILE) as partial, quiet():
+def _write_run_folder(run: _Run, job: _Job, answers: Mapping[str, Predictions], record: RunRecord) -> None:
+    with written_whole(run.request.out, overwrite=run.request.overwrite, marker=RUN_FILE) as partial, quiet():
         job.start.model.save_pretrained(partial)
         job.start.processor.save_pretrained(partial)
         for role, answer in answers.items():
@@ -265,20 +274,18 @@ def _write_run_folder(order: FineTuneRequest, job: _Job, answers: Mapping[str, P
         write_run(partial, replace(record, weights=Checkpoint(str(partial)).sha256()))
 
 
-def _write_failure(
-    accelerator: Accelerator, order: FineTuneRequest, about: Mapping[str, Any], failure: RunFailed, error: Exception
-) -> None:
+def _write_failure(run: _Run, failure: RunFailed, error: Exception) -> None:
     """Write run.json alone. A process that fails by itself writes it: the others do not know why."""
-    together = raised_by_all(error)
-    if accelerator.is_main_process or not (together or lost_a_process(error)):
-        record = RunRecord(status=failure.status, reason=failure.reason, **about, finished=_now())
-        if _written_by_another(order.out, record):
+    together = isinstance(error, RunFailed | NonFiniteLogits)  # every process raises these, at the same place
+    if run.accelerator.is_main_process or not (together or lost_a_process(error)):
+        record = replace(run.record, status=failure.status, reason=failure.reason, finished=_now())
+        if _written_by_another(run.request.out, record):
             return
-        with written_whole(order.out, overwrite=order.overwrite, marker=RUN_FILE) as partial:
+        with written_whole(run.request.out, overwrite=run.request.overwrite, marker=RUN_FILE) as partial:
             write_run(partial, record)
     if together:
         # the launcher kills the others as soon as one ends with an error: not before it is written
-        accelerator.wait_for_everyone()
+        run.accelerator.wait_for_everyone()
 
 
 def _written_by_another(out: Path, record: RunRecord) -> bool:
@@ -290,9 +297,9 @@ def _written_by_another(out: Path, record: RunRecord) -> bool:
 
 
 def _check_recipe(recipe: Recipe) -> None:
-    asked = [f"train.{name}" for name in IMAGE_OPTIONS if getattr(recipe.train, name)]
-    if asked and recipe.task.kind != "image":
-        raise RecipeError(f"{', '.join(asked)}: for images, but the task's rows are texts. Set to 0 or leave out.")
+    given = [f"train.{name}" for name in IMAGE_OPTIONS if getattr(recipe.train, name)]
+    if given and recipe.task.kind != "image":
+        raise RecipeError(f"{', '.join(given)}: for images, but the task's rows are texts. Set to 0 or leave out.")
 
 
 def _in_words(splits: Splits) -> str:

@@ -21,15 +21,15 @@ from hf_soups.data import Splits
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
-from hf_soups.files.writing import writable, write_json, written_whole
-from hf_soups.models.clip import Clip
-from hf_soups.models.family import Family, Loaded
+from hf_soups.files.writing import write_json, written_whole
+from hf_soups.models.clip import Clip, TextHead, text_head
+from hf_soups.models.encoder import check_precision
+from hf_soups.models.family import Family
 from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.models.layers import final_linear, frozen_features, head_fingerprint, head_parameters
-from hf_soups.models.loading import quiet
+from hf_soups.models.loading import Loaded, quiet
 from hf_soups.models.registry import family_for, label_words_family
-from hf_soups.models.t5 import check_training_precision
-from hf_soups.models.zero_shot import TextHead, text_head
+from hf_soups.models.row_cache import locked
 from hf_soups.recipe import Head, Recipe
 from hf_soups.recipe.prompts import WORDS_KEY, wording_for
 
@@ -67,15 +67,9 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
     Raises:
         InputError: if `out` holds something else, or the model cannot be the start of this task.
     """
-    from filelock import FileLock
-
     base = Checkpoint(recipe.model, recipe.revision)
     key = start_key(recipe, splits)
-    with writable(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.parent / f".{out.name}.lock")
-        lock.acquire()
-    try:
+    with locked(out):
         # 0.1.0 looked at a sample of many images alone
         if _is_start(out, (key, start_key(recipe, splits, splits.train.fingerprint.partition("+")[0]))):
             return out
@@ -95,8 +89,6 @@ def make_start(recipe: Recipe, splits: Splits, out: Path, *, cache: Path | None 
             loaded.model.save_pretrained(partial)
             processor.save_pretrained(partial)
             write_json(partial / START_FILE, about)
-    finally:
-        lock.release()
     return out
 
 
@@ -134,7 +126,7 @@ def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
     checkpoint = Checkpoint(folder)
     family = family_for(checkpoint.config, recipe.task.kind, checkpoint)
     _check_labels(checkpoint, splits.label_names)
-    check_training_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
+    check_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
     model = family.load(checkpoint.folder)
     processor = family.processor(checkpoint.folder, image_size=recipe.data.image_size)
     # where none is recorded, the whole head of the checkpoint is what the runs from it share
@@ -168,7 +160,7 @@ def _is_start(out: Path, keys: Sequence[str]) -> bool:
 
 def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | None) -> tuple[Loaded, Family]:
     family = _starting_family(recipe, splits, base)
-    check_training_precision(base.config, recipe.train.precision, str(base))
+    check_precision(base.config, recipe.train.precision, str(base))
     if recipe.head.init == "keep":
         _check_labels(base, splits.label_names)
     texts = _head_of_texts(recipe, splits, base, family) if recipe.head.init == "zero-shot" else None
@@ -225,12 +217,12 @@ def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> None:
     if names == wanted:
         return
     if names is None:
-        told = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
+        what = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
     elif sorted(names) == sorted(wanted):
-        told = f"has its labels in the order {list(names)}. Set task.label_names to that order"
+        what = f"has its labels in the order {list(names)}. Set task.label_names to that order"
     else:
-        told = f"has the labels {_short(names)}. Use head.init: shared-random or linear-probe for a new head"
-    raise CheckpointError(f"{checkpoint}: the task's labels are {_short(wanted)}, but this checkpoint {told}.")
+        what = f"has the labels {_short(names)}. Use head.init: shared-random or linear-probe for a new head"
+    raise CheckpointError(f"{checkpoint}: the task's labels are {_short(wanted)}, but this checkpoint {what}.")
 
 
 def _short(names: tuple[str, ...], most: int = 10) -> str:

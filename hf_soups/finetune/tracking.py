@@ -1,7 +1,7 @@
 """What a fine-tune reports while it runs: points for run.json, a progress bar, and trackio or wandb if asked.
 
-A tracker looks on: one that fails is given up with a warning, and the fine-tune goes on. A run that was killed is
-fine-tuned again from its first step, so what its first attempt told is replaced and not doubled.
+A tracker that fails is given up with a warning, and the fine-tune goes on. A run that was killed is fine-tuned again
+from its first step, so what its first attempt logged is replaced and not doubled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_tracker(name: str | None) -> None:
 
 
 def project_of(recipe: Recipe, run: str = "") -> str:
-    """The project that all runs of a sweep stand in, without `run` at its end; wandb refuses some characters.
+    """The project of all runs of a sweep: the recipe's name without `run` at its end; wandb refuses some characters.
 
     >>> from hf_soups.recipe.recipe import recipe_from
     >>> project_of(recipe_from({"task": "glue/rte", "model": "m", "name": "rte: 50%/run_00"}), "run_00")
@@ -84,11 +84,11 @@ class Tracking:
     failure: str = field(default="", init=False)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Tell the values after this step."""
+        """Log the values after this step."""
         self.attempt(lambda: self.accelerator.log(dict(values), step=step))
 
     def scores(self, scores: Mapping[str, Mapping[str, float]], step: int) -> None:
-        """Tell the final scores, by role and metric: `report/accuracy`."""
+        """Log the final scores, by role and metric: `report/accuracy`."""
         self.log({f"{role}/{name}": value for role, of_role in scores.items() for name, value in of_role.items()}, step)
 
     def attempt(self, call: Callable[[], object]) -> None:
@@ -101,7 +101,7 @@ class Tracking:
             self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
-        """Tell nothing any more, and say why."""
+        """Log nothing any more, and say why."""
         first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         self.failure = f"{WARNING} {self.name} failed ({first}); this run goes on without it."
         self.warn()
@@ -114,16 +114,16 @@ class Tracking:
 
 @contextlib.contextmanager
 def tracked(
-    accelerator: Accelerator, recipe: Recipe, out: Path, *, own: bool, told: Callable[[str], None]
+    accelerator: Accelerator, recipe: Recipe, out: Path, *, own: bool, show: Callable[[str], None]
 ) -> Iterator[Tracking]:
     """Start what the accelerator logs with, and finish it when the block ends.
 
     Args:
-        accelerator: of this run; one process of it tells.
-        recipe: names the project and is told as the run's configuration.
+        accelerator: of this run; one process of it logs.
+        recipe: names the project and is logged as the run's configuration.
         out: the run's folder: its name is the run's, that of the folder around it (a sweep's) the group's.
         own: whether the tracker is a user's own, instead of the one that the recipe names.
-        told: shows a line to the user.
+        show: shows a line to the user.
     """
     tracking = Tracking(accelerator, "of your own" if own else str(recipe.tracker))
     marker = out.parent / f".{out.name}.tracker"
@@ -132,7 +132,7 @@ def tracked(
             if own:
                 accelerator.init_trackers(project_of(recipe, out.name), config=configuration(recipe))
             else:
-                told(_start(accelerator, recipe, out, marker))
+                show(_start(accelerator, recipe, out, marker))
         except Exception as error:
             accelerator.trackers.clear()
             tracking.give_up(error)
@@ -160,7 +160,7 @@ def _start(accelerator: Accelerator, recipe: Recipe, out: Path, marker: Path) ->
 
 
 def _trackio(project: str, out: Path, earlier: str) -> dict[str, Any]:
-    """Trackio gives every attempt an id of its own, so what an earlier one told is removed."""
+    """Trackio gives every attempt an id of its own, so what an earlier one logged is removed."""
     import trackio
 
     with contextlib.suppress(ValueError):  # the project is gone, and the attempt with it
@@ -171,7 +171,7 @@ def _trackio(project: str, out: Path, earlier: str) -> dict[str, Any]:
 
 
 def _wandb(project: str, out: Path, earlier: str) -> dict[str, Any]:
-    """Under its old id a run takes the place of the earlier attempt; its files stand beside the run, not in the cwd."""
+    """Under its old id a run takes the place of the earlier attempt; its files go beside the run, not into the cwd."""
     import wandb
 
     folder = Path(os.environ.get("WANDB_DIR") or out.resolve().parent)
@@ -244,7 +244,7 @@ class History:
             self._losses = []
             values = {"epoch": round(epoch, 4), "loss": mean, "learning_rate": learning_rate}
             self._points.append({"step": step, **values})
-            self._tell(values, step)
+            self._log_values(values, step)
 
     def selected(self, step: int, score: float) -> None:
         """The model was scored on select after this step."""
@@ -252,8 +252,8 @@ class History:
             self._points.append({"step": step})
         self._points[-1]["select"] = score
         self._meter.line(f"  select after step {step}: {score:.4f}")
-        self._tell({"select": score}, step)
+        self._log_values({"select": score}, step)
 
-    def _tell(self, values: Mapping[str, float], step: int) -> None:
+    def _log_values(self, values: Mapping[str, float], step: int) -> None:
         if self._log is not None:
             self._log(values, step)

@@ -144,7 +144,7 @@ def usage(folder: Path, kind: Kind, repo_id: str) -> str:
         task = f"cascade-{'image' if config.get('kind') == 'image' else 'text'}-classification"
         return f'import hf_soups; transformers.pipeline("{task}", model="{repo_id}"{{revision}})'
     if WORDS_KEY in config:
-        place = "from hf_soups.models.word_classifier import WordClassifier"
+        place = "from hf_soups import WordClassifier"
         return f'{place}; WordClassifier.load("{repo_id}"{{revision}})'
     name = str(next(iter(config.get("architectures") or ()), ""))
     task = next((task for ending, task in PIPELINES.items() if name.endswith(ending)), "")

@@ -21,8 +21,9 @@ from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
 from hf_soups.files.digests import place, sha256_of
 from hf_soups.files.tensorfile import TensorHeader, read_header
 from hf_soups.files.weights import ADAPTER, ADAPTER_CONFIG, json_object
-from hf_soups.files.writing import writable, write_json, written_whole
+from hf_soups.files.writing import write_json, written_whole
 from hf_soups.models.loading import config_of, fitting, labelled, named, options, quiet, seeded, within_weights
+from hf_soups.models.row_cache import locked
 from hf_soups.models.vision import Vision
 
 if TYPE_CHECKING:
@@ -60,25 +61,17 @@ def multiplied_out(
             lacks (a head, a pooler) are not in it: peft had made them at random and they are lost.
         HfSoupsError: if the cache cannot be written.
     """
-    from filelock import FileLock
-
     _require_peft()
-    told, header = _checked(adapter)
-    base = _base_of(adapter, told) if base is None else base
+    settings, header = _checked(adapter)
+    base = _base_of(adapter, settings) if base is None else base
     key = _key(adapter, header, base, label_names)
     root = place().parent / "adapters" if cache is None else cache
     out = root / key[:16] / adapter.name.rpartition("/")[2]
-    with writable(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.with_name(f".{out.name}.lock"))
-        lock.acquire()
-    try:
+    with locked(out):
         if not (out / RECORD).is_file():
-            model = _merged(adapter, told, header, base, label_names)
+            model = _merged(adapter, settings, header, base, label_names)
             with written_whole(out, marker=RECORD) as partial:
                 _write(partial, model, adapter, base, key)
-    finally:
-        lock.release()
     return Checkpoint(out)
 
 
@@ -93,24 +86,24 @@ def _checked(adapter: Checkpoint) -> tuple[Mapping[str, Any], TensorHeader]:
     """What adapter_config.json says, and the header of the weights."""
     if not adapter.is_adapter:
         raise CheckpointError(f"{adapter}: no adapter: expected {ADAPTER_CONFIG} there and no whole model.")
-    told = json_object(adapter.folder / ADAPTER_CONFIG)
-    if told.get("peft_type") != "LORA":
+    config = json_object(adapter.folder / ADAPTER_CONFIG)
+    if config.get("peft_type") != "LORA":
         raise CheckpointError(
-            f"{adapter}: an adapter of type {told.get('peft_type')!r}; only LoRA (LORA) can be an ingredient."
+            f"{adapter}: an adapter of type {config.get('peft_type')!r}; only LoRA (LORA) can be an ingredient."
         )
     if not (adapter.folder / ADAPTER).is_file():
         raise CheckpointError(
             f"{adapter}: no {ADAPTER} there. Pickled adapters (.bin) can run code and are not opened: load it with a "
             "peft that you trust and save_pretrained() it again."
         )
-    return told, read_header(adapter.folder / ADAPTER)
+    return config, read_header(adapter.folder / ADAPTER)
 
 
-def _base_of(adapter: Checkpoint, told: Mapping[str, Any]) -> Checkpoint:
-    named_there = told.get("base_model_name_or_path")
+def _base_of(adapter: Checkpoint, settings: Mapping[str, Any]) -> Checkpoint:
+    named_there = settings.get("base_model_name_or_path")
     if not isinstance(named_there, str) or not named_there:
         raise CheckpointError(f"{adapter}: {ADAPTER_CONFIG} names no base. Give it (base=Checkpoint(...)).")
-    base = Checkpoint(named_there, told.get("revision"))
+    base = Checkpoint(named_there, settings.get("revision"))
     try:
         _ = base.tensors
     except CheckpointError as error:
@@ -135,7 +128,7 @@ def _key(adapter: Checkpoint, header: TensorHeader, base: Checkpoint, label_name
 
 def _merged(
     adapter: Checkpoint,
-    told: Mapping[str, Any],
+    settings: Mapping[str, Any],
     header: TensorHeader,
     base: Checkpoint,
     label_names: Sequence[str] | None,
@@ -143,7 +136,7 @@ def _merged(
     import peft
 
     tensors = {name.removeprefix(PREFIX): info.shape for name, info in header.tensors.items()}
-    model = _loaded_base(adapter, told, base, tensors, label_names)
+    model = _loaded_base(adapter, settings, base, tensors, label_names)
     with _fitting(adapter, base), within_weights({**base.tensors, **header.tensors}, str(adapter)):
         wrapped = peft.PeftModel.from_pretrained(model, str(adapter.folder), torch_device="cpu")
         expected = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
@@ -160,7 +153,7 @@ def _merged(
 
 def _loaded_base(
     adapter: Checkpoint,
-    told: Mapping[str, Any],
+    settings: Mapping[str, Any],
     base: Checkpoint,
     saved: Mapping[str, tuple[int, ...]],
     label_names: Sequence[str] | None,
@@ -176,8 +169,8 @@ def _loaded_base(
         raise CheckpointError(f"{adapter}: its head tells {classes} classes apart, but {len(names)} names were given.")
     elif names != tuple((config.id2label or {}).values()):
         labelled(config, names)
-    with seeded(0), fitting(Checkpoint(base.folder)), quiet():
-        model, info = _auto(told, base).from_pretrained(
+    with seeded(0), fitting(Checkpoint(base.folder)):
+        model, info = _auto(settings, base).from_pretrained(
             str(base.folder), config=config, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, trust_remote_code=False, **options(),
         )  # fmt: skip
@@ -197,10 +190,10 @@ def _label_names(adapter: Checkpoint, base: Checkpoint, classes: int) -> tuple[s
     return names if names is not None and len(names) == classes else None
 
 
-def _auto(told: Mapping[str, Any], base: Checkpoint) -> Any:
+def _auto(settings: Mapping[str, Any], base: Checkpoint) -> Any:
     import transformers
 
-    image = told.get("task_type") != "SEQ_CLS" and Vision().accepts(base.config)
+    image = settings.get("task_type") != "SEQ_CLS" and Vision().accepts(base.config)
     return transformers.AutoModelForImageClassification if image else transformers.AutoModelForSequenceClassification
 
 
@@ -214,7 +207,7 @@ def _fitting(adapter: Checkpoint, base: Checkpoint) -> Iterator[None]:
             yield
     except HfSoupsError:
         raise
-    except KeyError as error:  # how peft tells that a saved module's tensor is missing
+    except KeyError as error:  # how peft says that a saved module's tensor is missing
         raise _odd(adapter, base, "lacks", error.args[:1]) from error
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         first = next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)

@@ -3,7 +3,7 @@
 transformers has `CLIPForImageClassification` and `SiglipForImageClassification`, but their heads read the mean of the
 patches before the projection (CLIP) or before the pooling (SigLIP), which the text tower was never trained to meet. A
 head made of texts, and the one that Wortsman et al. 2022 (arXiv:2203.05482) fine-tune, reads the image embedding of the
-contrastive loss, at length one. So here the head stands on that, and the folder's config stays that of the tower:
+contrastive loss, at length one. So here the head reads that, and the folder's config stays that of the tower:
 `CLIPVisionModelWithProjection.from_pretrained(folder)` and `SiglipVisionModel.from_pretrained(folder)` load the tower
 without hf_soups; `import hf_soups` makes AutoModelForImageClassification and the stock pipeline load all of it.
 """
@@ -72,8 +72,8 @@ class CLIPVisionForImageClassification(CLIPVisionModelWithProjection):
         **kwargs: Any,
     ) -> ImageClassifierOutput:
         """`.logits` (batch, classes) in float32, and `.loss` where `labels` are given."""
-        told = super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
-        return _answer(self, told.image_embeds, labels, told)
+        output = super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        return _answer(self, output.image_embeds, labels, output)
 
 
 class SiglipVisionForImageClassification(SiglipPreTrainedModel):
@@ -110,8 +110,8 @@ class SiglipVisionForImageClassification(SiglipPreTrainedModel):
         **kwargs: Any,
     ) -> ImageClassifierOutput:
         """`.logits` (batch, classes) in float32, and `.loss` where `labels` are given."""
-        told = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
-        return _answer(self, told.pooler_output, labels, told)
+        output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        return _answer(self, output.pooler_output, labels, output)
 
 
 def _classes(config: Any) -> int:
@@ -125,8 +125,10 @@ def _init_head(module: nn.Module) -> None:
 
 
 def _answer(
-    model: Any, embeddings: Float[torch.Tensor, "batch width"], labels: Any, told: Any
+    model: Any, embeddings: Float[torch.Tensor, "batch width"], labels: Any, output: Any
 ) -> ImageClassifierOutput:
     logits = model.classifier(on_unit_sphere(embeddings))
     loss = None if labels is None else model.loss_function(labels, logits, model.config)
-    return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=told.hidden_states, attentions=told.attentions)
+    return ImageClassifierOutput(
+        loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+    )

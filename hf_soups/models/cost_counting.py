@@ -30,7 +30,7 @@ def count_macs(model: torch.nn.Module, batch: Batch, answer: Callable[[], object
     Matrix products and convolutions are counted; adding, normalising and activating are not. Attention is switched to
     the eager one meanwhile: the counter sees nothing inside the fused one on a CPU.
 
-    `answer` runs the pass where a model is asked in another way than `model(**batch)`.
+    `answer` runs the pass where a model is called otherwise than by `model(**batch)`.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,7 +51,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def median_row(encoded: Encoded) -> int:
-    """The index of a row of median length: its cost stands for the split's."""
+    """The index of a row of median length: its cost is taken for the split's."""
     return int(np.argsort(encoded.lengths, kind="stable")[(len(encoded.lengths) - 1) // 2])
 
 
@@ -158,8 +158,8 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    told = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(told, "") or platform.processor() or platform.machine() or "CPU"
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine() or "CPU"
 
 
 def count_bytes(model: torch.nn.Module, answer: Callable[[], Any]) -> int:

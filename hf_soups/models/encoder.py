@@ -1,9 +1,10 @@
-"""Text encoders with a classification head: BERT, DistilBERT, RoBERTa, MiniLM and their like."""
+"""Text classifiers with a head: encoders (BERT and its like), and encoder-decoders (T5, BART), whose head reads the
+decoder where the text ends."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -13,19 +14,8 @@ from jaxtyping import Float, Int64
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.configs import check_tokenizer
-from hf_soups.models.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.models.loading import (
-    answering,
-    config_of,
-    load_new_head,
-    load_own_head,
-    named_model,
-    place,
-    quiet,
-    readable,
-    registered,
-    where,
-)
+from hf_soups.models.family import Batch, Encoded, Family
+from hf_soups.models.loading import HowLoaded, InRepo, Loaded, config_of, named_model, place, readable, where
 from hf_soups.models.tokens import encode_texts
 
 if TYPE_CHECKING:
@@ -35,62 +25,40 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
+T5_TYPES = ("t5", "mt5", "umt5")
+FLOAT16 = ("fp16", "float16")
 
-@dataclass(frozen=True)  # no slots: they break super() in EncoderDecoders
-class Encoders:
-    """AutoModelForSequenceClassification on one text or a pair."""
+
+@dataclass(frozen=True)
+class Encoders(Family):
+    """AutoModelForSequenceClassification on one text or a pair, but for models with an encoder and a decoder."""
 
     name: str = "encoder"
     kinds: tuple[str, ...] = ("text", "text-pair")
 
+    def auto(self) -> Any:
+        """See `Family.auto`."""
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
     def accepts(self, config: Mapping[str, Any]) -> bool:
-        """Every architecture that transformers classifies texts with, but those with an encoder and a decoder."""
-        from transformers import AutoModelForSequenceClassification
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
-        model_type = config.get("model_type")
-        known = model_type in KNOWN or registered(AutoModelForSequenceClassification, model_type)
-        return known and not config.get("is_encoder_decoder")
-
-    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
-        """See `Family.load`."""
-        from transformers import AutoModelForSequenceClassification
-
-        return load_own_head(AutoModelForSequenceClassification, source, **how)
-
-    def load_with_new_head(
-        self,
-        source: str | Path,
-        *,
-        label_names: Sequence[str],
-        seed: int = 0,
-        image_size: int | None = None,
-        **how: Unpack[HowLoaded],
-    ) -> Loaded:
-        """See `Family.load_with_new_head`."""
-        from transformers import AutoModelForSequenceClassification
-
-        if image_size is not None:
-            raise InputError("data.image_size is for images; this task's rows are texts. Leave it out.")
-        config = config_of(source, **in_repo(how))
-        return load_new_head(
-            AutoModelForSequenceClassification, source, label_names=label_names, seed=seed, config=config, **how
-        )
+        """See `Family.accepts`."""
+        return super().accepts(config) and not config.get("is_encoder_decoder")
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token."""
         from transformers import AutoTokenizer
         from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-        with readable(source, at.get("subfolder"), "tokenizer.json"), quiet():
-            check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, at.get("subfolder")))
+        with readable(source, at.get("subfolder"), "tokenizer.json"):
+            check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, **at))
             tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
             if not 0 < tokenizer.model_max_length < math.inf or tokenizer.model_max_length % 1:
                 raise ValueError(f"model_max_length is {tokenizer.model_max_length}, not a number of tokens")
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
-                f"{place(source, at.get('subfolder'))}: "
-                "its tokenizer has no padding token, so rows of different length "
+                f"{place(source, **at)}: its tokenizer has no padding token, so rows of different length "
                 "cannot be put in one batch. Decoders such as GPT-2 are published so: use an encoder (BERT, RoBERTa, "
                 "DistilBERT, MiniLM), or save the checkpoint with a pad_token in tokenizer and config."
             )
@@ -103,9 +71,7 @@ class Encoders:
     def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """See `Family.logits`."""
         check_ids(model, batch["input_ids"])
-        with answering(model, batch["input_ids"]):
-            logits: torch.Tensor = model(**batch).logits
-        return logits.float()
+        return super().logits(model, batch)
 
 
 def longest_row(model: torch.nn.Module) -> int | None:
@@ -139,4 +105,72 @@ def check_ids(model: torch.nn.Module, ids: Int64[torch.Tensor, "batch tokens"]) 
         raise CheckpointError(
             f"{named_model(model)}: its tokenizer gives the token {int(ids.max())}, but it has embeddings of {words}; "
             "they do not belong together. Save the checkpoint with the tokenizer that it was trained with."
+        )
+
+
+@dataclass(frozen=True)
+class EncoderDecoders(Encoders):
+    """AutoModelForSequenceClassification of an encoder with a decoder; a T5 in float16 is refused."""
+
+    name: str = "encoder-decoder"
+
+    def accepts(self, config: Mapping[str, Any]) -> bool:
+        """See `Family.accepts`."""
+        return Family.accepts(self, config) and bool(config.get("is_encoder_decoder"))
+
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
+        """See `Family.load`."""
+        check_dtype(source, **how)
+        return super().load(source, **how)
+
+    def load_with_new_head(self, source: str | Path, **given: Any) -> Loaded:
+        """See `Family.load_with_new_head`."""
+        check_dtype(source, **given)
+        return super().load_with_new_head(source, **given)
+
+    def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
+        """The tokenizer, which must end every row with the token that the head reads."""
+        tokenizer = super().processor(source, **at)
+        if tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+            raise CheckpointError(
+                f"{place(source, **at)}: its tokenizer does not end rows with an end-of-sequence token, which "
+                "the head of an encoder-decoder reads. Save the checkpoint with the tokenizer it was trained with."
+            )
+        _end_rows_once(tokenizer)
+        return tokenizer
+
+
+def _end_rows_once(tokenizer: Any) -> None:
+    """Read "</s>" inside a text as a space: with one end more than others of its batch the model refuses the row."""
+    from tokenizers import normalizers
+
+    def ends(text: str) -> int:
+        return int(tokenizer(text)["input_ids"].count(tokenizer.eos_token_id))
+
+    tokenizer.split_special_tokens = True
+    end = tokenizer.eos_token
+    if ends(f"a {end} a") > ends("a a"):  # a vocabulary of unigrams holds it as an ordinary piece too
+        own = tokenizer.backend_tokenizer.normalizer
+        spaced = normalizers.Replace(end, " ")
+        tokenizer.backend_tokenizer.normalizer = spaced if own is None else normalizers.Sequence([spaced, own])
+
+
+def check_dtype(source: str | Path, *, dtype: torch.dtype | None = None, **how: Any) -> None:
+    """`check_precision` for a checkpoint before it is loaded."""
+    if dtype == torch.float16:
+        at = {key: how.get(key) for key in ("revision", "subfolder")}
+        check_precision(config_of(source, **at).to_dict(), "float16", place(source, **at))
+
+
+def check_precision(config: Mapping[str, Any], precision: str, who: str) -> None:
+    """Refuse a T5 in float16.
+
+    Raises:
+        CheckpointError: with the reason.
+    """
+    if config.get("model_type") in T5_TYPES and precision in FLOAT16:
+        raise CheckpointError(
+            f"{who}: a T5 in float16. It was trained in bfloat16, and activations of its feed-forward layers grow past "
+            "65504, the largest float16, and become infinite. Use float32 or bfloat16 (train.precision: no or bf16; "
+            "--dtype float32 or bfloat16)."
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hf_soups.data import Split
     from hf_soups.models.family import Batch, Encoded, Family
 
-NOTHING = float(np.finfo(np.float32).min)  # finite: broken models are told by infinities
+NOTHING = float(np.finfo(np.float32).min)  # finite: infinities mean a broken model
 
 Progress = Callable[[int, int], None]  # rows done, rows to do
 
@@ -51,7 +51,7 @@ def predict_split(
     *,
     batch_size: int = 64,
     device: torch.device | str | None = None,
-    processes: tuple[int, int] = (0, 1),
+    accelerator: Accelerator | None = None,
     progress: Progress | None = None,
     name: str = "",
 ) -> Predictions:
@@ -63,70 +63,39 @@ def predict_split(
         encoded: the rows of `split` as the model reads them.
         split: labels, row ids and label names that the predictions carry.
         batch_size: rows at once.
-        device: where to run; default: where the model is.
-        processes: (rank, count): of several processes each answers its own share of the batches.
+        device: where to run; default: where the accelerator is, or the model.
+        accelerator: shares the rows out among its processes, each of which must call this and gets all rows; a model
+            that answers NaN is then an error in all of them.
         progress: called after every batch with the rows done and the rows to do.
         name: what answered, kept as `Predictions.model`.
     Raises:
         NonFiniteLogits: if the model answers NaN or infinity.
         PredictionsError: if `encoded` does not hold the rows of `split`.
     """
-    rows, logits = _answers(model, family, encoded, split, batch_size, device, processes, progress)
-    return _predictions(rows, logits, split, name)
-
-
-def predict_distributed(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    family: Family,
-    encoded: Encoded,
-    split: Split,
-    *,
-    batch_size: int = 64,
-    progress: Progress | None = None,
-    name: str = "",
-) -> Predictions:
-    """As `predict_split`, shared out among the accelerator's processes; each of them gets all rows.
-
-    Every process must call it; a model that answers NaN is then an error in all of them.
-    """
-    share = (accelerator.process_index, accelerator.num_processes)
-    rows, logits = _answers(model, family, encoded, split, batch_size, accelerator.device, share, progress)
-    if accelerator.num_processes > 1:
-        rows, logits = _gathered(accelerator, rows, logits)
-    return _predictions(rows, logits, split, name)
-
-
-def _answers(
-    model: torch.nn.Module,
-    family: Family,
-    encoded: Encoded,
-    split: Split,
-    batch_size: int,
-    device: torch.device | str | None,
-    processes: tuple[int, int],
-    progress: Progress | None,
-) -> tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]:
-    """Indices of this process's rows, and their logits, longest rows first."""
     if len(encoded) != len(split) or not np.array_equal(encoded.row_ids, split.row_ids):
         raise PredictionsError(
             f"{len(encoded)} encoded rows, {len(split)} rows of {split.role}: they are not the same rows. "
             "Encode this split again."
         )
-    rank, count = processes
-    batches = length_buckets(encoded.lengths, batch_size)[rank::count]
+    batches, several = length_buckets(encoded.lengths, batch_size), False
+    if accelerator is not None:
+        batches = batches[accelerator.process_index :: accelerator.num_processes]
+        device, several = device or accelerator.device, accelerator.num_processes > 1
+    target = torch.device(device or next(model.parameters()).device)
     rows = np.concatenate([np.empty(0, dtype=np.int64), *batches])
-    target = torch.device(device) if device is not None else next(model.parameters()).device
     # one tensor on the device, fetched once: a copy a batch would make the device wait for us
-    logits = torch.empty(len(rows), len(split.label_names), device=target)
+    answers = torch.empty(len(rows), len(split.label_names), device=target)
     done = 0
     with evaluating(model):
         for batch in batches:
-            logits[done : done + len(batch)] = _logits(model, family, encoded.batch(batch), target, logits.shape[1])
+            answers[done : done + len(batch)] = _logits(model, family, encoded.batch(batch), target, answers.shape[1])
             done += len(batch)
             if progress is not None:
                 progress(done, len(rows))
-    return rows, logits.cpu().numpy()
+    logits = answers.cpu().numpy()
+    if accelerator is not None and several:
+        rows, logits = _gathered(accelerator, rows, logits)
+    return _predictions(rows, logits, split, name)
 
 
 def _logits(

@@ -6,13 +6,13 @@ is counted while it is made, and refused when it is far from the weights, costs 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -20,12 +20,38 @@ from hf_soups.checkpoint import Checkpoint, TensorInfo
 from hf_soups.errors import CheckpointError, HfSoupsError, is_short_of_memory
 from hf_soups.files.configs import check_config
 from hf_soups.files.hub_refusals import check_token
-from hf_soups.models.family import Loaded
 from hf_soups.models.layers import head_parameters
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class InRepo(TypedDict, total=False):
+    """Where inside a repo a checkpoint is: by default the newest commit's top folder."""
+
+    revision: str | None
+    subfolder: str | None
+
+
+class HowLoaded(InRepo, total=False):
+    """Where a model is, and how it computes: by default in float32, with the attention that its class prefers."""
+
+    dtype: torch.dtype
+    attention: str | None
+
+
+def in_repo(how: HowLoaded) -> InRepo:
+    """The place alone."""
+    return {"revision": how.get("revision"), "subfolder": how.get("subfolder")}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and the names of its parameters that do not come from the checkpoint."""
+
+    model: PreTrainedModel
+    new_parameters: tuple[str, ...]
 
 
 TIMES = 8  # what the weights hold may be registered so often: tied tensors have many names, loading names them again
@@ -73,8 +99,8 @@ LAYER = re.compile(r"\.\d+\.")  # the number of a layer in a parameter's name
 NO_HEAD = "Fine-tune it first, or load it with a new head (load_with_new_head)."
 
 
-def place(source: str | Path, subfolder: str | None = None) -> str:
-    """How errors name a checkpoint."""
+def place(source: str | Path, *, subfolder: str | None = None, **_: Any) -> str:
+    """How errors name a checkpoint: without its revision."""
     return f"{source}/{subfolder}" if subfolder else str(source)
 
 
@@ -92,9 +118,9 @@ def config_of(source: str | Path, *, revision: str | None = None, subfolder: str
     """
     from transformers import AutoConfig, PreTrainedConfig
 
-    with readable(source, subfolder, "config.json"), quiet():
-        told, _ = PreTrainedConfig.get_config_dict(str(source), **where(revision, subfolder))
-        check_config(told, place(source, subfolder))
+    with readable(source, subfolder, "config.json"):
+        content, _ = PreTrainedConfig.get_config_dict(str(source), **where(revision, subfolder))
+        check_config(content, place(source, subfolder=subfolder))
         config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
     return config
 
@@ -109,16 +135,16 @@ def load_own_head(
     """
     revision = how.pop("revision", None)
     config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
-    with fitting(Checkpoint(source, revision, subfolder)), quiet():
+    with fitting(Checkpoint(source, revision, subfolder)):
         model, info = auto.from_pretrained(
             str(source), use_safetensors=True, output_loading_info=True, **where(revision, subfolder), **options(**how)
         )
-    _check_layers(model, info, place(source, subfolder))
+    _check_layers(model, info, place(source, subfolder=subfolder))
     # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
     missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
     if missing:
         raise CheckpointError(
-            f"{place(source, subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
+            f"{place(source, subfolder=subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
             f"checkpoint does not hold. {advice}"
         )
     return model.eval()  # type: ignore[no-any-return]
@@ -146,7 +172,7 @@ def load_new_head(
         config.__dict__.pop(key, None)
     revision = how.pop("revision", None)
     # loading draws random numbers too, for what it then overwrites
-    with seeded(seed), fitting(Checkpoint(source, revision, subfolder)), quiet():
+    with seeded(seed), fitting(Checkpoint(source, revision, subfolder)):
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
             **where(revision, subfolder), **options(**how),
@@ -154,7 +180,7 @@ def load_new_head(
         torch.default_generator.manual_seed(seed)
         fresh = auto.from_config(config)
     head = set(head_parameters(model))
-    _check_body(model, info, head, place(source, subfolder))
+    _check_body(model, info, head, place(source, subfolder=subfolder))
     new = tuple(name for name, _ in model.named_parameters() if name in head | set(info["missing_keys"]))
     source_of = dict(fresh.named_parameters())
     with torch.no_grad():
@@ -164,11 +190,13 @@ def load_new_head(
     return Loaded(model.eval(), new)
 
 
-def registered(auto: Any, model_type: Any) -> bool:
-    """Whether a model class that is not transformers' own is registered for this `model_type` with `auto`."""
+def knows(auto: Any, model_type: Any) -> bool:
+    """Whether an AutoModelFor... class loads this `model_type`: one of transformers' own, or one registered with it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in auto._model_mapping._extra_content
+    classes = auto._model_mapping
+    own = model_type in classes._model_mapping
+    return own or (model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in classes._extra_content)
 
 
 def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
@@ -221,20 +249,26 @@ def options(*, dtype: torch.dtype = torch.float32, attention: str | None = None)
     return {"dtype": dtype, **({} if attention is None else {"attn_implementation": attention})}
 
 
-@contextlib.contextmanager
+@contextmanager
 def readable(source: str | Path, subfolder: str | None = None, file: str = "") -> Iterator[None]:
-    """Turn what transformers raises for an unusable checkpoint into one clear error; `file` is what is read of it."""
+    """Turn what transformers raises for an unusable checkpoint into one clear error; `file` is what is read of it.
+
+    What transformers logs meanwhile is silenced.
+    """
+    at = place(source, subfolder=subfolder)
     if not Path(source).is_dir():
         check_token()
+    elif file:
+        at = f"{at}/{file}"
     try:
-        yield
+        with quiet():
+            yield
     except HfSoupsError:
         raise
     except Exception as error:  # of a damaged file, nearly anything
-        at = f"{place(source, subfolder)}/{file}" if file and Path(source).is_dir() else place(source, subfolder)
         raise CheckpointError(
-            f"{at}: cannot be loaded ({_first_lines(error)}). Expected a folder or Hub repo with "
-            "config.json, safetensors weights and a tokenizer or image processor."
+            f"{at}: cannot be loaded ({_first_lines(error)}). Expected a folder or Hub repo with config.json, "
+            "safetensors weights and a tokenizer or image processor."
         ) from error
 
 
@@ -248,7 +282,7 @@ def _first_lines(error: Exception) -> str:
     return said if isinstance(error, OSError | ValueError | RuntimeError | ImportError) else f"{kind}: {said}"
 
 
-@contextlib.contextmanager
+@contextmanager
 def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
     """Turn what a model raises for rows that it cannot read into one clear error that names it.
 
@@ -265,14 +299,14 @@ def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def fitting(checkpoint: Checkpoint) -> Iterator[None]:
     """`readable`, for a model that is made for a checkpoint's weights: none that is far larger is made."""
     with readable(checkpoint.source, checkpoint.subfolder), within_weights(checkpoint.tensors, str(checkpoint)):
         yield
 
 
-@contextlib.contextmanager
+@contextmanager
 def quiet() -> Iterator[None]:
     """Silence the load report and its progress bar: what it would say is checked here instead."""
     from transformers.utils import logging
@@ -288,12 +322,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-@contextlib.contextmanager
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run under a seed of the CPU generator and leave its state as it was; accelerators' generators are not touched."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        torch.set_rng_state(state)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import shutil
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from jaxtyping import Float32, Int64
 from hf_soups.data.images import DECODING, PIXELS_AT_ONCE, ROOM, Picture, cells, open_image
 from hf_soups.errors import CheckpointError, DataError, InputError
 from hf_soups.models.family import Augment, Batch
-from hf_soups.models.row_cache import cache_key, cached_folder, write_rows
+from hf_soups.models.row_cache import cache_key, cached_rows, write_rows
 from hf_soups.recipe import LARGEST_SIDE
 
 if TYPE_CHECKING:
@@ -79,17 +77,13 @@ def encode_images(split: Split, processor: Any, task: Task, data: Data, cache: P
     """Decode, resize and crop a split, or read what was made before."""
     processor = resized_processor(processor, data.image_size)
     key = cache_key("image", split.fingerprint, len(split), task.image, processor.to_dict(), DECODING)
-    folder = cached_folder(cache, key, lambda into: _decode(split, processor, str(task.image), into))
-    about = json.loads((folder / "values.json").read_text())
-    encoded = EncodedImages(
-        row_ids=split.row_ids,
-        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
-        scale=None if about is None else np.asarray(about["scale"], dtype=np.float32),
-        shift=None if about is None else np.asarray(about["shift"], dtype=np.float32),
-    )
-    if cache is None:
-        weakref.finalize(encoded, shutil.rmtree, folder, ignore_errors=True)
-    return encoded
+
+    def read(folder: Path) -> EncodedImages:
+        affine = json.loads((folder / "values.json").read_text()) or {}
+        scale, shift = (np.asarray(affine[key], np.float32) if affine else None for key in ("scale", "shift"))
+        return EncodedImages(split.row_ids, np.load(folder / "pixels.npy", mmap_mode="r"), scale, shift)
+
+    return cached_rows(cache, key, lambda into: _decode(split, processor, str(task.image), into), read)
 
 
 def resized_processor(processor: Any, image_size: int | None) -> Any:

@@ -8,18 +8,12 @@ from typing import Any
 
 from hf_soups.errors import CheckpointError
 from hf_soups.models.clip import Clip
-from hf_soups.models.encoder import Encoders
-from hf_soups.models.encoder_decoder import EncoderDecoders
-from hf_soups.models.family import Augment, Batch, Encoded, Family, Loaded
-from hf_soups.models.label_words import LabelWords
-from hf_soups.models.masked import MaskedWords
-from hf_soups.models.t5 import TextToText
+from hf_soups.models.encoder import EncoderDecoders, Encoders
+from hf_soups.models.family import Family
+from hf_soups.models.label_words import LABEL_WORDS, LabelWords
 from hf_soups.models.vision import Vision
 from hf_soups.recipe.prompts import Wording
 
-__all__ = ["FAMILIES", "Augment", "Batch", "Encoded", "Family", "Loaded", "family_for", "label_words_family"]
-
-LABEL_WORDS: tuple[LabelWords, ...] = (TextToText(), MaskedWords())
 FAMILIES: tuple[Family, ...] = (*LABEL_WORDS, Encoders(), EncoderDecoders(), Clip(), Vision())
 
 
@@ -36,10 +30,10 @@ def family_for(config: Any, kind: str, at: object = "") -> Family:
     >>> family_for({"model_type": "bert"}, "text-pair").name
     'encoder'
     """
-    about: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    about = _as_mapping(config)
     for family in FAMILIES:
         if kind in family.kinds and family.accepts(about):
-            return family.bound(about) if isinstance(family, LabelWords) else family
+            return family.bound(about)
     takes = ", ".join(f"{family.name} ({' / '.join(family.kinds)})" for family in FAMILIES)
     raise CheckpointError(
         f"{f'{at}: ' if at else ''}a model of type {about.get('model_type')!r:.80} cannot be fine-tuned on a task of "
@@ -53,11 +47,11 @@ def label_words_family(config: Any, wording: Callable[[bool], Wording]) -> Label
 
     Args:
         config: its config.json or config object.
-        wording: gives prompt and words when told whether the model is a masked one.
+        wording: gives prompt and words, given whether the model is a masked one.
     Raises:
         CheckpointError: if the model fills in no words.
     """
-    about: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    about = _as_mapping(config)
     for family in LABEL_WORDS:
         if family.takes(about):
             return replace(family, wording=wording(family.masked))
@@ -65,3 +59,8 @@ def label_words_family(config: Any, wording: Callable[[bool], Wording]) -> Label
         f"head.init: label-words, but a model of type {about.get('model_type')!r} fills in no words. Choose a T5 or a "
         "masked language model such as BERT, or a head of its own (head.init: shared-random)."
     )
+
+
+def _as_mapping(config: Any) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    return content

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -17,11 +19,22 @@ from hf_soups.files.writing import make_temporary, writable, written_whole
 
 VERSION = 1  # raised whenever what a cached folder holds changes
 
+Rows = TypeVar("Rows")
+
 
 def cache_key(*parts: Any) -> str:
     """A short name for what the parts (anything JSON holds) describe."""
     text = json.dumps([VERSION, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def cached_rows(cache: Path | None, key: str, build: Callable[[Path], None], read: Callable[[Path], Rows]) -> Rows:
+    """What `read` makes of the `cached_folder`; a temporary one is removed when nobody holds the rows any more."""
+    folder = cached_folder(cache, key, build)
+    rows = read(folder)
+    if cache is None:
+        weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
+    return rows
 
 
 def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -> Path:
@@ -38,18 +51,31 @@ def cached_folder(cache: Path | None, key: str, build: Callable[[Path], None]) -
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return folder
-    from filelock import FileLock
-
     made = cache / key
     if made.is_dir():  # renamed into place, so it is whole; a cache that cannot be written to serves too
         return made
     with writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{key}.lock"):
-            if not made.is_dir():
-                with written_whole(made, marker="") as partial:
-                    build(partial)
+    with locked(made):
+        if not made.is_dir():
+            with written_whole(made, marker="") as partial:
+                build(partial)
     return made
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While the block runs, no other process makes this folder; the lock is beside it."""
+    from filelock import FileLock
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_rows(path: Path, dtype: Any) -> np.ndarray:

@@ -3,91 +3,50 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError
-from hf_soups.models.family import Batch, Encoded, HowLoaded, InRepo, Loaded, in_repo
-from hf_soups.models.loading import (
-    answering,
-    config_of,
-    load_new_head,
-    load_own_head,
-    place,
-    quiet,
-    readable,
-    registered,
-    where,
-)
+from hf_soups.models.family import Encoded, Family
+from hf_soups.models.loading import InRepo, Loaded, place, quiet, readable, where
 from hf_soups.models.pixels import check_processor, check_side, encode_images, resized_processor
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from hf_soups.data import Split
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
 
-@dataclass(frozen=True)  # no slots: they break super() in the families below it
-class Vision:
+@dataclass(frozen=True)
+class Vision(Family):
     """AutoModelForImageClassification on RGB images."""
 
     name: str = "vision"
     kinds: tuple[str, ...] = ("image",)
 
-    def accepts(self, config: Mapping[str, Any]) -> bool:
-        """Every architecture that transformers classifies images with, and those registered with it."""
-        from transformers import AutoModelForImageClassification
-        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
-        model_type = config.get("model_type")
-        return model_type in KNOWN or registered(AutoModelForImageClassification, model_type)
-
-    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
-        """See `Family.load`."""
+    def auto(self) -> Any:
+        """See `Family.auto`."""
         from transformers import AutoModelForImageClassification
 
-        return load_own_head(AutoModelForImageClassification, source, **how)
+        return AutoModelForImageClassification
 
-    def load_with_new_head(
-        self,
-        source: str | Path,
-        *,
-        label_names: Sequence[str],
-        seed: int = 0,
-        image_size: int | None = None,
-        **how: Unpack[HowLoaded],
-    ) -> Loaded:
+    def load_with_new_head(self, source: str | Path, *, image_size: int | None = None, **given: Any) -> Loaded:
         """See `Family.load_with_new_head`; position embeddings are interpolated once, by the model's own rule."""
-        from transformers import AutoModelForImageClassification
-
-        config = self.start_config(source, **in_repo(how))
-        loaded = load_new_head(
-            AutoModelForImageClassification, source, label_names=label_names, seed=seed, config=config, **how
-        )
+        loaded = super().load_with_new_head(source, **given)
         if image_size is None:
             return loaded
-        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, how.get("subfolder"))))
-
-    def start_config(self, source: str | Path, **at: Unpack[InRepo]) -> PreTrainedConfig:
-        """The config of the classifier that is made of a checkpoint.
-
-        Raises:
-            CheckpointError: if none can be made of it.
-        """
-        return config_of(source, **at)
+        return replace(loaded, model=for_image_size(loaded.model, image_size, place(source, **given)))
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""
         from transformers import AutoImageProcessor
 
-        with readable(source, at.get("subfolder"), "preprocessor_config.json"), quiet():
+        with readable(source, at.get("subfolder"), "preprocessor_config.json"):
             processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
                 str(source), backend="pil", **where(**at)
             )
@@ -97,12 +56,6 @@ class Vision:
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
         """See `Family.encode`."""
         return encode_images(split, processor, task, data, cache)
-
-    def logits(self, model: torch.nn.Module, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
-        """See `Family.logits`."""
-        with answering(model, batch["pixel_values"]):
-            logits: torch.Tensor = model(pixel_values=batch["pixel_values"]).logits
-        return logits.float()
 
 
 def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedModel:

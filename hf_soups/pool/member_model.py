@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.models.clip import TEMPLATES, ZeroShot
 from hf_soups.models.cost_counting import (
     BATCHES,
     Seconds,
@@ -23,7 +24,6 @@ from hf_soups.models.family import Family
 from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.registry import family_for
 from hf_soups.models.vision import for_image_size
-from hf_soups.models.zero_shot import TEMPLATES, ZeroShot
 from hf_soups.pool.entries import PoolEntry
 from hf_soups.pool.label_order import LabelMatch, match_labels
 from hf_soups.predictions import Predictions

@@ -35,7 +35,7 @@ def play(page: Path) -> None:
         if block.not_run:
             continue
         if block.language == "python":
-            exec(compile(block.text, page.name, "exec"), {"score": score, "__name__": "page"})
+            exec(compile(block.text, page.name, "exec", dont_inherit=True), {"score": score, "__name__": "page"})
         for command in block.commands:
             run(command, block)
 

@@ -15,10 +15,8 @@ import pytest
 
 from hf_soups.data import Split
 from hf_soups.models.family import Family
-from hf_soups.models.label_words import LabelWords
-from hf_soups.models.masked import MaskedWords
+from hf_soups.models.label_words import LabelWords, MaskedWords, TextToText
 from hf_soups.models.registry import FAMILIES
-from hf_soups.models.t5 import TextToText
 from hf_soups.recipe.prompts import Wording
 from hf_soups.recipe.task import Task
 from tests.makers.tiny import (
@@ -94,7 +92,7 @@ WORDS = ("bad", "the", "sad", "and")  # one token each for all tokenizers here
 def worded(kind: str, *, masked: bool, words: tuple[str, ...] = WORDS) -> LabelWords:
     """The family of a label-word model for tasks of this kind."""
     wording = Wording((MASKED_PROMPTS if masked else PROMPTS)[kind], words)
-    return MaskedWords(wording) if masked else TextToText(wording)
+    return MaskedWords(wording=wording) if masked else TextToText(wording=wording)
 
 
 ENCODER, ENCODER_DECODER, VISION, CLIP = (

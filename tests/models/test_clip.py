@@ -26,10 +26,9 @@ from transformers import (
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, InputError, RecipeError
 from hf_soups.finetune.start import START_FILE, make_start, start_key
-from hf_soups.models.clip import Clip
+from hf_soups.models.clip import Clip, ZeroShot, text_head
 from hf_soups.models.clip_model import CLIPVisionForImageClassification, SiglipVisionForImageClassification
 from hf_soups.models.layers import final_linear, frozen_features
-from hf_soups.models.zero_shot import ZeroShot, text_head
 from hf_soups.recipe import Recipe, recipe_from
 from tests.makers.small_task import image_recipe, write_images
 from tests.makers.tiny import IMAGE_SIZE, tiny_clip, tiny_clip_tower, tiny_siglip, tiny_vit
@@ -279,7 +278,7 @@ def test_templates_and_texts_decide_what_the_start_is(folder: Path) -> None:
 def test_a_zero_shot_model_in_half_precision_is_the_saved_one_loaded_so(
     folder: Path, kind: str, tmp_path: Path
 ) -> None:
-    from hf_soups.models.zero_shot import write_zero_shot
+    from hf_soups.models.clip import write_zero_shot
 
     write_zero_shot(folder / kind, LABELS, TEMPLATES, tmp_path)
     asked = ZeroShot(label_names=LABELS, templates=TEMPLATES).load(folder / kind, dtype=torch.bfloat16)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_soups.models.clip import ZeroShot
 from hf_soups.models.cost_counting import REPEATS, WARM_UP, count_bytes, hardware_name, measure_seconds
-from hf_soups.models.zero_shot import ZeroShot
 from tests.makers.tiny import tiny_clip
 
 CPU = torch.device("cpu")

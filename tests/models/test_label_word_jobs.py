@@ -24,7 +24,7 @@ from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.finetune import finetune
 from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import load_start, make_start, start_key
-from hf_soups.models.word_classifier import WordClassifier
+from hf_soups.models.label_words import WordClassifier
 from hf_soups.pool.member_model import How
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool_jobs import search_pool

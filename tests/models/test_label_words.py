@@ -16,14 +16,11 @@ from hypothesis import strategies as st
 
 from hf_soups.errors import CheckpointError, InputError, RecipeError
 from hf_soups.models.cost_counting import count_macs
-from hf_soups.models.encoder_decoder import EncoderDecoders
-from hf_soups.models.label_words import LabelWords
+from hf_soups.models.encoder import EncoderDecoders
+from hf_soups.models.label_words import LabelWords, MaskedWords, TextToText, WordClassifier
 from hf_soups.models.loading import config_of
-from hf_soups.models.masked import MaskedWords
-from hf_soups.models.prompted import PromptedTokenizer, word_ids_of
 from hf_soups.models.registry import family_for, label_words_family
-from hf_soups.models.t5 import TextToText
-from hf_soups.models.word_classifier import WordClassifier
+from hf_soups.models.tokens import PromptedTokenizer, word_ids_of
 from hf_soups.recipe import Data, recipe_from
 from hf_soups.recipe.prompts import MASKED_PROMPTS, T5_PROMPTS, Wording, wording_for, wording_of
 from hf_soups.recipe.task import NAMED

@@ -16,8 +16,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.files.writing import written_whole
+from hf_soups.models.clip import write_zero_shot
 from hf_soups.models.registry import family_for
-from hf_soups.models.zero_shot import write_zero_shot
 from hf_soups.pool.label_order import match_labels
 from hf_soups.pool.store import Member
 from hf_soups.soups.soup import versions

@@ -36,9 +36,8 @@ from hf_soups.models.pixels import (
     resized_processor,
     stacked_images,
 )
-from hf_soups.models.prompted import EncodedPrompts, PromptedTokenizer
 from hf_soups.models.registry import family_for
-from hf_soups.models.tokens import EncodedTexts, flat_texts, tokenizer_identity
+from hf_soups.models.tokens import EncodedPrompts, EncodedTexts, PromptedTokenizer, flat_texts, tokenizer_identity
 from hf_soups.models.vision import answers_at
 
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30

@@ -141,7 +141,7 @@ def snippet_for(
 def _with_words(name: str, pair: bool) -> str:
     row = '("A text.", "Another text.")' if pair else '"A text to classify."'
     return (
-        "from hf_soups.models.word_classifier import WordClassifier\n\n"
+        "from hf_soups import WordClassifier\n\n"
         f"classify = WordClassifier.load({json.dumps(name)})\nprint(classify([{row}]))"
     )
 
