@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import PlainValidator
 
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.provenance import Seen
@@ -19,7 +21,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
 from hf_soups.metrics import METRICS
-from hf_soups.pool.report_rows import is_share
+from hf_soups.pool.report_rows import OtherPool, ReportRows, report_rows
 
 PRINTED = 16  # plans of a printed frontier
 ROUNDING = 1e-12  # by this share a cost may be above its bound: a mean of costs differs so with the order of its sum
@@ -43,8 +45,9 @@ class Frontier:
     ensembles: tuple[Plan, ...] = ()  # those that were scored, members all run; the best first
     data: str = ""  # fingerprint of the rows that it was searched on
     pool: str = ""  # the folder of predictions; its file names it relative to itself
-    # rows that nothing was chosen on: a share of the pool's, drawn by `seed`, or another pool's folder
-    report: str = ""
+    report: Annotated[ReportRows, PlainValidator(report_rows)] = (
+        None  # rows that nothing was chosen on; a share is drawn by `seed`
+    )
     seed: int = 0
     chosen_on: Seen | None = None  # None: by 0.1.0, or of no pool
     reported_on: Seen | None = None  # where the rows to report on are another pool's
@@ -262,10 +265,14 @@ _TIMES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     """Write the frontier as JSON, a plan a line, whole or not at all."""
     here = Path(path).absolute().parent
-    places = {name: _relative(getattr(frontier, name), here) for name in ("pool", "report")}
-    seen = {name: getattr(frontier, name) for name in ("chosen_on", "reported_on")}
-    seen = {name: value and asdict(value) for name, value in seen.items()}
-    head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen}
+    report = frontier.report
+    places = {
+        "pool": frontier.pool and _relative(frontier.pool, here),
+        "report": _relative(report.folder, here) if isinstance(report, OtherPool) else str(report or ""),
+    }
+    seen = {"chosen_on": frontier.chosen_on, "reported_on": frontier.reported_on}
+    seen_values = {name: value and asdict(value) for name, value in seen.items()}
+    head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen_values}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
@@ -289,33 +296,34 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         raise InputError(f"{path}: not valid as a frontier: it lacks {', '.join(lacking)}. {MAKE_IT}")
     found = as_record(told, Frontier, path, what="a frontier", again=MAKE_IT)
     here = Path(path).absolute().parent
-    if "chosen_on" not in told:
-        return _of_the_first_version(found, here)
-    return replace(found, pool=_absolute(found.pool, here), report=_absolute(found.report, here))
+    first_version, now = "chosen_on" not in told, found.pool and _absolute(found.pool, here)
+    pool, root = _of_the_first_version(found.pool, here) if first_version else (now, here)
+    report = found.report
+    if isinstance(report, OtherPool) and root is not None:
+        report = OtherPool(_absolute(report.folder, root))
+    return replace(found, pool=pool, report=report)
 
 
 def _relative(place: str, here: Path) -> str:
-    """A folder as a frontier's file names it, so that both can be moved together; a share of rows as it is."""
-    if not place or is_share(place):
-        return place
+    """A folder as a frontier's file names it, so that both can be moved together."""
     relative = os.path.relpath(Path(place).absolute().resolve(), here.resolve())
     return relative if relative.startswith(".") else f"./{relative}"
 
 
 def _absolute(written: str, here: Path) -> str:
-    if not written or is_share(written):
-        return written
     return os.path.normpath(here.resolve() / written)
 
 
-def _of_the_first_version(found: Frontier, here: Path) -> Frontier:
-    """0.1.0 named folders from the working directory of the search, which follows from where the pool is now."""
-    root, tail = here.resolve(), Path(found.pool).parts
+def _of_the_first_version(pool: str, here: Path) -> tuple[str, Path | None]:
+    """0.1.0 named folders from the working directory of the search, which follows from where the pool is now.
+
+    Returns:
+        The pool and that directory; None where the file is kept apart from its pool: then folders stay as named.
+    """
+    root, tail = here.resolve(), Path(pool).parts
     while tail and root.name == tail[-1]:
         root, tail = root.parent, tail[:-1]
-    if not found.pool or tail:  # kept apart from its pool: as it was named then
-        return found
-    return replace(found, pool=str(here.resolve()), report=_absolute(found.report, root))
+    return (pool, None) if not pool or tail else (str(here.resolve()), root)
 
 
 def split_reference(reference: str) -> tuple[Path, str]:

@@ -15,10 +15,10 @@ from jaxtyping import Float32
 from torch.utils.data import DataLoader
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from hf_soups.cascades.running.members import Pair, RawRows
 from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
 from hf_soups.data.images import picture
 from hf_soups.errors import DataError, InputError
+from hf_soups.models.readers import Pair, RawRows
 
 
 @dataclass(frozen=True, eq=False)

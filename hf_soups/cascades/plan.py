@@ -125,3 +125,29 @@ def plan_of(told: Mapping[str, Any], where: str = "config.json of the cascade") 
         InputError: if something is missing or not allowed.
     """
     return as_record(told, Plan, where, what="a plan", again="Build it again.")
+
+
+def within_budget(plans: tuple[Plan, ...], budget: float) -> Plan:
+    """The plan of the highest score that costs at most `budget` on average.
+
+    Args:
+        plans: over the members of one cascade, in one unit.
+        budget: in shares of what the most expensive member costs alone; 0.5 is half of it.
+    Raises:
+        InputError: if no plan is so cheap, or the costs of the plans are not known.
+    """
+    dearest = max(cost for plan in plans for cost in plan.costs)
+    known = [plan for plan in plans if np.isfinite(plan.average_cost) and np.isfinite(plan.score)]
+    if not known or not dearest > 0:
+        raise InputError(
+            "this cascade holds no plans with a score and an average cost, so it has no budget to keep to. Build it "
+            "from a frontier of `cascade search`."
+        )
+    fitting = [plan for plan in known if plan.average_cost <= budget * dearest]
+    if not fitting:
+        least = min(plan.average_cost for plan in known) / dearest
+        raise InputError(
+            f"a budget of {budget:g} of the most expensive member's cost; the cheapest plan that this cascade holds "
+            f"takes {least:.3g}. Give {np.ceil(least * 1000) / 1000:g} or more, or None for the plan as built."
+        )
+    return max(fitting, key=lambda plan: (plan.score, -plan.average_cost, -plan.worst_cost))

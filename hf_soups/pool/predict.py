@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
-from hf_soups.pool.data_rows import LabelledRows, Wanted, load_rows
-from hf_soups.pool.entries import asked_models
-from hf_soups.pool.shards import processes
+from hf_soups.pool.entries import pool_entries
+from hf_soups.pool.rows import LabelledRows, RowsWanted, load_rows
+from hf_soups.pool.shards import alone, processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.predictions import same_rows
 from hf_soups.predictions.topk import TopKPredictions, certain_rows
@@ -78,7 +78,7 @@ def predict_pool(
     it and takes its share of the shards.
 
     Args:
-        models: see `asked_models`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
+        models: see `pool_entries`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
             the recipe's members.
         out: the pool's folder.
         data: Hub id, Hub-layout folder, imagefolder, parquet or csv files; or give `recipe`.
@@ -115,31 +115,30 @@ def predict_pool(
         models = load_recipe(recipe, overrides).members
         if not models:
             raise InputError(f"{recipe}: no model is named, and the recipe has no `members`. Give one of them.")
-    asked = asked_models(models, names=names, image_sizes=image_sizes)
+    entries = pool_entries(models, names=names, image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
-    rows = load_rows(
-        Wanted(
-            data, split, config, revision, kind, tuple(text), image, label,
-            None if label_names is None else tuple(label_names), limit, max_length, recipe, overrides or {},
-        )
+    wanted = RowsWanted(
+        data=data, split=split, config=config, revision=revision, kind=kind, text=tuple(text), image=image, label=label,
+        label_names=None if label_names is None else tuple(label_names), limit=limit, max_length=max_length,
+        recipe=recipe, overrides=overrides or {},
     )  # fmt: skip
-    from hf_soups.pool.job import Job, alone
-    from hf_soups.pool.member_model import How
+    rows = load_rows(wanted)
+    from hf_soups.models.classifier import PredictSettings
+    from hf_soups.pool.job import Job
 
     group = processes()
-    how = How(
-        batch_size, dtype, device or group.device, tuple(templates), assume_label_order, None if cache is None else
-        Path(cache),
+    settings = PredictSettings(
+        batch_size, dtype, device or group.device, tuple(templates), assume_label_order,
+        cache=None if cache is None else Path(cache),
     )  # fmt: skip
     with alone(Path(out), group):
         pool = _pool_at(Path(out), rows, top_k)
         group.wait()  # nobody writes before all have read
-        done = Job(rows, how, group, measure_seconds, shard_rows).run(pool, asked, progress)
+        done = Job(rows, settings, group, measure_seconds, shard_rows).run(pool, entries, progress)
         if recipe is not None and group.is_main and done.pool.members:
-            text = recipe_text(load_recipe(recipe, overrides))
-            write_text(Path(out) / RECIPE_FILE, text)
-    return PoolResult(done.pool, done.answered, done.kept, done.failed, done.seconds, _uncertain(done.pool))
+            write_text(Path(out) / RECIPE_FILE, recipe_text(load_recipe(recipe, overrides)))
+    return replace(done, uncertain=_uncertain(done.pool))
 
 
 def print_result(result: PoolResult) -> None:

@@ -16,7 +16,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.configs import place_shown
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.report_rows import SelectAndReport, is_share
+from hf_soups.pool.report_rows import OtherPool, SelectAndReport
 from hf_soups.pool.store import Member, PoolData
 from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.pool_jobs.search import Reported, reported
@@ -42,12 +42,12 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
     rows = {"select": len(next(iter(parts.select.values())))}
     if parts.report is not None:
         rows["report"] = len(next(iter(parts.report.values())))
-    elsewhere = bool(frontier.report) and not is_share(frontier.report)
-    other = read_pool(frontier.report).data if elsewhere else pool.data
+    elsewhere = isinstance(frontier.report, OtherPool)
+    other = read_pool(str(frontier.report)).data if elsewhere else pool.data
     return {
         "format": FORMAT,
         "data": {role: _data(other if role == "report" else pool.data, count) for role, count in rows.items()},
-        "report_share": "" if elsewhere else frontier.report,
+        "report_share": "" if elsewhere else str(frontier.report or ""),
         **told,
         "search": {
             "models": len(frontier.singles),
