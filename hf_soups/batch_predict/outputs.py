@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -84,27 +85,23 @@ def table_of(
     """
     import pyarrow as pa
 
-    at = [i for i, value in enumerate(values) if not isinstance(value, Unreadable)]
-    blank: list[Any] = [None] * len(values)
-    columns: dict[str, list[Any]] = {
-        name: list(blank)
-        for name in ("label", "score", "top_labels", "top_scores", "exit_stage", "members_used", "cost")
-    }
-    for column, told in _told(answers, label_names, top_k).items():
-        for i, value in zip(at, told, strict=True):
-            columns[column][i] = value
-    errors = [value.reason if isinstance(value, Unreadable) else None for value in values]
-    row_id = pa.array(list(ids))
+    numbers = itertools.count()
+    place = pa.array([None if isinstance(v, Unreadable) else next(numbers) for v in values], type=pa.int64())
     kinds = {
         "label": pa.string(), "score": pa.float32(), "top_labels": pa.list_(pa.string()),
         "top_scores": pa.list_(pa.float32()), "exit_stage": pa.int32(), "members_used": pa.int32(),
         "cost": pa.float64(),
     }  # fmt: skip
-    arrays = {name: pa.array(columns[name], type=kind) for name, kind in kinds.items()}
-    return pa.table({"row_id": row_id, **arrays, "error": pa.array(errors, type=pa.string())})
+    columns = _columns(answers, label_names, top_k)
+    arrays = {
+        name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
+        for name, kind in kinds.items()
+    }
+    errors = pa.array([v.reason if isinstance(v, Unreadable) else None for v in values], type=pa.string())
+    return pa.table({"row_id": pa.array(list(ids)), **arrays, "error": errors})
 
 
-def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
+def _columns(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
     """The columns of the rows that were answered."""
     if answers is None:
         return {}
@@ -151,7 +148,7 @@ def claim(files: AnswerFiles, settings: Mapping[str, Any], made_from: MadeFrom) 
     return lines
 
 
-# keys of _answers.json that may change: the parts tell what they were made from
+# keys of _answers.json that may change: each part keeps what it was made from
 FOLLOWED = ("format", "data", "model", "weights", "rows", "fingerprint")
 
 

@@ -83,17 +83,11 @@ class Frontier:
     def cheapest(self, min_score: float | None = None, *, max_worst_cost: float | None = None) -> Plan | None:
         """The plan of least average cost that scores `min_score` (default: the best single model's) or more."""
         least = self.best_single.score if min_score is None else min_score
-        fitting = [p for p in self._bounded(max_worst_cost) if p.score >= least]
-        return min(fitting, key=lambda p: (p.average_cost, -p.score, p.worst_cost), default=None)
+        return min(self._fitting(_Bounds(least, None, max_worst_cost)), key=_by_cost, default=None)
 
     def best(self, *, max_average_cost: float | None = None, max_worst_cost: float | None = None) -> Plan | None:
         """The plan of the highest score within the costs; None where nothing fits."""
-        fitting = [
-            p
-            for p in self._bounded(max_worst_cost)
-            if max_average_cost is None or _keeps(p.average_cost, max_average_cost)
-        ]
-        return max(fitting, key=lambda p: (p.score, -p.average_cost, -p.worst_cost), default=None)
+        return min(self._fitting(_Bounds(None, max_average_cost, max_worst_cost)), key=_by_score, default=None)
 
     def choose(
         self,
@@ -115,18 +109,17 @@ class Frontier:
         bounds = _Bounds(min_score, max_average_cost, max_worst_cost)
         if min_score is None and max_average_cost is None:
             bounds = replace(bounds, score=self.best_single.score)
-        fitting = [p for p in self.plans if bounds.fits(p)]
-        if not fitting:
-            affordable = [p for p in self.plans if bounds.affords(p)]
-            nearest = (
-                max(affordable, key=lambda p: (p.score, -p.average_cost))
-                if affordable
-                else min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
-            )
-            return Choice(None, nearest, bounds.told())
-        if bounds.score is None:
-            return Choice(max(fitting, key=lambda p: (p.score, -p.average_cost, -p.worst_cost)))
-        return Choice(min(fitting, key=lambda p: (p.average_cost, -p.score, p.worst_cost)))
+        fitting = self._fitting(bounds)
+        if fitting:
+            return Choice(min(fitting, key=_by_score if bounds.score is None else _by_cost))
+        affordable = self._fitting(replace(bounds, score=None))
+        if affordable:
+            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.told())
+        nearest = min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
+        return Choice(None, nearest, bounds.told())
+
+    def _fitting(self, bounds: _Bounds) -> list[Plan]:
+        return [p for p in self.plans if bounds.fits(p)]
 
     def within(self, members: Iterable[str]) -> Frontier:
         """The plans that use some of `members` and nothing else.
@@ -149,7 +142,7 @@ class Frontier:
 
     def pareto(self, *, max_worst_cost: float | None = None) -> tuple[Plan, ...]:
         """The plans that none beats in both score and average cost, the cheapest first."""
-        return pareto(self._bounded(max_worst_cost))
+        return pareto(self._fitting(_Bounds(None, None, max_worst_cost)))
 
     def printed(self, count: int = PRINTED) -> tuple[int, ...]:
         """Indices of at most `count` plans that stand for the frontier: its ends, what matches the best single, and
@@ -165,7 +158,6 @@ class Frontier:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON, through a temporary file."""
-
         save_frontier(self, path)
 
     @classmethod
@@ -175,11 +167,7 @@ class Frontier:
         Raises:
             InputError: if the file is missing, damaged or of another kind.
         """
-
         return load_frontier(path)
-
-    def _bounded(self, max_worst_cost: float | None) -> list[Plan]:
-        return [p for p in self.plans if max_worst_cost is None or _keeps(p.worst_cost, max_worst_cost)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +176,8 @@ class _Bounds:
     average: float | None
     worst: float | None
 
-    def affords(self, plan: Plan) -> bool:
-        return self.excess(plan) <= ROUNDING
-
     def fits(self, plan: Plan) -> bool:
-        return self.affords(plan) and (self.score is None or plan.score >= self.score)
+        return self.excess(plan) <= ROUNDING and (self.score is None or plan.score >= self.score)
 
     def excess(self, plan: Plan) -> float:
         """By how much a plan's costs are over the bounds, as a share of them; 0 or less where it keeps them."""
@@ -207,8 +192,12 @@ class _Bounds:
         return f"no plan {' and '.join(wanted)}."
 
 
-def _keeps(cost: float, most: float) -> bool:
-    return cost <= most * (1 + ROUNDING)
+def _by_cost(plan: Plan) -> tuple[float, float, float]:
+    return plan.average_cost, -plan.score, plan.worst_cost
+
+
+def _by_score(plan: Plan) -> tuple[float, float, float]:
+    return -plan.score, plan.average_cost, plan.worst_cost
 
 
 def is_ensemble(plan: Plan) -> bool:
@@ -219,7 +208,7 @@ def is_ensemble(plan: Plan) -> bool:
 def pareto(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """Those plans that none beats in both score and average cost, the cheapest first."""
     kept: list[Plan] = []
-    for plan in sorted(plans, key=lambda p: (p.average_cost, -p.score, p.worst_cost)):
+    for plan in sorted(plans, key=_by_cost):
         if not kept or plan.score > kept[-1].score:
             kept.append(plan)
     return tuple(kept)
@@ -232,7 +221,7 @@ def undominated(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     found = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
     columns = [[p.score for p in found], [p.average_cost for p in found], [p.worst_cost for p in found]]
     kept = [found[i] for i in nondominated(*(np.array(column, dtype=np.float64) for column in columns))]
-    return tuple(sorted(kept, key=lambda p: (p.average_cost, -p.score, p.worst_cost)))
+    return tuple(sorted(kept, key=_by_cost))
 
 
 def _spread(plans: Sequence[Plan], indices: Sequence[int], kept: list[int], count: int) -> tuple[int, ...]:
@@ -352,7 +341,16 @@ def opened_reference(reference: str) -> tuple[Path, Frontier, int]:
     """
     path, which = split_reference(reference)
     frontier = load_frontier(path)
-    return path, frontier, index_of(which, frontier)
+    try:
+        return path, frontier, index_of(which, frontier)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def plan_at(reference: str) -> Plan:
+    """The plan that a name such as `preds/frontier.json#3` stands for; see `opened_reference`."""
+    _, frontier, index = opened_reference(reference)
+    return frontier.plan(index)
 
 
 def index_of(which: str, frontier: Frontier) -> int:
@@ -373,20 +371,6 @@ def index_of(which: str, frontier: Frontier) -> int:
     return next(i for i, p in enumerate(frontier.plans) if p is plan)
 
 
-def plan_at(reference: str) -> Plan:
-    """The plan that a name such as `preds/frontier.json#3` stands for.
-
-    Raises:
-        InputError: if the name has another form, the file is not a frontier, or there is no such plan.
-    """
-    path, which = split_reference(reference)
-    frontier = load_frontier(path)
-    try:
-        return frontier.plans[index_of(which, frontier)]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def relative_cost(text: str | float, frontier: Frontier) -> float:
     """A cost as the command line takes it, in the frontier's unit: "0.5x" is half of the best single model's.
 
@@ -397,10 +381,7 @@ def relative_cost(text: str | float, frontier: Frontier) -> float:
         InputError: if it is not a cost.
     """
     found = _AMOUNT.fullmatch(str(text).strip())
-    try:
-        number = float(found["number"]) if found else math.nan
-    except ValueError:
-        number = math.nan
+    number = _number(found["number"]) if found else math.nan
     if found is None or not math.isfinite(number):
         raise InputError(
             f"{text!r} is not a cost; expected a number such as 390M, or a multiple of the best single model's cost "
@@ -421,12 +402,15 @@ def wanted_score(text: str | float, frontier: Frontier) -> float:
     """
     if str(text).strip() == "best":
         return frontier.best_single.score
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    metric = frontier.best_single.metric
+    number, metric = _number(text), frontier.best_single.metric
     if not math.isfinite(number) or (metric == "accuracy" and not 0 <= number <= 1):
         raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
     known = METRICS.get(metric)
     return number if known is None or known.greater_is_better else -number
+
+
+def _number(text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

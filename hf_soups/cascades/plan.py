@@ -73,6 +73,12 @@ class Plan:
         """What a row costs that leaves at each stage."""
         return tuple(float(c) for c in np.cumsum(self.costs))
 
+    def can_follow(self, other: Plan) -> bool:
+        """Whether a cascade that was built for this plan can follow another: over its members, at the same costs."""
+        own = dict(zip(self.members, self.costs, strict=True))
+        same_costs = all(own.get(name) == cost for name, cost in zip(other.members, other.costs, strict=True))
+        return same_costs and (other.unit, other.hardware) == (self.unit, self.hardware)
+
     def apply(self, predictions: Mapping[str, Predictions]) -> CascadePredictions:
         """The cascade's answers on other rows, with each row's exit stage and cost.
 
