@@ -41,8 +41,8 @@ class AnswerFiles(Shards["pa.Table"]):
 
     def present(self) -> list[int]:
         """Numbers of the parts that are there, also beyond the last row."""
-        found = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
     def metadata(self, number: int) -> dict[str, str] | None:
         """The metadata of a part; None if it cannot be read."""

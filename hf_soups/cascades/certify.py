@@ -143,9 +143,9 @@ def certified(
     tests = _tested(test, right[second], path, expected, claim)
     passed = sum(t.p_value <= claim.delta for t in tests)
     if passed:
-        found = test.rescored(replace(plan, thresholds=path[passed - 1]))
-        told = tests[passed - 1]
-        return Certificate(claim, found, told.loss, told.p_value, len(tests), test.rows)
+        safe = test.rescored(replace(plan, thresholds=path[passed - 1]))
+        last = tests[passed - 1]
+        return Certificate(claim, safe, last.loss, last.p_value, len(tests), test.rows)
     if not tests:
         return Certificate(claim, None, 0.0, 1.0, 0, test.rows)
     needed = rows_to_certify(_losses(stages, right, path[0]), claim)
@@ -178,8 +178,8 @@ def _as_losses(stages: Stages, right: Bool[np.ndarray, " rows"], max_loss: float
         return np.asarray((max_loss - loss) * np.sqrt(rows / variance))
 
     losses = [right.astype(np.int8) - hits[:, 0].astype(np.int8) for hits in stages.statistics]
-    told = tuple(np.stack([loss, loss**2, np.ones_like(loss)], axis=1) for loss in losses)
-    return replace(stages, statistics=told, metric=Metric("safety", True, stages.metric.compute, None, safety))
+    statistics = tuple(np.stack([loss, loss**2, np.ones_like(loss)], axis=1) for loss in losses)
+    return replace(stages, statistics=statistics, metric=Metric("safety", True, stages.metric.compute, None, safety))
 
 
 def loss_p_value(counts: Int64[np.ndarray, " three"], max_loss: float, bet: float) -> float:

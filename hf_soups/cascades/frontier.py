@@ -218,9 +218,9 @@ def undominated(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """Those plans that none beats in score, average cost and worst cost at once, the cheapest on average first."""
     from hf_soups.cascades.pareto import nondominated
 
-    found = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
-    columns = [[p.score for p in found], [p.average_cost for p in found], [p.worst_cost for p in found]]
-    kept = [found[i] for i in nondominated(*(np.array(column, dtype=np.float64) for column in columns))]
+    ordered = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
+    columns = [[p.score for p in ordered], [p.average_cost for p in ordered], [p.worst_cost for p in ordered]]
+    kept = [ordered[i] for i in nondominated(*(np.array(column, dtype=np.float64) for column in columns))]
     return tuple(sorted(kept, key=_by_cost))
 
 
@@ -277,20 +277,20 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         InputError: if the file is missing, damaged or of another kind.
     """
     try:
-        told = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
+        values = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
     except FileNotFoundError:
         raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
-    lacking = [name for name in ("pool", "report", "data", "seed") if name not in told]
+    lacking = [name for name in ("pool", "report", "data", "seed") if name not in values]
     if lacking:  # each is always written: without it, other rows would stand for those that it names
         raise InputError(f"{path}: not valid as a frontier: it lacks {', '.join(lacking)}. {MAKE_IT}")
-    found = as_record(told, Frontier, path, what="a frontier", again=MAKE_IT)
+    frontier = as_record(values, Frontier, path, what="a frontier", again=MAKE_IT)
     here = Path(path).absolute().parent
-    first_version, now = "chosen_on" not in told, found.pool and _absolute(found.pool, here)
-    pool, root = _of_the_first_version(found.pool, here) if first_version else (now, here)
-    report = found.report
+    first_version, now = "chosen_on" not in values, frontier.pool and _absolute(frontier.pool, here)
+    pool, root = _of_the_first_version(frontier.pool, here) if first_version else (now, here)
+    report = frontier.report
     if isinstance(report, OtherPool) and root is not None:
         report = OtherPool(_absolute(report.folder, root))
-    return replace(found, pool=pool, report=report)
+    return replace(frontier, pool=pool, report=report)
 
 
 def _relative(place: str, here: Path) -> str:
@@ -324,13 +324,13 @@ def split_reference(reference: str) -> tuple[Path, str]:
     >>> split_reference("preds/frontier.json#3")[1], split_reference("preds/frontier.json#best@0.5x")[1]
     ('3', 'best@0.5x')
     """
-    found = _REFERENCE.fullmatch(reference)
-    if found is None:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
         raise InputError(
             f"{reference!r} does not name a plan; expected FILE#NUMBER such as preds/frontier.json#3, with the number "
             "in the first column of the printed frontier, or #cheapest, #best or #best@0.5x in its place."
         )
-    return Path(found["path"]), found["which"]
+    return Path(match["path"]), match["which"]
 
 
 def opened_reference(reference: str) -> tuple[Path, Frontier, int]:
@@ -366,8 +366,10 @@ def index_of(which: str, frontier: Frontier) -> int:
     most = relative_cost(cost, frontier) if cost else None
     plan = frontier.cheapest() if word == "cheapest" else frontier.best(max_average_cost=most)
     if plan is None:
-        told = "reaches the best single model's score" if word == "cheapest" else f"costs {cost or 'anything'} or less"
-        raise InputError(f"no plan of the frontier {told}. `hf-soups cascade show` prints those that there are.")
+        wanted = (
+            "reaches the best single model's score" if word == "cheapest" else f"costs {cost or 'anything'} or less"
+        )
+        raise InputError(f"no plan of the frontier {wanted}. `hf-soups cascade show` prints those that there are.")
     return next(i for i, p in enumerate(frontier.plans) if p is plan)
 
 
@@ -380,16 +382,16 @@ def relative_cost(text: str | float, frontier: Frontier) -> float:
     Raises:
         InputError: if it is not a cost.
     """
-    found = _AMOUNT.fullmatch(str(text).strip())
-    number = _number(found["number"]) if found else math.nan
-    if found is None or not math.isfinite(number):
+    match = _AMOUNT.fullmatch(str(text).strip())
+    number = _number(match["number"]) if match else math.nan
+    if match is None or not math.isfinite(number):
         raise InputError(
             f"{text!r} is not a cost; expected a number such as 390M, or a multiple of the best single model's cost "
             "such as 0.5x."
         )
-    if found["unit"] == "x":
+    if match["unit"] == "x":
         return number * frontier.best_single.average_cost
-    return number * _TIMES[found["unit"]]
+    return number * _TIMES[match["unit"]]
 
 
 def wanted_score(text: str | float, frontier: Frontier) -> float:

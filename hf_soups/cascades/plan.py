@@ -120,17 +120,17 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     >>> plan_values(Plan(("a",), (), (1.0,)))["members"]
     ['a']
     """
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-    return {name: v for name, v in told.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    return {name: v for name, v in values.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 
-def plan_of(told: Mapping[str, Any], where: str = "config.json of the cascade") -> Plan:
+def plan_of(values: Mapping[str, Any], where: str = "config.json of the cascade") -> Plan:
     """The plan that `plan_values` wrote; keys of later versions are left out.
 
     Raises:
         InputError: if something is missing or not allowed.
     """
-    return as_record(told, Plan, where, what="a plan", again="Build it again.")
+    return as_record(values, Plan, where, what="a plan", again="Build it again.")
 
 
 def within_budget(plans: tuple[Plan, ...], budget: float) -> Plan:

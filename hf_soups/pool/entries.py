@@ -122,26 +122,26 @@ def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
 
 def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     """Its finished runs, then its soups, each by its own name."""
-    found = []
+    checkpoints = []
     for record in sorted(sweep.glob(f"*/{RUN_FILE}")):
         if read_run(record.parent).status == "finished":
-            found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
+            checkpoints.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
     for pointer in sorted((sweep / "soups").glob("*.json")):
-        found.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
-    if not found:
+        checkpoints.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
+    if not checkpoints:
         raise InputError(f"{sweep}: a sweep without a finished run. Let it finish first.")
-    return found
+    return checkpoints
 
 
-def _distinct(found: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
+def _distinct(named: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
     """Entries whose own names are the same (a/model, b/model) are called by more of their paths."""
     sources: dict[str, set[str]] = {}
-    for given, entry in found:
+    for given, entry in named:
         if not given:
             sources.setdefault(entry.name, set()).add(entry.checkpoint.source)
     return [
         (given, entry if given or len(sources[entry.name]) == 1 else replace(entry, name=_longer(entry)))
-        for given, entry in found
+        for given, entry in named
     ]
 
 

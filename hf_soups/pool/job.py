@@ -85,11 +85,11 @@ class MemberModel:
         """Log-probabilities of rows `start` to `stop` of the split, in the data's order of classes."""
         part = part_of(self.rows.split, start, stop)
         aligned = cast("Family", SimpleNamespace(logits=lambda _, batch: self.classifier.logits(batch)))
-        found = predict_split(
+        answers = predict_split(
             self.classifier.model, aligned, self.encode(part), part, batch_size=self.settings.batch_size,
             progress=progress, name=self.entry.name,
         )  # fmt: skip
-        return replace(found, data=self.rows.split.fingerprint)
+        return replace(answers, data=self.rows.split.fingerprint)
 
     def with_counts(self, member: Member) -> Member:
         """The member with its parameters, and the multiply-adds and bytes of one row of median length."""

@@ -203,8 +203,8 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
         return new
     there = read_pool(out)
     differ = [
-        f"{told} {getattr(a, name)!r} instead of {getattr(b, name)!r}"
-        for told, name, a, b in (
+        f"{words} {getattr(a, name)!r} instead of {getattr(b, name)!r}"
+        for words, name, a, b in (
             ("rows with the fingerprint", "fingerprint", there.data, new.data),
             ("label names", "label_names", there, new),
             ("tasks of kind", "kind", there, new),

@@ -112,14 +112,14 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
     from hf_soups.recipe.task import Task
 
     split = wanted.split or "train"
-    found, about, where = _read_data(wanted)
+    table, about, where = _read_data(wanted)
     if about["label"] is None:
         raise DataError(
-            f"{where}: no label column among {', '.join(found.column_names)}. A pool is scored, so its rows need "
+            f"{where}: no label column among {', '.join(table.column_names)}. A pool is scored, so its rows need "
             "labels: name the column (--label). To answer rows without labels, predict with one model or cascade."
         )
     task = Task(**about, label_names=wanted.label_names, train=split, report=split)
-    rows = checked_columns(found, task, where)
+    rows = checked_columns(table, task, where)
     names = label_names_of(rows, task, where)
     labels = class_indices(rows, task, names, where)
     made = Split.of("report", rows, np.arange(len(labels), dtype=np.int64), labels, names, where)
@@ -162,10 +162,10 @@ def rows_of_pool(pool: Pool) -> Split | None:
         label_names=pool.label_names, limit=data.rows,
     )  # fmt: skip
     try:
-        found = load_rows(wanted).split
+        split = load_rows(wanted).split
     except DataError:  # moved, or a recipe's own split, which data sets do not know by name
         return None
-    return found if same_rows(found.fingerprint, data.fingerprint) else None
+    return split if same_rows(split.fingerprint, data.fingerprint) else None
 
 
 def task_columns(rows: datasets.Dataset, wanted: RowsWanted, where: str) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def _is_text(feature: Any) -> bool:
 
 
 def _unclear(kind: str, found: Sequence[str], where: str, columns: Sequence[str]) -> DataError:
-    told = f"{len(found)} {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
+    seen = f"{len(found)} {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
     return DataError(
-        f"{where}: {told} among {', '.join(columns)}, so it is not clear what the models read. Name it (--{kind} "
+        f"{where}: {seen} among {', '.join(columns)}, so it is not clear what the models read. Name it (--{kind} "
         "COLUMN, twice for pairs of texts)."
     )
 
@@ -304,22 +304,22 @@ class ImageFolder:
             DataError: if there is none.
         """
         endings = image_endings()
-        found = [
+        files = [
             (Path(place) / name).relative_to(folder).as_posix()
             for place, _, names in os.walk(folder)
             for name in names
             if name.lower().endswith(endings) and not name.startswith(".")
         ]
-        if not found:
+        if not files:
             raise DataError(
                 f"{folder}: no images there (files that end in .jpg, .png, ...), nor parquet or csv files. Give the "
                 "folder that holds them."
             )
-        odd = next((name for name in sorted(found) if not _is_utf8(name)), None)
+        odd = next((name for name in sorted(files) if not _is_utf8(name)), None)
         if odd is not None:  # parquet holds no such row id
-            told = os.fsencode(odd).decode("utf-8", "backslashreplace")
-            raise DataError(f"{folder}: the file name {told!r} is not UTF-8, so it cannot be a row id. Rename it.")
-        return cls(folder, tuple(sorted(found)[:limit]))
+            shown = os.fsencode(odd).decode("utf-8", "backslashreplace")
+            raise DataError(f"{folder}: the file name {shown!r} is not UTF-8, so it cannot be a row id. Rename it.")
+        return cls(folder, tuple(sorted(files)[:limit]))
 
     def __len__(self) -> int:
         return len(self.files)

@@ -205,8 +205,8 @@ class MemberShards(Shards[Predictions]):
 
     def failure(self) -> str:
         """Why a process gave up; empty if none did."""
-        told = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.failed"))]
-        return told[0] if told else ""
+        reasons = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.failed"))]
+        return reasons[0] if reasons else ""
 
     def assemble(self, path: Path) -> None:
         """Write all shards as one file of predictions. They stay until `remove`: the pool must know the file first.
@@ -229,13 +229,13 @@ class MemberShards(Shards[Predictions]):
     def _read(self, number: int) -> Predictions:
         start, stop = self.span(number)
         try:
-            found = load_predictions(self.path(number))
-            if len(found) != stop - start:
-                raise PredictionsError(f"{self.path(number)}: {len(found)} rows instead of {stop - start}.")
+            answers = load_predictions(self.path(number))
+            if len(answers) != stop - start:
+                raise PredictionsError(f"{self.path(number)}: {len(answers)} rows instead of {stop - start}.")
         except PredictionsError as error:
             self.path(number).unlink(missing_ok=True)
             raise PredictionsError(f"{error} It is removed; run the same command again.") from error
-        return found
+        return answers
 
 
 def _write_dense(path: Path, parts: Sequence[Predictions]) -> None:

@@ -63,11 +63,11 @@ class EnsemblesResult:
             f"Costs in {UNITS.get(self.unit, self.unit or 'plain numbers')}."
         )
 
-    def _scored(self, told: Score) -> list[str]:
+    def _scored(self, scored: Score) -> list[str]:
         from hf_soups.wording import score_in_words
 
-        low, high = (score_in_words(end, self.metric) for end in (told.low, told.high))
-        return [score_in_words(told.value, self.metric), f"{low}, {high}"]
+        low, high = (score_in_words(end, self.metric) for end in (scored.low, scored.high))
+        return [score_in_words(scored.value, self.metric), f"{low}, {high}"]
 
 
 def pool_ensembles(

@@ -71,12 +71,12 @@ def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> SelectAn
 
 def seen_in(pool: Pool, names: Iterable[str]) -> Seen:
     """Rows, answers and weights of some of a pool's members; those that it lacks are left out."""
-    found = {}
+    members = {}
     for name in names:
         if name in pool.members:
             member = pool.members[name]
-            found[name] = MemberSeen(pool.predictions[name].fingerprint, member.sha256, member.files)
-    return Seen(pool.data.fingerprint, found)
+            members[name] = MemberSeen(pool.predictions[name].fingerprint, member.sha256, member.files)
+    return Seen(pool.data.fingerprint, members)
 
 
 def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Iterable[Plan]) -> SelectAndReport:
@@ -87,10 +87,10 @@ def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Itera
         raise InputError(
             f"{path}: the pool that it was searched on is not at {at} any more. Move it back, or name it (--pool)."
         )
-    found, plans = read_pool(at), tuple(plans)
+    searched, plans = read_pool(at), tuple(plans)
     names = list(dict.fromkeys(name for plan in plans for name in plan.members))
-    _compare(path, frontier.chosen_on or Seen(frontier.data), found, names)
-    parts = select_and_report(found, frontier.report, frontier.seed)
+    _compare(path, frontier.chosen_on or Seen(frontier.data), searched, names)
+    parts = select_and_report(searched, frontier.report, frontier.seed)
     if frontier.reported_on is not None and isinstance(frontier.report, OtherPool):
         _compare(path, frontier.reported_on, read_pool(frontier.report.folder), names)
     for plan in plans:

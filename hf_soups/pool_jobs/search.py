@@ -165,12 +165,12 @@ OWN = {"exhaustive": ("grid",), "beam": ("grid", "width"), "streeter": ("referen
 
 def _own_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are given, if they are the method's."""
-    told = {name: value for name, value in given.items() if value is not None}
-    foreign = [name for name in told if name not in OWN.get(method, told)]
+    options = {name: value for name, value in given.items() if value is not None}
+    foreign = [name for name in options if name not in OWN.get(method, options)]
     if foreign:
         own = " and ".join(OWN[method])
         raise InputError(f"{', '.join(foreign)}: no option of the method {method!r}, whose own are {own}.")
-    return told
+    return options
 
 
 def _searched(

@@ -196,8 +196,10 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
-    told = versions()
-    (folder / "requirements.txt").write_text("".join(f"{name}>={told[name]}\n" for name in NEEDED if name in told))
+    installed = versions()
+    (folder / "requirements.txt").write_text(
+        "".join(f"{name}>={installed[name]}\n" for name in NEEDED if name in installed)
+    )
 
 
 def _copy(checkpoint: Checkpoint, into: Path) -> None:

@@ -258,10 +258,10 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
         try:
-            told = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
+            answers = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
-        return told.log_probs
+        return answers.log_probs
 
     def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         member = self.loaded[number]
@@ -294,10 +294,10 @@ def _config_at(source: str, hub: Mapping[str, Any]) -> tuple[CascadeConfig, str 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or dtype == "auto":
         return None
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype):
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype):
         raise InputError(f"dtype={dtype!r}; expected a torch.dtype, its name, or 'auto'.")
-    return found
+    return named
 
 
 def _one_device(device_map: Any) -> torch.device:
