@@ -373,6 +373,13 @@ def index_of(which: str, frontier: Frontier) -> int:
     return next(i for i, p in enumerate(frontier.plans) if p is plan)
 
 
+def _number(text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def relative_cost(text: str | float, frontier: Frontier) -> float:
     """A cost as the command line takes it, in the frontier's unit: "0.5x" is half of the best single model's.
 
@@ -409,10 +416,3 @@ def wanted_score(text: str | float, frontier: Frontier) -> float:
         raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
     known = METRICS.get(metric)
     return number if known is None or known.greater_is_better else -number
-
-
-def _number(text: str | float) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -122,15 +122,15 @@ def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
 
 def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     """Its finished runs, then its soups, each by its own name."""
-    checkpoints = []
+    found = []
     for record in sorted(sweep.glob(f"*/{RUN_FILE}")):
         if read_run(record.parent).status == "finished":
-            checkpoints.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
+            found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
     for pointer in sorted((sweep / "soups").glob("*.json")):
-        checkpoints.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
-    if not checkpoints:
+        found.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
+    if not found:
         raise InputError(f"{sweep}: a sweep without a finished run. Let it finish first.")
-    return checkpoints
+    return found
 
 
 def _distinct(named: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
