@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, claim, table_o
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.pool.entries import is_cascade, one_model
-from hf_soups.pool.rows import Rows, RowsWanted, Unreadable, find_rows
+from hf_soups.pool.rows import Rows, RowsOptions, RowsWanted, Unreadable, find_rows
 from hf_soups.pool.shards import alone, answer_missing, processes
 
 if TYPE_CHECKING:
@@ -45,18 +45,7 @@ class RowsResult:
 def predict_rows(
     model: str | Path,
     *,
-    data: str,
     out: str | Path,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    kind: str | None = None,
-    text: Sequence[str] = (),
-    image: str | None = None,
-    id_column: str | None = None,
-    label_names: Sequence[str] = (),
-    limit: int | None = None,
-    max_length: int = 128,
     budget: float | None = None,
     top_k: int = 5,
     batch_size: int = 64,
@@ -65,6 +54,7 @@ def predict_rows(
     device: str | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
+    **rows: Unpack[RowsOptions],
 ) -> RowsResult:
     """Answer all rows into parquet files: one output row for each input row, in their order.
 
@@ -74,18 +64,7 @@ def predict_rows(
 
     Args:
         model: a classifier's or a cascade's folder or Hub repo.
-        data: a folder of images (also in folders below it), or a Hub id, Hub-layout folder, parquet or csv files.
         out: the folder of the answers: _answers.json and part-<number>.parquet.
-        split: of a data set; default "train". A folder of images has none.
-        config: of the data set.
-        revision: of the data set.
-        kind: text, text-pair or image; default: the cascade's, or as the columns are.
-        text: one or two text columns; default: the only ones.
-        image: column; default: the only one.
-        id_column: column that calls the rows; default: their numbers. Images of a folder are called by their paths.
-        label_names: the classes that a zero-shot model is asked about.
-        limit: the first so many rows.
-        max_length: tokens of a text, for a single classifier.
         budget: of a cascade: average cost in shares of its most expensive member's.
         top_k: labels with scores of each row.
         batch_size: rows at once.
@@ -94,6 +73,9 @@ def predict_rows(
         device: default: the GPU where there is one.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
+        rows: which rows, the fields of `RowsWanted`: `data` may be a folder of images too, which are called by their
+            paths, `limit` takes the first rows, and `label_names` are the classes of a zero-shot model. A cascade knows
+            `kind` and `max_length` itself.
     Raises:
         InputError: if the call makes no sense, or `out` holds answers of another model, other data or settings.
         DataError: if there are no rows.
@@ -109,20 +91,21 @@ def predict_rows(
     settings = settings if templates is None else replace(settings, templates=tuple(templates))
     checkpoint = one_model(model)
     cascade = is_cascade(checkpoint)
-    wanted = RowsWanted(
-        data=data, split=split, config=config, revision=revision, text=tuple(text), image=image, id_column=id_column,
-        kind=str(checkpoint.config.get("kind")) if cascade else kind, limit=limit, max_length=max_length,
-        label_names=tuple(label_names),
-    )  # fmt: skip
-    rows = find_rows(wanted)
-    files, made_from = AnswerFiles(Path(out), len(rows), shard_rows), MadeFrom(rows, weights_of(checkpoint))
+    wanted = RowsWanted(**rows)
+    if wanted.data is None or wanted.recipe is not None:
+        raise InputError("answers are one model's or cascade's, on --data: give one of each.")
+    if cascade:
+        wanted = replace(wanted, kind=str(checkpoint.config.get("kind")))
+    inputs = find_rows(wanted)
+    files, made_from = AnswerFiles(Path(out), len(inputs), shard_rows), MadeFrom(inputs, weights_of(checkpoint))
     unit = str(checkpoint.config.get("plan", {}).get("unit", "")) if cascade else ""
-    single = {} if cascade else {"max_length": max_length, "dtype": dtype, "classes": list(label_names)}
+    classes = list(wanted.label_names or ())
     manifest = {
-        "data": _beside(data, files.folder), "rows": len(rows), "rows_of_each_file": shard_rows,
+        "data": _beside(str(wanted.data), files.folder), "rows": len(inputs), "rows_of_each_file": shard_rows,
         "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
-        "budget": budget, "unit": unit, "kind": rows.kind, "config": config, "split": split,
-        "columns": list(rows.columns), "id_column": id_column, "limit": limit, **single,
+        "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
+        "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": dtype, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
     }  # fmt: skip
     answered, seconds, stale = 0, 0.0, []
@@ -131,9 +114,9 @@ def predict_rows(
             stale = claim(files, manifest, made_from)
         group.wait()
         if any(group.mine(number) for number in files.missing()):
-            answerer = load_answerer(checkpoint, settings, wanted, kind=rows.kind, budget=budget)
+            answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget)
             job = BatchJob(made_from, answerer, top_k, batch_size)
-            with Meter("predict", len(rows), visible=progress and group.is_main) as meter:
+            with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
                 answered, seconds = answer_missing(files, group, job.answer, meter)
         group.wait()
         return _result(files, answered, seconds, unit, tuple(stale))

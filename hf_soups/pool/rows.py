@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -34,24 +34,43 @@ TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one 
 NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
 
 
+class RowsOptions(TypedDict, total=False):
+    """The fields of `RowsWanted`, as keywords of the functions that take rows."""
+
+    data: str | None
+    split: str | None
+    config: str | None
+    revision: str | None
+    kind: str | None
+    text: Sequence[str]
+    image: str | None
+    label: str | None
+    label_names: Sequence[str] | None
+    limit: int | None
+    max_length: int
+    id_column: str | None
+    recipe: str | Path | None
+    overrides: Mapping[str, Any] | None
+
+
 @dataclass(frozen=True)
 class RowsWanted:
     """Which rows, as the user names them; what is None is found in the data."""
 
-    data: str | None = None  # Hub id, Hub-layout folder, imagefolder, parquet or csv files
-    split: str | None = None
-    config: str | None = None
-    revision: str | None = None
-    kind: str | None = None  # text, text-pair or image
-    text: tuple[str, ...] = ()
-    image: str | None = None
-    label: str | None = None
-    label_names: tuple[str, ...] | None = None
+    data: str | None = None  # Hub id, Hub-layout folder, imagefolder, parquet or csv files; or give `recipe`
+    split: str | None = None  # default: "train"; of a recipe "select"
+    config: str | None = None  # of the data set
+    revision: str | None = None  # of the data set
+    kind: str | None = None  # text, text-pair or image; default: as the columns are
+    text: Sequence[str] = ()  # one or two text columns; default: the only ones
+    image: str | None = None  # column; default: the only one
+    label: str | None = None  # column; default: "label", "labels" or the only one of classes
+    label_names: Sequence[str] | None = None  # of the classes; default: as the column has them
     limit: int | None = None  # at most so many rows: of a pool a stratified subset, else the first
-    max_length: int = 128  # tokens
-    id_column: str | None = None  # whose values are the row ids; None: the rows' numbers
-    recipe: str | Path | None = None  # gives task and data instead
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    max_length: int = 128  # tokens of a text
+    id_column: str | None = None  # whose values are the row ids; default: the rows' numbers
+    recipe: str | Path | None = None  # a YAML file that gives task and data
+    overrides: Mapping[str, Any] | None = None  # values of the recipe to change
 
 
 @dataclass(frozen=True)
@@ -118,7 +137,8 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
             f"{where}: no label column among {', '.join(table.column_names)}. A pool is scored, so its rows need "
             "labels: name the column (--label). To answer rows without labels, predict with one model or cascade."
         )
-    task = Task(**about, label_names=wanted.label_names, train=split, report=split)
+    names = None if wanted.label_names is None else tuple(wanted.label_names)
+    task = Task(**about, label_names=names, train=split, report=split)
     rows = checked_columns(table, task, where)
     names = label_names_of(rows, task, where)
     labels = class_indices(rows, task, names, where)
@@ -186,7 +206,7 @@ def task_columns(rows: datasets.Dataset, wanted: RowsWanted, where: str) -> dict
             raise _unclear("image", images, where, rows.column_names)
         return {"kind": "image", "image": image, "label": label}
     texts = [name for name, feature in rows.features.items() if _is_text(feature) and name != label]
-    text = wanted.text or _texts(texts, wanted.kind)
+    text = tuple(wanted.text) or _texts(texts, wanted.kind)
     if not text:
         raise _unclear("text", texts, where, rows.column_names)
     return {"kind": "text" if len(text) == 1 else "text-pair", "text": text, "label": label}
