@@ -67,11 +67,18 @@ class CascadePredictions(Predictions):
 
     def take(self, rows: ArrayLike) -> CascadePredictions:
         """The given rows (indices or a mask), in that order."""
+        at = np.asarray(rows)
+        at = at.astype(np.int64) if not at.size else at
         assert self.exits is not None
         assert self.costs is not None
-        taken, at = super().take(rows), np.asarray(rows) if np.size(rows) else np.zeros(0, dtype=np.int64)
-        assert isinstance(taken, CascadePredictions)
-        return replace(taken, exits=self.exits[at], costs=self.costs[at])
+        return replace(
+            self,
+            log_probs=self.log_probs[at],
+            row_ids=self.row_ids[at],
+            labels=None if self.labels is None else self.labels[at],
+            exits=self.exits[at],
+            costs=self.costs[at],
+        )
 
 
 def simulate(
