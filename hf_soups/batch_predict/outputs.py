@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,48 +13,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_soups.batch_predict.inputs import Inputs, Unreadable
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_file, write_json
+from hf_soups.pool.entries import is_cascade
+from hf_soups.pool.rows import Rows, Unreadable
+from hf_soups.pool.shards import Shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hf_soups.batch_predict.answerer import Answers
+    from hf_soups.models.classifier import Answers
 
 MANIFEST = "_answers.json"
 FORMAT = "hf_soups.answers.v1"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+@dataclass(frozen=True)
+class AnswerFiles(Shards["pa.Table"]):
     """The files of one call's answers."""
-
-    folder: Path
-    rows: int
-    size: int  # rows of each but the last
-
-    def __len__(self) -> int:
-        return math.ceil(self.rows / self.size)
-
-    def span(self, number: int) -> tuple[int, int]:
-        """The first row of a part, and the first after it."""
-        return number * self.size, min((number + 1) * self.size, self.rows)
 
     def path(self, number: int) -> Path:
         """Its file; their names sort as the rows do."""
         return self.folder / f"part-{number:06d}.parquet"
 
-    def missing(self) -> list[int]:
-        """Parts that are still to be answered."""
-        return [number for number in range(len(self)) if not self.path(number).is_file()]
-
     def present(self) -> list[int]:
         """Numbers of the parts that are there, also beyond the last row."""
-        found = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(r"part-(\d{6,})\.parquet", path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
     def metadata(self, number: int) -> dict[str, str] | None:
         """The metadata of a part; None if it cannot be read."""
@@ -96,27 +85,23 @@ def table_of(
     """
     import pyarrow as pa
 
-    at = [i for i, value in enumerate(values) if not isinstance(value, Unreadable)]
-    blank: list[Any] = [None] * len(values)
-    columns: dict[str, list[Any]] = {
-        name: list(blank)
-        for name in ("label", "score", "top_labels", "top_scores", "exit_stage", "members_used", "cost")
-    }
-    for column, told in _told(answers, label_names, top_k).items():
-        for i, value in zip(at, told, strict=True):
-            columns[column][i] = value
-    errors = [value.reason if isinstance(value, Unreadable) else None for value in values]
-    row_id = pa.array(list(ids))
+    numbers = itertools.count()
+    place = pa.array([None if isinstance(v, Unreadable) else next(numbers) for v in values], type=pa.int64())
     kinds = {
         "label": pa.string(), "score": pa.float32(), "top_labels": pa.list_(pa.string()),
         "top_scores": pa.list_(pa.float32()), "exit_stage": pa.int32(), "members_used": pa.int32(),
         "cost": pa.float64(),
     }  # fmt: skip
-    arrays = {name: pa.array(columns[name], type=kind) for name, kind in kinds.items()}
-    return pa.table({"row_id": row_id, **arrays, "error": pa.array(errors, type=pa.string())})
+    columns = _columns(answers, label_names, top_k)
+    arrays = {
+        name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
+        for name, kind in kinds.items()
+    }
+    errors = pa.array([v.reason if isinstance(v, Unreadable) else None for v in values], type=pa.string())
+    return pa.table({"row_id": pa.array(list(ids)), **arrays, "error": errors})
 
 
-def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
+def _columns(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
     """The columns of the rows that were answered."""
     if answers is None:
         return {}
@@ -136,11 +121,11 @@ def _told(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Ma
     }
 
 
-def claim(parts: Parts, settings: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+def claim(files: AnswerFiles, settings: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
     """Write the settings into the folder, or check that its files have them; what became stale is removed.
 
     Args:
-        parts: the files.
+        files: of the answers.
         settings: of the call, as _answers.json keeps them.
         made_from: what each part should be made from.
     Returns:
@@ -148,22 +133,22 @@ def claim(parts: Parts, settings: Mapping[str, Any], made_from: MadeFrom) -> lis
     Raises:
         InputError: if the folder holds answers of another model, other data or settings, or other files.
     """
-    path, lines = parts.folder / MANIFEST, []
+    path, lines = files.folder / MANIFEST, []
     wanted = {"format": FORMAT, **settings}
     if path.is_file():
         there = read_json(path, what="the record of answers", format=FORMAT, again="Choose another folder (--out).")
-        if parts.present():  # a call that failed before its first answer decides nothing
-            _check_settings(parts.folder, there, wanted)
-        lines = _remove_stale(parts, there, wanted, made_from)
+        if files.present():  # a call that failed before its first answer decides nothing
+            _check_settings(files.folder, there, wanted)
+        lines = _remove_stale(files, there, wanted, made_from)
         if there == wanted:
             return lines
-    elif parts.folder.is_dir() and any(not entry.name.startswith(".") for entry in parts.folder.iterdir()):
-        raise InputError(f"{parts.folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
+    elif files.folder.is_dir() and any(not entry.name.startswith(".") for entry in files.folder.iterdir()):
+        raise InputError(f"{files.folder}: there are other files, and no {MANIFEST}. Choose another folder (--out).")
     write_json(path, wanted)
     return lines
 
 
-# keys of _answers.json that may change: the parts tell what they were made from
+# keys of _answers.json that may change: each part keeps what it was made from
 FOLLOWED = ("format", "data", "model", "weights", "rows", "fingerprint")
 
 
@@ -181,21 +166,23 @@ def _other(folder: Path, key: str, there: Mapping[str, Any], wanted: Mapping[str
     )
 
 
-def _remove_stale(parts: Parts, there: Mapping[str, Any], wanted: Mapping[str, Any], made_from: MadeFrom) -> list[str]:
+def _remove_stale(
+    files: AnswerFiles, there: Mapping[str, Any], wanted: Mapping[str, Any], made_from: MadeFrom
+) -> list[str]:
     """Remove parts that were made from other rows or another model, and those beyond the last row."""
     stale: dict[str, list[int]] = {}
-    for number in parts.present():
-        reason = "there is no such row any more" if number >= len(parts) else made_from.why_stale(parts, number)
+    for number in files.present():
+        reason = "there is no such row any more" if number >= len(files) else made_from.why_stale(files, number)
         if reason:
             stale.setdefault(reason, []).append(number)
     for key in ("model", "data"):  # the same job, with something in it that changed, or another one?
         if stale and key in there and there[key] != wanted[key]:
-            raise _other(parts.folder, key, there, wanted)
+            raise _other(files.folder, key, there, wanted)
     for number in (number for numbers in stale.values() for number in numbers):
-        parts.path(number).unlink(missing_ok=True)
+        files.path(number).unlink(missing_ok=True)
     lines = [f"answering {_numbered(numbers)} again: {reason}" for reason, numbers in stale.items()]
     for line in lines:
-        _log.warning("%s: %s", parts.folder, line)
+        _log.warning("%s: %s", files.folder, line)
     return lines
 
 
@@ -209,27 +196,44 @@ def _numbered(numbers: Sequence[int]) -> str:
 class MadeFrom:
     """What answers are made from: rows, and a model."""
 
-    inputs: Inputs
+    rows: Rows
     weights: str  # of the model, see `weights_of`
 
     def metadata(self, start: int, stop: int) -> dict[bytes, bytes]:
         """What the file of a part keeps of it."""
         known = {
             "hf_soups.weights": self.weights,
-            "hf_soups.rows": self.inputs.fingerprint(start, stop),
-            "hf_soups.stamp": self.inputs.stamp(start, stop),
+            "hf_soups.rows": self.rows.fingerprint(start, stop),
+            "hf_soups.stamp": self.rows.stamp(start, stop),
         }
         return {key.encode(): value.encode() for key, value in known.items()}
 
-    def why_stale(self, parts: Parts, number: int) -> str:
+    def why_stale(self, files: AnswerFiles, number: int) -> str:
         """Why a part that is there is not what would be made now; empty if it is."""
-        kept, span = parts.metadata(number), parts.span(number)
+        kept, span = files.metadata(number), files.span(number)
         if kept is None:
             return "it cannot be read"
         if "hf_soups.rows" not in kept:
             return "an earlier version made it, which kept no fingerprint"
         if kept["hf_soups.weights"] != self.weights:
             return "the model's weights, config or processor changed"
-        if kept["hf_soups.stamp"] and kept["hf_soups.stamp"] == self.inputs.stamp(*span):
+        if kept["hf_soups.stamp"] and kept["hf_soups.stamp"] == self.rows.stamp(*span):
             return ""
-        return "" if kept["hf_soups.rows"] == self.inputs.fingerprint(*span) else "its rows changed"
+        return "" if kept["hf_soups.rows"] == self.rows.fingerprint(*span) else "its rows changed"
+
+
+def weights_of(checkpoint: Checkpoint) -> str:
+    """Tells whether the model is still the same: weights, config and processor, of a cascade those of its members.
+
+    Members in other repos are named by their commit, which the config holds.
+    """
+    digest = hashlib.sha256(checkpoint.files_digest().encode())
+    if not is_cascade(checkpoint):
+        digest.update(checkpoint.sha256().encode())
+        return digest.hexdigest()
+    listed = checkpoint.config.get("members")
+    members = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
+    for subfolder in sorted({m["subfolder"] for m in members if m.get("subfolder") and not m.get("repo")}):
+        member = Checkpoint(checkpoint.source, checkpoint.revision, subfolder)
+        digest.update(f"{subfolder} {member.sha256()} {member.files_digest()}".encode())
+    return digest.hexdigest()

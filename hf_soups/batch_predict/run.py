@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from hf_soups.batch_predict.answerer import is_cascade, one_model, unit_of, weights_of
-from hf_soups.batch_predict.inputs import Inputs, Unreadable, find_inputs
-from hf_soups.batch_predict.outputs import MadeFrom, Parts, claim, table_of
+from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, claim, table_of, weights_of
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
-from hf_soups.pool.data_rows import Wanted
-from hf_soups.pool.shards import processes
+from hf_soups.pool.entries import is_cascade, one_model
+from hf_soups.pool.rows import Rows, RowsOptions, RowsWanted, Unreadable, find_rows
+from hf_soups.pool.shards import alone, answer_missing, processes
 
 if TYPE_CHECKING:
-    from hf_soups.batch_predict.answerer import Answerer, Answers
-    from hf_soups.progress import Meter
+    import pyarrow as pa
+
+    from hf_soups.models.classifier import Answerer, Answers, PredictSettings
+    from hf_soups.pool.shards import Progress
 
 Values = list[Any]
 
@@ -44,18 +45,7 @@ class RowsResult:
 def predict_rows(
     model: str | Path,
     *,
-    data: str,
     out: str | Path,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    kind: str | None = None,
-    text: Sequence[str] = (),
-    image: str | None = None,
-    id_column: str | None = None,
-    label_names: Sequence[str] = (),
-    limit: int | None = None,
-    max_length: int = 128,
     budget: float | None = None,
     top_k: int = 5,
     batch_size: int = 64,
@@ -64,6 +54,7 @@ def predict_rows(
     device: str | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
+    **rows: Unpack[RowsOptions],
 ) -> RowsResult:
     """Answer all rows into parquet files: one output row for each input row, in their order.
 
@@ -73,18 +64,7 @@ def predict_rows(
 
     Args:
         model: a classifier's or a cascade's folder or Hub repo.
-        data: a folder of images (also in folders below it), or a Hub id, Hub-layout folder, parquet or csv files.
         out: the folder of the answers: _answers.json and part-<number>.parquet.
-        split: of a data set; default "train". A folder of images has none.
-        config: of the data set.
-        revision: of the data set.
-        kind: text, text-pair or image; default: the cascade's, or as the columns are.
-        text: one or two text columns; default: the only ones.
-        image: column; default: the only one.
-        id_column: column that calls the rows; default: their numbers. Images of a folder are called by their paths.
-        label_names: the classes that a zero-shot model is asked about.
-        limit: the first so many rows.
-        max_length: tokens of a text, for a single classifier.
         budget: of a cascade: average cost in shares of its most expensive member's.
         top_k: labels with scores of each row.
         batch_size: rows at once.
@@ -93,49 +73,96 @@ def predict_rows(
         device: default: the GPU where there is one.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
+        rows: which rows, the fields of `RowsWanted`: `data` may be a folder of images too, which are called by their
+            paths, `limit` takes the first rows, and `label_names` are the classes of a zero-shot model. A cascade knows
+            `kind` and `max_length` itself.
     Raises:
         InputError: if the call makes no sense, or `out` holds answers of another model, other data or settings.
         DataError: if there are no rows.
         CheckpointError: if the model cannot be loaded.
     """
-    from hf_soups.batch_predict.answerer import load_answerer
-    from hf_soups.pool.job import alone
-    from hf_soups.pool.member_model import How
+    from hf_soups.models.classifier import PredictSettings
     from hf_soups.progress import Meter
 
     if top_k < 1 or shard_rows < 1:
         raise InputError(f"top_k is {top_k}, shard_rows {shard_rows}; expected 1 or more of both.")
     group = processes()
-    how = How(batch_size, dtype, device or group.device)
-    how = how if templates is None else replace(how, templates=tuple(templates))
+    settings = PredictSettings(batch_size, dtype, device or group.device)
+    settings = settings if templates is None else replace(settings, templates=tuple(templates))
     checkpoint = one_model(model)
-    own = str(checkpoint.config.get("kind")) if is_cascade(checkpoint) else kind
-    wanted = Wanted(data, split, config, revision, own, tuple(text), image, limit=limit)
-    inputs = find_inputs(wanted, kind=own, id_column=id_column)
-    parts = Parts(Path(out), len(inputs), shard_rows)
-    made_from = MadeFrom(inputs, weights_of(checkpoint))
-    single = {} if is_cascade(checkpoint) else {"max_length": max_length, "dtype": dtype, "classes": list(label_names)}
-    settings = {
-        "data": _beside(data, parts.folder), "rows": len(inputs), "rows_of_each_file": shard_rows,
-        "model": _beside(str(checkpoint), parts.folder), "weights": made_from.weights, "top_k": top_k,
-        "budget": budget, "unit": unit_of(checkpoint), "kind": inputs.kind, "config": config, "split": split,
-        "columns": list(inputs.columns), "id_column": id_column, "limit": limit, **single,
+    cascade = is_cascade(checkpoint)
+    wanted = RowsWanted(**rows)
+    if wanted.data is None or wanted.recipe is not None:
+        raise InputError("answers are one model's or cascade's, on --data: give one of each.")
+    if cascade:
+        wanted = replace(wanted, kind=str(checkpoint.config.get("kind")))
+    inputs = find_rows(wanted)
+    files, made_from = AnswerFiles(Path(out), len(inputs), shard_rows), MadeFrom(inputs, weights_of(checkpoint))
+    unit = str(checkpoint.config.get("plan", {}).get("unit", "")) if cascade else ""
+    classes = list(wanted.label_names or ())
+    manifest = {
+        "data": _beside(str(wanted.data), files.folder), "rows": len(inputs), "rows_of_each_file": shard_rows,
+        "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
+        "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
+        "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": dtype, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
     }  # fmt: skip
     answered, seconds, stale = 0, 0.0, []
-    with alone(parts.folder, group):
+    with alone(files.folder, group):
         if group.is_main:
-            stale = claim(parts, settings, made_from)
+            stale = claim(files, manifest, made_from)
         group.wait()
-        mine = [number for number in parts.missing() if group.mine(number)]
-        if mine:
-            answerer = load_answerer(
-                checkpoint, how, kind=inputs.kind, classes=label_names, max_length=max_length, budget=budget
-            )
+        if any(group.mine(number) for number in files.missing()):
+            answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget)
+            job = BatchJob(made_from, answerer, top_k, batch_size)
             with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
-                answered, seconds = _answer(mine, parts, made_from, answerer, top_k, batch_size, meter)
+                answered, seconds = answer_missing(files, group, job.answer, meter)
         group.wait()
-        return _result(parts, answered, seconds, unit_of(checkpoint), tuple(stale))
+        return _result(files, answered, seconds, unit, tuple(stale))
+
+
+def load_answerer(
+    checkpoint: Checkpoint, settings: PredictSettings, wanted: RowsWanted, *, kind: str, budget: float | None = None
+) -> Answerer:
+    """What answers rows of a kind.
+
+    Args:
+        checkpoint: a classifier's or a cascade's.
+        settings: device, precision, templates; a cascade's members answer in the precision of their predictions.
+        wanted: `label_names` are the classes of a zero-shot model, `max_length` the tokens of a single classifier.
+        kind: of the rows; a cascade must be of it.
+        budget: of a cascade, see `CascadeModel.budget`.
+    Raises:
+        CheckpointError, MemberError: if it cannot be loaded.
+        InputError: if it does not take such rows.
+    """
+    if is_cascade(checkpoint):
+        return _load_cascade(checkpoint, settings, kind, budget)
+    from hf_soups.models.classifier import Classifier, answering_family
+
+    if budget is not None:
+        raise InputError(f"{checkpoint}: a budget is for cascades; this is a single classifier.")
+    classes = wanted.label_names or ()
+    family = answering_family(checkpoint, kind, classes, settings.templates)
+    if family.name == "zero-shot" and not classes:
+        raise InputError(f"{checkpoint}: a zero-shot model needs the names of the classes (--label-names).")
+    device, dtype = settings.torch_device, settings.torch_dtype
+    return Classifier.load(checkpoint, family, kind, dtype=dtype, device=device).cut_at(wanted.max_length)
+
+
+def _load_cascade(checkpoint: Checkpoint, settings: PredictSettings, kind: str, budget: float | None) -> Answerer:
+    from hf_soups.cascades.running.model import cascade_class
+
+    own = str(checkpoint.config.get("kind"))
+    if own != kind:
+        raise InputError(f"{checkpoint}: a cascade of kind {own!r}, but the rows are of kind {kind!r}.")
+    hub = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
+    model: Any = cascade_class(kind).from_pretrained(checkpoint.source, **hub)  # type: ignore[arg-type]
+    model.to(settings.torch_device)
+    model.budget = budget
+    answerer: Answerer = model
+    return answerer
 
 
 def _beside(place: str, folder: Path) -> str:
@@ -159,43 +186,37 @@ def print_result(result: RowsResult) -> None:
         console.print(f"{result.errors} rows could not be answered; the column `error` says why.", style="yellow")
 
 
-def _answer(
-    numbers: Sequence[int],
-    parts: Parts,
-    made_from: MadeFrom,
-    answerer: Answerer,
-    top_k: int,
-    batch_size: int,
-    meter: Meter,
-) -> tuple[int, float]:
-    """Answer and write these parts; rows and seconds."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class BatchJob:
+    """What answers the rows of a file."""
 
-    started, rows, inputs = time.perf_counter(), 0, made_from.inputs
-    spans = [parts.span(number) for number in numbers]
-    batches = [(a, min(a + batch_size, stop)) for start, stop in spans for a in range(start, stop, batch_size)]
-    ends = {stop: number for number, (_, stop) in zip(numbers, spans, strict=True)}
-    tables: list[pa.Table] = []
-    for start, stop, values in _ahead(inputs, batches):
-        values, answers = _answered(answerer, values)
-        tables.append(table_of(inputs.ids(start, stop), values, answers, answerer.label_names, top_k))
-        rows += stop - start
-        meter(stop)
-        if stop in ends:
-            whole = pa.concat_tables(tables, promote_options="permissive")
-            parts.write(ends[stop], whole.replace_schema_metadata(made_from.metadata(*parts.span(ends[stop]))))
-            tables = []
-    return rows, time.perf_counter() - started
+    made_from: MadeFrom
+    answerer: Answerer
+    top_k: int
+    batch_size: int
+
+    def answer(self, start: int, stop: int, progress: Progress) -> pa.Table:
+        """The output rows of some input rows, with what they were made from."""
+        import pyarrow as pa
+
+        rows, tables = self.made_from.rows, []
+        for at, end, values in _ahead(rows, start, stop, self.batch_size):
+            values, answers = _answered(self.answerer, values)
+            tables.append(table_of(rows.ids(at, end), values, answers, self.answerer.label_names, self.top_k))
+            progress(end - start, stop - start)
+        whole = pa.concat_tables(tables, promote_options="permissive")
+        return whole.replace_schema_metadata(self.made_from.metadata(start, stop))
 
 
-def _ahead(inputs: Inputs, batches: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, Values]]:
-    """The batches with their values; the next one is read while this one is answered."""
+def _ahead(rows: Rows, start: int, stop: int, size: int) -> Iterator[tuple[int, int, Values]]:
+    """Batches with their values; the next one is read while this one is answered."""
+    spans = [(at, min(at + size, stop)) for at in range(start, stop, size)]
     with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(inputs.values, *span) for span in batches[:1]]
-        for i, (start, stop) in enumerate(batches):
+        waiting = [reader.submit(rows.values, *span) for span in spans[:1]]
+        for i, span in enumerate(spans):
             values = waiting.pop().result()
-            waiting += [reader.submit(inputs.values, *span) for span in batches[i + 1 : i + 2]]
-            yield start, stop, values
+            waiting += [reader.submit(rows.values, *following) for following in spans[i + 1 : i + 2]]
+            yield *span, values
 
 
 def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | None]:
@@ -218,7 +239,7 @@ def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | Non
 def _one_by_one(
     answerer: Answerer, values: Values, at: Sequence[int], error: Exception
 ) -> tuple[Values, Answers | None]:
-    from hf_soups.batch_predict.answerer import Answers
+    from hf_soups.models.classifier import Answers
 
     values, done, faults = list(values), [], 0
     for i in at:
@@ -244,13 +265,13 @@ def _one_by_one(
     return values, joined
 
 
-def _result(parts: Parts, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
+def _result(files: AnswerFiles, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
     """The totals over all files, whoever wrote them."""
-    done = parts.read(["exit_stage", "cost", "error"])
+    done = files.read(["exit_stage", "cost", "error"])
     exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
     costs = np.asarray(done.column("cost").drop_null().to_numpy(), dtype=np.float64)
     return RowsResult(
-        parts.folder, parts.rows, answered, seconds, done.num_rows - done.column("error").null_count,
+        files.folder, files.rows, answered, seconds, done.num_rows - done.column("error").null_count,
         tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
         unit, stale,
     )  # fmt: skip

@@ -143,9 +143,9 @@ def certified(
     tests = _tested(test, right[second], path, expected, claim)
     passed = sum(t.p_value <= claim.delta for t in tests)
     if passed:
-        found = test.rescored(replace(plan, thresholds=path[passed - 1]))
-        told = tests[passed - 1]
-        return Certificate(claim, found, told.loss, told.p_value, len(tests), test.rows)
+        safe = test.rescored(replace(plan, thresholds=path[passed - 1]))
+        last = tests[passed - 1]
+        return Certificate(claim, safe, last.loss, last.p_value, len(tests), test.rows)
     if not tests:
         return Certificate(claim, None, 0.0, 1.0, 0, test.rows)
     needed = rows_to_certify(_losses(stages, right, path[0]), claim)

@@ -113,8 +113,8 @@ def cross_fitted(
     check_same_rows(frontier, predictions)
     wanted = [frontier.plans[i] for i in frontier.printed(count)]
     wanted += [p for p in (frontier.best_single, frontier.best_ensemble) if p is not None]
-    found = cross_fit(wanted, predictions, folds=folds, seed=seed, goal=goal, confidence=confidence, threads=threads)
-    bounds = {id(plan): fit.plan for plan, fit in zip(wanted, found, strict=True)}
+    fitted = cross_fit(wanted, predictions, folds=folds, seed=seed, goal=goal, confidence=confidence, threads=threads)
+    bounds = {id(plan): fit.plan for plan, fit in zip(wanted, fitted, strict=True)}
     plans, singles, ensembles = (
         tuple(bounds.get(id(p), p) for p in some) for some in (frontier.plans, frontier.singles, frontier.ensembles)
     )
@@ -128,21 +128,21 @@ def check_same_rows(frontier: Frontier, predictions: Mapping[str, Predictions]) 
         PredictionsError: if they are.
     """
     for name in frontier.best_single.members:
-        found = predictions.get(name)
-        if found is None:
+        answers = predictions.get(name)
+        if answers is None:
             raise PredictionsError(
                 f"no predictions of {name}, the frontier's best single model: a frontier of another pool? "
                 f"There are: {', '.join(predictions) or 'none'}."
             )
-        if frontier.data and found.data and not same_rows(frontier.data, found.data):
+        if frontier.data and answers.data and not same_rows(frontier.data, answers.data):
             raise PredictionsError(
-                f"the frontier was searched on {frontier.data}, but these predictions are of {found.data}. "
+                f"the frontier was searched on {frontier.data}, but these predictions are of {answers.data}. "
                 "Search again."
             )
-        if frontier.best_single.rows and frontier.best_single.rows != len(found):
+        if frontier.best_single.rows and frontier.best_single.rows != len(answers):
             raise PredictionsError(
                 f"the frontier was searched on {frontier.best_single.rows} rows, but there are predictions of "
-                f"{len(found)}. Search again."
+                f"{len(answers)}. Search again."
             )
 
 
@@ -188,13 +188,13 @@ def _chosen(stages: Stages, pick: Pick, shares: Sequence[float]) -> tuple[float,
 
 def thresholds_of_shares(stages: Stages, shares: Sequence[float]) -> tuple[float, ...]:
     """The thresholds with which about these shares of the rows leave at each stage; labels are not looked at."""
-    remaining, found = np.ones(stages.rows, dtype=bool), []
+    remaining, thresholds = np.ones(stages.rows, dtype=bool), []
     for stage, confidence in enumerate(stages.confidence):
         ordered = np.sort(confidence[remaining])
         leave = min(round(shares[stage] * stages.rows), len(ordered))
-        found.append(float(ordered[len(ordered) - leave]) if leave else NEVER)
-        remaining &= confidence < np.float32(found[-1])
-    return tuple(found)
+        thresholds.append(float(ordered[len(ordered) - leave]) if leave else NEVER)
+        remaining &= confidence < np.float32(thresholds[-1])
+    return tuple(thresholds)
 
 
 def _lower_bounds(

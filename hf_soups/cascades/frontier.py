@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import PlainValidator
 
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.provenance import Seen
@@ -19,7 +21,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
 from hf_soups.metrics import METRICS
-from hf_soups.pool.report_rows import is_share
+from hf_soups.pool.report_rows import OtherPool, ReportRows, report_rows
 
 PRINTED = 16  # plans of a printed frontier
 ROUNDING = 1e-12  # by this share a cost may be above its bound: a mean of costs differs so with the order of its sum
@@ -43,8 +45,9 @@ class Frontier:
     ensembles: tuple[Plan, ...] = ()  # those that were scored, members all run; the best first
     data: str = ""  # fingerprint of the rows that it was searched on
     pool: str = ""  # the folder of predictions; its file names it relative to itself
-    # rows that nothing was chosen on: a share of the pool's, drawn by `seed`, or another pool's folder
-    report: str = ""
+    report: Annotated[ReportRows, PlainValidator(report_rows)] = (
+        None  # rows that nothing was chosen on; a share is drawn by `seed`
+    )
     seed: int = 0
     chosen_on: Seen | None = None  # None: by 0.1.0, or of no pool
     reported_on: Seen | None = None  # where the rows to report on are another pool's
@@ -80,17 +83,11 @@ class Frontier:
     def cheapest(self, min_score: float | None = None, *, max_worst_cost: float | None = None) -> Plan | None:
         """The plan of least average cost that scores `min_score` (default: the best single model's) or more."""
         least = self.best_single.score if min_score is None else min_score
-        fitting = [p for p in self._bounded(max_worst_cost) if p.score >= least]
-        return min(fitting, key=lambda p: (p.average_cost, -p.score, p.worst_cost), default=None)
+        return min(self._fitting(_Bounds(least, None, max_worst_cost)), key=_by_cost, default=None)
 
     def best(self, *, max_average_cost: float | None = None, max_worst_cost: float | None = None) -> Plan | None:
         """The plan of the highest score within the costs; None where nothing fits."""
-        fitting = [
-            p
-            for p in self._bounded(max_worst_cost)
-            if max_average_cost is None or _keeps(p.average_cost, max_average_cost)
-        ]
-        return max(fitting, key=lambda p: (p.score, -p.average_cost, -p.worst_cost), default=None)
+        return min(self._fitting(_Bounds(None, max_average_cost, max_worst_cost)), key=_by_score, default=None)
 
     def choose(
         self,
@@ -112,18 +109,17 @@ class Frontier:
         bounds = _Bounds(min_score, max_average_cost, max_worst_cost)
         if min_score is None and max_average_cost is None:
             bounds = replace(bounds, score=self.best_single.score)
-        fitting = [p for p in self.plans if bounds.fits(p)]
-        if not fitting:
-            affordable = [p for p in self.plans if bounds.affords(p)]
-            nearest = (
-                max(affordable, key=lambda p: (p.score, -p.average_cost))
-                if affordable
-                else min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
-            )
-            return Choice(None, nearest, bounds.told())
-        if bounds.score is None:
-            return Choice(max(fitting, key=lambda p: (p.score, -p.average_cost, -p.worst_cost)))
-        return Choice(min(fitting, key=lambda p: (p.average_cost, -p.score, p.worst_cost)))
+        fitting = self._fitting(bounds)
+        if fitting:
+            return Choice(min(fitting, key=_by_score if bounds.score is None else _by_cost))
+        affordable = self._fitting(replace(bounds, score=None))
+        if affordable:
+            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.told())
+        nearest = min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
+        return Choice(None, nearest, bounds.told())
+
+    def _fitting(self, bounds: _Bounds) -> list[Plan]:
+        return [p for p in self.plans if bounds.fits(p)]
 
     def within(self, members: Iterable[str]) -> Frontier:
         """The plans that use some of `members` and nothing else.
@@ -146,7 +142,7 @@ class Frontier:
 
     def pareto(self, *, max_worst_cost: float | None = None) -> tuple[Plan, ...]:
         """The plans that none beats in both score and average cost, the cheapest first."""
-        return pareto(self._bounded(max_worst_cost))
+        return pareto(self._fitting(_Bounds(None, None, max_worst_cost)))
 
     def printed(self, count: int = PRINTED) -> tuple[int, ...]:
         """Indices of at most `count` plans that stand for the frontier: its ends, what matches the best single, and
@@ -162,7 +158,6 @@ class Frontier:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON, through a temporary file."""
-
         save_frontier(self, path)
 
     @classmethod
@@ -172,11 +167,7 @@ class Frontier:
         Raises:
             InputError: if the file is missing, damaged or of another kind.
         """
-
         return load_frontier(path)
-
-    def _bounded(self, max_worst_cost: float | None) -> list[Plan]:
-        return [p for p in self.plans if max_worst_cost is None or _keeps(p.worst_cost, max_worst_cost)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +176,8 @@ class _Bounds:
     average: float | None
     worst: float | None
 
-    def affords(self, plan: Plan) -> bool:
-        return self.excess(plan) <= ROUNDING
-
     def fits(self, plan: Plan) -> bool:
-        return self.affords(plan) and (self.score is None or plan.score >= self.score)
+        return self.excess(plan) <= ROUNDING and (self.score is None or plan.score >= self.score)
 
     def excess(self, plan: Plan) -> float:
         """By how much a plan's costs are over the bounds, as a share of them; 0 or less where it keeps them."""
@@ -204,8 +192,12 @@ class _Bounds:
         return f"no plan {' and '.join(wanted)}."
 
 
-def _keeps(cost: float, most: float) -> bool:
-    return cost <= most * (1 + ROUNDING)
+def _by_cost(plan: Plan) -> tuple[float, float, float]:
+    return plan.average_cost, -plan.score, plan.worst_cost
+
+
+def _by_score(plan: Plan) -> tuple[float, float, float]:
+    return -plan.score, plan.average_cost, plan.worst_cost
 
 
 def is_ensemble(plan: Plan) -> bool:
@@ -216,7 +208,7 @@ def is_ensemble(plan: Plan) -> bool:
 def pareto(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """Those plans that none beats in both score and average cost, the cheapest first."""
     kept: list[Plan] = []
-    for plan in sorted(plans, key=lambda p: (p.average_cost, -p.score, p.worst_cost)):
+    for plan in sorted(plans, key=_by_cost):
         if not kept or plan.score > kept[-1].score:
             kept.append(plan)
     return tuple(kept)
@@ -226,10 +218,10 @@ def undominated(plans: Iterable[Plan]) -> tuple[Plan, ...]:
     """Those plans that none beats in score, average cost and worst cost at once, the cheapest on average first."""
     from hf_soups.cascades.pareto import nondominated
 
-    found = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
-    columns = [[p.score for p in found], [p.average_cost for p in found], [p.worst_cost for p in found]]
-    kept = [found[i] for i in nondominated(*(np.array(column, dtype=np.float64) for column in columns))]
-    return tuple(sorted(kept, key=lambda p: (p.average_cost, -p.score, p.worst_cost)))
+    ordered = sorted(plans, key=lambda p: len(p.members))  # of equal ones the shortest is kept
+    columns = [[p.score for p in ordered], [p.average_cost for p in ordered], [p.worst_cost for p in ordered]]
+    kept = [ordered[i] for i in nondominated(*(np.array(column, dtype=np.float64) for column in columns))]
+    return tuple(sorted(kept, key=_by_cost))
 
 
 def _spread(plans: Sequence[Plan], indices: Sequence[int], kept: list[int], count: int) -> tuple[int, ...]:
@@ -262,10 +254,14 @@ _TIMES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     """Write the frontier as JSON, a plan a line, whole or not at all."""
     here = Path(path).absolute().parent
-    places = {name: _relative(getattr(frontier, name), here) for name in ("pool", "report")}
-    seen = {name: getattr(frontier, name) for name in ("chosen_on", "reported_on")}
-    seen = {name: value and asdict(value) for name, value in seen.items()}
-    head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen}
+    report = frontier.report
+    places = {
+        "pool": frontier.pool and _relative(frontier.pool, here),
+        "report": _relative(report.folder, here) if isinstance(report, OtherPool) else str(report or ""),
+    }
+    seen = {"chosen_on": frontier.chosen_on, "reported_on": frontier.reported_on}
+    seen_values = {name: value and asdict(value) for name, value in seen.items()}
+    head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen_values}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]
@@ -281,41 +277,42 @@ def load_frontier(path: str | os.PathLike[str]) -> Frontier:
         InputError: if the file is missing, damaged or of another kind.
     """
     try:
-        told = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
+        values = read_json(Path(path), what="a frontier", format=FORMAT, again=MAKE_IT)
     except FileNotFoundError:
         raise InputError(f"{path}: no such frontier. {MAKE_IT}") from None
-    lacking = [name for name in ("pool", "report", "data", "seed") if name not in told]
+    lacking = [name for name in ("pool", "report", "data", "seed") if name not in values]
     if lacking:  # each is always written: without it, other rows would stand for those that it names
         raise InputError(f"{path}: not valid as a frontier: it lacks {', '.join(lacking)}. {MAKE_IT}")
-    found = as_record(told, Frontier, path, what="a frontier", again=MAKE_IT)
+    frontier = as_record(values, Frontier, path, what="a frontier", again=MAKE_IT)
     here = Path(path).absolute().parent
-    if "chosen_on" not in told:
-        return _of_the_first_version(found, here)
-    return replace(found, pool=_absolute(found.pool, here), report=_absolute(found.report, here))
+    first_version, now = "chosen_on" not in values, frontier.pool and _absolute(frontier.pool, here)
+    pool, root = _of_the_first_version(frontier.pool, here) if first_version else (now, here)
+    report = frontier.report
+    if isinstance(report, OtherPool) and root is not None:
+        report = OtherPool(_absolute(report.folder, root))
+    return replace(frontier, pool=pool, report=report)
 
 
 def _relative(place: str, here: Path) -> str:
-    """A folder as a frontier's file names it, so that both can be moved together; a share of rows as it is."""
-    if not place or is_share(place):
-        return place
+    """A folder as a frontier's file names it, so that both can be moved together."""
     relative = os.path.relpath(Path(place).absolute().resolve(), here.resolve())
     return relative if relative.startswith(".") else f"./{relative}"
 
 
 def _absolute(written: str, here: Path) -> str:
-    if not written or is_share(written):
-        return written
     return os.path.normpath(here.resolve() / written)
 
 
-def _of_the_first_version(found: Frontier, here: Path) -> Frontier:
-    """0.1.0 named folders from the working directory of the search, which follows from where the pool is now."""
-    root, tail = here.resolve(), Path(found.pool).parts
+def _of_the_first_version(pool: str, here: Path) -> tuple[str, Path | None]:
+    """0.1.0 named folders from the working directory of the search, which follows from where the pool is now.
+
+    Returns:
+        The pool and that directory; None where the file is kept apart from its pool: then folders stay as named.
+    """
+    root, tail = here.resolve(), Path(pool).parts
     while tail and root.name == tail[-1]:
         root, tail = root.parent, tail[:-1]
-    if not found.pool or tail:  # kept apart from its pool: as it was named then
-        return found
-    return replace(found, pool=str(here.resolve()), report=_absolute(found.report, root))
+    return (pool, None) if not pool or tail else (str(here.resolve()), root)
 
 
 def split_reference(reference: str) -> tuple[Path, str]:
@@ -327,13 +324,13 @@ def split_reference(reference: str) -> tuple[Path, str]:
     >>> split_reference("preds/frontier.json#3")[1], split_reference("preds/frontier.json#best@0.5x")[1]
     ('3', 'best@0.5x')
     """
-    found = _REFERENCE.fullmatch(reference)
-    if found is None:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
         raise InputError(
             f"{reference!r} does not name a plan; expected FILE#NUMBER such as preds/frontier.json#3, with the number "
             "in the first column of the printed frontier, or #cheapest, #best or #best@0.5x in its place."
         )
-    return Path(found["path"]), found["which"]
+    return Path(match["path"]), match["which"]
 
 
 def opened_reference(reference: str) -> tuple[Path, Frontier, int]:
@@ -344,7 +341,16 @@ def opened_reference(reference: str) -> tuple[Path, Frontier, int]:
     """
     path, which = split_reference(reference)
     frontier = load_frontier(path)
-    return path, frontier, index_of(which, frontier)
+    try:
+        return path, frontier, index_of(which, frontier)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def plan_at(reference: str) -> Plan:
+    """The plan that a name such as `preds/frontier.json#3` stands for; see `opened_reference`."""
+    _, frontier, index = opened_reference(reference)
+    return frontier.plan(index)
 
 
 def index_of(which: str, frontier: Frontier) -> int:
@@ -360,23 +366,18 @@ def index_of(which: str, frontier: Frontier) -> int:
     most = relative_cost(cost, frontier) if cost else None
     plan = frontier.cheapest() if word == "cheapest" else frontier.best(max_average_cost=most)
     if plan is None:
-        told = "reaches the best single model's score" if word == "cheapest" else f"costs {cost or 'anything'} or less"
-        raise InputError(f"no plan of the frontier {told}. `hf-soups cascade show` prints those that there are.")
+        wanted = (
+            "reaches the best single model's score" if word == "cheapest" else f"costs {cost or 'anything'} or less"
+        )
+        raise InputError(f"no plan of the frontier {wanted}. `hf-soups cascade show` prints those that there are.")
     return next(i for i, p in enumerate(frontier.plans) if p is plan)
 
 
-def plan_at(reference: str) -> Plan:
-    """The plan that a name such as `preds/frontier.json#3` stands for.
-
-    Raises:
-        InputError: if the name has another form, the file is not a frontier, or there is no such plan.
-    """
-    path, which = split_reference(reference)
-    frontier = load_frontier(path)
+def _number(text: str | float) -> float:
     try:
-        return frontier.plans[index_of(which, frontier)]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def relative_cost(text: str | float, frontier: Frontier) -> float:
@@ -388,19 +389,16 @@ def relative_cost(text: str | float, frontier: Frontier) -> float:
     Raises:
         InputError: if it is not a cost.
     """
-    found = _AMOUNT.fullmatch(str(text).strip())
-    try:
-        number = float(found["number"]) if found else math.nan
-    except ValueError:
-        number = math.nan
-    if found is None or not math.isfinite(number):
+    match = _AMOUNT.fullmatch(str(text).strip())
+    number = _number(match["number"]) if match else math.nan
+    if match is None or not math.isfinite(number):
         raise InputError(
             f"{text!r} is not a cost; expected a number such as 390M, or a multiple of the best single model's cost "
             "such as 0.5x."
         )
-    if found["unit"] == "x":
+    if match["unit"] == "x":
         return number * frontier.best_single.average_cost
-    return number * _TIMES[found["unit"]]
+    return number * _TIMES[match["unit"]]
 
 
 def wanted_score(text: str | float, frontier: Frontier) -> float:
@@ -413,11 +411,7 @@ def wanted_score(text: str | float, frontier: Frontier) -> float:
     """
     if str(text).strip() == "best":
         return frontier.best_single.score
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    metric = frontier.best_single.metric
+    number, metric = _number(text), frontier.best_single.metric
     if not math.isfinite(number) or (metric == "accuracy" and not 0 <= number <= 1):
         raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
     known = METRICS.get(metric)

@@ -15,10 +15,10 @@ from jaxtyping import Float32
 from torch.utils.data import DataLoader
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from hf_soups.cascades.running.members import Pair, RawRows
 from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
 from hf_soups.data.images import picture
 from hf_soups.errors import DataError, InputError
+from hf_soups.models.readers import Pair, RawRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,14 +214,14 @@ def _encoded(image: str, timeout: float | None) -> str | bytes:
 def _fetched(url: str, timeout: float | None) -> bytes:
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the client's own, whichever package it is
 
-    found = bytearray()
+    fetched = bytearray()
     with httpx.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
         answer.raise_for_status()
         for part in answer.iter_bytes():
-            found += part
-            if len(found) > MOST_FETCHED:
+            fetched += part
+            if len(fetched) > MOST_FETCHED:
                 raise ValueError(f"more than {MOST_FETCHED:,} bytes")
-    return bytes(found)
+    return bytes(fetched)
 
 
 def _array(image: Any) -> Any:

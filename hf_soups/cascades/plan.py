@@ -73,6 +73,12 @@ class Plan:
         """What a row costs that leaves at each stage."""
         return tuple(float(c) for c in np.cumsum(self.costs))
 
+    def can_follow(self, other: Plan) -> bool:
+        """Whether a cascade that was built for this plan can follow another: over its members, at the same costs."""
+        own = dict(zip(self.members, self.costs, strict=True))
+        same_costs = all(own.get(name) == cost for name, cost in zip(other.members, other.costs, strict=True))
+        return same_costs and (other.unit, other.hardware) == (self.unit, self.hardware)
+
     def apply(self, predictions: Mapping[str, Predictions]) -> CascadePredictions:
         """The cascade's answers on other rows, with each row's exit stage and cost.
 
@@ -114,14 +120,40 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     >>> plan_values(Plan(("a",), (), (1.0,)))["members"]
     ['a']
     """
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-    return {name: v for name, v in told.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    return {name: v for name, v in values.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 
-def plan_of(told: Mapping[str, Any], where: str = "config.json of the cascade") -> Plan:
+def plan_of(values: Mapping[str, Any], where: str = "config.json of the cascade") -> Plan:
     """The plan that `plan_values` wrote; keys of later versions are left out.
 
     Raises:
         InputError: if something is missing or not allowed.
     """
-    return as_record(told, Plan, where, what="a plan", again="Build it again.")
+    return as_record(values, Plan, where, what="a plan", again="Build it again.")
+
+
+def within_budget(plans: tuple[Plan, ...], budget: float) -> Plan:
+    """The plan of the highest score that costs at most `budget` on average.
+
+    Args:
+        plans: over the members of one cascade, in one unit.
+        budget: in shares of what the most expensive member costs alone; 0.5 is half of it.
+    Raises:
+        InputError: if no plan is so cheap, or the costs of the plans are not known.
+    """
+    dearest = max(cost for plan in plans for cost in plan.costs)
+    known = [plan for plan in plans if np.isfinite(plan.average_cost) and np.isfinite(plan.score)]
+    if not known or not dearest > 0:
+        raise InputError(
+            "this cascade holds no plans with a score and an average cost, so it has no budget to keep to. Build it "
+            "from a frontier of `cascade search`."
+        )
+    fitting = [plan for plan in known if plan.average_cost <= budget * dearest]
+    if not fitting:
+        least = min(plan.average_cost for plan in known) / dearest
+        raise InputError(
+            f"a budget of {budget:g} of the most expensive member's cost; the cheapest plan that this cascade holds "
+            f"takes {least:.3g}. Give {np.ceil(least * 1000) / 1000:g} or more, or None for the plan as built."
+        )
+    return max(fitting, key=lambda plan: (plan.score, -plan.average_cost, -plan.worst_cost))

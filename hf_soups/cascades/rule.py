@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -20,29 +20,42 @@ from hf_soups.predictions import SMALLEST
 
 Combine = Literal["mean", "geometric", "last"]
 Confidence = Literal["max", "gap", "entropy", "agreement"]
+COMBINATIONS: dict[Combine, str] = {
+    "mean": "mean of the probabilities of all members so far",
+    "geometric": "geometric mean of the probabilities of all members so far",
+    "last": "the last member alone",
+}
+CONFIDENCES: dict[Confidence, str] = {
+    "max": "the largest probability",
+    "gap": "the gap between the two largest probabilities",
+    "entropy": "1 - entropy / log(classes)",
+    "agreement": "the share of members whose own answer is the combined one",
+}
 NEVER = 2.0  # a threshold that no confidence reaches; confidences lie in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What members 1..k answer together, and what counts as their confidence.
-
-    `combine`: "mean" of probabilities, "geometric" mean (the softmax of mean log-probabilities), or the "last" member
-    alone. `confidence`, in [0, 1]: the "max" probability, the "gap" between the two most probable classes, "entropy"
-    (1 - entropy / log classes, so it grows as the entropy falls), or the "agreement": the share of members 1..k whose
-    own answer is the combined one.
-    """
+    """What members 1..k answer together, and what counts as their confidence, in [0, 1]; `in_words` explains both."""
 
     combine: Combine = "mean"
     confidence: Confidence = "max"
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("combine", self.combine, get_args(Combine)),
-            ("confidence", self.confidence, get_args(Confidence)),
+            ("combine", self.combine, COMBINATIONS),
+            ("confidence", self.confidence, CONFIDENCES),
         ):
             if value not in known:
                 raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
+
+    def in_words(self) -> tuple[str, str]:
+        """What the answer of members 1..k is, and what its confidence.
+
+        >>> Rule().in_words()
+        ('mean of the probabilities of all members so far', 'the largest probability')
+        """
+        return COMBINATIONS[self.combine], CONFIDENCES[self.confidence]
 
 
 def checked_thresholds(thresholds: Sequence[float], members: int) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
-"""Running a cascade on stored predictions: what it answers, and at which stage each row leaves."""
+"""Sending rows through a cascade: each meets the members it needs, as they run or from stored predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +13,54 @@ from hf_soups.cascades.rule import Committee, Rule, checked_thresholds, leaving
 from hf_soups.predictions import Predictions
 
 ROWS_AT_ONCE = 4096  # x 1,000 classes in float64: 33 MB
+# a stage and the numbers of the rows that reach it -> that member's natural-log probabilities of these rows
+MemberAnswer = Callable[[int, Int64[np.ndarray, " rows"]], Float32[np.ndarray, "rows classes"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Exited:
+    """What a cascade answered on a batch, and where its rows exit."""
+
+    log_probs: Float32[np.ndarray, "rows classes"]
+    exits: Int64[np.ndarray, " rows"]  # stage; 0 is the first member
+    confidences: Float32[np.ndarray, " rows"]  # at the stage that each row exits at
+
+
+def run_rows(answer: MemberAnswer, count: int, thresholds: Sequence[float], rule: Rule) -> Exited:
+    """Send `count` rows through the stages, those that go on together.
+
+    Args:
+        answer: of the member of a stage.
+        count: of the rows.
+        thresholds: one for each member but the last.
+        rule: how members combine, and what their confidence is.
+    """
+    left: list[tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]] = []
+    exits, confidences = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.float32)
+    rows, committee = np.arange(count), Committee(rule)
+    for stage, threshold in enumerate([*thresholds, 0.0]):  # every row exits at the last
+        committee = committee.joined(answer(stage, rows))
+        sure = committee.confidence()
+        out = leaving(sure, threshold) if stage < len(thresholds) else np.ones(len(rows), dtype=bool)
+        if not out.any():
+            continue
+        exits[rows[out]], confidences[rows[out]] = stage, sure[out]
+        if out.all():  # nothing is gathered: at batch 1 always so
+            left.append((rows, committee.log_probs()))
+            break
+        left.append((rows[out], committee.take(out).log_probs()))
+        rows, committee = rows[~out], committee.take(~out)
+    if len(left) == 1:
+        return Exited(left[0][1], exits, confidences)
+    log_probs = np.empty((count, left[0][1].shape[1]), dtype=np.float32)
+    for at, own in left:
+        log_probs[at] = own
+    return Exited(log_probs, exits, confidences)
 
 
 @dataclass(frozen=True, eq=False)
 class CascadePredictions(Predictions):
-    """A cascade's answers, with the stage that each row left at and what it cost."""
+    """A cascade's answers, with the stage that each row exits at and what it cost."""
 
     exits: Int64[np.ndarray, " examples"] | None = None  # 0 is the first member
     costs: Float64[np.ndarray, " examples"] | None = None  # of all members that the row met
@@ -54,26 +97,10 @@ def simulate(
     exits = np.empty(rows, dtype=np.int64)
     for start in range(0, rows, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, rows)
-        _block(members, at, rule, start, stop, log_probs, exits)
+
+        def answer(stage: int, which: np.ndarray, start: int = start, stop: int = stop) -> np.ndarray:
+            return np.asarray(members[stage].block(start, stop)[which])
+
+        done = run_rows(answer, stop - start, at, rule)
+        log_probs[start:stop], exits[start:stop] = done.log_probs, done.exits
     return log_probs, exits
-
-
-def _block(
-    members: Sequence[Predictions],
-    thresholds: tuple[float, ...],
-    rule: Rule,
-    start: int,
-    stop: int,
-    log_probs: Float32[np.ndarray, "rows classes"],
-    exits: Int64[np.ndarray, " rows"],
-) -> None:
-    rows, committee = np.arange(start, stop), Committee(rule)
-    for stage, member in enumerate(members):
-        committee = committee.joined(member.block(start, stop)[rows - start])
-        last = stage == len(members) - 1
-        out = np.ones(len(rows), dtype=bool) if last else leaving(committee.confidence(), thresholds[stage])
-        log_probs[rows[out]] = committee.take(out).log_probs()
-        exits[rows[out]] = stage
-        rows, committee = rows[~out], committee.take(~out)
-        if not len(rows):
-            return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -94,37 +94,46 @@ def predict(
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
-    from hf_soups.batch_predict.answerer import names_a_cascade
+    from hf_soups.pool.entries import names_a_cascade
 
-    models = models or []
-    names = tuple(name.strip() for name in label_names.split(",")) if label_names else None
-    if answers or names_a_cascade(models):
-        if len(models) != 1 or data is None:
-            raise InputError("answers are one model's or cascade's, on --data: give one of each.")
-        from hf_soups.batch_predict import predict_rows
-        from hf_soups.batch_predict.run import print_result as print_rows
-
-        print_rows(
-            predict_rows(
-                models[0], data=data, out=out, split=split, config=config, revision=revision, kind=kind,
-                text=text or (), image=image, id_column=id_column, limit=limit, max_length=max_length, budget=budget,
-                top_k=top_k or 5, batch_size=batch_size, shard_rows=shard_rows or 4096, dtype=dtype, device=device,
-                templates=template, label_names=names or (),
-            )
-        )  # fmt: skip
+    rows: dict[str, Any] = {
+        "data": data, "split": split, "config": config, "revision": revision, "kind": kind, "text": text or (),
+        "image": image, "label_names": _separated(label_names), "limit": limit, "max_length": max_length,
+    }  # fmt: skip
+    how: dict[str, Any] = {"out": out, "batch_size": batch_size, "dtype": dtype, "device": device}
+    if answers or names_a_cascade(models or []):
+        more = {"id_column": id_column, "budget": budget, "templates": template}
+        _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
-    from hf_soups.pool.predict import TEMPLATES, predict_pool, print_result
+    rows |= {"label": label, "recipe": recipe, "overrides": overrides(changes)}
+    how |= {
+        "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
+        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
+        **({"templates": template} if template else {}),
+    }  # fmt: skip
+    _predict_pool(models or [], rows, how)
 
-    result = predict_pool(
-        models, out=out, data=data, split=split, config=config, revision=revision, kind=kind, text=text or (),
-        image=image, label=label, label_names=names, limit=limit, max_length=max_length, recipe=recipe,
-        overrides=overrides(changes),
-        image_sizes=image_size or (), templates=template or TEMPLATES, top_k=top_k, batch_size=batch_size,
-        shard_rows=shard_rows, dtype=dtype, device=device, assume_label_order=assume_label_order,
-        measure_seconds=measure_seconds, cache=cache,
-    )  # fmt: skip
+
+def _separated(names: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in names.split(",")) if names else None
+
+
+def _predict_answers(models: list[str], rows: dict[str, Any], how: dict[str, Any]) -> None:
+    """One model or cascade answers rows into parquet files."""
+    if len(models) != 1 or rows["data"] is None:
+        raise InputError("answers are one model's or cascade's, on --data: give one of each.")
+    from hf_soups.batch_predict import predict_rows, print_result
+
+    print_result(predict_rows(models[0], **{**rows, "label_names": rows["label_names"] or ()}, **how))
+
+
+def _predict_pool(models: list[str], rows: dict[str, Any], how: dict[str, Any]) -> None:
+    """Many models answer labelled rows into a pool."""
+    from hf_soups.pool.predict import predict_pool, print_result
+
+    result = predict_pool(models, **rows, **how)
     print_result(result)
     raise typer.Exit(result.exit_status)
 
@@ -148,11 +157,12 @@ def ensemble(
     ] = None,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
+    from hf_soups.pool.report_rows import report_rows
     from hf_soups.pool_jobs import pool_ensembles
 
     found = pool_ensembles(
         pool, members=members or (), metric=metric, cost=cost, temperatures=temperatures, rounds=rounds,
-        combine=combine, report=report, seed=seed, curves=curves,
+        combine=combine, report=report_rows(report), seed=seed, curves=curves,
     )  # fmt: skip
     printed(found)
     for path in found.pictures:
@@ -204,6 +214,7 @@ def search(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as there are cores.")] = None,
 ) -> None:
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
+    from hf_soups.pool.report_rows import report_rows
     from hf_soups.pool_jobs import search_pool
     from hf_soups.report.frontier_table import SearchTable, search_progress
 
@@ -212,8 +223,8 @@ def search(
             pool, members=members or (), cost=cost, method=method, max_members=max_members, combine=combine,
             confidence=confidence, metric=metric, grid=grid, width=width, reference=reference,
             shares=share or (), min_score=min_accuracy, max_average_cost=max_average_cost,
-            max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, report=report, seed=seed, out=out,
-            threads=threads, progress=progress,
+            max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, seed=seed, out=out,
+            report=report_rows(report), threads=threads, progress=progress,
         )  # fmt: skip
     printed(SearchTable(result))
     raise typer.Exit(0 if result.choice.plan is not None else 1)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_soups.batch_predict.answerer import is_cascade, one_model
 from hf_soups.cascades.frontier import load_frontier
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.members import RawRows, load_one
+from hf_soups.cascades.running.members import load_one
 from hf_soups.cascades.running.model import (
     CascadeForImageClassification,
     CascadeForSequenceClassification,
@@ -27,6 +26,8 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.images import FORMATS, MOST_PIXELS, ROOM, Picture, picture
 from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
+from hf_soups.models.readers import RawRows
+from hf_soups.pool.entries import is_cascade, one_model
 
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig

@@ -75,8 +75,8 @@ def _wanted(kind: str) -> str:
 
 
 def _images(path: Path) -> list[Any]:
-    from hf_soups.batch_predict.inputs import ImageFolder
     from hf_soups.errors import DataError
+    from hf_soups.pool.rows import ImageFolder
 
     if path.is_file():
         return [path]

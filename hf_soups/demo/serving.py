@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.batch_predict.answerer import is_cascade, one_model
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra
+from hf_soups.pool.entries import is_cascade, one_model
 
 if TYPE_CHECKING:
     import gradio

@@ -9,18 +9,10 @@ from html import escape
 import numpy as np
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import Confidence
 from hf_soups.costs import UNITS
 from hf_soups.demo.journeys import Always, Journey, Meeting, totals
 from hf_soups.metrics import METRICS
 from hf_soups.wording import PERCENT, cost_in_words, score_in_words
-
-CONFIDENCES: dict[Confidence, str] = {
-    "max": "the largest probability",
-    "gap": "the gap between the two largest probabilities",
-    "entropy": "1 - entropy / log(classes)",
-    "agreement": "the share of members with the same answer",
-}
 
 
 def unit_in_words(unit: str) -> str:
@@ -186,7 +178,7 @@ def journey_view(way: Journey, plan: Plan, labels: Sequence[str], always: Always
     return (
         f'<div class="hs-answer"><p class="hs-small">Answer</p><p class="hs-big">{escape(labels[way.answer])}</p>'
         f"<p>with probability {_percent(way.probability)}</p>{_list(facts)}</div>"
-        f'<h3>Members asked</h3><p class="hs-small">Confidence is {CONFIDENCES[plan.rule.confidence]}.</p>'
+        f'<h3>Members asked</h3><p class="hs-small">Confidence is {plan.rule.in_words()[1]}.</p>'
         f'<ol class="hs-members">{"".join(members)}</ol>'
     )
 

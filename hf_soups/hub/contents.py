@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from hf_soups.batch_predict.answerer import is_cascade
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.digests import git_blob_sha
 from hf_soups.files.downloads import leads_out, places_of
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
+from hf_soups.pool.entries import is_cascade
 from hf_soups.pool.store import POOL_FILE
 from hf_soups.report.cards.card import README
 from hf_soups.soups.soup_record import SOUP_FILE

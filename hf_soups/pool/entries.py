@@ -14,19 +14,20 @@ from hf_soups.finetune.run_record import RUN_FILE, read_run
 from hf_soups.soups.soup_record import soup_folder_of
 from hf_soups.sweep.plan import PLAN_FILE
 
+CASCADE = "cascade"  # model_type in config.json
 SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEntry:
-    """One entry that a pool is asked to have: weights at an input size."""
+    """One entry of a pool: weights at an input size."""
 
     name: str
     checkpoint: Checkpoint
     image_size: int | None = None  # pixels; None: the checkpoint's own
 
 
-def asked_models(
+def pool_entries(
     models: Sequence[str | Path], *, names: Sequence[str] | None = None, image_sizes: Sequence[int] = ()
 ) -> tuple[PoolEntry, ...]:
     """The entries that the user's words stand for.
@@ -44,17 +45,49 @@ def asked_models(
         raise InputError("no model is named. Give folders of checkpoints, Hub repos, or a sweep's folder.")
     if names is not None and len(names) != len(models):
         raise InputError(f"{len(names)} names for {len(models)} models; expected one for each.")
-    found: list[tuple[str, PoolEntry]] = []  # the name that was given, or ""
-    for i, model in enumerate(models):
-        given, text = ("", str(model)) if names is None else (names[i], str(model))
-        found += [(given or told, entry) for told, entry in _entries(text)]
-    asked = [_named(given, entry) for given, entry in _distinct(found)]
+    read: list[tuple[str, PoolEntry]] = []  # with the name that was given, or ""
+    for given, model in zip(names or [""] * len(models), models, strict=True):
+        read += [(given or own, entry) for own, entry in _entries(str(model))]
+    entries = [_named(given, entry) for given, entry in _distinct(read)]
     if image_sizes:
-        asked = [replace(a, name=f"{a.name}@{size}", image_size=size) for a in asked for size in image_sizes]
-    twice = [name for name, count in Counter(a.name for a in asked).items() if count > 1]
+        entries = [replace(e, name=f"{e.name}@{size}", image_size=size) for e in entries for size in image_sizes]
+    twice = [name for name, count in Counter(e.name for e in entries).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]!r} is asked for twice. Give one of them another name: NAME=MODEL.")
-    return tuple(asked)
+    return tuple(entries)
+
+
+def one_model(model: str | Path) -> Checkpoint:
+    """The only checkpoint that the user names.
+
+    Raises:
+        InputError: if it is a whole sweep, or a model at another input size.
+    """
+    entries = pool_entries([model])
+    if len(entries) > 1 or entries[0].image_size is not None:
+        raise InputError(f"{model}: rows are answered by one model or cascade as it is; name its folder or Hub repo.")
+    return entries[0].checkpoint
+
+
+def is_cascade(checkpoint: Checkpoint) -> bool:
+    """Whether a folder or Hub repo holds a cascade rather than one classifier."""
+    return checkpoint.config.get("model_type") == CASCADE
+
+
+def names_a_cascade(models: Sequence[str | Path]) -> bool:
+    """Whether the only model that the user names is a cascade, which answers rows rather than joins a pool.
+
+    Raises:
+        InputError: if a cascade is named beside other models.
+    """
+    if len(models) == 1:
+        entries = pool_entries(models)
+        return len(entries) == 1 and is_cascade(entries[0].checkpoint)
+    for model in models:  # of a Hub repo it shows when it is loaded
+        folder = Path(model).expanduser()
+        if (folder / "config.json").is_file() and is_cascade(Checkpoint(folder)):
+            raise InputError(f"{model} is a cascade, which answers rows by itself: name it alone.")
+    return False
 
 
 def _entries(text: str) -> Iterator[tuple[str, PoolEntry]]:
@@ -100,15 +133,15 @@ def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     return found
 
 
-def _distinct(found: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
+def _distinct(named: Sequence[tuple[str, PoolEntry]]) -> list[tuple[str, PoolEntry]]:
     """Entries whose own names are the same (a/model, b/model) are called by more of their paths."""
     sources: dict[str, set[str]] = {}
-    for given, entry in found:
+    for given, entry in named:
         if not given:
             sources.setdefault(entry.name, set()).add(entry.checkpoint.source)
     return [
         (given, entry if given or len(sources[entry.name]) == 1 else replace(entry, name=_longer(entry)))
-        for given, entry in found
+        for given, entry in named
     ]
 
 

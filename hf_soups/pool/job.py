@@ -1,65 +1,136 @@
-"""The job of a call that fills a pool: which entries are to be answered, and one after another until they are."""
+"""The job of a call that fills a pool: the entries that are still to be answered, one after another until they are."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
-from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
-from hf_soups.files.writing import writable
-from hf_soups.pool.data_rows import LabelledRows
+from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, PredictionsError
+from hf_soups.models.classifier import Classifier, PredictSettings, answering_family
+from hf_soups.models.cost_counting import (
+    BATCHES,
+    count_bytes,
+    count_macs,
+    count_parameters,
+    measure_seconds,
+    median_row,
+)
+from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.pool.entries import PoolEntry
-from hf_soups.pool.label_order import doubt
-from hf_soups.pool.member_model import How, MemberModel, load_member
-from hf_soups.pool.shards import WORK, Processes, Shards, check_disk
+from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
+from hf_soups.pool.predict import PoolResult
+from hf_soups.pool.rows import LabelledRows
+from hf_soups.pool.shards import WORK, MemberShards, Processes, answer_missing, check_disk
 from hf_soups.pool.store import POOL_FILE, Member, Pool, file_of, read_pool, write_pool
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
 
+if TYPE_CHECKING:
+    from hf_soups.data import Split
+    from hf_soups.models.family import Batch, Encoded, Family
+    from hf_soups.pool.shards import Progress
+
 OF_ONE_MODEL = (CheckpointError, IncompatibleCheckpoints, PredictionsError)  # the others go on
-LOCK = ".lock"
+TEXTS = 1000  # whose median length counts
 
 
-@contextlib.contextmanager
-def alone(out: Path, group: Processes) -> Iterator[None]:
-    """Keep a second call from writing the same pool meanwhile; the lock goes with the process, however it ends.
+@dataclass(frozen=True, eq=False)
+class MemberModel:
+    """An entry's classifier, which answers labelled rows with the data's classes in their order, and what it costs."""
 
-    Raises:
-        InputError: if another call writes it now.
-    """
-    if not group.is_main:
-        yield
-        return
-    from filelock import FileLock, Timeout
+    entry: PoolEntry
+    rows: LabelledRows
+    settings: PredictSettings
+    classifier: Classifier
+    labels: LabelMatch
 
-    with writable(out):
-        out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"{out}: another call of hf-soups predict writes there now. Let it finish first.") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (out / LOCK).unlink(missing_ok=True)
+    @classmethod
+    def load(cls, entry: PoolEntry, rows: LabelledRows, settings: PredictSettings) -> MemberModel:
+        """Load a model and match its labels with the data's.
+
+        Raises:
+            CheckpointError: if it cannot be loaded, or is of no kind that answers such rows.
+            IncompatibleCheckpoints: if its labels cannot be matched.
+        """
+        checkpoint, kind, names = entry.checkpoint, rows.task.kind, rows.split.label_names
+        family = answering_family(checkpoint, kind, names, settings.templates)
+
+        def matched(own: Sequence[str] | None, classes: int) -> LabelMatch:
+            order = settings.assume_label_order
+            return match_labels(own, names, classes=classes, who=str(checkpoint), assume_order=order)
+
+        own = names if family.name == "zero-shot" else checkpoint.label_names
+        labels = None if own is None else matched(own, len(own))  # before the weights are read
+        size = entry.image_size or rows.data.image_size
+        classifier = Classifier.load(
+            checkpoint, family, kind, dtype=settings.torch_dtype, image_size=size, device=settings.torch_device
+        )
+        labels = labels or matched(None, classifier.model.config.num_labels or 0)
+        order = () if labels.is_identity else labels.order
+        return cls(entry, rows, settings, replace(classifier, order=order), labels)
+
+    def encode(self, split: Split) -> Encoded:
+        """Rows as the model reads them."""
+        data = self.rows.data.model_copy(update={"image_size": self.entry.image_size or self.rows.data.image_size})
+        processor = self.classifier.processor
+        return self.classifier.family.encode(split, processor, self.rows.task, data, self.settings.cache)
+
+    def answer(self, start: int, stop: int, progress: Progress | None = None) -> Predictions:
+        """Log-probabilities of rows `start` to `stop` of the split, in the data's order of classes."""
+        part = part_of(self.rows.split, start, stop)
+        aligned = cast("Family", SimpleNamespace(logits=lambda _, batch: self.classifier.logits(batch)))
+        answers = predict_split(
+            self.classifier.model, aligned, self.encode(part), part, batch_size=self.settings.batch_size,
+            progress=progress, name=self.entry.name,
+        )  # fmt: skip
+        return replace(answers, data=self.rows.split.fingerprint)
+
+    def with_counts(self, member: Member) -> Member:
+        """The member with its parameters, and the multiply-adds and bytes of one row of median length."""
+        model, batch = self.classifier.model, self._some(1)
+
+        def answer() -> object:
+            return self.classifier.family.logits(model, batch)
+
+        macs, size = count_macs(model, batch, answer), count_bytes(model, answer)
+        return replace(member, parameters=count_parameters(model), macs=macs, bytes=size)
+
+    def with_seconds(self, member: Member) -> Member:
+        """The member with the seconds of the forward pass alone, on rows that are ready on the device."""
+        batches = {size: self._some(size) for size in BATCHES}
+        family, model = self.classifier.family, self.classifier.model
+        with evaluating(model):
+            took = measure_seconds(lambda size: family.logits(model, batches[size]), self.settings.torch_device)
+        return replace(
+            member, seconds=took.best, seconds_batch_1=took.batch_1, best_batch=took.best_batch, hardware=took.hardware
+        )
+
+    def _some(self, rows: int) -> Batch:
+        """That many times the row of median length."""
+        encoded = self._first_rows
+        return on_device(encoded.batch([median_row(encoded)] * rows), self.settings.torch_device)
+
+    @cached_property
+    def _first_rows(self) -> Encoded:
+        enough = 1 if self.rows.task.kind == "image" else TEXTS  # images are all of one size
+        return self.encode(part_of(self.rows.split, 0, min(enough, len(self.rows.split))))
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of a job; see `PoolResult`."""
-
-    pool: Pool
-    answered: tuple[str, ...]
-    kept: tuple[str, ...]
-    failed: Mapping[str, str]
-    seconds: Mapping[str, float]
+def part_of(split: Split, start: int, stop: int) -> Split:
+    """Consecutive rows of a split, with a fingerprint made of its own."""
+    return replace(
+        split,
+        rows=split.rows.select(range(start, stop)),
+        row_ids=split.row_ids[start:stop],
+        labels=split.labels[start:stop],
+        fingerprint=f"{split.fingerprint}[{start}:{stop}]",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +138,15 @@ class Job:
     """One call: the rows, how they are answered, and by which process."""
 
     rows: LabelledRows
-    how: How
+    settings: PredictSettings
     group: Processes
     measure: bool
     shard_rows: int | None
 
-    def run(self, pool: Pool, asked: Sequence[PoolEntry], progress: bool) -> Done:
+    def run(self, pool: Pool, entries: Sequence[PoolEntry], progress: bool) -> PoolResult:
         """Answer what is not there yet; every process of the group calls it and gets the same pool."""
         failed: dict[str, str] = {}
-        kept, todo = self._sorted(pool, asked, failed)
+        kept, todo = self._sorted(pool, entries, failed)
         n, classes = len(self.rows.split), len(pool.label_names)
         check_disk(pool.folder, members=len(todo), rows=n, classes=classes, top_k=pool.top_k)
         seconds = {}
@@ -88,20 +159,20 @@ class Job:
             if not failed:  # what failed models left there is theirs to go on with
                 shutil.rmtree(pool.folder / WORK, ignore_errors=True)
             if self.measure:
-                pool = self._measure(pool, [a for a in asked if a.name in kept])
+                pool = self._measure(pool, [e for e in entries if e.name in kept])
         self.group.wait()
         pool = read_pool(pool.folder) if (pool.folder / POOL_FILE).is_file() else pool
         done = tuple(entry.name for entry in todo if entry.name not in failed)
-        return Done(pool, done, kept, failed, {name: seconds[name] for name in done})
+        return PoolResult(pool, done, kept, failed, {name: seconds[name] for name in done})
 
     def _sorted(
-        self, pool: Pool, asked: Sequence[PoolEntry], failed: dict[str, str]
+        self, pool: Pool, entries: Sequence[PoolEntry], failed: dict[str, str]
     ) -> tuple[tuple[str, ...], list[PoolEntry]]:
         """Names of the members that are there, and the entries that are still to be answered."""
         kept, todo = [], []
-        for entry in asked:
+        for entry in entries:
             try:
-                if _is_there(pool, entry, self.how):
+                if _is_there(pool, entry, self.settings):
                     kept.append(entry.name)
                 else:
                     todo.append(entry)
@@ -111,17 +182,17 @@ class Job:
 
     def _member(self, pool: Pool, entry: PoolEntry, meter: Meter, before: int, failed: dict[str, str]) -> Pool:
         """The pool with this member, answered by all processes and put together by the main one."""
-        shards, opened, took = self._shards(pool, entry), None, 0.0
+        shards, model, took = self._shards(pool, entry), None, 0.0
         shards.forget_failure(self.group.rank)
         try:
-            opened = load_member(entry, self.rows, self.how)
-            took = self._answer(opened, shards, meter, before)
+            model = MemberModel.load(entry, self.rows, self.settings)
+            _, took = answer_missing(shards, self.group, model.answer, lambda done: meter(before + done, entry.name))
         except OF_ONE_MODEL as error:
             shards.failed(self.group.rank, str(error))
         self.group.wait()  # for the shards of the others
         if self.group.is_main:
             try:
-                pool = self._finished(pool, entry, opened, shards)
+                pool = self._finished(pool, entry, model, shards)
             except OF_ONE_MODEL as error:
                 shards.failed(self.group.rank, str(error))
             else:
@@ -133,68 +204,55 @@ class Job:
             failed[entry.name] = reason
         return pool if reason or self.group.is_main else read_pool(pool.folder)
 
-    def _answer(self, opened: MemberModel, shards: Shards, meter: Meter, before: int) -> float:
-        """Answer this process's shards that are missing; the seconds that it took."""
-        started = time.perf_counter()
-        for number in range(len(shards)):
-            start, stop = shards.span(number)
-            if self.group.mine(number) and not shards.path(number).is_file():
-
-                def tick(done: int, _: int, start: int = start) -> None:
-                    meter(before + start + done, opened.asked.name)
-
-                shards.write(number, opened.answer(start, stop, tick))
-            meter(before + stop, opened.asked.name)
-        return time.perf_counter() - started
-
-    def _finished(self, pool: Pool, entry: PoolEntry, opened: MemberModel | None, shards: Shards) -> Pool:
+    def _finished(self, pool: Pool, entry: PoolEntry, model: MemberModel | None, shards: MemberShards) -> Pool:
         reason = shards.failure()
-        if opened is None or reason:
+        if model is None or reason:
             raise PredictionsError(reason)
         file = _free_file(pool, entry.name)
         shards.assemble(pool.folder / file)
+        of, zero_shot = entry.checkpoint, model.classifier.family.name == "zero-shot"
         member = Member(
-            entry.name, entry.checkpoint.source, entry.checkpoint.revision, entry.checkpoint.subfolder,
-            entry.image_size, self.how.dtype, self._templates(opened), entry.checkpoint.sha256(),
-            *opened.counted(), file=file, files=entry.checkpoint.files_digest(),
+            entry.name, of.source, of.revision, of.subfolder, entry.image_size, self.settings.dtype,
+            templates=self.settings.templates if zero_shot else (), sha256=of.sha256(), files=of.files_digest(),
+            file=file,
         )  # fmt: skip
+        member = model.with_counts(member)
         wider = pool.with_member(member)
-        member = replace(member, notes=_notes(wider.predictions[entry.name], opened, pool.folder / file))
+        member = replace(member, notes=_notes(wider.predictions[entry.name], model, pool.folder / file))
         if self.measure:
-            member = _with_seconds(member, opened)
+            member = model.with_seconds(member)
         wider = pool.with_member(member)
         write_pool(wider)
         shards.remove()
         return wider
 
-    def _measure(self, pool: Pool, asked: Sequence[PoolEntry]) -> Pool:
+    def _measure(self, pool: Pool, entries: Sequence[PoolEntry]) -> Pool:
         """Measure members that were answered before without it."""
-        for entry in asked:
+        for entry in entries:
             member = pool.members[entry.name]
             if member.seconds is None:
-                pool = pool.with_member(_with_seconds(member, load_member(entry, self.rows, self.how)))
+                model = MemberModel.load(entry, self.rows, self.settings)
+                pool = pool.with_member(model.with_seconds(member))
                 write_pool(pool)
         return pool
 
-    def _templates(self, opened: MemberModel) -> tuple[str, ...]:
-        return self.how.templates if opened.family.name == "zero-shot" else ()
-
-    def _shards(self, pool: Pool, entry: PoolEntry) -> Shards:
+    def _shards(self, pool: Pool, entry: PoolEntry) -> MemberShards:
         try:
-            sha, names = _digests(entry.checkpoint), entry.checkpoint.label_names
+            of = entry.checkpoint
+            sha, names = (of.sha256(), of.files_digest()), of.label_names
         except CheckpointError:  # loading it says so again, with a reason
             sha, names = ("", ""), None
         settings = [
-            entry.name, *sha, entry.image_size, self.how.dtype, self.how.templates, self.rows.split.fingerprint,
-            pool.label_names, names, self.rows.data.max_length,
+            entry.name, *sha, entry.image_size, self.settings.dtype, self.settings.templates,
+            self.rows.split.fingerprint, pool.label_names, names, self.rows.data.max_length,
         ]  # fmt: skip
-        return Shards.of(
-            pool.folder, len(self.rows.split), batch_size=self.how.batch_size, top_k=pool.top_k, settings=settings,
+        return MemberShards.of(
+            pool.folder, len(self.rows.split), batch_size=self.settings.batch_size, top_k=pool.top_k, settings=settings,
             size=self.shard_rows,
         )  # fmt: skip
 
 
-def _is_there(pool: Pool, entry: PoolEntry, how: How) -> bool:
+def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
     """Whether the pool has this entry: the same weights at the same size, with a file that can be read.
 
     Raises:
@@ -212,8 +270,8 @@ def _is_there(pool: Pool, entry: PoolEntry, how: How) -> bool:
             f"{pool.folder} has a member {entry.name!r} already, of other weights ({member.source}). Give this one "
             "another name: NAME=MODEL."
         )
-    if (member.sha256, member.image_size, member.dtype) != (sha, entry.image_size, how.dtype) or (
-        (member.templates and member.templates != how.templates)
+    if (member.sha256, member.image_size, member.dtype) != (sha, entry.image_size, settings.dtype) or (
+        (member.templates and member.templates != settings.templates)
         or (member.files and member.files != entry.checkpoint.files_digest())
     ):
         return False
@@ -221,10 +279,6 @@ def _is_there(pool: Pool, entry: PoolEntry, how: How) -> bool:
         return len(pool.predictions[entry.name]) == pool.data.rows
     except PredictionsError:  # damaged or gone: answered again
         return False
-
-
-def _digests(checkpoint: Checkpoint) -> tuple[str, str]:
-    return checkpoint.sha256(), checkpoint.files_digest()
 
 
 def _free_file(pool: Pool, name: str) -> str:
@@ -236,28 +290,21 @@ def _free_file(pool: Pool, name: str) -> str:
     return file
 
 
-def _notes(p: Predictions, opened: MemberModel, path: Path) -> tuple[str, ...]:
+def _notes(p: Predictions, model: MemberModel, path: Path) -> tuple[str, ...]:
     """What to know of the order of its labels.
 
     Raises:
         PredictionsError: if the order was only assumed, and the data speak against it.
     """
     wrong = doubt(p)
-    if wrong and not opened.labels.by_name:
+    if wrong and not model.labels.by_name:
         path.unlink(missing_ok=True)
         raise PredictionsError(
             f"its labels were assumed to be in the data's order, but {wrong}. Write its label names into its "
             "config.json (id2label)."
         )
-    said = (opened.labels.note, wrong and f"its label names may be wrong: {wrong}")
+    said = (model.labels.note, wrong and f"its label names may be wrong: {wrong}")
     return tuple(note for note in said if note)
-
-
-def _with_seconds(member: Member, opened: MemberModel) -> Member:
-    took = opened.measured()
-    return replace(
-        member, seconds=took.best, seconds_batch_1=took.batch_1, best_batch=took.best_batch, hardware=took.hardware
-    )
 
 
 def _accuracy(p: Predictions) -> str:

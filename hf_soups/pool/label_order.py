@@ -99,8 +99,8 @@ def _rest_by_place(order: Sequence[int | None], model: Sequence[str], data: Sequ
     """ImageNet has two cranes, and data and models tell them apart in different words: 998 names decide for both."""
     if len(model) != len(data) or any(at not in (None, i) for i, at in enumerate(order)):
         return None
-    found = sum(at is not None for at in order)
-    return tuple(range(len(data))) if found >= BY_PLACE * len(data) else None
+    matched = sum(at is not None for at in order)
+    return tuple(range(len(data))) if matched >= BY_PLACE * len(data) else None
 
 
 def _normal(name: str) -> str:
@@ -129,20 +129,20 @@ def _told(how: str, model: int, data: int) -> str:
 
 def _refusal(model: Sequence[str] | None, data: Sequence[str], classes: int, who: str) -> IncompatibleCheckpoints:
     if model is None:
-        told = f"{who}: its {classes} classes have no names (LABEL_0, LABEL_1, ...), so their order cannot be known. "
+        why = f"{who}: its {classes} classes have no names (LABEL_0, LABEL_1, ...), so their order cannot be known. "
         if classes != len(data):
             return IncompatibleCheckpoints(
-                told + f"The data have {len(data)} classes: {_some(data)}. Write id2label into its config.json."
+                why + f"The data have {len(data)} classes: {_some(data)}. Write id2label into its config.json."
             )
     else:
         order, _ = _by_name(model, data)
         missing = [name for name, at in zip(data, order, strict=True) if at is None]
-        told = (
+        why = (
             f"{who}: {len(missing)} of the data's {len(data)} classes ({_some(missing)}) are not among its "
             f"{len(model)} ({_some(model)}), or fit several. "
         )
     return IncompatibleCheckpoints(
-        f"{told}Write the names {_some(data)} in its order into its config.json (id2label), or name the data's classes "
+        f"{why}Write the names {_some(data)} in its order into its config.json (id2label), or name the data's classes "
         "as the model does (--label-names)"
         + ("; if its order is the data's, say so with --assume-label-order." if classes == len(data) else ".")
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
-from hf_soups.pool.data_rows import LabelledRows, Wanted, load_rows
-from hf_soups.pool.entries import asked_models
-from hf_soups.pool.shards import processes
+from hf_soups.pool.entries import pool_entries
+from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
+from hf_soups.pool.shards import alone, processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.predictions import same_rows
 from hf_soups.predictions.topk import TopKPredictions, certain_rows
@@ -45,19 +45,6 @@ def predict_pool(
     models: Sequence[str | Path],
     *,
     out: str | Path,
-    data: str | None = None,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    kind: str | None = None,
-    text: Sequence[str] = (),
-    image: str | None = None,
-    label: str | None = None,
-    label_names: Sequence[str] | None = None,
-    limit: int | None = None,
-    max_length: int = 128,
-    recipe: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
     image_sizes: Sequence[int] = (),
     templates: Sequence[str] = TEMPLATES,
@@ -70,6 +57,7 @@ def predict_pool(
     measure_seconds: bool = False,
     cache: str | Path | None = None,
     progress: bool = True,
+    **rows: Unpack[RowsOptions],
 ) -> PoolResult:
     """Answer the rows of a split with every model, and write a pool: pool.json and one file of predictions for each.
 
@@ -78,22 +66,9 @@ def predict_pool(
     it and takes its share of the shards.
 
     Args:
-        models: see `asked_models`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
+        models: see `pool_entries`: folders, Hub repos, sweeps; NAME=MODEL, MODEL@160 for another input size. None:
             the recipe's members.
         out: the pool's folder.
-        data: Hub id, Hub-layout folder, imagefolder, parquet or csv files; or give `recipe`.
-        split: of the data; default "train", and "select" of a recipe.
-        config: of the data set.
-        revision: of the data set.
-        kind: text, text-pair or image; default: as the columns are.
-        text: one or two text columns; default: the only ones.
-        image: column; default: the only one.
-        label: column; default: "label", "labels" or the only one of classes.
-        label_names: of the classes; default: as the column has them.
-        limit: a stratified subset of so many rows.
-        max_length: tokens of a text.
-        recipe: a YAML file that gives task and data; its split "select", "report" or "shift-<name>" is answered.
-        overrides: values of the recipe to change.
         names: one for each of `models`.
         image_sizes: pixels; ask every model at each of them.
         templates: of zero-shot models, each with {} where the class goes.
@@ -106,40 +81,37 @@ def predict_pool(
         measure_seconds: measure seconds per example too (a minute a model at most).
         cache: folder for encoded rows: members with equal processors then share them.
         progress: show progress.
+        rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or "shift-<name>" is answered.
     Raises:
         InputError: if the call makes no sense, or the pool in `out` is of other rows.
         DataError: if the rows cannot be used.
         HfSoupsError: if the answers do not fit on the disk.
     """
+    wanted = RowsWanted(**rows)
+    recipe = None if wanted.recipe is None else load_recipe(wanted.recipe, wanted.overrides)
     if not models and recipe is not None:
-        models = load_recipe(recipe, overrides).members
+        models = recipe.members
         if not models:
-            raise InputError(f"{recipe}: no model is named, and the recipe has no `members`. Give one of them.")
-    asked = asked_models(models, names=names, image_sizes=image_sizes)
+            raise InputError(f"{wanted.recipe}: no model is named, and the recipe has no `members`. Give one of them.")
+    entries = pool_entries(models, names=names, image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
-    rows = load_rows(
-        Wanted(
-            data, split, config, revision, kind, tuple(text), image, label,
-            None if label_names is None else tuple(label_names), limit, max_length, recipe, overrides or {},
-        )
-    )  # fmt: skip
-    from hf_soups.pool.job import Job, alone
-    from hf_soups.pool.member_model import How
+    labelled = load_rows(wanted)
+    from hf_soups.models.classifier import PredictSettings
+    from hf_soups.pool.job import Job
 
     group = processes()
-    how = How(
-        batch_size, dtype, device or group.device, tuple(templates), assume_label_order, None if cache is None else
-        Path(cache),
+    settings = PredictSettings(
+        batch_size, dtype, device or group.device, tuple(templates), assume_label_order,
+        cache=None if cache is None else Path(cache),
     )  # fmt: skip
     with alone(Path(out), group):
-        pool = _pool_at(Path(out), rows, top_k)
+        pool = _pool_at(Path(out), labelled, top_k)
         group.wait()  # nobody writes before all have read
-        done = Job(rows, how, group, measure_seconds, shard_rows).run(pool, asked, progress)
+        done = Job(labelled, settings, group, measure_seconds, shard_rows).run(pool, entries, progress)
         if recipe is not None and group.is_main and done.pool.members:
-            text = recipe_text(load_recipe(recipe, overrides))
-            write_text(Path(out) / RECIPE_FILE, text)
-    return PoolResult(done.pool, done.answered, done.kept, done.failed, done.seconds, _uncertain(done.pool))
+            write_text(Path(out) / RECIPE_FILE, recipe_text(recipe))
+    return replace(done, uncertain=_uncertain(done.pool))
 
 
 def print_result(result: PoolResult) -> None:
@@ -204,8 +176,8 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
         return new
     there = read_pool(out)
     differ = [
-        f"{told} {getattr(a, name)!r} instead of {getattr(b, name)!r}"
-        for told, name, a, b in (
+        f"{words} {getattr(a, name)!r} instead of {getattr(b, name)!r}"
+        for words, name, a, b in (
             ("rows with the fingerprint", "fingerprint", there.data, new.data),
             ("label names", "label_names", there, new),
             ("tasks of kind", "kind", there, new),

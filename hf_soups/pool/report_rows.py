@@ -17,6 +17,51 @@ from hf_soups.predictions import Predictions, same_rows
 REPORT_STREAM = 3  # of the seed; 0 to 2 cut splits of data sets
 
 
+@dataclass(frozen=True, slots=True)
+class ShareOf:
+    """A share of the pool's own rows, with each class's share in it; the others are chosen on."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"--report {self}: a share of the rows lies between 0 and 1, such as 0.5.")
+
+    def __str__(self) -> str:
+        return str(self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPool:
+    """All rows of another pool with the same members."""
+
+    folder: str
+
+    def __str__(self) -> str:
+        return self.folder
+
+
+ReportRows = ShareOf | OtherPool | None  # None: there are none
+
+
+def report_rows(text: str | ReportRows) -> ReportRows:
+    """The rows to report on, as the user or a file names them: a share such as 0.5, another pool's folder, or "".
+
+    Raises:
+        InputError: for a share that is none.
+
+    >>> report_rows("0.5"), report_rows("preds/report"), report_rows("")
+    (ShareOf(share=0.5), OtherPool(folder='preds/report'), None)
+    """
+    if text is None or isinstance(text, ShareOf | OtherPool):
+        return text
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    return ShareOf(share) if math.isfinite(share) else OtherPool(text) if text else None
+
+
 @dataclass(frozen=True)
 class SelectAndReport:
     """Predictions by name on the rows to choose on, and on rows that nothing is chosen on (None: there are none)."""
@@ -26,32 +71,31 @@ class SelectAndReport:
     report: Mapping[str, Predictions] | None
 
 
-def select_and_report(pool: Pool, report: str = "", seed: int = 0) -> SelectAndReport:
+def select_and_report(pool: Pool, report: str | ReportRows = None, seed: int = 0) -> SelectAndReport:
     """The rows to choose on and those to report on.
 
     Args:
         pool: whose rows are chosen on.
-        report: "" for no rows to report on; a share of the pool's rows such as "0.5", drawn by `seed` with each class's
-            share in it; or the folder of another pool with the same members.
-        seed: of the draw.
+        report: the rows to report on; as text see `report_rows`.
+        seed: of the draw of a share.
     Raises:
-        InputError: if `report` is neither, or the other pool has other members, classes or the same rows.
+        InputError: if it is no pool, or one with other members, classes or the same rows.
         PredictionsError: if the pool's rows have no labels.
     """
     if not pool.members:
         raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
-    if not report:
+    wanted = report_rows(report)
+    if wanted is None:
         return SelectAndReport(pool, pool.predictions, None)
-    share = _share(report)
-    if share is None:
-        return SelectAndReport(pool, pool.predictions, _other(pool, report))
+    if isinstance(wanted, OtherPool):
+        return SelectAndReport(pool, pool.predictions, _other(pool, wanted.folder))
     labels = next(iter(pool.predictions.values())).labels
     if labels is None:
         raise PredictionsError(f"{pool.folder}: its rows have no labels, so nothing can be chosen or scored on them.")
-    held = stratified_rows(labels, round(share * len(labels)), seed, stream=REPORT_STREAM)
+    held = stratified_rows(labels, round(wanted.share * len(labels)), seed, stream=REPORT_STREAM)
     rest = np.setdiff1d(np.arange(len(labels)), held)
     if not len(held) or not len(rest):
-        raise InputError(f"a share of {share:g} of {len(labels)} rows leaves none on one side. Predict more rows.")
+        raise InputError(f"a share of {wanted} of {len(labels)} rows leaves none on one side. Predict more rows.")
     return SelectAndReport(pool, _SomeRows(pool.predictions, rest), _SomeRows(pool.predictions, held))
 
 
@@ -74,15 +118,6 @@ class _SomeRows(Mapping[str, Predictions]):
         return len(self._whole)
 
 
-def _share(text: str) -> float | None:
-    if not is_share(text):
-        return None
-    share = float(text)
-    if not 0 < share < 1:
-        raise InputError(f"--report {text}: a share of the rows lies between 0 and 1, such as 0.5.")
-    return share
-
-
 def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     if not Path(folder).is_dir():
         raise InputError(f"--report {folder}: expected a share of the rows such as 0.5, or the folder of a pool.")
@@ -95,15 +130,3 @@ def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     if missing:
         raise InputError(f"{folder}: no answers of {', '.join(missing)}. Answer its rows with every member first.")
     return other.predictions
-
-
-def is_share(report: str) -> bool:
-    """Whether what to report on is a share of the pool's rows, not another pool's folder.
-
-    >>> is_share("0.5"), is_share("preds/report"), is_share("")
-    (True, False, False)
-    """
-    try:
-        return math.isfinite(float(report))
-    except ValueError:
-        return False

@@ -66,15 +66,15 @@ class Member:
             raise InputError(f"{unit!r} is no unit of costs; expected one of {', '.join(UNITS)}.")
         value = getattr(self, unit)
         if value is None:
-            told = "Predict again with --measure-seconds" if unit in MEASURED else "Predict again"
-            raise InputError(f"{self.name}: its {UNITS[unit]} were not measured. {told}, or choose another cost.")
+            advice = "Predict again with --measure-seconds" if unit in MEASURED else "Predict again"
+            raise InputError(f"{self.name}: its {UNITS[unit]} were not measured. {advice}, or choose another cost.")
         return Cost(float(value), unit, self.hardware if unit in MEASURED else "")
 
     def to_json(self) -> dict[str, Any]:
         """What pool.json holds of it; the name is the key there."""
-        told = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
-        del told["name"]
-        return told
+        values = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
+        del values["name"]
+        return values
 
 
 POOL_FILE = "pool.json"
@@ -178,17 +178,17 @@ class _Lazy(Mapping[str, Predictions]):
 
 def _checked(pool: Pool, name: str) -> Predictions:
     path = inside_of(pool.folder, pool.members[name].file)
-    found = load_predictions(path)
+    answers = load_predictions(path)
     if (
-        not same_rows(found.data, pool.data.fingerprint)
-        or len(found) != pool.data.rows
-        or found.label_names != pool.label_names
+        not same_rows(answers.data, pool.data.fingerprint)
+        or len(answers) != pool.data.rows
+        or answers.label_names != pool.label_names
     ):
         raise PredictionsError(
-            f"{path}: holds {len(found)} rows of data {found.data}, but the pool is of {pool.data.rows} rows of "
+            f"{path}: holds {len(answers)} rows of data {answers.data}, but the pool is of {pool.data.rows} rows of "
             f"{pool.data.fingerprint}, or its labels are others. Delete the file and predict again."
         )
-    return found
+    return answers
 
 
 def read_pool(folder: str | Path) -> Pool:
@@ -207,20 +207,20 @@ def read_pool(folder: str | Path) -> Pool:
     if isinstance(entries, dict):  # the name of a member is its key there
         named = {n: {**entry, "name": n} if isinstance(entry, dict) else entry for n, entry in entries.items()}
         read = {**read, "members": named}
-    told = as_record(read, _PoolRecord, path, what="a pool of predictions", again=AGAIN)
-    members = {name: replace(m, source=_found(at, m.source)) for name, m in told.members.items()}
+    record = as_record(read, _PoolRecord, path, what="a pool of predictions", again=AGAIN)
+    members = {name: replace(m, source=_found(at, m.source)) for name, m in record.members.items()}
     for name, member in members.items():
         if Path(member.file).name != member.file or not member.file:
             raise InputError(
                 f"{path}: the predictions of {name} are said to lie in {member.file!r}, not in the pool's folder. "
                 f"{AGAIN}"
             )
-    return Pool(at, told.kind, told.data, told.label_names, members, told.top_k)
+    return Pool(at, record.kind, record.data, record.label_names, members, record.top_k)
 
 
 def write_pool(pool: Pool) -> None:
     """Write pool.json through a temporary file and a rename."""
-    told = {
+    values = {
         "format": FORMAT,
         "kind": pool.kind,
         "data": {key: value for key, value in asdict(pool.data).items() if value is not None},
@@ -231,7 +231,7 @@ def write_pool(pool: Pool) -> None:
             for name, member in pool.members.items()
         },
     }
-    write_json(pool.folder / POOL_FILE, told)
+    write_json(pool.folder / POOL_FILE, values)
 
 
 def file_of(name: str) -> str:

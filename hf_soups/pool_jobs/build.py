@@ -16,7 +16,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.configs import place_shown
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.report_rows import SelectAndReport, is_share
+from hf_soups.pool.report_rows import OtherPool, SelectAndReport
 from hf_soups.pool.store import Member, PoolData
 from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.pool_jobs.search import Reported, reported
@@ -35,20 +35,18 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
         frontier: of the search.
         parts: the rows that it was searched on, and those that nothing was chosen on.
     """
-    plan, pool, told = frontier.plan(index), parts.pool, {}
-    kept = recipe_kept(pool.folder)
-    if kept is not None:
-        told["recipe"] = {key: value for key, value in recipe_values(kept).items() if key in ("task", "data")}
+    plan, pool, kept = frontier.plan(index), parts.pool, recipe_kept(parts.pool.folder)
+    recipe = {} if kept is None else {"recipe": {k: v for k, v in recipe_values(kept).items() if k in ("task", "data")}}
     rows = {"select": len(next(iter(parts.select.values())))}
     if parts.report is not None:
         rows["report"] = len(next(iter(parts.report.values())))
-    elsewhere = bool(frontier.report) and not is_share(frontier.report)
-    other = read_pool(frontier.report).data if elsewhere else pool.data
+    elsewhere = isinstance(frontier.report, OtherPool)
+    other = read_pool(str(frontier.report)).data if elsewhere else pool.data
     return {
         "format": FORMAT,
         "data": {role: _data(other if role == "report" else pool.data, count) for role, count in rows.items()},
-        "report_share": "" if elsewhere else frontier.report,
-        **told,
+        "report_share": "" if elsewhere else str(frontier.report or ""),
+        **recipe,
         "search": {
             "models": len(frontier.singles),
             "plans": len(frontier.plans),
@@ -57,7 +55,7 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
         },
         "plan": plan_values(plan),
         "members": {name: _member(pool.members[name]) for name in plan.members},
-        "report": [_reported(found) for found in reported(frontier, Choice(plan), parts)],
+        "report": [_reported(row) for row in reported(frontier, Choice(plan), parts)],
         "versions": versions(),
     }
 
@@ -108,20 +106,20 @@ def _data(data: PoolData, rows: int) -> dict[str, Any]:
 def _member(member: Member) -> dict[str, Any]:
     place = {"source": place_shown(member.source), "revision": member.revision, "sha256": member.sha256}
     costs = {key: getattr(member, key) for key in COSTS}
-    told: Mapping[str, Any] = {**place, **costs, "notes": list(member.notes)}
-    return {key: value for key, value in told.items() if value not in (None, "", [])}
+    values: Mapping[str, Any] = {**place, **costs, "notes": list(member.notes)}
+    return {key: value for key, value in values.items() if value not in (None, "", [])}
 
 
-def _reported(found: Reported) -> dict[str, Any]:
+def _reported(row: Reported) -> dict[str, Any]:
     return {
-        "name": found.name,
-        "members": list(found.plan.members),
-        "score": found.score.value,
-        "low": found.score.low,
-        "high": found.score.high,
-        "average_cost": found.average_cost,
-        "exit_shares": list(found.exit_shares),
-        "p_value": found.p_value,
+        "name": row.name,
+        "members": list(row.plan.members),
+        "score": row.score.value,
+        "low": row.score.low,
+        "high": row.score.high,
+        "average_cost": row.average_cost,
+        "exit_shares": list(row.exit_shares),
+        "p_value": row.p_value,
     }
 
 
@@ -157,16 +155,16 @@ def build_from(
     )
 
     opened = open_plan(reference, pool)
-    plan, found, parts = opened.plan, opened.pool, opened.parts
-    check_members(plan, found)
+    plan, searched, parts = opened.plan, opened.pool, opened.parts
+    check_members(plan, searched)
     return build_cascade(
         plan,
-        found.members,
+        searched.members,
         out,
-        kind=found.kind,
-        label_names=found.label_names,
-        frontier=_of_its_members(plan, found, parts.select),
-        max_length=found.data.max_length,
+        kind=searched.kind,
+        label_names=searched.label_names,
+        frontier=_of_its_members(plan, searched, parts.select),
+        max_length=searched.data.max_length,
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,

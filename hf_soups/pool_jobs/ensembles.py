@@ -12,7 +12,7 @@ from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, sele
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS, Metric, Score, score
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import select_and_report
+from hf_soups.pool.report_rows import ReportRows, select_and_report
 from hf_soups.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class EnsemblesResult:
             f"Costs in {UNITS.get(self.unit, self.unit or 'plain numbers')}."
         )
 
-    def _scored(self, told: Score) -> list[str]:
+    def _scored(self, scored: Score) -> list[str]:
         from hf_soups.wording import score_in_words
 
-        low, high = (score_in_words(end, self.metric) for end in (told.low, told.high))
-        return [score_in_words(told.value, self.metric), f"{low}, {high}"]
+        low, high = (score_in_words(end, self.metric) for end in (scored.low, scored.high))
+        return [score_in_words(scored.value, self.metric), f"{low}, {high}"]
 
 
 def pool_ensembles(
@@ -79,7 +79,7 @@ def pool_ensembles(
     temperatures: bool = False,
     rounds: int = 50,
     combine: str = "mean",
-    report: str = "",
+    report: str | ReportRows = None,
     seed: int = 0,
     curves: str | Path | None = None,
 ) -> EnsemblesResult:
@@ -93,7 +93,7 @@ def pool_ensembles(
         temperatures: fit one for each member on the rows to choose on, and divide its logits by it.
         rounds: of the greedy selection with replacement.
         combine: how the selected members, and those of the curves, are combined.
-        report: see `select_and_report`.
+        report: rows to report on; as text see `report_rows`.
         seed: of the draw of report rows.
         curves: a folder for the picture of score against the number of members, by architecture (names that differ
             after the last "-", "_", "/" or "@" are copies of one).

@@ -6,22 +6,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_soups.cascades.certify import Certificate, certify
 from hf_soups.cascades.frontier import Frontier, opened_reference
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.provenance import MemberSeen, Seen, changed
-from hf_soups.errors import DataError, InputError
+from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.data_rows import Wanted, load_rows
-from hf_soups.pool.report_rows import SelectAndReport, is_share, select_and_report
+from hf_soups.pool.report_rows import OtherPool, SelectAndReport, select_and_report
+from hf_soups.pool.rows import rows_of_pool
 from hf_soups.predictions import Predictions, same_rows
-
-if TYPE_CHECKING:
-    from hf_soups.data import Split
-
 
 OFF = 1e-6  # by so much a score or a share of the cost may differ when it is computed again
 
@@ -69,19 +64,19 @@ def check_frontier(path: Path, frontier: Frontier, pool: str | Path) -> SelectAn
     Raises:
         InputError: as `open_plan`.
     """
-    if frontier.report and not is_share(frontier.report) and not Path(frontier.report).is_dir():
-        frontier = replace(frontier, report="")  # rows to report on that lie elsewhere by now: not compared
+    if isinstance(frontier.report, OtherPool) and not Path(frontier.report.folder).is_dir():
+        frontier = replace(frontier, report=None)  # rows to report on that lie elsewhere by now: not compared
     return _parts(path, frontier, pool, (*frontier.singles, *(frontier.plans[i] for i in frontier.printed())))
 
 
 def seen_in(pool: Pool, names: Iterable[str]) -> Seen:
     """Rows, answers and weights of some of a pool's members; those that it lacks are left out."""
-    found = {}
+    members = {}
     for name in names:
         if name in pool.members:
             member = pool.members[name]
-            found[name] = MemberSeen(pool.predictions[name].fingerprint, member.sha256, member.files)
-    return Seen(pool.data.fingerprint, found)
+            members[name] = MemberSeen(pool.predictions[name].fingerprint, member.sha256, member.files)
+    return Seen(pool.data.fingerprint, members)
 
 
 def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Iterable[Plan]) -> SelectAndReport:
@@ -92,12 +87,12 @@ def _parts(path: Path, frontier: Frontier, pool: str | Path | None, plans: Itera
         raise InputError(
             f"{path}: the pool that it was searched on is not at {at} any more. Move it back, or name it (--pool)."
         )
-    found, plans = read_pool(at), tuple(plans)
+    searched, plans = read_pool(at), tuple(plans)
     names = list(dict.fromkeys(name for plan in plans for name in plan.members))
-    _compare(path, frontier.chosen_on or Seen(frontier.data), found, names)
-    parts = select_and_report(found, frontier.report, frontier.seed)
-    if frontier.reported_on is not None and frontier.report and not is_share(frontier.report):
-        _compare(path, frontier.reported_on, read_pool(frontier.report), names)
+    _compare(path, frontier.chosen_on or Seen(frontier.data), searched, names)
+    parts = select_and_report(searched, frontier.report, frontier.seed)
+    if frontier.reported_on is not None and isinstance(frontier.report, OtherPool):
+        _compare(path, frontier.reported_on, read_pool(frontier.report.folder), names)
     for plan in plans:
         _check_scores(path, plan, parts.select)
     return parts
@@ -172,24 +167,8 @@ def draw_plan(reference: str, out: str | Path, *, images: bool = True) -> tuple[
     opened = open_plan(reference)
     frontier, plan, pool, parts = opened.frontier, opened.plan, opened.pool, opened.parts
     rows = parts.select if parts.report is None else parts.report
-    shown = (
-        _images(pool)
-        if images and pool.kind == "image" and (not frontier.report or is_share(frontier.report))
-        else None
-    )
+    own_rows = images and pool.kind == "image" and not isinstance(frontier.report, OtherPool)
+    shown = rows_of_pool(pool) if own_rows else None
     return draw_cascade_pictures(
         out, frontier, plan.apply(rows), plan=plan, report=parts.report, images=shown, members=pool.members
     )
-
-
-def _images(pool: Pool) -> Split | None:
-    """The pool's rows as they were asked for; None where they cannot be had any more, or are not the same."""
-    data, column = pool.data, pool.data.columns[0]
-    try:
-        found = load_rows(
-            Wanted(data.path, data.split, data.config, data.revision, pool.kind, (), column, data.label,
-                   pool.label_names, data.rows)
-        ).split  # fmt: skip
-    except DataError:  # moved, or a recipe's own split, which data sets do not know by name
-        return None
-    return found if same_rows(found.fingerprint, data.fingerprint) else None

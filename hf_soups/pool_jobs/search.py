@@ -15,7 +15,7 @@ from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS, Score, score
 from hf_soups.metrics.significance import mcnemar
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import SelectAndReport, is_share, select_and_report
+from hf_soups.pool.report_rows import OtherPool, ReportRows, SelectAndReport, report_rows, select_and_report
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
 
@@ -68,7 +68,7 @@ def search_pool(
     max_worst_cost: str | None = None,
     temperatures: bool = False,
     folds: int = 5,
-    report: str = "",
+    report: str | ReportRows = None,
     seed: int = 0,
     out: str | Path | None = None,
     threads: int | None = None,
@@ -95,7 +95,7 @@ def search_pool(
         max_worst_cost: the same for a row that meets every member; cascades beyond it are not searched.
         temperatures: fit one for each member first, on the rows to choose on.
         folds: of cross-fitting the lower bounds; 0: none.
-        report: see `select_and_report`.
+        report: rows to report on; as text see `report_rows`.
         seed: of the draw of report rows, of folds and of the bootstrap.
         out: the file; default: frontier.json in the pool's folder.
         threads: default: the machine's.
@@ -109,6 +109,7 @@ def search_pool(
 
     started = time.perf_counter()
     pool = read_pool(folder)
+    report = report_rows(report)
     parts = select_and_report(pool, report, seed)
     select = _some(parts.select, members)
     costs = {name: value for name, value in pool.costs(cost).items() if name in select}
@@ -130,7 +131,7 @@ def search_pool(
         report=report,
         seed=seed,
         chosen_on=seen_in(pool, select),
-        reported_on=None if not report or is_share(report) else seen_in(read_pool(report), select),
+        reported_on=seen_in(read_pool(report.folder), select) if isinstance(report, OtherPool) else None,
     )
     if folds:
         frontier = cross_fitted(frontier, select, folds=folds, seed=seed)
@@ -164,12 +165,12 @@ OWN = {"exhaustive": ("grid",), "beam": ("grid", "width"), "streeter": ("referen
 
 def _own_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are given, if they are the method's."""
-    told = {name: value for name, value in given.items() if value is not None}
-    foreign = [name for name in told if name not in OWN.get(method, told)]
+    options = {name: value for name, value in given.items() if value is not None}
+    foreign = [name for name in options if name not in OWN.get(method, options)]
     if foreign:
         own = " and ".join(OWN[method])
         raise InputError(f"{', '.join(foreign)}: no option of the method {method!r}, whose own are {own}.")
-    return told
+    return options
 
 
 def _searched(

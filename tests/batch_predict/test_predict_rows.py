@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from hf_soups.batch_predict import RowsResult, predict_rows, print_result
-from hf_soups.batch_predict.outputs import Parts
+from hf_soups.batch_predict.outputs import AnswerFiles
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from tests.makers.patience import PATIENCE
 from tests.makers.tiny import tiny_bert, tiny_clip, tiny_sentences, tiny_vit
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_a_row_with_an_error(vit: Path, tmp_path: Path) -
 def test_a_row_that_only_the_model_cannot_take_does_not_take_others_with_it(
     vit: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.batch_predict.answerer import Classifier
+    from hf_soups.models.classifier import Classifier
 
     answer, marked = Classifier.answer, []
 
@@ -128,7 +128,7 @@ def test_a_row_that_only_the_model_cannot_take_does_not_take_others_with_it(
 def test_a_model_that_can_answer_nothing_is_an_error_and_not_a_million_rows_of_them(
     vit: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.batch_predict.answerer import Classifier
+    from hf_soups.models.classifier import Classifier
 
     def broken(self: Classifier, values: Any) -> Any:
         raise TypeError("no such argument")
@@ -180,15 +180,14 @@ def test_an_empty_folder_and_other_peoples_files_are_told(vit: Path, photos: Pat
 def test_a_table_beside_images_does_not_hide_them_but_a_folder_of_tables_is_a_data_set(
     vit: Path, tmp_path: Path
 ) -> None:
-    from hf_soups.batch_predict.inputs import DataSet, ImageFolder, find_inputs
-    from hf_soups.pool.data_rows import Wanted
+    from hf_soups.pool.rows import DataSet, ImageFolder, RowsWanted, find_rows
 
     write_photos(tmp_path / "photos", 3)
     (tmp_path / "photos" / "notes.csv").write_text("a,b\n1,2\n")
-    assert isinstance(find_inputs(Wanted(str(tmp_path / "photos"))), ImageFolder)
+    assert isinstance(find_rows(RowsWanted(str(tmp_path / "photos"))), ImageFolder)
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "train.csv").write_text("text,label\ngood,1\nbad,0\n")
-    found = find_inputs(Wanted(str(tmp_path / "texts")))
+    found = find_rows(RowsWanted(str(tmp_path / "texts")))
     assert isinstance(found, DataSet)
     assert (found.kind, found.values(0, 2)) == ("text", [("good", None), ("bad", None)])
 
@@ -222,7 +221,7 @@ def test_a_second_call_answers_nothing_again_and_only_what_is_missing(
 SCRIPT = """
 import sys, time
 from hf_soups.batch_predict import predict_rows
-from hf_soups.batch_predict.answerer import Classifier
+from hf_soups.models.classifier import Classifier
 answer = Classifier.answer
 def slow(self, values):
     time.sleep(0.05)
@@ -249,7 +248,7 @@ def test_a_killed_call_is_gone_on_with_and_two_processes_write_what_one_does(
     whole = table(tmp_path / "whole")
 
     process = launched(str(script), str(vit), str(photos), str(tmp_path / "killed"))
-    parts = Parts(tmp_path / "killed", ROWS, 2)
+    parts = AnswerFiles(tmp_path / "killed", ROWS, 2)
     while process.poll() is None and len(parts.missing()) > 8:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan import Plan, within_budget
 from hf_soups.cascades.rule import NEVER, Rule
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.members import ImageReader, like_lengths
 from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
-from hf_soups.cascades.running.runtime import run_rows, within_budget
+from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError
+from hf_soups.models.readers import ImageReader, like_lengths
 from hf_soups.predictions import Predictions
 from tests.cascades.made import CLOSE, Made, answers_of, clear_of, make
 from tests.models.conftest import task_of
@@ -95,14 +95,13 @@ def test_a_row_runs_only_the_members_it_needs(made: Callable[..., Made], tmp_pat
 def test_thresholds_of_0_run_the_first_member_alone_and_never_runs_all(made: Callable[..., Made]) -> None:
     pool = made("image")
     members = list(pool.predictions.values())
-    costs = (1.0, 1.0, 1.0)
 
     def answer(stage: int, rows: np.ndarray) -> np.ndarray:
         return members[stage].log_probs[rows]
 
-    first = run_rows(answer, 24, Plan(tuple(pool.members), (0.0, 0.0), costs))
+    first = run_rows(answer, 24, (0.0, 0.0), Rule())
     assert first.exits.tolist() == [0] * 24
-    all_of_them = run_rows(answer, 24, Plan(tuple(pool.members), (NEVER, NEVER), costs))
+    all_of_them = run_rows(answer, 24, (NEVER, NEVER), Rule())
     assert all_of_them.exits.tolist() == [2] * 24
 
 

@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_soups.batch_predict import predict_rows
-from hf_soups.cascades.running.members import ImageReader
 from hf_soups.data.images import MARGIN, MOST_PIXELS, PIXELS_AT_ONCE, WHOLE, Picture, cells, open_image, picture
 from hf_soups.errors import DataError
 from hf_soups.models.pixels import edge_of, encode_images, moved
+from hf_soups.models.readers import ImageReader
 from hf_soups.models.vision import Vision
 from hf_soups.recipe import Data
 from tests.makers.tiny import TINY_IMAGE, tiny_vit

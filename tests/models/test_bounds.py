@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_soups.cascades.running.members import ImageReader, text_reader
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.configs import check_config
 from hf_soups.models.encoder import Encoders
 from hf_soups.models.loading import load_own_head
 from hf_soups.models.pixels import resized_processor
+from hf_soups.models.readers import ImageReader, text_reader
 from hf_soups.models.registry import family_for
 from hf_soups.models.vision import Vision, for_image_size
 from tests.makers import tiny

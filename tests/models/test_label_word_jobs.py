@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM, pipeline
 
 from hf_soups import Checkpoint, preflight
-from hf_soups.batch_predict.answerer import load_answerer
+from hf_soups.batch_predict.run import load_answerer
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.running.build_folder import build_cascade
@@ -24,9 +24,10 @@ from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.finetune import finetune
 from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.start import load_start, make_start, start_key
+from hf_soups.models.classifier import PredictSettings
 from hf_soups.models.label_words import WordClassifier
-from hf_soups.pool.member_model import How
 from hf_soups.pool.predict import predict_pool
+from hf_soups.pool.rows import RowsWanted
 from hf_soups.pool_jobs import search_pool
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
@@ -209,7 +210,7 @@ def test_a_pool_and_a_cascade_of_words_and_heads(place: Path, tmp_path: Path) ->
 
 
 def test_rows_of_a_file_are_answered(place: Path) -> None:
-    answerer = load_answerer(Checkpoint(runs(place, "t5")[0]), How(device="cpu"), kind="text")
+    answerer = load_answerer(Checkpoint(runs(place, "t5")[0]), PredictSettings(device="cpu"), RowsWanted(), kind="text")
     rows = ["a bad day", "the good film"]
     told = answerer.answer([(row, None) for row in rows]).log_probs
     wanted = WordClassifier.load(place / "t5-0", device="cpu")(rows)

@@ -21,9 +21,8 @@ from hf_soups.data import load_splits
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from hf_soups.models.vision import Vision
 from hf_soups.pool import read_pool
-from hf_soups.pool.job import alone
 from hf_soups.pool.predict import predict_pool, print_result
-from hf_soups.pool.shards import Processes, check_disk, row_bytes
+from hf_soups.pool.shards import Processes, alone, check_disk, row_bytes
 from hf_soups.predictions import Predictions
 from hf_soups.predictions.topk import TopKPredictions
 from tests.makers.patience import PATIENCE
@@ -311,15 +310,15 @@ def test_a_pool_can_be_moved_with_its_models_and_names_no_file_outside(folder: P
 
 SCRIPT = """
 import sys, time
-from hf_soups.pool import opened
+from hf_soups.pool.job import MemberModel
 from hf_soups.pool.predict import predict_pool
-answer = opened.Opened.answer
+answer = MemberModel.answer
 def slow(self, *how):
     time.sleep(0.1)
     sys.stdout.write(f"answered: {how[0]}\\n")  # one write: lines of two processes stay whole
     sys.stdout.flush()
     return answer(self, *how)
-opened.Opened.answer = slow
+MemberModel.answer = slow
 data, out, *models = sys.argv[1:]
 predict_pool(models, data=data, out=out, batch_size=2, progress=False)
 """
@@ -365,19 +364,19 @@ def test_a_killed_call_goes_on_shard_by_shard_and_two_processes_equal_one(folder
 
 def counted_answers(call: Any) -> int:
     """How many shards a call answers."""
-    from hf_soups.pool import member_model as opened
+    from hf_soups.pool.job import MemberModel
 
-    answer, seen = opened.Opened.answer, []
+    answer, seen = MemberModel.answer, []
 
     def counting(self: Any, *how: Any) -> Predictions:
         seen.append(how)
         return answer(self, *how)
 
-    opened.Opened.answer = counting  # type: ignore[method-assign]
+    MemberModel.answer = counting  # type: ignore[method-assign]
     try:
         call()
     finally:
-        opened.Opened.answer = answer  # type: ignore[method-assign]
+        MemberModel.answer = answer  # type: ignore[method-assign]
     return len(seen)
 
 

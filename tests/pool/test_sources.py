@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import InputError
-from hf_soups.pool.entries import asked_models
+from hf_soups.pool.entries import pool_entries
 from tests.makers.folders import folder_of
 
 
@@ -17,7 +17,7 @@ def made(path: Path) -> Path:
 
 
 def told(*models: object, **how: object) -> list[tuple[str, int | None]]:
-    return [(a.name, a.image_size) for a in asked_models([str(m) for m in models], **how)]  # type: ignore[arg-type]
+    return [(a.name, a.image_size) for a in pool_entries([str(m) for m in models], **how)]  # type: ignore[arg-type]
 
 
 def test_names_and_sizes_are_parts_of_a_word(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_names_and_sizes_are_parts_of_a_word(tmp_path: Path) -> None:
     assert told(f"small={a}@160", f"{a}") == [("small", 160), ("a", None)]
     assert told(a, names=["x"]) == [("x", None)]
     assert told(f"x={a}", image_sizes=(96, 224)) == [("x@96", 96), ("x@224", 224)]
-    assert asked_models([a])[0].checkpoint.source == str(a.resolve())
+    assert pool_entries([a])[0].checkpoint.source == str(a.resolve())
 
 
 def test_a_folder_whose_own_name_looks_so_is_itself(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_a_folder_whose_own_name_looks_so_is_itself(tmp_path: Path) -> None:
 
 
 def test_hub_repos_have_revisions_and_sizes() -> None:
-    [asked] = asked_models(["org/model@v1.0@160"])
+    [asked] = pool_entries(["org/model@v1.0@160"])
     assert (asked.checkpoint.source, asked.checkpoint.revision, asked.image_size) == ("org/model", "v1.0", 160)
-    [asked] = asked_models(["org/model"])
+    [asked] = pool_entries(["org/model"])
     assert (asked.name, asked.checkpoint.revision) == ("org/model", None)
 
 
@@ -46,7 +46,7 @@ def test_equal_names_are_told_apart_by_the_folders_above(tmp_path: Path) -> None
     one, two = made(tmp_path / "a" / "model"), made(tmp_path / "b" / "model")
     assert told(one, two, f"{two}@64") == [("a/model", None), ("b/model", None), ("b/model@64", 64)]
     with pytest.raises(InputError, match="'model' is asked for twice"):
-        asked_models([one, one])
+        pool_entries([one, one])
 
 
 def test_a_sweep_stands_for_its_finished_runs_and_its_soups(tmp_path: Path) -> None:
@@ -59,14 +59,14 @@ def test_a_sweep_stands_for_its_finished_runs_and_its_soups(tmp_path: Path) -> N
     (sweep / "soups").mkdir()
     (sweep / "soups" / "greedy.json").write_text(json.dumps({"path": "../../soup"}))
     assert told(sweep) == [("run_00", None), ("run_01", None), ("greedy", None)]
-    assert asked_models([sweep])[-1].checkpoint.source == str((tmp_path / "soup").resolve())
+    assert pool_entries([sweep])[-1].checkpoint.source == str((tmp_path / "soup").resolve())
     (sweep / "soups" / "greedy.json").write_text("{}")
     with pytest.raises(InputError, match=r"greedy\.json: not valid as a pointer to a soup"):
-        asked_models([sweep])
+        pool_entries([sweep])
 
 
 def test_nothing_and_names_that_do_not_fit_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model is named"):
-        asked_models([])
+        pool_entries([])
     with pytest.raises(InputError, match="2 names for 1 models; expected one for each"):
-        asked_models([made(tmp_path / "a")], names=["x", "y"])
+        pool_entries([made(tmp_path / "a")], names=["x", "y"])

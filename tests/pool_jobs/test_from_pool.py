@@ -75,7 +75,7 @@ def test_a_search_writes_the_frontier_that_it_prints(pool: Path, tmp_path: Path)
     result = search_pool(pool, report="0.5", out=tmp_path / "f.json", folds=3)
     kept = Frontier.load(tmp_path / "f.json")
     assert kept == result.frontier
-    assert (kept.pool, kept.report, kept.seed) == (str(pool), "0.5", 0)
+    assert (kept.pool, str(kept.report), kept.seed) == (str(pool), "0.5", 0)
     plan = result.choice.plan
     assert plan is not None
     assert plan.score >= kept.best_single.score

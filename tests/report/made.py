@@ -18,7 +18,8 @@ from hf_soups.cascades import NEVER, Frontier, Plan
 from hf_soups.cascades.plan import plan_values
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
-from hf_soups.pool.data_rows import Wanted, load_rows
+from hf_soups.pool.report_rows import report_rows
+from hf_soups.pool.rows import RowsWanted, load_rows
 from hf_soups.pool.store import Member, Pool, write_pool
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
@@ -105,7 +106,7 @@ def write_texts(path: Path) -> Path:
 
 def write_pool_of_texts(folder: Path, data: Path) -> Path:
     """A pool of two models that answered the texts, with a frontier that was searched on half of them."""
-    rows = load_rows(Wanted(str(data), "train", label_names=("bad", "good")))
+    rows = load_rows(RowsWanted(str(data), "train", label_names=("bad", "good")))
     split = rows.split
     pool = Pool(folder, "text", rows.about, split.label_names)
     for name, skill, seed in (("small", 1.2, 1), ("big", 3.0, 2)):
@@ -133,7 +134,7 @@ def frontier_of(pool: Pool, report: str = "0.5") -> Frontier:
     kept = tuple(sorted(plans, key=lambda p: p.average_cost))
     seen = seen_in(pool, COSTS)
     reported_on = seen_in(read_pool(report), COSTS) if Path(report).is_dir() and report else None
-    places = (pool.data.fingerprint, str(pool.folder), report)
+    places = (pool.data.fingerprint, str(pool.folder), report_rows(report))
     return Frontier(kept, singles, (plans[-1],), *places, chosen_on=seen, reported_on=reported_on)
 
 

@@ -19,6 +19,7 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
+from hf_soups.pool.report_rows import OtherPool
 from hf_soups.pool_jobs import select_and_report
 from hf_soups.predictions import Predictions
 from hf_soups.report.page import page_for
@@ -182,7 +183,7 @@ def test_where_the_report_rows_are_gone_the_scores_are_called_too_good(everythin
     pool = shutil.copytree(everything / "preds", tmp_path / "preds")
     gone = tmp_path / "gone"
     whole = frontier_of(read_pool(pool), report="")
-    replace(whole, report=str(gone), reported_on=Seen("other")).save(pool / "frontier.json")
+    replace(whole, report=OtherPool(str(gone)), reported_on=Seen("other")).save(pool / "frontier.json")
     page = page_for([pool], examples=0)
     assert f"({gone}) are not there" in words(section(page, "costs"))
     assert "so they are too good" in words(section(page, "limits"))

@@ -16,7 +16,7 @@ import yaml
 from hf_soups.cascades import Frontier
 from hf_soups.finetune.run_record import read_run
 from hf_soups.pool import read_pool
-from hf_soups.pool.entries import asked_models
+from hf_soups.pool.entries import pool_entries
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.sweep.dry_run import dry_run
 from tests.makers.small_task import write_images
@@ -39,7 +39,7 @@ def test_a_recipe_is_planned_without_the_hub(path: Path, tmp_path: Path) -> None
     recipe = load_recipe(path)
     planned = dry_run(recipe, tmp_path, probe=False)
     assert len(planned.plan) == recipe.sweep.runs
-    names = [asked.name for asked in asked_models(recipe.members)] if recipe.members else []
+    names = [asked.name for asked in pool_entries(recipe.members)] if recipe.members else []
     assert len(set(names)) == len(names) != 1
 
 
@@ -55,7 +55,7 @@ def test_a_study_says_what_has_run_and_how_to_run_it(study: str) -> None:
 
 
 def test_streeters_pool_is_of_more_than_a_hundred_checkpoints() -> None:
-    assert len(asked_models(load_recipe(STUDIES / "streeter/full.yaml").members)) > 100
+    assert len(pool_entries(load_recipe(STUDIES / "streeter/full.yaml").members)) > 100
 
 
 @pytest.fixture(scope="module")

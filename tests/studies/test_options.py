@@ -23,7 +23,7 @@ from hf_soups.leaderboard import build_leaderboard
 from hf_soups.plots import cascades, costs
 from hf_soups.plots.cascades import draw_latency, latency_bars
 from hf_soups.pool import read_pool
-from hf_soups.pool.entries import asked_models
+from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import Member
 from hf_soups.sweep.run import prepare
@@ -111,8 +111,8 @@ def test_a_name_given_to_a_sweep_goes_before_those_of_its_models(tmp_path: Path)
     for name in ("run_00", "run_01"):
         folder_of(sweep / name, {})
         (sweep / name / "run.json").write_text('{"format": "hf_soups.run.v1", "status": "finished"}')
-    assert [a.name for a in asked_models([f"small={sweep}"])] == ["small-00", "small-01"]
-    assert [a.name for a in asked_models([str(sweep)])] == ["run_00", "run_01"]
+    assert [a.name for a in pool_entries([f"small={sweep}"])] == ["small-00", "small-01"]
+    assert [a.name for a in pool_entries([str(sweep)])] == ["run_00", "run_01"]
 
 
 def test_a_plan_is_found_by_its_goal(tmp_path: Path) -> None:

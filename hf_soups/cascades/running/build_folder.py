@@ -88,7 +88,7 @@ def build_cascade(
         kind=kind,
         members=[place_values(p.place) for p in placed],
         plan=plan_values(plan),
-        frontier=[plan_values(p) for p in _fitting(frontier, plan)],
+        frontier=[plan_values(p) for p in dict.fromkeys(frontier) if plan.can_follow(p)],
         max_length=max_length,
         id2label=dict(enumerate(label_names)),
         label2id={name: i for i, name in enumerate(label_names)},
@@ -182,17 +182,6 @@ def _digests(checkpoint: Checkpoint) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoint.carried_files()}
 
 
-def _fitting(frontier: Sequence[Plan], built: Plan) -> list[Plan]:
-    """The plans that the members at hand can follow, costed as the built one is."""
-    own = dict(zip(built.members, built.costs, strict=True))
-    kept = []
-    for plan in frontier:
-        same_costs = all(own.get(name) == cost for name, cost in zip(plan.members, plan.costs, strict=True))
-        if same_costs and (plan.unit, plan.hardware) == (built.unit, built.hardware) and plan not in kept:
-            kept.append(plan)
-    return kept
-
-
 def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
     own = {p.place.subfolder: p for p in placed if p.place.repo is None}
     for subfolder, member in own.items():
@@ -207,8 +196,10 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
-    told = versions()
-    (folder / "requirements.txt").write_text("".join(f"{name}>={told[name]}\n" for name in NEEDED if name in told))
+    installed = versions()
+    (folder / "requirements.txt").write_text(
+        "".join(f"{name}>={installed[name]}\n" for name in NEEDED if name in installed)
+    )
 
 
 def _copy(checkpoint: Checkpoint, into: Path) -> None:

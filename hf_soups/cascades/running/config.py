@@ -145,14 +145,14 @@ def read_cascade(folder: str | Path) -> CascadeConfig:
 
 def place_values(place: Place) -> dict[str, Any]:
     """The fields of a place as JSON holds them; what says nothing is left out."""
-    told = {**asdict(place), "label_order": list(place.label_order)}
-    return {name: value for name, value in told.items() if value not in (None, [], "")}
+    values = {**asdict(place), "label_order": list(place.label_order)}
+    return {name: value for name, value in values.items() if value not in (None, [], "")}
 
 
-def _place_of(told: Any) -> Place:
-    if isinstance(told, Mapping) and told.get("label_order", ()) is None:
-        told = {**told, "label_order": []}
-    return as_record(told, Place, "config.json of the cascade", what="a member", again="Build the cascade again.")
+def _place_of(values: Any) -> Place:
+    if isinstance(values, Mapping) and values.get("label_order", ()) is None:
+        values = {**values, "label_order": []}
+    return as_record(values, Place, "config.json of the cascade", what="a member", again="Build the cascade again.")
 
 
 def _check_place(place: Place) -> None:

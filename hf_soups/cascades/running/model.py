@@ -14,16 +14,18 @@ from jaxtyping import Float, Int64
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.plan import Plan, within_budget
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
-from hf_soups.cascades.running.members import GivenPixels, LoadedMember, Pair, RawRows, Reader, load_members, numbered
-from hf_soups.cascades.running.runtime import run_rows, within_budget
+from hf_soups.cascades.running.members import load_members
+from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
 from hf_soups.files.publishing import Publishable
+from hf_soups.models.classifier import Answers, Classifier
 from hf_soups.models.family import Batch
 from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
+from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -62,7 +64,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
     # attention is the members' own affair: they were loaded with it
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    def __init__(self, config: CascadeConfig, members: Sequence[LoadedMember] = ()) -> None:
+    def __init__(self, config: CascadeConfig, members: Sequence[Classifier] = ()) -> None:
         super().__init__(config)
         if len(members) != len(config.places) or not members:
             raise InputError(
@@ -146,7 +148,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             repo = options.pop("repo_id", folder.name)
             self.push_to_hub(repo, max_shard_size=max_shard_size, **options)
 
-    def _own_members(self) -> list[tuple[Any, LoadedMember]]:
+    def _own_members(self) -> list[tuple[Any, Classifier]]:
         placed = zip(self.places, self.loaded, strict=True)
         return [(place, member) for place, member in placed if place.repo is None]
 
@@ -188,6 +190,30 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         """Whether all members that rows can meet now read them alike."""
         return len({self.reader_numbers[member] for member in self.stages}) == 1
 
+    @property
+    def kind(self) -> str:
+        """What a row is: image, text or text-pair."""
+        return str(self.config.kind)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of the classes, in the order of the answers."""
+        names: tuple[str, ...] = self.config.label_names
+        return names
+
+    @property
+    def unit(self) -> str:
+        """Of the costs."""
+        return self._plan.unit
+
+    def answer(self, values: Sequence[Any]) -> Answers:
+        """The answers to raw rows, as one classifier gives them; see `run`."""
+        done = self.run(RawRows(values, len(values)))
+        assert done.logits is not None
+        assert done.exits is not None
+        assert done.costs is not None
+        return Answers(done.logits.numpy(), done.exits.numpy(), done.costs.numpy())
+
     @torch.inference_mode()
     def run(self, rows: RawRows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
         """The cascade's answers on a batch of raw rows.
@@ -212,7 +238,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
                 seen(at, own)
             return own
 
-        done = run_rows(answer, rows.count, plan)
+        done = run_rows(answer, rows.count, plan.thresholds, plan.rule)
         return CascadeOutput(
             logits=torch.from_numpy(done.log_probs),
             exits=torch.from_numpy(done.exits),
@@ -232,18 +258,16 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
         try:
-            told = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
+            answers = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
-        return told.log_probs
+        return answers.log_probs
 
     def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         member = self.loaded[number]
         weight = next(member.model.parameters())
         batch = {name: v.to(weight.dtype) if v.is_floating_point() else v for name, v in batch.items()}
-        logits = member.logits(on_device(batch, weight.device))
-        order = self.places[number].label_order
-        return logits[:, list(order)] if order else logits
+        return member.logits(on_device(batch, weight.device))
 
     @classmethod
     def _check_kind(cls, config: Any, source: str) -> None:
@@ -270,10 +294,10 @@ def _config_at(source: str, hub: Mapping[str, Any]) -> tuple[CascadeConfig, str 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or dtype == "auto":
         return None
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype):
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype):
         raise InputError(f"dtype={dtype!r}; expected a torch.dtype, its name, or 'auto'.")
-    return found
+    return named
 
 
 def _one_device(device_map: Any) -> torch.device:
@@ -356,3 +380,8 @@ class CascadeForSequenceClassification(CascadeModel):  # type: ignore[no-untyped
             )
         pairs = [(text, None) if isinstance(text, str) else (text[0], text[1]) for text in texts]
         return self.run(RawRows(pairs, len(pairs)))
+
+
+def cascade_class(kind: str) -> type[CascadeModel]:
+    """The class of cascades of a kind of rows: image, text or text-pair."""
+    return CascadeForImageClassification if kind == "image" else CascadeForSequenceClassification

@@ -23,22 +23,11 @@ from hf_soups.wording import score_in_words
 if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig, Place
 
-COMBINED = {
-    "mean": "mean of the probabilities of all members so far",
-    "geometric": "geometric mean of the probabilities of all members so far",
-    "last": "the last member alone",
-}
 LARGE = 1e5  # from here on a fraction says nothing
 REPORTED = {  # in the order of the table
     "chosen": rows_in_words("report", False),
     "best single": "report: the best single model on select, {}",
     "best ensemble": "report: the best ensemble on select, {}",
-}
-SURE = {
-    "max": "the largest probability",
-    "gap": "the gap between the two largest probabilities",
-    "entropy": "1 - entropy / log(classes)",
-    "agreement": "the share of members whose own answer is the combined one",
 }
 
 
@@ -146,12 +135,12 @@ def _results(plan: Plan, found: Evidence) -> MarkdownTable:
 
 def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTable:
     chosen = found.reported("chosen") or {}
-    p_value = chosen.get("p_value")
+    p_value, (combined, confidence) = chosen.get("p_value"), plan.rule.in_words()
     told = {
         "chosen on": f"{plan.rows} select rows" if plan.rows else "not recorded",
         "by": plan.metric,
-        "answer of members 1..k": COMBINED[plan.rule.combine],
-        "confidence": SURE[plan.rule.confidence],
+        "answer of members 1..k": combined,
+        "confidence": confidence,
         "models searched": found.search.get("models"),
         "plans on the frontier": found.search.get("plans"),
         "number of this plan": found.search.get("plan"),

@@ -14,7 +14,7 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.data.split import Split, read_image
 from hf_soups.errors import DataError, HfSoupsError
 from hf_soups.pool import Pool
-from hf_soups.pool.data_rows import Wanted, load_rows
+from hf_soups.pool.rows import rows_of_pool
 from hf_soups.predictions import same_rows
 from hf_soups.report.page.cascades import ShownCascade, known_exits, member_chain
 from hf_soups.report.page.html import Block, Example, Examples, Section
@@ -47,14 +47,9 @@ class RowFinder:
 
 
 def _of_pool(pool: Pool) -> Split | None:
-    data, image = pool.data, pool.kind == "image"
-    wanted = Wanted(
-        data.path, data.split, data.config, data.revision, pool.kind, () if image else data.columns,
-        data.columns[0] if image else None, data.label, pool.label_names, data.rows,
-    )  # fmt: skip
     try:
-        return load_rows(wanted).split
-    except HfSoupsError:  # moved, or a recipe's own split, which data sets do not know by name
+        return rows_of_pool(pool)
+    except HfSoupsError:
         return None
 
 

@@ -18,7 +18,7 @@ from hf_soups.leaderboard.read_sweep import pointers, read_scored_models
 from hf_soups.leaderboard.rows import ScoredModels
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
-from hf_soups.pool.report_rows import is_share
+from hf_soups.pool.report_rows import OtherPool
 from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
@@ -204,12 +204,12 @@ def _answered(pool: Pool) -> _Read:
         return _Read(_unsearched(pool))
     frontier, folder = Frontier.load(path), None
     notes: tuple[str, ...] = ()
-    if frontier.report and not is_share(frontier.report):
-        folder = Path(frontier.report)
+    if isinstance(frontier.report, OtherPool):
+        folder = Path(frontier.report.folder)
         if not folder.is_dir():
             notes = (f"The rows that {path} was to report on ({folder}) are not there: its scores are of the rows it "
                      "chose on.",)  # fmt: skip
-            frontier, folder = replace(frontier, report=""), None
+            frontier, folder = replace(frontier, report=None), None
     parts = check_frontier(path, frontier, pool.folder)
     return _Read(AnsweredPool(str(path), frontier, parts.select, parts.report, pool, notes), folder)
 
