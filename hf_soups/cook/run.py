@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cook.one_soup import CookRequest, Tell, cook_one
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
-from hf_soups.files.writing import refuse_existing, write_json, write_text
-from hf_soups.finetune.run_record import PREDICTIONS
+from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
@@ -142,7 +140,7 @@ def cook(
     )
     least = min(method.least for method in wanted)
     pool = gather(sources, recipe=recipe, overrides=overrides, start=order.options.start, least=least)
-    if not any(method.needs_score for method in wanted) and recipe is None and not pool.is_sweep:
+    if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     _check_needs(wanted, pool)
     folders = _folders(Path(out), [method.name for method in wanted], pool)
@@ -161,7 +159,8 @@ def cook(
             name = method.name
             record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
             cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
-            _register(pool, cooked[-1])
+            if pool.sweep is not None:
+                pool.sweep.point_to(name, folders[name])
     _keep_recipe(pool, cooked)
     _keep_board(pool, cooked, order.tell)
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
@@ -222,7 +221,7 @@ def _checked(
 
 
 def _folders(out: Path, methods: Sequence[str], pool: Ingredients) -> dict[str, Path]:
-    if len(methods) == 1 and not pool.is_sweep:
+    if len(methods) == 1 and pool.sweep is None:
         return {methods[0]: out}
     if (out / SOUP_FILE).exists():
         raise InputError(f"{out} is a soup itself, so soups are not put inside it. Choose another folder with --out.")
@@ -243,7 +242,7 @@ def _tasting(pool: Ingredients, order: CookRequest, cache: Path | None, device: 
         return None
     from hf_soups.soups.scoring import open_tasting
 
-    shared = pool.sweep / "cache" if pool.sweep is not None else None
+    shared = pool.sweep.cache if pool.sweep is not None else None
     return open_tasting(
         pool.checkpoints, pool.recipe, chosen_on=order.chosen_on, cache=cache or shared, device=device,
         tie_break=order.options.tie_break,
@@ -257,15 +256,6 @@ def _marks(cooked: Sequence[Cooked]) -> dict[str, tuple[int, float]]:
         for c in cooked
         if c.score is not None and len(c.ingredients) == len(c.record["pool"])
     }
-
-
-def _register(pool: Ingredients, cooked: Cooked) -> None:
-    """Tell the sweep where the soup lies, so that its leaderboard shows it; relative, so that both can be moved."""
-    if pool.sweep is None:
-        return
-    pointer = pool.sweep / "soups" / f"{cooked.method}.json"
-    place = os.path.relpath(cooked.folder.resolve(), pointer.parent.resolve())
-    write_json(pointer, {"path": place, "method": cooked.method, "predictions": PREDICTIONS})
 
 
 def _keep_recipe(pool: Ingredients, cooked: Sequence[Cooked]) -> None:
@@ -288,7 +278,7 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     new = [soup.folder for soup in cooked if not soup.already or not (soup.folder / BOARD_FILE).is_file()]
     try:
         if new:
-            keep_board(build_leaderboard(pool.sweep), new)
+            keep_board(build_leaderboard(pool.sweep.path), new)
     except InputError as error:  # the soups lie there and are good
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 

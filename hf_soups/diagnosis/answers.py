@@ -14,11 +14,13 @@ from jaxtyping import Int64
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import PredictionsError
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.models.inference import NonFiniteLogits
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.journal import digest, identity
 from hf_soups.soups.soup import Soup, Step
-from hf_soups.soups.soup_record import read_soup, soup_folder_of
+from hf_soups.soups.soup_record import read_soup
+from hf_soups.sweep.folder import SoupPointer, SweepFolder
 
 if TYPE_CHECKING:
     from hf_soups.models.family import Augment, Batch, Encoded
@@ -118,7 +120,9 @@ class CookedSoup:
     steps: tuple[Step, ...]
 
 
-def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[CookedSoup, ...], tuple[str, ...]]:
+def cooked_soups(
+    sweep: SweepFolder, runs: Collection[str], data: str
+) -> tuple[tuple[CookedSoup, ...], tuple[str, ...]]:
     """The soups that a sweep's pointers lead to, and a note for each that cannot be used.
 
     Args:
@@ -127,29 +131,29 @@ def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[C
         data: fingerprint of the select rows.
     """
     found, notes = [], []
-    for pointer in sorted((sweep / "soups").glob("*.json")):
+    for pointer in sweep.soups():
         try:
             soup = _read(pointer)
         except (OSError, ValueError, KeyError, TypeError, PredictionsError) as error:
-            notes.append(f"The {pointer.stem} soup is left out: {error}. Cook it again.")
+            notes.append(f"The {pointer.method} soup is left out: {error}. Cook it again.")
             continue
         reason = _unusable(soup, runs, data)
         if reason:
-            notes.append(f"The {pointer.stem} soup is left out: {reason}.")
+            notes.append(f"The {pointer.method} soup is left out: {reason}.")
         else:
             found.append(soup)
     return tuple(found), tuple(notes)
 
 
-def _read(pointer: Path) -> CookedSoup:
-    folder, predictions = soup_folder_of(pointer)
+def _read(pointer: SoupPointer) -> CookedSoup:
+    folder = pointer.folder()
     record = read_soup(folder)
     # steps that were chosen on report are not looked at here
     steps = record.get("steps", []) if record.get("selected_on") == "select" else []
     return CookedSoup(
-        pointer.stem,
+        pointer.method,
         tuple(i["name"] for i in record["ingredients"] if i["coefficient"] != 0),
-        Predictions.load(predictions / "select.safetensors"),
+        Predictions.load(folder / PREDICTIONS / "select.safetensors"),
         tuple(_step(step) for step in steps),
     )
 

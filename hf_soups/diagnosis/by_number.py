@@ -235,7 +235,7 @@ def _bench(
     mine = [by_name[run.row.name] for run in runs]
     report = preflight(mine)
     report.raise_for_errors()
-    tasting = open_tasting(report.checkpoints, pool.recipe, cache=pool.sweep / "cache", device=device)
+    tasting = open_tasting(report.checkpoints, pool.recipe, cache=pool.sweep.cache, device=device)
     if batchnorm not in tasting.scorers:
         raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(tasting.scorers)}.")
     roles = _roles(runs, tasting)

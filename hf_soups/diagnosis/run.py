@@ -19,7 +19,7 @@ from hf_soups.files.writing import writable
 from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, find_runs, gather
+from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hf_soups.predictions import Predictions
     from hf_soups.soups.scoring import Tasting
 
-START = "start"  # in a sweep's folder
 NO_START = "No start is known (--start names it), so the angles between the runs at it are left out."
 BatchNorm = Literal["averaged", "recomputed"]
 BATCHNORM = {  # what must be said beside scores of networks with BatchNorm
@@ -103,7 +102,7 @@ def diagnose(
         raise InputError(f"{rows} rows; give at least 2, or leave --rows out for all of select.")
     say = tell or (lambda line: None)
     pool, origin = _opened(sources, recipe, overrides, start, align_labels, threads)
-    folder = Path(out) if out is not None else (pool.sweep or Path()) / "diagnosis"
+    folder = Path(out) if out is not None else (pool.sweep.path if pool.sweep else Path()) / "diagnosis"
     refuse_other_folders(folder)
     tasting, whole, notes = _tasting(pool, rows, batchnorm, device)
     with writable(folder):
@@ -156,8 +155,8 @@ def _opened(
     if start is not None:
         origin = Checkpoint(str(start))
         _ = origin.tensors  # a wrong name is an error now, not after the first scores
-    elif pool.sweep is not None and (pool.sweep / START / "config.json").is_file():
-        origin = Checkpoint(str(pool.sweep / START))
+    elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
+        origin = Checkpoint(str(pool.sweep.start))
     return replace(pool, checkpoints=report.checkpoints), origin
 
 
@@ -168,7 +167,7 @@ def _tasting(
     from hf_soups.soups.scoring import open_tasting
 
     assert pool.recipe is not None
-    cache = pool.sweep / "cache" if pool.sweep is not None else None
+    cache = pool.sweep.cache if pool.sweep is not None else None
     tasting = open_tasting(pool.checkpoints, pool.recipe, cache=cache, device=device)
     whole = tasting.splits.select
     notes = []
@@ -246,7 +245,7 @@ def _counted(score: Callable[[Soup], float], meter: Meter) -> Callable[[Soup], f
 
 def _absent(pool: Ingredients) -> list[Absent]:
     """The runs that were left out, with their settings where a sweep knows them."""
-    records = {} if pool.sweep is None else {run.name: run.record for run in find_runs(pool.sweep)}
+    records = {} if pool.sweep is None else {run.name: run.record for run in pool.sweep.runs()}
 
     def settings(name: str) -> dict[str, float]:
         record = records.get(name)

@@ -16,8 +16,9 @@ from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
 from hf_soups.inspection.comparison import ComparedCheckpoint, Distances, Pair, distances_of, row_of
 from hf_soups.soups.compatibility import Finding, PreflightReport, preflight
-from hf_soups.soups.ingredients import find_runs, gather, is_sweep
+from hf_soups.soups.ingredients import gather
 from hf_soups.soups.soup import Soup, display_names
+from hf_soups.sweep.folder import SweepFolder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,8 +53,8 @@ def _found(source: str | Path | Checkpoint) -> Iterator[Candidate]:
         yield Candidate(source.name, source)
         return
     try:
-        if is_sweep(Path(source)):
-            yield from _of_sweep(Path(source))
+        if (sweep := SweepFolder(Path(source))).planned:
+            yield from _of_sweep(sweep)
             return
         pool = gather([source], least=0)
     except InputError as error:
@@ -65,8 +66,8 @@ def _found(source: str | Path | Checkpoint) -> Iterator[Candidate]:
         yield Candidate(left.name, None, left.reason)
 
 
-def _of_sweep(sweep: Path) -> Iterator[Candidate]:
-    for run in find_runs(sweep):
+def _of_sweep(sweep: SweepFolder) -> Iterator[Candidate]:
+    for run in sweep.runs():
         reason = " ".join(filter(None, (run.status, f"({run.reason})" if run.reason else "")))
         yield Candidate(run.name, Checkpoint(run.folder)) if run.finished else Candidate(run.name, None, reason)
 
@@ -102,7 +103,7 @@ def _recorded_start(checkpoint: Checkpoint) -> Path | None:
     except CheckpointError:
         return None
     places = [Path(str(recorded))] if recorded else []
-    if (beside / START_FILE).is_file() or is_sweep(beside.parent):
+    if (beside / START_FILE).is_file() or SweepFolder(beside.parent).planned:
         places.append(beside)  # the recorded path may be that of another machine, or relative to another folder
     return next((place.resolve() for place in places if (place / "config.json").is_file()), None)
 

@@ -1,4 +1,4 @@
-"""What a soup's folder says of itself (soup.json), and how a sweep finds the soups that were made of it."""
+"""What a soup's folder says of itself: soup.json."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.files.downloads import refuse_links_out
-from hf_soups.files.reading import as_record, read_json, read_record
-from hf_soups.finetune.run_record import PREDICTIONS
+from hf_soups.files.reading import as_record, read_json
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -120,31 +118,3 @@ def from_pool(record: Mapping[str, Any]) -> tuple[str, ...]:
     """
     pool = record.get("pool") or []
     return tuple(i["name"] for i in record["ingredients"] if not pool or i["name"] in pool)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pointer:
-    path: str
-    method: str = ""
-    predictions: str = PREDICTIONS
-
-
-def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
-    """The folder of a soup that a sweep points to (soups/<method>.json), and that of its predictions.
-
-    Raises:
-        InputError: if the pointer cannot be read, its predictions lie elsewhere than in the soup's folder, or a link
-            there leads out of it.
-    """
-    try:
-        told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
-    except FileNotFoundError as error:
-        raise InputError(f"{pointer}: no such file. {AGAIN}") from error
-    if told.predictions != PREDICTIONS:
-        raise InputError(
-            f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup's {PREDICTIONS!r}. "
-            f"{AGAIN}"
-        )
-    folder = (pointer.parent / told.path).resolve()
-    refuse_links_out(folder)
-    return folder, folder / told.predictions

@@ -11,7 +11,7 @@ from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
-from hf_soups.soups.ingredients import Run
+from hf_soups.sweep.folder import Run
 from hf_soups.wording import score_in_words
 
 POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
