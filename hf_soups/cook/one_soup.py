@@ -20,7 +20,7 @@ from hf_soups.soups.journal import Journal
 from hf_soups.soups.methods.greedy import Score
 from hf_soups.soups.registry import Method, MethodInputs, Options, first
 from hf_soups.soups.soup import Step, display_names, step_values
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def cook_one(
     folder: Path,
     key: str,
     marks: Mapping[str, tuple[int, float]],
-) -> Mapping[str, Any]:
+) -> SoupRecord:
     """Choose, mix, predict and write one soup; what its soup.json holds.
 
     Args:

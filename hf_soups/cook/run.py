@@ -17,7 +17,7 @@ from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.registry import Method, Options, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
-from hf_soups.soups.soup_record import SOUP_FILE, from_pool, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -37,42 +37,36 @@ class Cooked:
 
     method: str
     folder: Path
-    record: Mapping[str, Any]  # soup.json
+    record: SoupRecord
     already: bool = False  # it lay there before, made from the same
 
     @property
     def ingredients(self) -> tuple[str, ...]:
         """Names of the ingredients."""
-        return tuple(i["name"] for i in self.record["ingredients"])
+        return tuple(i.name for i in self.record.ingredients)
 
     @property
     def score(self) -> float | None:
         """Score on the rows that it was chosen on; None when nothing was scored."""
-        role = self.record.get("selected_on")
-        return None if role is None else self.record["scores"][role][self.record["metric"]]
+        return self.record.score
 
     def words(self) -> list[str]:
         """What came out, line by line."""
         record = self.record
-        n = len(from_pool(record))  # the start may be mixed in as well
         kept = " (cooked before from the same, and kept)" if self.already else ""
-        lines = [f"{self.method} soup of {n} of {len(record['pool'])}: {self.folder}{kept}"]
-        if self.score is not None:
-            metric, best = record["metric"], record.get("best_single")
-            line = (
-                f"{metric} {score_in_words(self.score, metric)} on {record['select_rows']} {record['selected_on']} rows"
-            )
+        lines = [f"{self.method} soup of {len(record.models)} of {len(record.pool)}: {self.folder}{kept}"]
+        if record.score is not None and record.metric is not None:
+            score, best = score_in_words(record.score, record.metric), record.best_single
+            line = f"{record.metric} {score} on {record.select_rows} {record.selected_on} rows"
             if best is not None:
-                line += f"; best single: {best['name']} {score_in_words(best['score'], metric)}"
+                line += f"; best single: {best.name} {score_in_words(best.score, record.metric)}"
             lines.append(line)
         if self.method == "greedy":
             lines.append(f"ingredients: {', '.join(self.ingredients)}")
-        if len(self.ingredients) <= SHOWN and self.method != "greedy":
-            told = zip(self.ingredients, (i["coefficient"] for i in record["ingredients"]), strict=True)
-            lines.append("coefficients: " + ", ".join(f"{name} {value:.3f}" for name, value in told))
-        why = [record.get("why"), record.get("learned", {}).get("why"), record.get("batchnorm_why")]
-        lines += [str(told) for told in why if told]
-        if record.get("optimistic"):
+        elif len(self.ingredients) <= SHOWN:
+            lines.append("coefficients: " + ", ".join(f"{i.name} {i.coefficient:.3f}" for i in record.ingredients))
+        lines += record.whys
+        if record.optimistic:
             lines.append("optimistic: it was chosen on the report rows, so its report score is too good.")
         return lines
 
@@ -254,7 +248,7 @@ def _marks(cooked: Sequence[Cooked]) -> dict[str, tuple[int, float]]:
     return {
         f"{c.method} of all": (len(c.ingredients), c.score)
         for c in cooked
-        if c.score is not None and len(c.ingredients) == len(c.record["pool"])
+        if c.score is not None and len(c.ingredients) == len(c.record.pool)
     }
 
 
@@ -293,10 +287,10 @@ def _key(method: Method, pool: Ingredients, order: CookRequest) -> str:
     )
 
 
-def _already(folder: Path, key: str) -> Mapping[str, Any] | None:
+def _already(folder: Path, key: str) -> SoupRecord | None:
     """The record of a soup that lies there and was made from the same."""
     try:
         record = read_soup(folder)
     except (OSError, InputError):
         return None
-    return record if record.get("made_from") == key else None
+    return record if record.made_from == key else None

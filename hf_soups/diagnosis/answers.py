@@ -19,7 +19,7 @@ from hf_soups.models.inference import NonFiniteLogits
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.journal import digest, identity
 from hf_soups.soups.soup import Soup, Step
-from hf_soups.soups.soup_record import read_soup
+from hf_soups.soups.soup_record import StepRecord, read_soup
 from hf_soups.sweep.folder import SoupPointer, SweepFolder
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ def _read(pointer: SoupPointer) -> CookedSoup:
     folder = pointer.folder()
     record = read_soup(folder)
     # steps that were chosen on report are not looked at here
-    steps = record.get("steps", []) if record.get("selected_on") == "select" else []
+    steps = record.steps if record.selected_on == "select" else ()
     return CookedSoup(
         pointer.method,
-        tuple(i["name"] for i in record["ingredients"] if i["coefficient"] != 0),
+        tuple(i.name for i in record.ingredients if i.coefficient != 0),
         Predictions.load(folder / PREDICTIONS / "select.safetensors"),
         tuple(_step(step) for step in steps),
     )
@@ -165,8 +165,7 @@ def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
     return "it answered other select rows than those of this recipe" if not same_rows(soup.answers.data, data) else ""
 
 
-def _step(told: Mapping[str, Any]) -> Step:
-    """A step of soup.json, where NaN stands as null."""
-    score, best = (math.nan if told[key] is None else float(told[key]) for key in ("score", "best_so_far"))
-    removes = {"removes": True} if told.get("removes") else {}
-    return Step(told["candidate"], score, best, bool(told["accepted"]), int(told["ingredients"]), **removes)
+def _step(kept: StepRecord) -> Step:
+    """A step of soup.json, where NaN is null."""
+    score, best = (math.nan if value is None else value for value in (kept.score, kept.best_so_far))
+    return Step(kept.candidate, score, best, kept.accepted, kept.ingredients, kept.removes)

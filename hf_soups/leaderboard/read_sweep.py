@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS
@@ -23,7 +22,7 @@ from hf_soups.leaderboard.rows import (
 from hf_soups.metrics import metric_for
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import SHIFT
-from hf_soups.soups.soup_record import from_pool, read_soup
+from hf_soups.soups.soup_record import SoupRecord, read_soup
 from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 
 
@@ -77,7 +76,7 @@ class _Reader:
             folder = pointer.folder()
             record = read_soup(folder)
             answers = self._answers(folder / PREDICTIONS, row.name)
-            return ScoredModel(_soup_row(row, record, members), answers, trained=from_pool(record))
+            return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
             return None
@@ -116,18 +115,16 @@ def _run_row(run: Run) -> Row:
     return Row("run", run.name, run.status, run.reason, **about)
 
 
-def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> Row:
-    pool, names = record.get("pool") or [], from_pool(record)
-    members = [runs[name] for name in names if name in runs]
-    optimistic = bool(record.get("optimistic"))
+def _soup_row(row: Row, record: SoupRecord, runs: Mapping[str, Row]) -> Row:
+    members = [runs[name] for name in record.models if name in runs]
     return replace(
         row,
-        status="optimistic" if optimistic else "finished",
-        reason="chosen on the report rows, so its report score is too good" if optimistic else "",
-        ingredients=len(names),
-        pool=len(pool) or None,
+        status="optimistic" if record.optimistic else "finished",
+        reason="chosen on the report rows, so its report score is too good" if record.optimistic else "",
+        ingredients=len(record.models),
+        pool=len(record.pool) or None,
         parameters=members[0].parameters if members else None,
         macs=members[0].macs if members else None,
-        train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(names) else None,
+        train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(record.models) else None,
         device=devices_of(members),
     )

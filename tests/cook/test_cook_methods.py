@@ -150,7 +150,7 @@ def test_one_fine_tune_is_enough_for_the_line_to_its_start(made: Path, tmp_path:
     pile = make_pile(tmp_path / "pile", models=1)
     options = Options(start=str(pile / "start"))
     soup = quietly([pile / "m0"], ("wise-ft",), tmp_path / "w", recipe=pile / "recipe.yaml", options=options).soups[0]
-    assert soup.record["alpha"] in [i / 10 for i in range(11)]
+    assert record(soup.folder)["alpha"] in [i / 10 for i in range(11)]
     with pytest.raises(InputError, match="at least two finished checkpoints"):
         quietly([pile / "m0"], ("greedy",), tmp_path / "g", recipe=pile / "recipe.yaml", options=options)
 
@@ -162,7 +162,7 @@ def test_the_folder_of_a_trainer_stands_for_its_checkpoints(made: Path, tmp_path
     (tmp_path / "run/checkpoint-1200").mkdir()
     result = quietly([tmp_path / "run"], ("run-ema",), tmp_path / "soup", options=Options(decay=0.5))
     assert result.soups[0].ingredients == ("checkpoint-50", "checkpoint-200", "checkpoint-1000")
-    assert [i["coefficient"] for i in result.soups[0].record["ingredients"]] == [0.25, 0.25, 0.5]
+    assert [i.coefficient for i in result.soups[0].record.ingredients] == [0.25, 0.25, 0.5]
     assert "checkpoint-1200" in next(iter(result.left_out))
 
 
@@ -187,7 +187,7 @@ def test_a_killed_learned_soup_goes_on_where_it_was(
         quietly([sweep], ("learned",), tmp_path / "soups", options=Options(epochs=4))
     resumed = quietly([sweep], ("learned",), tmp_path / "soups", options=Options(epochs=4)).soups[0]
     assert steps == list(range(1, len(steps) + 1))
-    assert resumed.record["ingredients"] == straight.record["ingredients"]
+    assert resumed.record.ingredients == straight.record.ingredients
     assert [p.name for p in (tmp_path / "soups").iterdir()] == ["learned"]
 
 
@@ -218,7 +218,7 @@ def test_scores_of_ingredients_that_changed_between_two_calls_are_not_taken_over
     with pytest.raises(InputError, match="exists already"):
         quietly([sweep], ("uniform",), tmp_path / "soups")
     again = quietly([sweep], ("uniform",), tmp_path / "soups", overwrite=True).soups[0]
-    assert again.record["ingredients"][1]["sha256"] != first.record["ingredients"][1]["sha256"]
+    assert again.record.ingredients[1].sha256 != first.record.ingredients[1].sha256
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: no room")])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.snapshot import BOARD_FILE
@@ -15,20 +14,21 @@ from hf_soups.wording import PERCENT, score_in_words
 if TYPE_CHECKING:
     from hf_soups.leaderboard import Leaderboard
     from hf_soups.leaderboard.board import Row
+    from hf_soups.soups.soup_record import SoupRecord
 
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"
 
 
-def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row | None:
+def own_row(board: Leaderboard, record: SoupRecord, folder: Path) -> Row | None:
     """The soup's own row; None where the leaderboard does not know it.
 
     Raises:
         InputError: if its report score is not the soup's.
     """
-    name, metric = f"{record['method']} soup", record.get("metric")
+    name, metric = f"{record.method} soup", record.metric
     row = next((row for row in board.rows if row.kind == "soup" and row.name == name), None)
-    told = record["scores"].get("report", {}).get(metric)
+    told = record.scores.get("report", {}).get(metric)
     if row is not None and row.report is not None and told is not None and row.report != told:
         raise InputError(
             f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says {told}. "

@@ -97,7 +97,7 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
             found.append((place.repo, place.revision))
         elif (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
             soup = read_soup(record.parent)
-            found += [(str(i.get("source")), i.get("revision")) for i in soup.get("ingredients") or ()]
+            found += [(i.source, i.revision) for i in soup.ingredients]
     return found
 
 

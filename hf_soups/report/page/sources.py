@@ -23,7 +23,7 @@ from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.sweep.folder import PLAN_FILE, Run, SoupPointer, SweepFolder
 
 Kind = Literal["sweep", "pool", "cascade"]
@@ -118,7 +118,7 @@ class ShownSweep:
     found: ScoredModels
     board: Leaderboard
     runs: tuple[Run, ...]
-    soups: Mapping[str, Mapping[str, Any]]  # what soup.json holds, by the soup's name in the leaderboard
+    soups: Mapping[str, SoupRecord]  # by the soup's name in the leaderboard
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,9 @@ def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
     return "", {}
 
 
-def _record(pointer: SoupPointer) -> dict[str, Any]:
-    """What a soup's soup.json says; nothing where it cannot be read, which the leaderboard's notes tell."""
+def _record(pointer: SoupPointer) -> SoupRecord | None:
+    """What a soup's soup.json says; None where it cannot be read, which the leaderboard's notes tell."""
     try:
         return read_soup(pointer.folder())
     except (OSError, HfSoupsError):
-        return {}
+        return None
