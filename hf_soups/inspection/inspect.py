@@ -237,18 +237,17 @@ def _rows(
     found: Sequence[Candidate], names: Mapping[str, str], report: PreflightReport
 ) -> Iterator[ComparedCheckpoint]:
     """A row for everything that was named, also for what could not be read."""
-    readable = set(map(str, report.checkpoints))
-    first = next((c.checkpoint for c in found if str(c.checkpoint) in readable), None)
+    readable = {str(summary): summary for summary in report.summaries}
+    first = next(iter(report.summaries), None)
     for candidate in found:
         one = candidate.checkpoint
         if one is None:
             yield ComparedCheckpoint(candidate.name, candidate.name, candidate.reason)
         elif first is None or str(one) not in readable:
-            yield ComparedCheckpoint(
-                names[str(one)], str(one), next(f.message for f in report.errors if f.checkpoint == str(one))
-            )
+            reason = next(f.message for f in report.errors if f.checkpoint == str(one))
+            yield ComparedCheckpoint(names[str(one)], str(one), reason)
         else:
-            yield row_of(first, one, names[str(one)], _about(one, report))
+            yield row_of(first, readable[str(one)], names[str(one)], _about(one, report))
 
 
 def _about(checkpoint: Checkpoint, report: PreflightReport) -> list[tuple[bool, Finding]]:
