@@ -9,6 +9,7 @@ import typer
 
 from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
+from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
 
 @app.command()
@@ -41,7 +42,7 @@ def sweep(
 @app.command()
 def cook(
     sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or checkpoints: folders or Hub repos.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")] = Path(OUT),
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,25 +57,33 @@ def cook(
     start: Annotated[
         str | None,
         typer.Option("--start", help="What the ingredients were fine-tuned from. Default: start/ in the sweep."),
-    ] = None,
+    ] = DEFAULTS.start,
     tie: Annotated[
         Literal[">=", ">"], typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")
-    ] = ">=",
+    ] = DEFAULTS.tie,
     tie_break: Annotated[
         bool, typer.Option("--tie-break", help="Where scores are equal, the lower loss decides: for small splits.")
-    ] = False,
-    restarts: Annotated[int, typer.Option(min=0, help="greedy: random orders to try too; the best is kept.")] = 0,
-    prune: Annotated[bool, typer.Option("--prune", help="greedy: in the end, take members out again.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = 0,
-    decay: Annotated[float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")] = 0.9,
+    ] = DEFAULTS.tie_break,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="greedy: random orders to try too; the best is kept.")
+    ] = DEFAULTS.restarts,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="greedy: in the end, take members out again.")
+    ] = DEFAULTS.prune,
+    seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = DEFAULTS.seed,
+    decay: Annotated[
+        float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")
+    ] = DEFAULTS.decay,
     scale: Annotated[
         float | None, typer.Option(help="task-vectors: this multiple of their sum. Default: the best by score.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="learned: passes over the select rows.")] = 5,
-    learning_rate: Annotated[float | None, typer.Option(help="learned: of AdamW. Default: the method's.")] = None,
+    ] = DEFAULTS.scale,
+    epochs: Annotated[int, typer.Option(min=1, help="learned: passes over the select rows.")] = DEFAULTS.epochs,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="learned: of AdamW. Default: the method's.")
+    ] = DEFAULTS.learning_rate,
     models_at_once: Annotated[
         int | None, typer.Option(min=1, help="learned-free: ingredients read in a step. Default: all.")
-    ] = None,
+    ] = DEFAULTS.models_at_once,
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(help="Cut the weights into files of at most this size, e.g. 5GB. Default: one file.")
@@ -100,7 +109,7 @@ def cook(
 
     result = cook_soups(
         sources,
-        methods=tuple(method or ("uniform",)),
+        methods=tuple(method or METHODS),
         out=out,
         recipe=recipe,
         overrides=overrides(changes),

@@ -17,9 +17,9 @@ from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups import Soup
 from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
-from hf_soups.soups.methods.greedy import Score
-from hf_soups.soups.registry import Method, MethodInputs, Options, first
-from hf_soups.soups.soup import Step, display_names, step_values
+from hf_soups.soups.options import Options
+from hf_soups.soups.registry import Method, MethodInputs
+from hf_soups.soups.soup import Score, Step, display_names, score_values, step_values
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
@@ -104,7 +104,7 @@ def _chosen(
         soup = method.make(bench)
         value = soup.scores.get("score")
         if value is None:  # of a method that chose nothing by score
-            value = first(bench.scored()(soup))
+            value = score_values(bench.scored()(soup))[0]
             bench.say(f"{_counted(soup, pool)}: {bench.in_words(value)}")
         found[variant] = soup, value
     kept = _better({variant: value for variant, (_, value) in found.items()})
@@ -133,7 +133,9 @@ def _bench(
     def score(soup: Soup) -> Score:
         value = journal(soup)
         if len(soup.ingredients) == 1 and not tasting.answered(soup):  # there may be many, a forward pass each
-            order.tell(f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * first(value), metric)}")
+            order.tell(
+                f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * score_values(value)[0], metric)}"
+            )
         return value
 
     return MethodInputs(

@@ -15,7 +15,8 @@ from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import digest
-from hf_soups.soups.registry import Method, Options, chosen
+from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
+from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
@@ -28,7 +29,6 @@ SMALLER = (
     "Score fewer rows at once (train.eval_batch_size in the recipe, --set train.eval_batch_size=16); soups that were "
     "finished are kept, and nothing half-written was left."
 )
-METHODS = ("uniform", "greedy")  # cooked when none is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ def _say(line: str) -> None:
 def cook(
     sources: Sequence[str | Path],
     methods: Sequence[str] = METHODS,
-    out: str | Path = "soup",
+    out: str | Path = OUT,
     *,
     recipe: Recipe | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    options: Options | None = None,
+    options: Options = DEFAULTS,
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     align_labels: bool = False,
@@ -129,9 +129,7 @@ def cook(
         OutOfMemory: if the rows or models do not fit.
     """
     wanted = chosen(list(methods))
-    order = _checked(
-        options or Options(), dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell
-    )
+    order = _checked(options, dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell)
     least = min(method.least for method in wanted)
     pool = gather(sources, recipe=recipe, overrides=overrides, start=order.options.start, least=least)
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:

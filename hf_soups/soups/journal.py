@@ -12,8 +12,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.files.reading import read_bytes
 from hf_soups.files.writing import writable
-from hf_soups.soups.methods.greedy import Score
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Score, Soup
 
 
 @dataclass(frozen=True)

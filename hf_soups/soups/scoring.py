@@ -25,9 +25,8 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
-from hf_soups.soups.methods.greedy import Score
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Score, Soup
 
 if TYPE_CHECKING:
     import torch

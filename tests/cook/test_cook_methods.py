@@ -13,10 +13,12 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from hf_soups.cook import CookResult, Options, cook, methods
+from hf_soups.cook import CookResult, Options, cook, methods, soup_method
 from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
+from hf_soups.soups import registry, uniform
 from hf_soups.soups.methods import learned as learned_package
+from tests.documents.pages import DOCS, blocks
 from tests.makers.pile import make_pile, make_sweep, near
 
 METHODS = tuple(methods())
@@ -247,3 +249,76 @@ def test_too_little_memory_is_told_and_leaves_nothing(
 def test_wrong_options_are_refused(options: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Options(**options)
+
+
+# --- a method of the user's own
+
+
+@pytest.fixture
+def sweep_of_the_page(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the sweep that the page on adding a method names; what is added is forgotten."""
+    monkeypatch.setattr(registry, "_METHODS", dict(methods()))
+    shutil.copytree(made / "sweep", tmp_path / "runs/mrpc")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_on_adding_a_method_adds_one_and_cooks_with_it(sweep_of_the_page: Path) -> None:
+    added, cooked = (block.text for block in blocks(DOCS / "adding-a-method.md") if block.language == "python")
+    exec(compile(added, "page", "exec"), {"__name__": "page"})
+    exec(compile(cooked, "page", "exec"), {"__name__": "page"})
+    told = record(sweep_of_the_page / "soups/mrpc/best-share")
+    assert (told["method"], told["selected_on"]) == ("best-share", "select")
+    assert [i["coefficient"] for i in told["ingredients"]] == [0.5, 0.5]
+    rows = [row.name for row in build_leaderboard(Path("runs/mrpc"), resamples=20).rows if row.kind == "soup"]
+    assert sorted(rows) == ["best-share soup", "uniform soup"]
+
+
+def test_a_method_in_a_file_of_ones_own_is_cooked_by_the_command(sweep_of_the_page: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli import app
+
+    Path("best_share.py").write_text(blocks(DOCS / "adding-a-method.md")[0].text)
+    words = ["--import", "best_share.py", "cook", "runs/mrpc", "--method", "best-share", "--out", "soups"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert record(Path("soups/best-share"))["method"] == "best-share"
+
+
+def test_an_option_with_its_own_default_counts_as_part_of_the_recipe_of_a_soup(sweep_of_the_page: Path) -> None:
+    @soup_method("some")
+    def some(inputs, *, share: float = 0.5, seed: int):
+        assert (share, seed) == (0.5, 3)
+        return uniform(inputs.pool)
+
+    assert methods()["some"].key(Options(seed=3), None) == ["some", {"share": 0.5, "seed": 3}, None]
+    assert quietly(["runs/mrpc"], ["some"], "soups", options=Options(seed=3)).soups[0].ingredients == tuple(
+        f"run_{i:02d}" for i in range(3)
+    )
+
+
+def test_a_name_that_is_taken_and_an_option_that_nobody_can_set_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is a soup method 'greedy' already"):
+        soup_method("greedy")(lambda inputs: uniform(inputs.pool))
+    with pytest.raises(ValueError, match=r"new: sharpness is none of .* and has no default"):
+
+        @soup_method("new")
+        def new(inputs, *, sharpness):
+            return uniform(inputs.pool)
+
+
+def test_the_command_and_the_function_have_the_same_defaults() -> None:
+    import inspect
+
+    from hf_soups.cli.soups import cook as command
+
+    of_command, of_function = (inspect.signature(f).parameters for f in (command, cook))
+    both = set(of_command) & set(of_function) - {"sources"}
+    assert {"out", "recipe", "dtype", "max_shard_size", "align_labels", "overwrite"} <= both
+    assert {name: str(of_command[name].default) for name in both} == {
+        name: str(of_function[name].default) for name in both
+    }
+    options = {name: getattr(Options(), name) for name in Options.__slots__}
+    assert {name: of_command[name].default for name in options} == options
+    assert of_command["method"].default is None  # typer lists; the command then takes the function's own default

@@ -6,19 +6,19 @@ tried, and members taken out again. It knows nothing of models, data or devices.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.soup import Soup, Step, display_names
+from hf_soups.soups.options import Tie
+from hf_soups.soups.registry import MethodInputs, soup_method
+from hf_soups.soups.soup import Score, Soup, Step, display_names, rank, score_values
 
-Tie = Literal[">=", ">"]
-Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
 
@@ -80,6 +80,18 @@ def greedy(
     return replace(pool.soup(members), steps=tuple(steps), scores=scores)
 
 
+@soup_method("greedy", needs_score=True, breaks_ties=True)
+def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed: int) -> Soup:
+    tried, total = itertools.count(1), len(inputs.pool)
+
+    def on_step(step: Step) -> None:
+        word = ("taken out" if step.accepted else "stays") if step.removes else "joins" if step.accepted else "left out"
+        how = "without" if step.removes else "with"
+        inputs.say(f"{next(tried)}/{total}: {how} {step.candidate} {inputs.in_words(step.score)}, {word}")
+
+    return greedy(inputs.pool, inputs.scored(), tie=tie, restarts=restarts, prune=prune, seed=seed, on_step=on_step)
+
+
 def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
     yield by_score
     shuffler = random.Random(seed)
@@ -110,16 +122,15 @@ class _Pool:
         """The score of the members' mean, all its values; a mean does not depend on the members' order."""
         key = frozenset(members)
         if key not in self.known:
-            value = self.score(self.soup(members))
-            self.known[key] = tuple(map(float, value)) if isinstance(value, tuple) else (float(value),)
+            self.known[key] = score_values(self.score(self.soup(members)))
         return self.known[key]
 
     def value(self, members: Members) -> float:
         return self.scored(members)[0]
 
     def rank(self, members: Members) -> tuple[float, ...]:
-        """What decides: the score with NaN as the worst."""
-        return tuple(-math.inf if math.isnan(v) else v for v in self.scored(members))
+        """What decides."""
+        return rank(self.scored(members))
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.methods.greedy import Score
+from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.mixing import shared_names
 from hf_soups.soups.mixing.geometry import NOT_LEARNED
-from hf_soups.soups.soup import Soup, Step
+from hf_soups.soups.options import Tie
+from hf_soups.soups.registry import MethodInputs, soup_method
+from hf_soups.soups.soup import Score, Soup, Step, rank, score_values
 
 OnStep = Callable[[Step], None]
 
@@ -98,6 +99,24 @@ def task_vectors(
     return line[0][1] if score is None else _best(line, score, ">", on_step)
 
 
+@soup_method("wise-ft", needs_score=True, needs_start=True, breaks_ties=True, least=1)
+def _wise_ft(inputs: MethodInputs) -> Soup:
+    """From the start to the ingredient that is best alone; of equal ones the first."""
+    score, start = inputs.scored(), inputs.from_start()
+    singles = [rank(score_values(score(uniform([checkpoint])))) for checkpoint in inputs.pool]
+    best = inputs.pool[max(range(len(singles)), key=lambda i: (singles[i], -i))]
+    inputs.say(f"the line from {start} to {best.name}, the best alone")
+    return wise_ft(best, start, score, on_step=inputs.say_step)
+
+
+@soup_method("task-vectors", needs_start=True, breaks_ties=True, least=1)
+def _task_vectors(inputs: MethodInputs, *, scale: float | None) -> Soup:
+    if inputs.score is None and scale is None:
+        raise InputError("task-vectors without a task to score on needs a scale (--scale 0.3), or a recipe (--recipe).")
+    scales = SCALES if scale is None else (scale,)
+    return task_vectors(inputs.pool, inputs.from_start(), inputs.score, scales=scales, on_step=inputs.say_step)
+
+
 def _on_the_line(tuned: Checkpoint, start: Checkpoint, alpha: float) -> Soup:
     about = {"alpha": alpha, "start": str(start)}
     if alpha in (0, 1):  # one checkpoint alone: with its own config, and its cached answers where it keeps some
@@ -118,7 +137,7 @@ def _summed(ingredients: Sequence[Checkpoint], start: Checkpoint, scale: float, 
 def _best(
     line: Sequence[tuple[str, Soup]],
     score: Callable[[Soup], Score],
-    tie: Literal[">=", ">"],
+    tie: Tie,
     on_step: OnStep | None,
 ) -> Soup:
     """The soup with the highest score; of equals the last (">=") or the first (">")."""
@@ -126,9 +145,9 @@ def _best(
     best: tuple[float, ...] = (math.nan,)
     kept = None
     for name, soup in line:
-        value = _values(score(soup))
-        rank, highest = _rank(value), _rank(best)
-        accepted = not math.isnan(value[0]) and (kept is None or rank > highest or (tie == ">=" and rank == highest))
+        value = score_values(score(soup))
+        new, highest = rank(value), rank(best)
+        accepted = not math.isnan(value[0]) and (kept is None or new > highest or (tie == ">=" and new == highest))
         if accepted:
             best, kept = value, soup
         steps.append(Step(name, value[0], best[0], accepted, len(soup.ingredients), False, *value[1:2]))
@@ -137,14 +156,6 @@ def _best(
     if kept is None:
         raise HfSoupsError(f"none of the {len(line)} points has a score: all came out as NaN.")
     return replace(kept, steps=tuple(steps), scores={"score": best[0]})
-
-
-def _values(score: Score) -> tuple[float, ...]:
-    return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
-
-
-def _rank(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(-math.inf if math.isnan(value) else value for value in values)
 
 
 def _distinct(values: Sequence[float], called: str) -> list[float]:

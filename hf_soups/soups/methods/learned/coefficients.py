@@ -166,6 +166,19 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise InputError(f"{name} is {value}; expected {least} or more.")
 
 
+@dataclass(frozen=True, slots=True)
+class LearnedStep:
+    """One step, for progress."""
+
+    step: int  # from 1
+    steps: int  # if nothing stops it early
+    epoch: int  # from 1
+    loss: float  # of the batch before the step: cross-entropy in nats
+    held_out: float | None  # cross-entropy of the held-out rows, after an epoch's last step
+    logit_scale: float  # after the step
+    coefficients: tuple[float, ...]  # after the step; where each tensor has its own, their plain mean
+
+
 FORMAT = "hf_soups.learned.v1"
 AGAIN = "Remove it to start anew, or name another file."
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,11 +14,22 @@ from jaxtyping import Float64
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.journal import digest
-from hf_soups.soups.methods.learned.coefficients import LEARNING_RATES, AdamW, LearnedOptions, Per, Sign, State, load
-from hf_soups.soups.methods.learned.steps import LearnedStep, Learning
+from hf_soups.soups.methods.learned.coefficients import (
+    LEARNING_RATES,
+    AdamW,
+    LearnedOptions,
+    LearnedStep,
+    Per,
+    Sign,
+    State,
+    load,
+)
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.scoring import LiveScorer
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Soup, score_values
+
+if TYPE_CHECKING:  # they need torch
+    from hf_soups.soups.methods.learned.steps import Learning
+    from hf_soups.soups.scoring import LiveScorer
 
 
 def learned(
@@ -89,6 +101,8 @@ def learned(
         raise InputError(f"threads is {threads}; expected 1 or more.")
     if len(members) == 1:
         return _alone(members, scorer, options)
+    from hf_soups.soups.methods.learned.steps import Learning
+
     learning = Learning(members, scorer, options, threads=threads)
     key = "" if state is None else _key(members, scorer, options)
     now = _begun(members, scorer, options, learning.start, state, key)
@@ -174,8 +188,7 @@ def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: Learned
 
 def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
     """Higher is better; later values break ties of the earlier ones."""
-    asked = scorer(soup)
-    score = asked if isinstance(asked, tuple) else (asked,)
+    score = score_values(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
     if soup.is_uniform and math.isnan(score[0]):
         raise HfSoupsError(

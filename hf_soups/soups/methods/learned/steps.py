@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from hf_soups.data.split import stratified_rows
 from hf_soups.errors import InputError
 from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.soups.methods.learned import coefficients as descent
-from hf_soups.soups.methods.learned.coefficients import LearnedOptions, State
+from hf_soups.soups.methods.learned.coefficients import LearnedOptions, LearnedStep, State
 from hf_soups.soups.methods.learned.mixture import LiveMixture
 from hf_soups.soups.scoring import LiveScorer
 
@@ -24,19 +23,6 @@ HELD_OUT, ROWS, MODELS = 101, 102, 103
 # Steps between two full passes over the files where each step reads a few models only: a mixture that is moved
 # 10 times is off by at most 10 x 3 roundings of float32.
 REBUILD = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedStep:
-    """One step, for progress."""
-
-    step: int  # from 1
-    steps: int  # if nothing stops it early
-    epoch: int  # from 1
-    loss: float  # of the batch before the step: cross-entropy in nats
-    held_out: float | None  # cross-entropy of the held-out rows, after an epoch's last step
-    logit_scale: float  # after the step
-    coefficients: tuple[float, ...]  # after the step; where each tensor has its own, their plain mean
 
 
 class Learning:
