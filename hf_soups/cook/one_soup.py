@@ -6,7 +6,6 @@ import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 Tell = Callable[[str], None]
 
@@ -51,7 +50,7 @@ def cook_one(
     method: Method,
     pool: Ingredients,
     order: CookRequest,
-    tasting: Tasting | None,
+    scorer: SoupScorer | None,
     folder: Path,
     key: str,
     marks: Mapping[str, tuple[int, float]],
@@ -62,7 +61,7 @@ def cook_one(
         method: of the soup.
         pool: what to choose from.
         order: how.
-        tasting: the rows to choose on; None: nothing is scored.
+        scorer: of the rows to choose on; None: nothing is scored.
         folder: where the soup will lie.
         key: stands for everything that decides what comes out; kept in soup.json.
         marks: other mixtures that were measured, for greedy's plot: name -> (ingredients, score).
@@ -72,20 +71,20 @@ def cook_one(
     beside = [folder.with_name(f".{folder.name}.{kind}") for kind in ("scores.jsonl", f"state-{key[:12]}")]
     with writable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    if tasting is None:
-        soup = method.make(_bench(method, pool, order, None, "averaged", beside))
+    if scorer is None:
+        soup = method.make(_bench(method, pool, order, None, beside))
         soup = _named(replace(soup, about={**soup.about, **about}), pool)
         soup.save_pretrained(folder, overwrite=order.overwrite, **order.storage)
         return read_soup(folder)
-    soup, batchnorm = _chosen(method, pool, order, tasting, beside, key)
+    soup, batchnorm = _chosen(method, pool, order, scorer, beside, key)
     with written_whole(folder, overwrite=order.overwrite, marker=SOUP_FILE) as staged:
         order.tell(f"{method.name}: writing {_counted(soup, pool)} ingredients")
         soup.write_model(staged, **order.storage)
-        scores, measured = _answer(staged, soup, tasting, batchnorm.get("kept", "averaged"))
-        about |= {"measured": measured} | _outcome(soup, pool, tasting, batchnorm)
+        scores, measured = _answer(staged, soup, scorer.variants[batchnorm.get("kept", "averaged")])
+        about |= {"measured": measured} | _outcome(soup, pool, scorer, batchnorm)
         soup = _named(replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about}), pool)
         soup.write_record(staged)
-        _write_steps(staged, soup, tasting, marks, len(pool.checkpoints))
+        _write_steps(staged, soup, scorer, marks, len(pool.checkpoints))
         if pool.recipe is not None:
             write_text(staged / RECIPE_FILE, recipe_text(pool.recipe))
     for file in (beside[0], *folder.parent.glob(f".{folder.name}.state-*")):
@@ -94,13 +93,13 @@ def cook_one(
 
 
 def _chosen(
-    method: Method, pool: Ingredients, order: CookRequest, tasting: Tasting, beside: Sequence[Path], key: str
+    method: Method, pool: Ingredients, order: CookRequest, scorer: SoupScorer, beside: Sequence[Path], key: str
 ) -> tuple[Soup, dict[str, Any]]:
     """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
     found: dict[str, tuple[Soup, float]] = {}
-    for variant in tasting.scorers:
+    for variant, variant_scorer in scorer.variants.items():
         states = [beside[0], beside[1].with_name(f"{beside[1].name}-{variant}")]
-        bench = _bench(method, pool, order, tasting, variant, states, key)
+        bench = _bench(method, pool, order, variant_scorer, states, key)
         soup = method.make(bench)
         value = soup.scores.get("score")
         if value is None:  # of a method that chose nothing by score
@@ -108,57 +107,56 @@ def _chosen(
             bench.say(f"{_counted(soup, pool)}: {bench.in_words(value)}")
         found[variant] = soup, value
     kept = _better({variant: value for variant, (_, value) in found.items()})
-    soup = _in_the_metrics_sign(found[kept][0], tasting.sign)
+    soup = _in_the_metrics_sign(found[kept][0], scorer.sign)
     if len(found) == 1:
         return soup, {}
-    return soup, {"kept": kept, **{v: tasting.sign * value for v, (_, value) in found.items()}}
+    return soup, {"kept": kept, **{v: scorer.sign * value for v, (_, value) in found.items()}}
 
 
 def _bench(
     method: Method,
     pool: Ingredients,
     order: CookRequest,
-    tasting: Tasting | None,
-    variant: str,
+    scorer: SoupScorer | None,
     beside: Sequence[Path],
     key: str = "",
 ) -> MethodInputs:
     common = (pool.checkpoints, order.options, pool.start)
-    if tasting is None:
+    if scorer is None:
         return MethodInputs(*common, None, None, beside[1], order.threads, order.tell, str)
-    metric, sign = tasting.metric.name, tasting.sign
-    note = method.name if len(tasting.scorers) == 1 else f"{method.name} ({variant} BatchNorm statistics)"
-    journal = Journal(partial(tasting.score, variant=variant), beside[0], f"{key} {variant}")
+    metric, sign = scorer.metric.name, scorer.sign
+    several = len(scorer.variants) > 1
+    note = f"{method.name} ({scorer.variant} BatchNorm statistics)" if several else method.name
+    journal = Journal(scorer, beside[0], f"{key} {scorer.variant}")
 
     def score(soup: Soup) -> Score:
         value = journal(soup)
-        if len(soup.ingredients) == 1 and not tasting.answered(soup):  # there may be many, a forward pass each
+        if len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
             order.tell(
                 f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * score_values(value)[0], metric)}"
             )
         return value
 
     return MethodInputs(
-        *common, score, tasting.scorers[variant], beside[1], order.threads,
+        *common, score, scorer, beside[1], order.threads,
         say=lambda line: order.tell(f"{note} {line}"),
         in_words=lambda value: score_in_words(sign * value, metric),
     )  # fmt: skip
 
 
-def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _answer(staged: Path, soup: Soup, scorer: SoupScorer) -> tuple[dict[str, Any], dict[str, Any]]:
     """Predictions of the weights as they were written; their scores, and by role the rows and the score's interval."""
     from hf_soups.metrics import expected_calibration_error, negative_log_likelihood, score
 
     # the weights as written, not the sum they came from: exact also where they were cast
-    tasting.take_over(Checkpoint(staged))
-    if variant == "recomputed" and len(soup.ingredients) > 1:
-        tasting.recompute_batchnorm_of(staged)
+    if len(soup.ingredients) == 1:  # it keeps its own BatchNorm statistics
+        scorer = scorer.variants["averaged"]
     scores, measured = {}, {}
-    for role, predictions in tasting.answers(f"{soup.method} soup").items():
+    for role, predictions in scorer.answer_all(Checkpoint(staged), f"{soup.method} soup").items():
         predictions.save(staged / PREDICTIONS / f"{role}.safetensors")
-        found = score(predictions, tasting.metric)
+        found = score(predictions, scorer.metric)
         scores[role] = {
-            tasting.metric.name: found.value,
+            scorer.metric.name: found.value,
             "nll": negative_log_likelihood(predictions),
             "ece": expected_calibration_error(predictions),
         }
@@ -166,7 +164,9 @@ def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> tuple[d
     return scores, measured
 
 
-def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str, tuple[int, float]], pool: int) -> None:
+def _write_steps(
+    staged: Path, soup: Soup, scorer: SoupScorer, marks: Mapping[str, tuple[int, float]], pool: int
+) -> None:
     from hf_soups.plots.canvas import score_by_ingredients
 
     if not soup.steps:
@@ -181,9 +181,9 @@ def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str,
     score_by_ingredients(
         soup.steps,
         staged / "score_by_ingredients.png",
-        metric=tasting.metric.name,
-        rows=tasting.rows,
-        role=tasting.chosen_on,
+        metric=scorer.metric.name,
+        rows=scorer.rows,
+        role=scorer.role,
         marks=marks,
         title=f"{soup.method}: {len(soup.ingredients)} of {pool} ingredients joined",
     )
@@ -205,19 +205,19 @@ def _named(soup: Soup, pool: Ingredients) -> Soup:
     return replace(soup, names=tuple(called.get(checkpoint, name) for checkpoint, name in own))
 
 
-def _outcome(soup: Soup, pool: Ingredients, tasting: Tasting, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
-    metric, singles = tasting.metric.name, _singles(soup, pool, tasting)
+def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
+    metric, singles = scorer.metric.name, _singles(soup, pool, scorer)
     told: dict[str, Any] = {
-        "selected_on": tasting.chosen_on,
-        "optimistic": tasting.chosen_on == "report",
+        "selected_on": scorer.role,
+        "optimistic": scorer.role == "report",
         "metric": metric,
-        "select_rows": tasting.rows,
+        "select_rows": scorer.rows,
     }
     if singles:
-        best = max(singles, key=lambda name: -math.inf if math.isnan(singles[name]) else tasting.sign * singles[name])
+        best = max(singles, key=lambda name: -math.inf if math.isnan(singles[name]) else scorer.sign * singles[name])
         told["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
-        told["why"] = why_one(soup.steps, singles, metric, tasting.rows, sign=tasting.sign)
+        told["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
     if batchnorm:
         told["batchnorm"] = dict(batchnorm)
         told["batchnorm_why"] = (
@@ -233,14 +233,14 @@ def _counted(soup: Soup, pool: Ingredients) -> str:
     return f"{sum(c in pool.checkpoints for c in soup.ingredients)} of {len(pool.checkpoints)}"
 
 
-def _singles(soup: Soup, pool: Ingredients, tasting: Tasting) -> Mapping[str, float]:
+def _singles(soup: Soup, pool: Ingredients, scorer: SoupScorer) -> Mapping[str, float]:
     """Scores of the pool's models alone, as the metric gives them: what the method measured, or else cached answers."""
     if "singles" in soup.scores:
         return dict(soup.scores["singles"])
-    if not all(checkpoint in tasting.cached for checkpoint in pool.checkpoints):
+    if not all(checkpoint in scorer.cached for checkpoint in pool.checkpoints):
         return {}
     names = display_names(pool.checkpoints)
-    return {n: tasting.metric.compute(tasting.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
+    return {n: scorer.metric.compute(scorer.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
 
 
 def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:

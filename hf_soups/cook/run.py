@@ -22,7 +22,7 @@ from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 SHOWN = 12  # ingredients at most whose coefficients are printed
 SMALLER = (
@@ -146,10 +146,10 @@ def cook(
             refuse_existing(folders[name], overwrite=overwrite, marker=SOUP_FILE)
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
-        tasting = _tasting(pool, order, cache, device) if None in done.values() else None
+        scorer = _scorer(pool, order, cache, device) if None in done.values() else None
         for method in wanted:
             name = method.name
-            record = done[name] or cook_one(method, pool, order, tasting, folders[name], keys[name], _marks(cooked))
+            record = done[name] or cook_one(method, pool, order, scorer, folders[name], keys[name], _marks(cooked))
             cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
             if pool.sweep is not None:
                 pool.sweep.point_to(name, folders[name])
@@ -229,13 +229,13 @@ def _compatible(pool: Ingredients, align_labels: bool, threads: int) -> tuple[In
     return replace(pool, checkpoints=report.checkpoints), told
 
 
-def _tasting(pool: Ingredients, order: CookRequest, cache: Path | None, device: str | None) -> Tasting | None:
+def _scorer(pool: Ingredients, order: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:
     if pool.recipe is None:
         return None
-    from hf_soups.soups.scoring import open_tasting
+    from hf_soups.soups.scoring import open_scorer
 
     shared = pool.sweep.cache if pool.sweep is not None else None
-    return open_tasting(
+    return open_scorer(
         pool.checkpoints, pool.recipe, chosen_on=order.chosen_on, cache=cache or shared, device=device,
         tie_break=order.options.tie_break,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from hf_soups.sweep.folder import SoupPointer, SweepFolder
 
 if TYPE_CHECKING:
     from hf_soups.models.family import Augment, Batch, Encoded
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 STREAM = 7  # of the seed: other rows than those that other subsets of the same seed take
@@ -55,22 +55,15 @@ class SomeRows:
         return self.whole.batch(self.at[np.asarray(indices)], augment=augment)
 
 
-def with_fewer_rows(tasting: Tasting, rows: int, seed: int) -> Tasting:
-    """The same tasting on a seeded subset of select in which every class keeps its share."""
-    select = tasting.splits.select
+def with_fewer_rows(scorer: SoupScorer, rows: int, seed: int) -> SoupScorer:
+    """The same scorer on a seeded subset of select in which every class keeps its share."""
+    select = scorer.split
     if rows >= len(select):
-        return tasting
+        return scorer
     at = stratified_rows(select.labels, rows, seed, stream=STREAM)
     fewer = select.take(at)
-    encoded = SomeRows(tasting.encoded["select"], at)
-    cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in tasting.cached.items()}
-    return replace(
-        tasting,
-        splits=replace(tasting.splits, select=fewer),
-        encoded={**tasting.encoded, "select": encoded},
-        scorers={name: replace(scorer, encoded=encoded, split=fewer) for name, scorer in tasting.scorers.items()},
-        cached=cached,
-    )
+    cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in scorer.cached.items()}
+    return replace(scorer, split=fewer, encoded=SomeRows(scorer.encoded, at), cached=cached)
 
 
 def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
@@ -78,17 +71,17 @@ def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
     return replace(p.take(np.isin(p.row_ids, row_ids)), data=data)
 
 
-def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predictions | None:
+def answers_of(checkpoint: Checkpoint, scorer: SoupScorer, folder: Path) -> Predictions | None:
     """What a run answers on the rows; None if it answers NaN. A forward pass only if nobody asked before.
 
     Args:
         checkpoint: the run.
-        tasting: the rows.
+        scorer: of the rows.
         folder: where answers that no run's folder keeps are kept.
     """
-    if checkpoint in tasting.cached:
-        return tasting.cached[checkpoint]
-    split = tasting.splits.select
+    if checkpoint in scorer.cached:
+        return scorer.cached[checkpoint]
+    split = scorer.split
     key = digest([identity(checkpoint), checkpoint.label_order, split.fingerprint])
     path = folder / f"{key[:16]}.safetensors"
     if path.is_file():
@@ -97,7 +90,7 @@ def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predic
         except PredictionsError:
             pass  # corrupt: asked again
     try:
-        answered = tasting.scorers["averaged"].predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
+        answered = scorer.predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
     except NonFiniteLogits:
         return None
     answered.save(path)

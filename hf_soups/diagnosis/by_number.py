@@ -33,7 +33,7 @@ from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.methods.greedy import greedy
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 ALL_SIZES = 8  # up to here every size is worth its place on the axis
@@ -227,7 +227,7 @@ def _bench(
     runs: tuple[ScoredModel, ...], metric: Metric, pool: Ingredients, folder: Path, batchnorm: str, device: str | None
 ) -> _Bench:
     """One live model for all mixtures, and a journal of their scores for each set of rows."""
-    from hf_soups.soups.scoring import open_tasting
+    from hf_soups.soups.scoring import open_scorer
 
     assert pool.recipe is not None
     assert pool.sweep is not None
@@ -235,22 +235,22 @@ def _bench(
     mine = [by_name[run.row.name] for run in runs]
     report = preflight(mine)
     report.raise_for_errors()
-    tasting = open_tasting(report.checkpoints, pool.recipe, cache=pool.sweep.cache, device=device)
-    if batchnorm not in tasting.scorers:
-        raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(tasting.scorers)}.")
-    roles = _roles(runs, tasting)
+    scorer = open_scorer(report.checkpoints, pool.recipe, cache=pool.sweep.cache, device=device)
+    if batchnorm not in scorer.variants:
+        raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(scorer.variants)}.")
+    roles = _roles(runs, scorer)
     context = pool.recipe.model_dump(include={"task", "data"})
-    mixture = {role: _scorer(tasting, role, batchnorm, folder, context) for role in ("select", *roles)}
+    mixture = {role: _scorer(scorer.variants[batchnorm], role, folder, context) for role in ("select", *roles)}
     return _Bench(runs, report.checkpoints, metric, roles, mixture)
 
 
-def _roles(runs: Sequence[ScoredModel], tasting: Tasting) -> tuple[str, ...]:
+def _roles(runs: Sequence[ScoredModel], scorer: SoupScorer) -> tuple[str, ...]:
     """Report and the shifts that every run answered.
 
     Raises:
         InputError: if runs answered other rows than the recipe's.
     """
-    splits = tasting.splits.answered
+    splits = {role: split for role, (split, _) in scorer.by_role.items()}
     roles = [r for r in splits if r != "select" and all(r in run.answers for run in runs)]
     for role in ("select", *roles):
         stale = [run.row.name for run in runs if not same_rows(run.answers[role].data, splits[role].fingerprint)]
@@ -262,11 +262,11 @@ def _roles(runs: Sequence[ScoredModel], tasting: Tasting) -> tuple[str, ...]:
     return tuple(roles)
 
 
-def _scorer(tasting: Tasting, role: str, batchnorm: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
+def _scorer(scorer: SoupScorer, role: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
     """The score of a mixture on a role's rows, higher is better, written down."""
-    split = tasting.splits.answered[role]
-    live = replace(tasting.scorers[batchnorm], encoded=tasting.encoded[role], split=split)
-    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, batchnorm]))
+    split, encoded = scorer.by_role[role]
+    live = replace(scorer, encoded=encoded(), split=split, cached={})
+    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, scorer.variant]))
 
     def score(soup: Soup) -> float:
         value = journal(soup)

@@ -26,7 +26,7 @@ from hf_soups.soups import Soup, uniform
 from hf_soups.soups.mixing import Geometry
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 RESAMPLES = 1000
@@ -125,7 +125,7 @@ def measured(
     effort: Effort,
     cooked: Sequence[CookedSoup],
     absent: Sequence[Absent],
-    tasting: Tasting,
+    scorer: SoupScorer,
     rows: int,
 ) -> Findings:
     """All facts about the runs of a bench.
@@ -135,7 +135,7 @@ def measured(
         effort: how much to measure.
         cooked: soups of the same runs that were cooked before.
         absent: runs that could not be measured.
-        tasting: the rows.
+        scorer: of the rows.
         rows: of select before a subset was taken.
     """
     order = bench.order
@@ -143,12 +143,12 @@ def measured(
     answered = [p for p in (bench.answers[name] for name in bench.ranked) if p is not None]
     if len(order) >= 2:
         pairs = tuple(_pair(bench, a, b, effort.points) for a, b in choose_pairs(order, bench.ranked[0], effort.pairs))
-    soups = tuple(_mixed(bench, soup, tasting) for soup in cooked)
+    soups = tuple(_mixed(bench, soup, scorer) for soup in cooked)
     own = next((m for m in soups if is_uniform_of(m, order)), None)
     return Findings(
         metric=bench.metric.name,
         sign=bench.sign,
-        rows=tasting.rows,
+        rows=scorer.rows,
         all_rows=rows,
         noise=difference_by_chance(answered[0], answered[1:], bench.metric),
         ensemble_noise=ensemble_by_chance(mean_logits(answered), answered, bench.metric),
@@ -194,8 +194,8 @@ def _uniform(bench: MeasuredRuns) -> Mixed:
     return Mixed("uniform", tuple(order), bench.sign * value, bench.ensemble(order))
 
 
-def _mixed(bench: MeasuredRuns, soup: CookedSoup, tasting: Tasting) -> Mixed:
-    select = tasting.splits.select
+def _mixed(bench: MeasuredRuns, soup: CookedSoup, scorer: SoupScorer) -> Mixed:
+    select = scorer.split
     answered = taken(soup.answers, select.row_ids, select.fingerprint)
     return Mixed(soup.method, soup.members, bench.metric.compute(answered), bench.ensemble(soup.members))
 

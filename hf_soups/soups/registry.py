@@ -15,7 +15,7 @@ from hf_soups.soups.options import Options
 from hf_soups.soups.soup import Score, Soup, Step
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import LiveScorer
+    from hf_soups.soups.scoring import SoupScorer
 
 # Modules of hf_soups/soups/methods, in the order in which soups are cooked: greedy's plot shows the uniform one.
 BUILT_IN = ("uniform", "greedy", "learned", "model_stock", "lines", "trajectory")
@@ -29,7 +29,7 @@ class MethodInputs:
     options: Options
     start: Checkpoint | None
     score: Callable[[Soup], Score] | None  # higher is better; None: there are no rows to score on
-    scorer: LiveScorer | None
+    scorer: SoupScorer | None
     state: Path  # where a method may keep what it has, over a kill
     threads: int
     say: Callable[[str], None]

@@ -29,12 +29,12 @@ from hf_soups.soups.soup import Soup, score_values
 
 if TYPE_CHECKING:  # they need torch
     from hf_soups.soups.methods.learned.steps import Learning
-    from hf_soups.soups.scoring import LiveScorer
+    from hf_soups.soups.scoring import SoupScorer
 
 
 def learned(
     ingredients: Sequence[Checkpoint],
-    scorer: LiveScorer,
+    scorer: SoupScorer,
     *,
     per: Per = "ingredient",
     sign: Sign = "softmax",
@@ -117,7 +117,7 @@ def learned(
 
 def _begun(
     members: tuple[Checkpoint, ...],
-    scorer: LiveScorer,
+    scorer: SoupScorer,
     options: LearnedOptions,
     start: Float64[np.ndarray, " numbers"],
     path: Path | None,
@@ -130,7 +130,7 @@ def _begun(
 
 
 def _finished(
-    members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions, learning: Learning, state: State
+    members: tuple[Checkpoint, ...], scorer: SoupScorer, options: LearnedOptions, learning: Learning, state: State
 ) -> Soup:
     """The learned soup, or the uniform one where that scores higher."""
     values = state.values if state.best is None else state.best
@@ -169,7 +169,7 @@ def _soup(
     return Soup(members, tuple(map(float, rows[0])), method=options.method)
 
 
-def _why(scorer: LiveScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
+def _why(scorer: SoupScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
     sign, name = 1 if scorer.metric.greater_is_better else -1, scorer.metric.name
     uniform_score = f"{sign * state.uniform[0]:.4f}"
     if not moved:
@@ -179,14 +179,14 @@ def _why(scorer: LiveScorer, score: tuple[float, ...], state: State, *, moved: b
     return f"learned kept: {scored}" if wins else f"learned fell back to uniform: {scored}"
 
 
-def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions) -> Soup:
+def _alone(members: tuple[Checkpoint, ...], scorer: SoupScorer, options: LearnedOptions) -> Soup:
     score = _score(scorer, uniform(members))
     about = {**asdict(options), "kept": "uniform", "why": "one ingredient: there is nothing to learn"}
     scores = {"score": score[0], "uniform": score[0]}
     return replace(uniform(members), method=options.method, scores=scores, about={"learned": about})
 
 
-def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
+def _score(scorer: SoupScorer, soup: Soup) -> tuple[float, ...]:
     """Higher is better; later values break ties of the earlier ones."""
     score = score_values(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
@@ -198,13 +198,13 @@ def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
     return score
 
 
-def _key(members: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions) -> str:
+def _key(members: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOptions) -> str:
     """Stands for everything that decides the steps, so that a state is never taken up by another job."""
     scored_by = [m.name for m in (scorer.metric, scorer.tie_break) if m is not None]
     return digest(
         [
             [[c.sha256(), c.label_order] for c in members],
-            [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.batchnorm_batches is None],
+            [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.variant == "averaged"],
             asdict(options),
         ]
     )

@@ -16,7 +16,7 @@ from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.soups.methods.learned import coefficients as descent
 from hf_soups.soups.methods.learned.coefficients import LearnedOptions, LearnedStep, State
 from hf_soups.soups.methods.learned.mixture import LiveMixture
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 
 # Streams of one seed: the held-out rows, the order of rows in each epoch, the order of models in each round.
 HELD_OUT, ROWS, MODELS = 101, 102, 103
@@ -29,7 +29,7 @@ class Learning:
     """Steps a `State` through the rows; what the model holds always is the mixture of the state's values."""
 
     def __init__(
-        self, ingredients: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions, *, threads: int
+        self, ingredients: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOptions, *, threads: int
     ) -> None:
         self._scorer, self._options = scorer, options
         self._k = len(ingredients)
