@@ -1,4 +1,4 @@
-"""Kitchen: one soup chosen, mixed, predicted with and written, whole or not at all."""
+"""One soup: chosen, mixed, predicted with and written, whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
 from hf_soups.soups.registry import Method, MethodInputs
-from hf_soups.soups.soup import Score, Step, display_names, score_values, step_values
+from hf_soups.soups.soup import Score, Step, display_names, rank, score_values, step_values
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class CookRequest:
-    """What was asked for, checked."""
+    """What all soups of one call have in common, checked."""
 
     options: Options
     dtype: str | None
@@ -46,102 +46,99 @@ class CookRequest:
         return {"dtype": self.dtype, "max_shard_size": self.max_shard_size, "threads": self.threads}
 
 
-def cook_one(
-    method: Method,
-    pool: Ingredients,
-    order: CookRequest,
-    scorer: SoupScorer | None,
-    folder: Path,
-    key: str,
-    marks: Mapping[str, tuple[int, float]],
-) -> SoupRecord:
-    """Choose, mix, predict and write one soup; what its soup.json holds.
+@dataclass(frozen=True, slots=True)
+class SoupToCook:
+    """One soup that is to lie in `folder`."""
 
-    Args:
-        method: of the soup.
-        pool: what to choose from.
-        order: how.
-        scorer: of the rows to choose on; None: nothing is scored.
-        folder: where the soup will lie.
-        key: stands for everything that decides what comes out; kept in soup.json.
-        marks: other mixtures that were measured, for greedy's plot: name -> (ingredients, score).
-    """
-    about = _about(pool, order, key)
-    # beside the soup, not in it: what was measured or learned outlives a kill, and goes when the soup is there
-    beside = [folder.with_name(f".{folder.name}.{kind}") for kind in ("scores.jsonl", f"state-{key[:12]}")]
-    with writable(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    if scorer is None:
-        soup = method.make(_bench(method, pool, order, None, beside))
-        soup = _named(replace(soup, about={**soup.about, **about}), pool)
-        soup.save_pretrained(folder, overwrite=order.overwrite, **order.storage)
-        return read_soup(folder)
-    soup, batchnorm = _chosen(method, pool, order, scorer, beside, key)
-    with written_whole(folder, overwrite=order.overwrite, marker=SOUP_FILE) as staged:
-        order.tell(f"{method.name}: writing {_counted(soup, pool)} ingredients")
-        soup.write_model(staged, **order.storage)
-        scores, measured = _answer(staged, soup, scorer.variants[batchnorm.get("kept", "averaged")])
-        about |= {"measured": measured} | _outcome(soup, pool, scorer, batchnorm)
-        soup = _named(replace(soup, scores={**soup.scores, **scores}, about={**soup.about, **about}), pool)
-        soup.write_record(staged)
-        _write_steps(staged, soup, scorer, marks, len(pool.checkpoints))
-        if pool.recipe is not None:
-            write_text(staged / RECIPE_FILE, recipe_text(pool.recipe))
-    for file in (beside[0], *folder.parent.glob(f".{folder.name}.state-*")):
-        file.unlink(missing_ok=True)
-    return read_soup(folder)
+    method: Method
+    pool: Ingredients  # what to choose from
+    request: CookRequest
+    folder: Path
+    key: str  # stands for everything that decides what comes out; kept in soup.json
 
+    def cook(self, scorer: SoupScorer | None, marks: Mapping[str, tuple[int, float]]) -> SoupRecord:
+        """Choose, mix, predict and write it; what its soup.json holds.
 
-def _chosen(
-    method: Method, pool: Ingredients, order: CookRequest, scorer: SoupScorer, beside: Sequence[Path], key: str
-) -> tuple[Soup, dict[str, Any]]:
-    """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
-    found: dict[str, tuple[Soup, float]] = {}
-    for variant, variant_scorer in scorer.variants.items():
-        states = [beside[0], beside[1].with_name(f"{beside[1].name}-{variant}")]
-        bench = _bench(method, pool, order, variant_scorer, states, key)
-        soup = method.make(bench)
-        value = soup.scores.get("score")
-        if value is None:  # of a method that chose nothing by score
-            value = score_values(bench.scored()(soup))[0]
-            bench.say(f"{_counted(soup, pool)}: {bench.in_words(value)}")
-        found[variant] = soup, value
-    kept = _better({variant: value for variant, (_, value) in found.items()})
-    soup = _in_the_metrics_sign(found[kept][0], scorer.sign)
-    if len(found) == 1:
-        return soup, {}
-    return soup, {"kept": kept, **{v: scorer.sign * value for v, (_, value) in found.items()}}
+        Args:
+            scorer: of the rows to choose on; None: nothing is scored.
+            marks: other mixtures that were measured, for greedy's plot: name -> (ingredients, score).
+        """
+        with writable(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        if scorer is None:
+            soup = self._recorded(self.method.make(self._inputs(None)), {})
+            soup.save_pretrained(self.folder, overwrite=self.request.overwrite, **self.request.storage)
+            return read_soup(self.folder)
+        soup, batchnorm = self._chosen(scorer)
+        with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:
+            self.request.tell(f"{self.method.name}: writing {self._counted(soup)} ingredients")
+            soup.write_model(staged, **self.request.storage)
+            scores, measured = _answer(staged, soup, scorer.variants[batchnorm.get("kept", "averaged")])
+            outcome = {"measured": measured, **_outcome(soup, self.pool, scorer, batchnorm)}
+            soup = self._recorded(replace(soup, scores={**soup.scores, **scores}), outcome)
+            soup.write_record(staged)
+            _write_steps(staged, soup, scorer, marks, len(self.pool.checkpoints))
+            if self.pool.recipe is not None:
+                write_text(staged / RECIPE_FILE, recipe_text(self.pool.recipe))
+        for file in (self._beside("scores.jsonl"), *self.folder.parent.glob(f".{self.folder.name}.state-*")):
+            file.unlink(missing_ok=True)
+        return read_soup(self.folder)
 
+    def _beside(self, kind: str) -> Path:
+        """Beside the soup, not in it: what was measured or learned outlives a kill, and goes when the soup is there."""
+        return self.folder.with_name(f".{self.folder.name}.{kind}")
 
-def _bench(
-    method: Method,
-    pool: Ingredients,
-    order: CookRequest,
-    scorer: SoupScorer | None,
-    beside: Sequence[Path],
-    key: str = "",
-) -> MethodInputs:
-    common = (pool.checkpoints, order.options, pool.start)
-    if scorer is None:
-        return MethodInputs(*common, None, None, beside[1], order.threads, order.tell, str)
-    metric, sign = scorer.metric.name, scorer.sign
-    several = len(scorer.variants) > 1
-    note = f"{method.name} ({scorer.variant} BatchNorm statistics)" if several else method.name
-    journal = Journal(scorer, beside[0], f"{key} {scorer.variant}")
+    def _chosen(self, scorer: SoupScorer) -> tuple[Soup, dict[str, Any]]:
+        """The method's soup; with BatchNorm, the better of the two ways to make its statistics."""
+        found: dict[str, tuple[Soup, float]] = {}
+        for variant, variant_scorer in scorer.variants.items():
+            inputs = self._inputs(variant_scorer)
+            soup = self.method.make(inputs)
+            value = soup.scores.get("score")
+            if value is None:  # of a method that chose nothing by score
+                value = score_values(inputs.scored()(soup))[0]
+                inputs.say(f"{self._counted(soup)}: {inputs.in_words(value)}")
+            found[variant] = soup, value
+        kept = _better({variant: value for variant, (_, value) in found.items()})
+        soup = _in_the_metrics_sign(found[kept][0], scorer.sign)
+        if len(found) == 1:
+            return soup, {}
+        return soup, {"kept": kept, **{v: scorer.sign * value for v, (_, value) in found.items()}}
 
-    def score(soup: Soup) -> Score:
-        value = journal(soup)
-        if len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
-            order.tell(
-                f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * score_values(value)[0], metric)}"
-            )
-        return value
+    def _inputs(self, scorer: SoupScorer | None) -> MethodInputs:
+        common = (self.pool.checkpoints, self.request.options, self.pool.start)
+        state, threads, tell = self._beside(f"state-{self.key[:12]}"), self.request.threads, self.request.tell
+        if scorer is None:
+            return MethodInputs(*common, None, None, state, threads, tell, str)
+        several = len(scorer.variants) > 1
+        note = f"{self.method.name} ({scorer.variant} BatchNorm statistics)" if several else self.method.name
+        journal = Journal(scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
 
-    return MethodInputs(
-        *common, score, scorer, beside[1], order.threads,
-        say=lambda line: order.tell(f"{note} {line}"),
-        in_words=lambda value: score_in_words(sign * value, metric),
-    )  # fmt: skip
+        def in_words(value: float) -> str:
+            return score_in_words(scorer.sign * value, scorer.metric.name)
+
+        def score(soup: Soup) -> Score:
+            value = journal(soup)
+            if len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
+                tell(f"{note}: {soup.ingredients[0].name} alone {in_words(score_values(value)[0])}")
+            return value
+
+        state = state.with_name(f"{state.name}-{scorer.variant}")
+        return MethodInputs(*common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words)
+
+    def _recorded(self, soup: Soup, outcome: Mapping[str, Any]) -> Soup:
+        """The soup with all that its soup.json is to say."""
+        about = {
+            "pool": list(display_names(self.pool.checkpoints)),
+            "left_out": [{"name": left.name, "reason": left.reason} for left in self.pool.left_out],
+            "dtype": self.request.dtype,
+            "made_from": self.key,
+        }
+        return _named(replace(soup, about={**soup.about, **about, **outcome}), self.pool)
+
+    def _counted(self, soup: Soup) -> str:
+        """How many of the pool are in the soup; the start, if it is mixed in, is none of them."""
+        return f"{sum(c in self.pool.checkpoints for c in soup.ingredients)} of {len(self.pool.checkpoints)}"
 
 
 def _answer(staged: Path, soup: Soup, scorer: SoupScorer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -189,15 +186,6 @@ def _write_steps(
     )
 
 
-def _about(pool: Ingredients, order: CookRequest, key: str) -> dict[str, Any]:
-    return {
-        "pool": list(display_names(pool.checkpoints)),
-        "left_out": [{"name": left.name, "reason": left.reason} for left in pool.left_out],
-        "dtype": order.dtype,
-        "made_from": key,
-    }
-
-
 def _named(soup: Soup, pool: Ingredients) -> Soup:
     """The soup with its ingredients called as in the pool: a name that is unique among a few may not be among all."""
     called = dict(zip(pool.checkpoints, display_names(pool.checkpoints), strict=True))
@@ -214,7 +202,7 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
         "select_rows": scorer.rows,
     }
     if singles:
-        best = max(singles, key=lambda name: -math.inf if math.isnan(singles[name]) else scorer.sign * singles[name])
+        best = max(singles, key=lambda name: rank((scorer.sign * singles[name],)))
         told["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
         told["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
@@ -226,11 +214,6 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
             f"recomputed on train rows {score_in_words(batchnorm['recomputed'], metric)})."
         )
     return told
-
-
-def _counted(soup: Soup, pool: Ingredients) -> str:
-    """How many of the pool are in the soup; the start, if it is mixed in, is none of them."""
-    return f"{sum(c in pool.checkpoints for c in soup.ingredients)} of {len(pool.checkpoints)}"
 
 
 def _singles(soup: Soup, pool: Ingredients, scorer: SoupScorer) -> Mapping[str, float]:
@@ -265,7 +248,7 @@ def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
 
 def _better(scores: Mapping[str, float]) -> str:
     """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
-    return max(scores, key=lambda variant: -math.inf if math.isnan(scores[variant]) else scores[variant])
+    return max(scores, key=lambda variant: rank((scores[variant],)))
 
 
 def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.cook.one_soup import CookRequest, Tell, cook_one
+from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
 from hf_soups.errors import InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
@@ -149,7 +149,8 @@ def cook(
         scorer = _scorer(pool, order, cache, device) if None in done.values() else None
         for method in wanted:
             name = method.name
-            record = done[name] or cook_one(method, pool, order, scorer, folders[name], keys[name], _marks(cooked))
+            soup = SoupToCook(method, pool, order, folders[name], keys[name])
+            record = done[name] or soup.cook(scorer, _marks(cooked))
             cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
             if pool.sweep is not None:
                 pool.sweep.point_to(name, folders[name])
