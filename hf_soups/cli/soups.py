@@ -11,6 +11,13 @@ from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
+AlignLabels = Annotated[
+    bool, typer.Option("--align-labels", help="Permute heads whose label names are in another order.")
+]
+BatchNorm = Annotated[
+    Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
+]
+
 
 @app.command()
 def sweep(
@@ -86,11 +93,9 @@ def cook(
     ] = DEFAULTS.models_at_once,
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option(help="Cut the weights into files of at most this size, e.g. 5GB. Default: one file.")
+        str | None, typer.Option(help="Split the weights into files of at most this size, e.g. 5GB. Default: one file.")
     ] = None,
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    align_labels: AlignLabels = False,
     allow_selection_on_report: Annotated[
         bool,
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
@@ -130,19 +135,17 @@ def inspect(
         str | None,
         typer.Option("--start", help="What they were fine-tuned from. Default: what the runs record."),
     ] = None,
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    align_labels: AlignLabels = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="With --align-labels: where the permuted checkpoints are written.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
 ) -> None:
-    """What of some checkpoints matches and what does not; exit status 1 if they cannot be mixed."""
+    """Check whether checkpoints can be averaged, and how far apart they are; exit status 1 if they cannot."""
     from hf_soups.inspection import inspect_checkpoints, save_json, write_aligned
 
     if out is not None and not align_labels:
-        raise InputError("--out is where --align-labels writes; give both, or leave --out away.")
+        raise InputError("--out is where --align-labels writes: give both, or neither.")
     found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
     printed(found.to_rich())
     if json_file is not None:
@@ -184,15 +187,11 @@ def diagnose(
     points: Annotated[int, typer.Option(min=1, help="Mixtures between the ends of each line.")] = 3,
     grid: Annotated[int, typer.Option(min=0, help="Points along each side of the plane; 0: no plane.")] = 7,
     rows: Annotated[int | None, typer.Option(min=2, help="Score on so many select rows. Default: all.")] = None,
-    batchnorm: Annotated[
-        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
-    ] = "averaged",
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    batchnorm: BatchNorm = "averaged",
+    align_labels: AlignLabels = False,
     changes: Set = None,
 ) -> None:
-    """Why averaging pays or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
+    """Why averaging helps or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
     from hf_soups.diagnosis import diagnose as run_diagnosis
     from hf_soups.diagnosis import print_diagnosis
 
@@ -227,9 +226,7 @@ def by_number(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="The greedy soup of each subset too: many more mixtures.")
     ] = False,
-    batchnorm: Annotated[
-        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
-    ] = "averaged",
+    batchnorm: BatchNorm = "averaged",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of subsets.")] = 0,
 ) -> None:
     """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""
@@ -258,7 +255,7 @@ def answer(
     recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe whose task.shifts to answer.")] = None,
     changes: Set = None,
 ) -> None:
-    """Answer rows of other distributions (task.shifts) with every run and soup that is there."""
+    """Evaluate every run and soup on the shifted test sets (task.shifts)."""
     from hf_soups.leaderboard.shifts import answer as answer_shifts
     from hf_soups.leaderboard.shifts import print_result
 

@@ -48,13 +48,13 @@ class CookRequest:
 
 @dataclass(frozen=True, slots=True)
 class SoupToCook:
-    """One soup that is to lie in `folder`."""
+    """One soup, to be written into `folder`."""
 
     method: Method
     pool: Ingredients  # what to choose from
     request: CookRequest
     folder: Path
-    key: str  # stands for everything that decides what comes out; kept in soup.json
+    key: str  # a digest of everything that decides what comes out; kept in soup.json
 
     def cook(self, scorer: SoupScorer | None, marks: Mapping[str, tuple[int, float]]) -> SoupRecord:
         """Choose, mix, predict and write it; what its soup.json holds.
@@ -195,7 +195,7 @@ def _named(soup: Soup, pool: Ingredients) -> Soup:
 
 def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mapping[str, Any]) -> dict[str, Any]:
     metric, singles = scorer.metric.name, _singles(soup, pool, scorer)
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "selected_on": scorer.role,
         "optimistic": scorer.role == "report",
         "metric": metric,
@@ -203,17 +203,17 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
     }
     if singles:
         best = max(singles, key=lambda name: rank((scorer.sign * singles[name],)))
-        told["best_single"] = {"name": best, "score": singles[best]}
+        values["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
-        told["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
+        values["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
     if batchnorm:
-        told["batchnorm"] = dict(batchnorm)
-        told["batchnorm_why"] = (
+        values["batchnorm"] = dict(batchnorm)
+        values["batchnorm_why"] = (
             f"BatchNorm statistics: {batchnorm['kept']} kept "
             f"(averaged {score_in_words(batchnorm['averaged'], metric)}, "
             f"recomputed on train rows {score_in_words(batchnorm['recomputed'], metric)})."
         )
-    return told
+    return values
 
 
 def _singles(soup: Soup, pool: Ingredients, scorer: SoupScorer) -> Mapping[str, float]:
@@ -235,7 +235,7 @@ def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
         )
         for s in soup.steps
     )  # fmt: skip
-    scores = {key: value for key, value in soup.scores.items() if key != "score"}  # it is told by role and metric
+    scores = {key: value for key, value in soup.scores.items() if key != "score"}  # it is recorded by role and metric
     for key in ("uniform", "learned"):
         if key in scores:
             scores[key] *= sign

@@ -33,12 +33,12 @@ SMALLER = (
 
 @dataclass(frozen=True, slots=True)
 class Cooked:
-    """One soup that lies in its folder."""
+    """One soup in its folder."""
 
     method: str
     folder: Path
     record: SoupRecord
-    already: bool = False  # it lay there before, made from the same
+    already: bool = False  # it was there before, made from the same
 
     @property
     def ingredients(self) -> tuple[str, ...]:
@@ -116,10 +116,10 @@ def cook(
         options: of the methods; see `Options`.
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
-        align_labels: permute heads whose label names stand in another order than the first's.
+        align_labels: permute heads whose label names are in another order than the first's.
         select_on: the rows to choose on; default: select, or report when that is allowed.
         allow_selection_on_report: let report rows choose; the soups are then marked optimistic.
-        overwrite: replace soups that lie in `out`.
+        overwrite: replace soups in `out`.
         cache: folder of encoded rows; default: the sweep's.
         device: where soups are scored; default: the GPU when there is one.
         threads: that read and mix weights.
@@ -129,33 +129,33 @@ def cook(
         OutOfMemory: if the rows or models do not fit.
     """
     wanted = chosen(list(methods))
-    order = _checked(options, dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell)
+    request = _checked(options, dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell)
     least = min(method.least for method in wanted)
-    pool = gather(sources, recipe=recipe, overrides=overrides, start=order.options.start, least=least)
+    pool = gather(sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least)
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     _check_needs(wanted, pool)
     folders = _folders(Path(out), [method.name for method in wanted], pool)
     pool, warnings = _compatible(pool, align_labels, threads)
     for warning in warnings:
-        order.tell(f"warning: {warning}")
-    keys = {m.name: _key(m, pool, order) for m in wanted}
+        request.tell(f"warning: {warning}")
+    keys = {m.name: _key(m, pool, request) for m in wanted}
     done = {m: None if overwrite else _already(folders[m], key) for m, key in keys.items()}
     for name, record in done.items():
         if record is None:
             refuse_existing(folders[name], overwrite=overwrite, marker=SOUP_FILE)
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
-        scorer = _scorer(pool, order, cache, device) if None in done.values() else None
+        scorer = _scorer(pool, request, cache, device) if None in done.values() else None
         for method in wanted:
             name = method.name
-            soup = SoupToCook(method, pool, order, folders[name], keys[name])
+            soup = SoupToCook(method, pool, request, folders[name], keys[name])
             record = done[name] or soup.cook(scorer, _marks(cooked))
             cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
             if pool.sweep is not None:
                 pool.sweep.point_to(name, folders[name])
     _keep_recipe(pool, cooked)
-    _keep_board(pool, cooked, order.tell)
+    _keep_board(pool, cooked, request.tell)
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
 
 
@@ -226,19 +226,19 @@ def _compatible(pool: Ingredients, align_labels: bool, threads: int) -> tuple[In
     scored = pool.recipe is not None
     report = preflight(pool.checkpoints, align_labels=align_labels, check_values=scored, threads=threads)
     report.raise_for_errors()
-    told = tuple(finding.message for finding in report.warnings)
-    return replace(pool, checkpoints=report.checkpoints), told
+    messages = tuple(finding.message for finding in report.warnings)
+    return replace(pool, checkpoints=report.checkpoints), messages
 
 
-def _scorer(pool: Ingredients, order: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:
+def _scorer(pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:
     if pool.recipe is None:
         return None
     from hf_soups.soups.scoring import open_scorer
 
     shared = pool.sweep.cache if pool.sweep is not None else None
     return open_scorer(
-        pool.checkpoints, pool.recipe, chosen_on=order.chosen_on, cache=cache or shared, device=device,
-        tie_break=order.options.tie_break,
+        pool.checkpoints, pool.recipe, chosen_on=request.chosen_on, cache=cache or shared, device=device,
+        tie_break=request.options.tie_break,
     )  # fmt: skip
 
 
@@ -272,22 +272,29 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     try:
         if new:
             keep_board(build_leaderboard(pool.sweep.path), new)
-    except InputError as error:  # the soups lie there and are good
+    except InputError as error:  # the soups themselves are good
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 
-def _key(method: Method, pool: Ingredients, order: CookRequest) -> str:
+def _key(method: Method, pool: Ingredients, request: CookRequest) -> str:
     """A name for everything that decides what comes out; of the ingredients their bytes count, not their place."""
     # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
     recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})
     ingredients = [[c.name, c.sha256(), list(c.label_order)] for c in pool.checkpoints]
     return digest(
-        [method.key(order.options, pool.start), ingredients, order.dtype, order.max_shard_size, order.chosen_on, recipe]
+        [
+            method.key(request.options, pool.start),
+            ingredients,
+            request.dtype,
+            request.max_shard_size,
+            request.chosen_on,
+            recipe,
+        ]
     )
 
 
 def _already(folder: Path, key: str) -> SoupRecord | None:
-    """The record of a soup that lies there and was made from the same."""
+    """The record of a soup that is there and was made from the same."""
     try:
         record = read_soup(folder)
     except (OSError, InputError):

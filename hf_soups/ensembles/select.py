@@ -95,9 +95,9 @@ def select_ensemble(
     ({'a': 0.5, 'b': 0.5}, 1.0)
     """
     known = metric_named(metric)
-    told = dict(temperatures or {})
-    names, members = list(predictions), Members.of(list(predictions.values()), [told.get(n, 1.0) for n in predictions])
-    _check(members, names, told, rounds, initial)
+    given = dict(temperatures or {})
+    names, members = list(predictions), Members.of(list(predictions.values()), [given.get(n, 1.0) for n in predictions])
+    _check(members, names, given, rounds, initial)
     checked(combine)
     initial = min(initial, len(names))
     sign = 1 if known.greater_is_better else -1
@@ -116,7 +116,7 @@ def select_ensemble(
         kept=kept,
         metric=known.name,
         combine=combine,
-        temperatures={n: t for n, t in told.items() if n in chosen and t != 1},
+        temperatures={n: t for n, t in given.items() if n in chosen and t != 1},
     )
 
 

@@ -30,7 +30,7 @@ class ComparedCheckpoint:
     other_shapes: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()  # of its float tensors, that of most elements first
     other_dtypes: tuple[str, ...] = ()  # tensors that the first stores as another one
-    ties: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor it stands for
+    ties: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor it is tied to
     tied: Literal["none", "same", "stored twice", "not recorded", "other"] = "none"
     label_names: tuple[str, ...] | None = None
     labels: Literal["same", "not named", "other order", "other"] = "same"
@@ -62,7 +62,7 @@ def row_of(
     a, b = first.checkpoint.tensors, other.checkpoint.tensors
     common = set(a) & set(b)
     theirs, own = ties(first.checkpoint, common), ties(other.checkpoint, common)
-    told = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
+    topics = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
     labels, order = _labels(first, other)
     return ComparedCheckpoint(
         name,
@@ -75,13 +75,13 @@ def row_of(
         dtypes=_dtypes(other.checkpoint),
         other_dtypes=tuple(n for n in b if n in common and b[n].dtype != a[n].dtype),
         ties=own,
-        tied=_tied(theirs, own, other.checkpoint, told),
+        tied=_tied(theirs, own, other.checkpoint, topics),
         label_names=other.label_names,
         labels=labels,
         label_order=order,
-        processor=_processor(other, told),
+        processor=_processor(other, topics),
         head=_head(first.head, other.head),
-        finite="values" not in told,
+        finite="values" not in topics,
         one_class=other.one_class,
     )
 
@@ -95,9 +95,9 @@ def _dtypes(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _tied(
-    theirs: Mapping[str, str], own: Mapping[str, str], other: Checkpoint, told: Mapping[str, bool]
+    theirs: Mapping[str, str], own: Mapping[str, str], other: Checkpoint, topics: Mapping[str, bool]
 ) -> Literal["none", "same", "stored twice", "not recorded", "other"]:
-    if told.get("tied weights"):
+    if topics.get("tied weights"):
         return "other"
     if any(name in other.tensors for name in own):
         return "stored twice"
@@ -126,10 +126,10 @@ def _head(a: str | None, b: str | None) -> Literal["same", "not recorded", "othe
 
 
 def _processor(
-    other: CheckpointSummary, told: Mapping[str, bool]
+    other: CheckpointSummary, topics: Mapping[str, bool]
 ) -> Literal["same", "none", "slightly other", "other"]:
-    if "processor" in told:
-        return "other" if told["processor"] else "slightly other"
+    if "processor" in topics:
+        return "other" if topics["processor"] else "slightly other"
     return "same" if other.checkpoint.processor_files() else "none"
 
 
@@ -145,7 +145,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """What could be measured; checkpoints are told by their text (`str(checkpoint)`)."""
+    """What could be measured; checkpoints are known by their text (`str(checkpoint)`)."""
 
     measured: tuple[str, ...] = ()
     geometry: Geometry | None = None

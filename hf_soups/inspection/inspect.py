@@ -96,7 +96,7 @@ def find_start(checkpoints: Sequence[Checkpoint], named: str | Path | None) -> t
 
 
 def _recorded_start(checkpoint: Checkpoint) -> Path | None:
-    """The folder that a run names as its start, or the start of the sweep that it lies in."""
+    """The folder that a run names as its start, or the start of the sweep that it is in."""
     try:
         recorded = (checkpoint.run or {}).get("start")
         beside = checkpoint.folder.parent / "start"
@@ -135,7 +135,7 @@ class Inspection:
 
     @property
     def permutations(self) -> Mapping[str, tuple[int, ...]]:
-        """For each checkpoint whose labels stand in another order: its own index of each class of the first."""
+        """For each checkpoint whose labels are in another order: its own index of each class of the first."""
         return {row.source: row.label_order for row in self.rows if row.label_order}
 
     @property
@@ -261,7 +261,7 @@ CONFIG = "config.json"
 def write_aligned(inspection: Inspection, out: str | Path, *, threads: int = 2) -> tuple[Path, ...]:
     """Write every checkpoint whose labels were put in the order of the first as an ordinary checkpoint in `out`.
 
-    Weights are streamed; config.json tells the labels in their new order; tokenizer or image processor are carried.
+    Weights are streamed; config.json names the labels in their new order; tokenizer or image processor are carried.
     Records of a run and cached predictions are not, since they hold the old order.
 
     Args:
@@ -269,7 +269,7 @@ def write_aligned(inspection: Inspection, out: str | Path, *, threads: int = 2) 
         out: holds one folder for each, by name; each appears whole or not at all.
         threads: that read and write side by side.
     Returns:
-        The folders; none where all labels stand in one order.
+        The folders; none where all labels are in one order.
     Raises:
         InputError: if one of the folders is there already.
         CheckpointError: if weights cannot be read, or hold NaN or infinity.

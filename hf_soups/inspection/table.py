@@ -25,7 +25,7 @@ class InspectionColumn:
     title: str
     text: Callable[[ComparedCheckpoint], str]
     rank: int
-    bad: tuple[str, ...] = ()  # cells that stand for an error
+    bad: tuple[str, ...] = ()  # cells that mean an error
     doubtful: tuple[str, ...] = ()
 
     def style(self, row: ComparedCheckpoint) -> str:
@@ -174,7 +174,7 @@ def ranges(inspection: Inspection) -> list[str]:
 
 
 def permutations(inspection: Inspection) -> list[str]:
-    """How --align-labels reads the head of each checkpoint whose labels stand in another order."""
+    """How --align-labels reads the head of each checkpoint whose labels are in another order."""
     return [
         f"{row.name}: --align-labels reads the rows of its head in the order {', '.join(map(str, row.label_order))}, "
         f"which is {', '.join(row.label_names[i] for i in row.label_order)}."
@@ -191,8 +191,8 @@ def _plain_table() -> Table:
 
 
 def _names(row: ComparedCheckpoint) -> str:
-    told = [f"{sign}{len(names)}" for sign, names in (("-", row.missing), ("+", row.extra)) if names]
-    return " ".join(told) or "same"
+    counts = [f"{sign}{len(names)}" for sign, names in (("-", row.missing), ("+", row.extra)) if names]
+    return " ".join(counts) or "same"
 
 
 def _told(row: ComparedCheckpoint) -> str:

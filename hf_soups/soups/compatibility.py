@@ -1,7 +1,7 @@
 """What may be mixed with what: everything that would spoil a mixture is found before any weight is added.
 
-Each checkpoint is summarised once, and summaries are compared. Errors stop; warnings are told. Label orders that differ
-are put right by name, when asked for.
+Each checkpoint is summarised once, and summaries are compared. Errors stop; warnings are printed. Label orders that
+differ are put right by name, with `align_labels`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
 from hf_soups.soups.tensor_names import why_names_differ, wrapped
 
-# Keys of a tokenizer's or processor's files that say nothing of what the model is fed: not told.
+# Keys of a tokenizer's or processor's files that do not change what the model is fed: not reported.
 SILENT = frozenset({
     "_commit_hash", "name_or_path", "tokenizer_file", "transformers_version", "special_tokens_map_file",
     "local_files_only", "is_local", "backend",
 })  # fmt: skip
-# Told as a warning: how long, which side, by which class; the same words still become the same numbers.
+# Reported as a warning: how long, which side, by which class; the same words still become the same numbers.
 COSMETIC = frozenset({
     "truncation", "padding", "model_max_length", "max_length", "stride", "padding_side", "truncation_side", "decoder",
     "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id", "tokenizer_class", "processor_class",
@@ -236,9 +236,9 @@ def _check_tensors(notes: _Notes, first: CheckpointSummary, other: CheckpointSum
 
 
 def _check_wrapper(notes: _Notes, summary: CheckpointSummary) -> None:
-    told = wrapped(summary.checkpoint)
-    if told is not None:
-        notes.warn(summary, "tensors", told)
+    wrapping = wrapped(summary.checkpoint)
+    if wrapping is not None:
+        notes.warn(summary, "tensors", wrapping)
 
 
 def _check_dtypes(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:

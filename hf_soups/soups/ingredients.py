@@ -1,4 +1,4 @@
-"""Pool: from what the user names (a sweep, run folders, checkpoints, Hub repos) to the checkpoints to cook from."""
+"""Ingredients: from what the user names (a sweep, run folders, checkpoints, Hub repos) to checkpoints to cook from."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _checkpoint(source: str | Path) -> Checkpoint:
         if not named.is_adapter:
             return named
     except CheckpointError:
-        return named  # not there: pre-flight tells, with all the others
+        return named  # not there: pre-flight says so, with all the others
     from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
 
     return multiplied_out(named)

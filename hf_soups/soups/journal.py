@@ -17,7 +17,7 @@ from hf_soups.soups.soup import Score, Soup
 
 @dataclass(frozen=True)
 class Journal:
-    """A score function that asks the file first; `context` names everything but the soup that the score depends on."""
+    """A score function that looks into a file first; `context` names what the score depends on beside the soup."""
 
     score: Callable[[Soup], Score]
     path: Path
@@ -59,7 +59,7 @@ def _as_read(text: Any) -> Score:
 
 
 def identity(checkpoint: Checkpoint) -> list[list[Any]]:
-    """What tells one state of a checkpoint's weights from another without reading them: path, size and time."""
+    """Identifies one state of a checkpoint's weights without reading them: path, size and time."""
     files = sorted({tensor.file for tensor in checkpoint.tensors.values()})
     return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 

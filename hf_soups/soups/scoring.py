@@ -193,7 +193,7 @@ def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
 
 
 def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
-    """The data's classes must stand in the order of the model's logits.
+    """The data's classes must be in the order of the model's logits.
 
     Raises:
         InputError: if they do not.

@@ -140,7 +140,7 @@ class Soup(Publishable):
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
         mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest)
         for source in self.ingredients[0].carried_files():
-            # not every carried file lies at the top (chat templates): keep its place
+            # not every carried file is at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
@@ -220,7 +220,7 @@ def size_in_bytes(size: int | str) -> int:
 
 
 def step_values(step: Step) -> dict[str, Any]:
-    """A step as it stands in soup.json and steps.csv."""
+    """A step as soup.json and steps.csv hold it."""
     return {
         "candidate": step.candidate,
         "ingredients": step.ingredients,

@@ -82,7 +82,7 @@ class SoupRecord:
     pool: tuple[str, ...] = ()  # names of all that could have been ingredients
     left_out: tuple[LeftOutRecord, ...] = ()
     dtype: str | None = None
-    made_from: str = ""  # stands for everything that decided what came out
+    made_from: str = ""  # a digest of everything that decided what came out
     weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
     selected_on: str | None = None  # the rows it was scored on; None: nothing was scored
     optimistic: bool = False
@@ -113,7 +113,7 @@ class SoupRecord:
         return tuple(str(why) for why in (self.why, (self.learned or {}).get("why"), self.batchnorm_why) if why)
 
     def check_weights(self, folder: Path) -> None:
-        """The weights in the soup's folder must be those that the record tells of.
+        """The weights in the soup's folder must be those of the record.
 
         Raises:
             InputError: if they are not. Soups of 0.1.0 do not say what they were.

@@ -1,4 +1,4 @@
-"""A sweep's folder: its recipe, plan, runs and shifts, and where the soups lie that were cooked from it.
+"""A sweep's folder: its recipe, plan, runs and shifts, and where the soups are that were cooked from it.
 
 It holds recipe.yaml, plan.json, plan/ (a recipe for each run), start/, cache/, logs/, ledger/ and the run folders;
 later shifts.json (shifts that were answered after the runs were planned) and soups/ (a pointer to each soup).
@@ -85,7 +85,7 @@ class _PointerTypes:
 
 @dataclass(frozen=True, slots=True)
 class SoupPointer:
-    """The file by which a sweep knows where a soup lies: soups/<method>.json."""
+    """The file by which a sweep knows where a soup is: soups/<method>.json."""
 
     path: Path
 
@@ -227,7 +227,7 @@ class SweepFolder:
         return tuple(map(SoupPointer, sorted((self.path / "soups").glob("*.json"))))
 
     def point_to(self, method: str, soup: Path) -> None:
-        """Remember where a soup lies, so that the leaderboard shows it; relative, so that both can be moved."""
+        """Remember where a soup is, so that the leaderboard shows it; relative, so that both can be moved."""
         pointer = self.path / "soups" / f"{method}.json"
         place = os.path.relpath(soup.resolve(), pointer.parent.resolve())
         write_json(pointer, {"path": place, "method": method, "predictions": PREDICTIONS})

@@ -32,7 +32,7 @@ STATUS_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What stands in the sweep's folder after a call, and what this call did."""
+    """What is in the sweep's folder after a call, and what this call did."""
 
     out: Path
     entries: tuple[Entry, ...]  # all planned runs, in order
@@ -102,7 +102,7 @@ def sweep(
     run = command or finetune_command(out, processes_per_run)
     working = Slots(ledger, run, out / "logs", slots, processes_per_run)
     with ended_by_signals(), reporter.live(), working, writable(out):
-        work_through(names, ledger, working, retry_failed=retry_failed, told=reporter.ended, watch=reporter.watch)
+        work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
 
 
@@ -199,8 +199,8 @@ def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
             f"Set sweep.runs to {there.sweep.runs} or more, or give another --out."
         )
     if differing:
-        told = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
-        raise RecipeError(f"{out}: holds the sweep of another recipe ({told}). Give another --out.")
+        changes = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
+        raise RecipeError(f"{out}: holds the sweep of another recipe ({changes}). Give another --out.")
 
 
 def _check_plan(plan: Sequence[PlannedRun], folder: SweepFolder) -> None:
@@ -269,12 +269,12 @@ class _Reporter:
     def ended(self, ended: Ended) -> None:
         self.done.append(ended)
         entry = ended.entry
-        told = entry.status or ("killed" if ended.killed else entry.state)
+        status = entry.status or ("killed" if ended.killed else entry.state)
         reason = f": {entry.reason}" if entry.reason else ""
         last = last_lines(self._out / "logs" / f"{ended.name}.log", 4)
         scores = [f"  {line.partition(': ')[2]}" for line in last if " on select" in line]
         score = scores[-1] if scores and entry.state == "finished" else ""
-        self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
+        self.line(f"{ended.name}  {status} after {ended.seconds:.0f} s{reason}{score}")
         for line in (line for line in last if line.startswith(WARNING)):
             self.line(f"{ended.name}  {line}")
 

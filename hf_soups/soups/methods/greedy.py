@@ -1,4 +1,4 @@
-"""Greedy search: which checkpoints make the best average, asked of a score function alone.
+"""Greedy search: which checkpoints make the best average, by a score function alone.
 
 Ingredients join one by one, best first, as long as the held-out score does not fall. Further random orders may be
 tried, and members taken out again. It knows nothing of models, data or devices.
@@ -48,7 +48,7 @@ def greedy(
         seed: of the random orders.
         on_step: called after each decision, for progress.
     Returns:
-        The soup; `steps` are those of the order that won, `scores["orders"]` tells of all orders.
+        The soup; `steps` are those of the order that won, `scores["orders"]` has all orders.
     Raises:
         InputError: if there is no ingredient, `tie` is unknown or `restarts` is negative.
         HfSoupsError: if no ingredient alone has a score.
@@ -101,12 +101,12 @@ def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The ingredients and the scores of the mixtures of them that were asked for."""
+    """The ingredients, and the scores of those mixtures of them that were tried."""
 
     ingredients: tuple[Checkpoint, ...]
     score: Callable[[Soup], Score]
     tie: Tie
-    tell: Callable[[Step], None]
+    on_step: Callable[[Step], None]
     names: tuple[str, ...] = field(init=False)
     known: dict[frozenset[int], tuple[float, ...]] = field(default_factory=dict)
 
@@ -136,7 +136,7 @@ class _Pool:
         """All ingredients, the best alone first."""
         singles = [(i,) for i in range(len(self.ingredients))]
         for single in singles:
-            self.scored(single)  # in the order given, whatever the sort asks first
+            self.scored(single)  # in the order given, whatever the sort needs first
         if all(math.isnan(self.value(single)) for single in singles):
             raise HfSoupsError(f"none of the {len(singles)} ingredients has a score: all came out as NaN.")
         return sorted(range(len(singles)), key=lambda i: tuple(-v for v in self.rank((i,))))  # stable
@@ -176,5 +176,5 @@ class _Pool:
         score, *ties = self.scored(tried)
         best = self.value(members) if members else math.nan
         step = Step(self.names[i], score, best, accepted, len(tried), removes, ties[0] if ties else None)
-        self.tell(step)
+        self.on_step(step)
         return step

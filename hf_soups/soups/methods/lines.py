@@ -76,7 +76,7 @@ def task_vectors(
 
     Args:
         ingredients: one or more fine-tunes of `start`.
-        start: what they were fine-tuned from, with the same head; it stands last in the soup, so that config, labels
+        start: what they were fine-tuned from, with the same head; it is last in the soup, so that config, labels
             and processor are those of the first ingredient.
         score: higher is better, NaN is the worst; without it there is nothing to choose by, and `scales` is one.
         scales: to score, in ascending order; negative ones move away from the tasks.

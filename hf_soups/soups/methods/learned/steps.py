@@ -64,10 +64,10 @@ class Learning:
             if not state.epochs:
                 self._end_epoch(state)
             while not state.stopped:
-                told, whole = self._step(state)
+                done, whole = self._step(state)
                 if whole:
                     save()
-                on_step(told)
+                on_step(done)
 
     # One step.
 
@@ -148,7 +148,7 @@ class Learning:
     # Epochs.
 
     def _end_epoch(self, state: State) -> None:
-        """Note where it stands, keep the best values so far, and say if this is the end."""
+        """Record the epoch, keep the best values so far, and decide whether this is the end."""
         epoch, options = len(state.epochs), self._options
         held_out = self._held_out_loss(float(state.values[0])) if len(self._held_out) else None
         loss = float(np.mean(state.losses)) if state.losses else None
