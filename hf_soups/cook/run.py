@@ -129,7 +129,15 @@ def cook(
         OutOfMemory: if the rows or models do not fit.
     """
     wanted = chosen(list(methods))
-    request = _checked(options, dtype, max_shard_size, select_on, allow_selection_on_report, overwrite, threads, tell)
+    request = CookRequest(
+        options,
+        None if dtype is None else stored_dtype(dtype),
+        None if max_shard_size is None else size_in_bytes(max_shard_size),
+        _rows_to_choose_on(select_on, allow_selection_on_report),
+        overwrite,
+        threads,
+        tell or (lambda line: None),
+    )
     least = min(method.least for method in wanted)
     pool = gather(sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least)
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
@@ -192,25 +200,14 @@ def _check_needs(wanted: Sequence[Method], pool: Ingredients) -> None:
             raise InputError(f"{method.name} needs {method.least} checkpoints or more, got {len(pool.checkpoints)}.")
 
 
-def _checked(
-    options: Options,
-    dtype: str | None,
-    max_shard_size: int | str | None,
-    select_on: Literal["select", "report"] | None,
-    allowed: bool,
-    overwrite: bool,
-    threads: int,
-    tell: Tell | None,
-) -> CookRequest:
+def _rows_to_choose_on(select_on: Literal["select", "report"] | None, allowed: bool) -> Literal["select", "report"]:
     chosen_on = select_on or ("report" if allowed else "select")
     if chosen_on == "report" and not allowed:
         raise SelectionOnReport(
             "the report rows are for one look at the end; what is chosen on them looks better than it is. "
             "Choose on select, or say that you mean it (--allow-selection-on-report)."
         )
-    stored = None if dtype is None else stored_dtype(dtype)
-    largest = None if max_shard_size is None else size_in_bytes(max_shard_size)
-    return CookRequest(options, stored, largest, chosen_on, overwrite, threads, tell or (lambda line: None))
+    return chosen_on
 
 
 def _folders(out: Path, methods: Sequence[str], pool: Ingredients) -> dict[str, Path]:

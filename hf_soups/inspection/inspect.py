@@ -14,7 +14,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
-from hf_soups.inspection.comparison import ComparedCheckpoint, Distances, Pair, distances_of, row_of
+from hf_soups.inspection.comparison import ComparedCheckpoint, Pair, distances_of, row_of
 from hf_soups.soups.compatibility import Finding, PreflightReport, preflight
 from hf_soups.soups.ingredients import gather
 from hf_soups.soups.soup import Soup, display_names
@@ -201,14 +201,19 @@ def inspect_checkpoints(
     apart = distances_of([c for c in report.checkpoints if str(c) not in spoilt], origin, threads)
     names = dict(zip(map(str, named), display_names(named), strict=True))
     first = str(report.checkpoints[0]) if report.checkpoints else ""
+    left_out = [c for c in found if c.checkpoint is None and not c.refused]
     return Inspection(
         rows=tuple(
-            replace(row, from_start=apart.from_start(row.source), angle=_angle(apart, row.source, first))
+            replace(
+                row,
+                from_start=apart.from_start(row.source),
+                angle=None if row.source == first else apart.angle(row.source, first),
+            )
             for row in _rows(found, names, report)
         ),
         pairs=apart.pairs([names[one] for one in apart.measured]),
         errors=(*(Finding(c.name, "files", c.reason) for c in found if c.refused), *report.errors),
-        warnings=(*map(_left_out, (c for c in found if c.checkpoint is None and not c.refused)), *report.warnings),
+        warnings=(*(Finding(c.name, "run", f"{c.name}: left out: {c.reason}") for c in left_out), *report.warnings),
         checkpoints=report.checkpoints,
         start=apart.start,
         notes=(*((note,) if note else ()), *apart.notes),
@@ -223,14 +228,6 @@ def save_json(inspection: Inspection, path: str | Path) -> None:
     """
     text = json.dumps(finite(inspection.record()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(Path(path), text)
-
-
-def _left_out(candidate: Candidate) -> Finding:
-    return Finding(candidate.name, "run", f"{candidate.name}: left out: {candidate.reason}")
-
-
-def _angle(apart: Distances, one: str, first: str) -> float | None:
-    return None if one == first else apart.angle(one, first)
 
 
 def _rows(

@@ -236,9 +236,9 @@ def _check_tensors(notes: _Notes, first: CheckpointSummary, other: CheckpointSum
 
 
 def _check_wrapper(notes: _Notes, summary: CheckpointSummary) -> None:
-    wrapping = wrapped(summary.checkpoint)
-    if wrapping is not None:
-        notes.warn(summary, "tensors", wrapping)
+    wrapper = wrapped(summary.checkpoint)
+    if wrapper is not None:
+        notes.warn(summary, "tensors", wrapper)
 
 
 def _check_dtypes(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,8 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _PlannedTypes:
-    name: str
-    varied: tuple[str, ...] = ()
-    train: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class _PlanTypes:
-    runs: tuple[_PlannedTypes, ...]
+    runs: tuple[PlannedRun, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +175,7 @@ class SweepFolder:
         for run in kept.runs:
             if not run.name or Path(run.name).name != run.name or run.name.startswith("."):
                 raise InputError(f"{path}: {run.name!r} is no name of a run. {PLAN_AGAIN}")
-        return tuple(PlannedRun(run.name, run.train, run.varied) for run in kept.runs)
+        return kept.runs
 
     def write_plan(self, recipe: Recipe, plan: Sequence[PlannedRun]) -> None:
         """Write the runs' recipes, the sweep's own and plan.json; files that hold the same already stay untouched."""

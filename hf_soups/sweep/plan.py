@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ class PlannedRun:
     """One run: its name, and the values of `train` that it is trained with."""
 
     name: str
-    train: Mapping[str, Any]  # every field of recipe.Train
-    varied: tuple[str, ...]  # the fields that the sweep chose
+    train: Mapping[str, Any] = field(default_factory=dict)  # every field of recipe.Train
+    varied: tuple[str, ...] = ()  # the fields that the sweep chose
 
     def recipe(self, of: Recipe) -> Recipe:
         """The recipe of this run alone."""
