@@ -105,7 +105,8 @@ def select_ensemble(
     path, scores = _grown(trial, names, initial, rounds, sign)
 
     def rescored(kept: int) -> float:
-        return known.compute(_kept(members, names, _weights([names[i] for i in path[:kept]]), combine))
+        weights = _weights([names[i] for i in path[:kept]])
+        return known.compute(combined(members, combine, [weights.get(name, 0.0) for name in names]))
 
     kept = _best_prefix(scores, rescored, sign)
     chosen = _weights([names[i] for i in path[:kept]])
@@ -157,10 +158,6 @@ def _weights(joined: Sequence[str]) -> dict[str, float]:
     counts = {name: joined.count(name) for name in dict.fromkeys(joined)}
     heaviest_first = sorted(counts, key=lambda name: -counts[name])
     return {name: counts[name] / len(joined) for name in heaviest_first}
-
-
-def _kept(members: Members, names: Sequence[str], weights: Mapping[str, float], combine: str) -> Predictions:
-    return combined(members, combine, [weights.get(name, 0.0) for name in names])
 
 
 def metric_named(metric: Metric | str) -> Metric:

@@ -31,11 +31,7 @@ class InspectionColumn:
     def style(self, row: ComparedCheckpoint) -> str:
         """Of the row's cell."""
         text = self.text(row)
-        if (
-            text in self.bad
-            or (self.title == "names" and text != "same")
-            or (self.title == "shapes" and text != "same")
-        ):
+        if text in self.bad or (self.title in ("names", "shapes") and text != "same"):
             return BAD
         return DOUBTFUL if text in self.doubtful or (self.title == "dtype" and row.other_dtypes) else ""
 
@@ -108,7 +104,7 @@ class InspectionTable:
             if row.usable:
                 table.add_row(row.name, *(Text(c.text(row), style=c.style(row)) for c in columns))
             else:
-                table.add_row(_told(row), *("-" for _ in columns), style="dim")
+                table.add_row(_with_status(row), *("-" for _ in columns), style="dim")
         return table
 
     def _pairs(self, width: int) -> Iterable[RenderableType]:
@@ -195,11 +191,11 @@ def _names(row: ComparedCheckpoint) -> str:
     return " ".join(counts) or "same"
 
 
-def _told(row: ComparedCheckpoint) -> str:
+def _with_status(row: ComparedCheckpoint) -> str:
     """A row that cannot be used: its status if the reason starts with one, else that it cannot be read."""
     status = row.reason.split(" (")[0]
     return f"{row.name} ({status})" if len(status) <= len("out-of-memory") else f"{row.name} (unreadable)"
 
 
 def _name_width(rows: Sequence[ComparedCheckpoint]) -> int:
-    return max((len(row.name if row.usable else _told(row)) for row in rows), default=0)
+    return max((len(row.name if row.usable else _with_status(row)) for row in rows), default=0)

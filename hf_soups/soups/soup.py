@@ -57,9 +57,7 @@ class Soup(Publishable):
     coefficients: tuple[float, ...]  # one per ingredient; may be negative
     method: str = ""
     steps: tuple[Step, ...] = ()
-    scores: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what the method measured, e.g. {"score": 0.91, "singles": {...}}
+    scores: Mapping[str, Any] = field(default_factory=dict)  # what the method measured, e.g. {"score": 0.91}
     about: Mapping[str, Any] = field(default_factory=dict)  # further keys of soup.json
     # every tensor's own coefficients, one per ingredient, for soups mixed tensor by tensor; `coefficients` then are
     # their mean over all parameters, for people to read

@@ -100,7 +100,7 @@ def sweep(
             reporter.line(where_to_look(recipe))
         make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
-    working = Slots(ledger, run, out / "logs", slots, processes_per_run)
+    working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run)
     with ended_by_signals(), reporter.live(), working, writable(out):
         work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
@@ -271,7 +271,7 @@ class _Reporter:
         entry = ended.entry
         status = entry.status or ("killed" if ended.killed else entry.state)
         reason = f": {entry.reason}" if entry.reason else ""
-        last = last_lines(self._out / "logs" / f"{ended.name}.log", 4)
+        last = last_lines(SweepFolder(self._out).logs / f"{ended.name}.log", 4)
         scores = [f"  {line.partition(': ')[2]}" for line in last if " on select" in line]
         score = scores[-1] if scores and entry.state == "finished" else ""
         self.line(f"{ended.name}  {status} after {ended.seconds:.0f} s{reason}{score}")
