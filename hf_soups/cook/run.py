@@ -91,7 +91,7 @@ def cook(
     *,
     recipe: Recipe | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    options: Options = DEFAULTS,
+    options: Options | None = None,
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     align_labels: bool = False,
@@ -113,7 +113,7 @@ def cook(
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
-        options: of the methods; see `Options`.
+        options: of the methods; default: those of `Options`.
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
         align_labels: permute heads whose label names are in another order than the first's.
@@ -128,9 +128,9 @@ def cook(
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
         OutOfMemory: if the rows or models do not fit.
     """
-    wanted = chosen(list(methods))
+    wanted = chosen(methods)
     request = CookRequest(
-        options,
+        options or DEFAULTS,
         None if dtype is None else stored_dtype(dtype),
         None if max_shard_size is None else size_in_bytes(max_shard_size),
         _rows_to_choose_on(select_on, allow_selection_on_report),
@@ -147,21 +147,19 @@ def cook(
     pool, warnings = _compatible(pool, align_labels, threads)
     for warning in warnings:
         request.tell(f"warning: {warning}")
-    keys = {m.name: _key(m, pool, request) for m in wanted}
-    done = {m: None if overwrite else _already(folders[m], key) for m, key in keys.items()}
-    for name, record in done.items():
+    soups = [SoupToCook(m, pool, request, folders[m.name], _key(m, pool, request)) for m in wanted]
+    there = [None if overwrite else _already(soup.folder, soup.key) for soup in soups]
+    for soup, record in zip(soups, there, strict=True):
         if record is None:
-            refuse_existing(folders[name], overwrite=overwrite, marker=SOUP_FILE)
+            refuse_existing(soup.folder, overwrite=overwrite, marker=SOUP_FILE)
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
-        scorer = _scorer(pool, request, cache, device) if None in done.values() else None
-        for method in wanted:
-            name = method.name
-            soup = SoupToCook(method, pool, request, folders[name], keys[name])
-            record = done[name] or soup.cook(scorer, _marks(cooked))
-            cooked.append(Cooked(name, folders[name], record, already=done[name] is not None))
+        scorer = _scorer(pool, request, cache, device) if None in there else None
+        for soup, record in zip(soups, there, strict=True):
+            made = record or soup.cook(scorer, _marks(cooked))
+            cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))
             if pool.sweep is not None:
-                pool.sweep.point_to(name, folders[name])
+                pool.sweep.point_to(soup.method.name, soup.folder)
     _keep_recipe(pool, cooked)
     _keep_board(pool, cooked, request.tell)
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
