@@ -18,7 +18,7 @@ from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
 from hf_soups.soups.registry import Method, MethodInputs
-from hf_soups.soups.soup import Score, Step, display_names, rank, score_values, step_values
+from hf_soups.soups.soup import Score, Step, display_names, rank_of, step_values, values_of
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
@@ -96,7 +96,7 @@ class SoupToCook:
             soup = self.method.make(inputs)
             value = soup.scores.get("score")
             if value is None:  # of a method that chose nothing by score
-                value = score_values(inputs.scored()(soup))[0]
+                value = values_of(inputs.scored()(soup))[0]
                 inputs.say(f"{self._counted(soup)}: {inputs.in_words(value)}")
             found[variant] = soup, value
         kept = _better({variant: value for variant, (_, value) in found.items()})
@@ -120,7 +120,7 @@ class SoupToCook:
         def score(soup: Soup) -> Score:
             value = journal(soup)
             if len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
-                tell(f"{note}: {soup.ingredients[0].name} alone {in_words(score_values(value)[0])}")
+                tell(f"{note}: {soup.ingredients[0].name} alone {in_words(values_of(value)[0])}")
             return value
 
         state = state.with_name(f"{state.name}-{scorer.variant}")
@@ -202,7 +202,7 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
         "select_rows": scorer.rows,
     }
     if singles:
-        best = max(singles, key=lambda name: rank((scorer.sign * singles[name],)))
+        best = max(singles, key=lambda name: rank_of(scorer.sign * singles[name]))
         values["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
         values["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
@@ -248,7 +248,7 @@ def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
 
 def _better(scores: Mapping[str, float]) -> str:
     """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
-    return max(scores, key=lambda variant: rank((scores[variant],)))
+    return max(scores, key=lambda variant: rank_of(scores[variant]))
 
 
 def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:

@@ -26,14 +26,14 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F6
 Score = float | tuple[float, ...]  # higher is better; of a tuple, later values count only where earlier ones are equal
 
 
-def score_values(score: Score) -> tuple[float, ...]:
+def values_of(score: Score) -> tuple[float, ...]:
     """A score as a tuple; the first value is what it is called by, those after it break ties."""
     return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
 
 
-def rank(values: tuple[float, ...]) -> tuple[float, ...]:
+def rank_of(score: Score) -> tuple[float, ...]:
     """What scores are compared by: NaN is the worst."""
-    return tuple(-math.inf if math.isnan(value) else value for value in values)
+    return tuple(-math.inf if math.isnan(value) else value for value in values_of(score))
 
 
 @dataclass(frozen=True, slots=True)

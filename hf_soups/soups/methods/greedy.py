@@ -17,7 +17,7 @@ from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.options import Tie
 from hf_soups.soups.registry import MethodInputs, soup_method
-from hf_soups.soups.soup import Score, Soup, Step, display_names, rank, score_values
+from hf_soups.soups.soup import Score, Soup, Step, display_names, rank_of, values_of
 
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
@@ -122,7 +122,7 @@ class _Pool:
         """The score of the members' mean, all its values; a mean does not depend on the members' order."""
         key = frozenset(members)
         if key not in self.known:
-            self.known[key] = score_values(self.score(self.soup(members)))
+            self.known[key] = values_of(self.score(self.soup(members)))
         return self.known[key]
 
     def value(self, members: Members) -> float:
@@ -130,7 +130,7 @@ class _Pool:
 
     def rank(self, members: Members) -> tuple[float, ...]:
         """What decides."""
-        return rank(self.scored(members))
+        return rank_of(self.scored(members))
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""

@@ -16,7 +16,7 @@ from hf_soups.soups.mixing import shared_names
 from hf_soups.soups.mixing.geometry import NOT_LEARNED
 from hf_soups.soups.options import Tie
 from hf_soups.soups.registry import MethodInputs, soup_method
-from hf_soups.soups.soup import Score, Soup, Step, rank, score_values
+from hf_soups.soups.soup import Score, Soup, Step, rank_of, values_of
 
 OnStep = Callable[[Step], None]
 
@@ -103,7 +103,7 @@ def task_vectors(
 def _wise_ft(inputs: MethodInputs) -> Soup:
     """From the start to the ingredient that is best alone; of equal ones the first."""
     score, start = inputs.scored(), inputs.from_start()
-    singles = [rank(score_values(score(uniform([checkpoint])))) for checkpoint in inputs.pool]
+    singles = [rank_of(score(uniform([checkpoint]))) for checkpoint in inputs.pool]
     best = inputs.pool[max(range(len(singles)), key=lambda i: (singles[i], -i))]
     inputs.say(f"the line from {start} to {best.name}, the best alone")
     return wise_ft(best, start, score, on_step=inputs.say_step)
@@ -145,8 +145,8 @@ def _best(
     best: tuple[float, ...] = (math.nan,)
     kept = None
     for name, soup in line:
-        value = score_values(score(soup))
-        new, highest = rank(value), rank(best)
+        value = values_of(score(soup))
+        new, highest = rank_of(value), rank_of(best)
         accepted = not math.isnan(value[0]) and (kept is None or new > highest or (tie == ">=" and new == highest))
         if accepted:
             best, kept = value, soup

@@ -25,7 +25,7 @@ from hf_soups.soups.methods.learned.coefficients import (
     load,
 )
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.soup import Soup, score_values
+from hf_soups.soups.soup import Soup, values_of
 
 if TYPE_CHECKING:  # they need torch
     from hf_soups.soups.methods.learned.steps import Learning
@@ -188,7 +188,7 @@ def _alone(members: tuple[Checkpoint, ...], scorer: SoupScorer, options: Learned
 
 def _score(scorer: SoupScorer, soup: Soup) -> tuple[float, ...]:
     """Higher is better; later values break ties of the earlier ones."""
-    score = score_values(scorer(soup))
+    score = values_of(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
     if soup.is_uniform and math.isnan(score[0]):
         raise HfSoupsError(
