@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups.options import Options
-from hf_soups.soups.soup import Score, Soup, Step
+from hf_soups.soups.soup import Score, Soup, Step, rank_of
 
 if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
@@ -39,6 +39,10 @@ class MethodInputs:
         """The score function of a method that needs one."""
         assert self.score is not None
         return self.score
+
+    def rank(self, soup: Soup) -> tuple[float, ...]:
+        """What soups are compared by: the larger is better."""
+        return rank_of(self.scored()(soup))
 
     def from_start(self) -> Checkpoint:
         """The start of a method that needs one."""

@@ -102,11 +102,11 @@ def task_vectors(
 @soup_method("wise-ft", needs_score=True, needs_start=True, breaks_ties=True, least=1)
 def _wise_ft(inputs: MethodInputs) -> Soup:
     """From the start to the ingredient that is best alone; of equal ones the first."""
-    score, start = inputs.scored(), inputs.from_start()
-    singles = [rank_of(score(uniform([checkpoint]))) for checkpoint in inputs.pool]
+    start = inputs.from_start()
+    singles = [inputs.rank(uniform([checkpoint])) for checkpoint in inputs.pool]
     best = inputs.pool[max(range(len(singles)), key=lambda i: (singles[i], -i))]
     inputs.say(f"the line from {start} to {best.name}, the best alone")
-    return wise_ft(best, start, score, on_step=inputs.say_step)
+    return wise_ft(best, start, inputs.scored(), on_step=inputs.say_step)
 
 
 @soup_method("task-vectors", needs_start=True, breaks_ties=True, least=1)
