@@ -107,11 +107,14 @@ def _chosen(
             value = first(bench.scored()(soup))
             bench.say(f"{_counted(soup, pool)}: {bench.in_words(value)}")
         found[variant] = soup, value
-    kept = _better({variant: value for variant, (_, value) in found.items()})
-    soup = _in_the_metrics_sign(found[kept][0], tasting.sign)
+    # of equals the first: averaged statistics need no train rows
+    kept = max(found, key=lambda variant: tasting.metric.rank(found[variant][1]))
+    soup = found[kept][0]
+    # the score is in soup.json by role and metric
+    soup = replace(soup, scores={key: value for key, value in soup.scores.items() if key != "score"})
     if len(found) == 1:
         return soup, {}
-    return soup, {"kept": kept, **{v: tasting.sign * value for v, (_, value) in found.items()}}
+    return soup, {"kept": kept, **{variant: value for variant, (_, value) in found.items()}}
 
 
 def _bench(
@@ -126,20 +129,20 @@ def _bench(
     common = (pool.checkpoints, order.options, pool.start)
     if tasting is None:
         return MethodInputs(*common, None, None, beside[1], order.threads, order.tell, str)
-    metric, sign = tasting.metric.name, tasting.sign
+    metric, scorer = tasting.metric.name, tasting.scorers[variant]
     note = method.name if len(tasting.scorers) == 1 else f"{method.name} ({variant} BatchNorm statistics)"
     journal = Journal(partial(tasting.score, variant=variant), beside[0], f"{key} {variant}")
 
     def score(soup: Soup) -> Score:
         value = journal(soup)
         if len(soup.ingredients) == 1 and not tasting.answered(soup):  # there may be many, a forward pass each
-            order.tell(f"{note}: {soup.ingredients[0].name} alone {score_in_words(sign * first(value), metric)}")
+            order.tell(f"{note}: {soup.ingredients[0].name} alone {score_in_words(first(value), metric)}")
         return value
 
     return MethodInputs(
-        *common, score, tasting.scorers[variant], beside[1], order.threads,
+        *common, score, scorer, beside[1], order.threads,
         say=lambda line: order.tell(f"{note} {line}"),
-        in_words=lambda value: score_in_words(sign * value, metric),
+        in_words=lambda value: score_in_words(value, metric), signs=scorer.signs,
     )  # fmt: skip
 
 
@@ -212,10 +215,10 @@ def _outcome(soup: Soup, pool: Ingredients, tasting: Tasting, batchnorm: Mapping
         "select_rows": tasting.rows,
     }
     if singles:
-        best = max(singles, key=lambda name: -math.inf if math.isnan(singles[name]) else tasting.sign * singles[name])
+        best = max(singles, key=lambda name: tasting.metric.rank(singles[name]))
         told["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
-        told["why"] = why_one(soup.steps, singles, metric, tasting.rows, sign=tasting.sign)
+        told["why"] = why_one(soup.steps, singles, metric, tasting.rows, sign=tasting.metric.sign)
     if batchnorm:
         told["batchnorm"] = dict(batchnorm)
         told["batchnorm_why"] = (
@@ -239,31 +242,6 @@ def _singles(soup: Soup, pool: Ingredients, tasting: Tasting) -> Mapping[str, fl
         return {}
     names = display_names(pool.checkpoints)
     return {n: tasting.metric.compute(tasting.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
-
-
-def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
-    """Scores as the metric gives them: methods saw them turned where lower is better."""
-    steps = tuple(
-        replace(
-            s, score=sign * s.score, best_so_far=sign * s.best_so_far,
-            tie_break=None if s.tie_break is None else -s.tie_break,  # the loss itself
-        )
-        for s in soup.steps
-    )  # fmt: skip
-    scores = {key: value for key, value in soup.scores.items() if key != "score"}  # it is told by role and metric
-    for key in ("uniform", "learned"):
-        if key in scores:
-            scores[key] *= sign
-    if "singles" in scores:
-        scores["singles"] = {name: sign * value for name, value in scores["singles"].items()}
-    if "orders" in scores:
-        scores["orders"] = [{**order, "score": sign * order["score"]} for order in scores["orders"]]
-    return replace(soup, steps=steps, scores=scores)
-
-
-def _better(scores: Mapping[str, float]) -> str:
-    """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
-    return max(scores, key=lambda variant: -math.inf if math.isnan(scores[variant]) else scores[variant])
 
 
 def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.soups.methods.greedy import Score, Tie, greedy
+from hf_soups.soups.methods.greedy import HIGHER, Score, Signs, Tie, greedy, rank_of, values_of
 from hf_soups.soups.methods.lines import SCALES, task_vectors, wise_ft
 from hf_soups.soups.methods.model_stock import model_stock
 from hf_soups.soups.methods.trajectory import average_of_run
@@ -56,12 +56,13 @@ class MethodInputs:
     pool: tuple[Checkpoint, ...]
     options: Options
     start: Checkpoint | None
-    score: Callable[[Soup], Score] | None  # higher is better; None: there are no rows to score on
+    score: Callable[[Soup], Score] | None  # None: there are no rows to score on
     scorer: LiveScorer | None
     state: Path  # where a method may keep what it has, over a kill
     threads: int
     say: Callable[[str], None]
     in_words: Callable[[float], str]
+    signs: Signs = HIGHER  # of each value of a score
 
     def scored(self) -> Callable[[Soup], Score]:
         """The score function of a method that needs one."""
@@ -118,17 +119,17 @@ def _greedy(bench: MethodInputs) -> Soup:
         bench.say(f"{next(tried)}/{total}: {how} {step.candidate} {bench.in_words(step.score)}, {word}")
 
     return greedy(
-        bench.pool, bench.scored(), tie=options.tie, restarts=options.restarts, prune=options.prune,
+        bench.pool, bench.scored(), signs=bench.signs, tie=options.tie, restarts=options.restarts, prune=options.prune,
         seed=options.seed, on_step=on_step,
     )  # fmt: skip
 
 
 def _wise_ft(bench: MethodInputs) -> Soup:
     score = bench.scored()
-    singles = [score(uniform([checkpoint])) for checkpoint in bench.pool]
-    best = max(range(len(singles)), key=lambda i: (first(singles[i]) == first(singles[i]), singles[i], -i))
+    singles = [rank_of(score(uniform([checkpoint])), bench.signs) for checkpoint in bench.pool]
+    best = max(range(len(singles)), key=lambda i: (singles[i], -i))
     bench.say(f"the line from {bench.from_start()} to {bench.pool[best].name}, the best alone")
-    return wise_ft(bench.pool[best], bench.from_start(), score, on_step=_told(bench))
+    return wise_ft(bench.pool[best], bench.from_start(), score, signs=bench.signs, on_step=_told(bench))
 
 
 def _task_vectors(bench: MethodInputs) -> Soup:
@@ -136,7 +137,9 @@ def _task_vectors(bench: MethodInputs) -> Soup:
     if bench.score is None and scale is None:
         raise InputError("task-vectors without a task to score on needs a scale (--scale 0.3), or a recipe (--recipe).")
     scales = SCALES if scale is None else (scale,)
-    return task_vectors(bench.pool, bench.from_start(), bench.score, scales=scales, on_step=_told(bench))
+    return task_vectors(
+        bench.pool, bench.from_start(), bench.score, signs=bench.signs, scales=scales, on_step=_told(bench)
+    )
 
 
 def _learned(bench: MethodInputs, per: Literal["ingredient", "tensor"], sign: Literal["softmax", "free"]) -> Soup:
@@ -162,7 +165,7 @@ def _told(bench: MethodInputs) -> Callable[[Step], None]:
 
 def first(score: Score) -> float:
     """The value that a score is told by; what follows it breaks ties."""
-    return score[0] if isinstance(score, tuple) else score
+    return values_of(score)[0]
 
 
 _TRAINED = ("learning_rate", "epochs", "seed")

@@ -25,7 +25,7 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
-from hf_soups.soups.methods.greedy import Score
+from hf_soups.soups.methods.greedy import Score, Signs
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.soups.soup import Soup
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LiveScorer:
-    """Scores soups on one split; callable, as `greedy` wants it: higher is better, NaN for a soup that answers NaN.
+    """Scores soups on one split; callable, as `greedy` wants it: NaN for a soup that answers NaN.
 
     Rows are encoded once. Greedy's soups (members, then one candidate) cost one checkpoint's reading each, because
     the mixer keeps the members' running sum.
@@ -57,7 +57,7 @@ class LiveScorer:
     tie_break: Metric | None = None  # decides where the metric's values are equal
 
     def __call__(self, soup: Soup) -> Score:
-        """The soup's score on the split, its sign turned where lower is better; a tuple where ties are broken."""
+        """The soup's score on the split; a tuple where ties are broken."""
         try:
             return self.value_of(self.predictions(soup))
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
@@ -65,8 +65,13 @@ class LiveScorer:
 
     def value_of(self, answers: Predictions) -> Score:
         """The score of any answers to these rows."""
-        value = higher_is_better(self.metric, answers)
-        return value if self.tie_break is None else (value, higher_is_better(self.tie_break, answers))
+        value = self.metric.compute(answers)
+        return value if self.tie_break is None else (value, self.tie_break.compute(answers))
+
+    @property
+    def signs(self) -> Signs:
+        """Of each value of a score: -1 where lower is better."""
+        return self.metric.sign, 1 if self.tie_break is None else self.tie_break.sign
 
     def predictions(self, soup: Soup) -> Predictions:
         """What the soup answers on the split."""
@@ -90,12 +95,6 @@ class LiveScorer:
     def answers(self, encoded: Encoded, split: Split, *, name: str) -> Predictions:
         """What the live model, as it is now, answers on any rows."""
         return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
-
-
-def higher_is_better(metric: Metric, answers: Predictions) -> float:
-    """The metric's value, its sign turned where lower is better."""
-    value = metric.compute(answers)
-    return value if metric.greater_is_better else -value
 
 
 _log = logging.getLogger(__name__)
@@ -125,13 +124,8 @@ class Tasting:
         """Number of rows that soups are chosen on."""
         return len(self.splits.select if self.chosen_on == "select" else self.splits.report)
 
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better, else 1."""
-        return 1 if self.metric.greater_is_better else -1
-
     def score(self, soup: Soup, variant: str = "averaged") -> Score:
-        """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
+        """Score on the rows chosen on; no forward pass for an ingredient whose answers are cached."""
         scorer = self.scorers[variant]
         return scorer.value_of(self.cached[soup.ingredients[0]]) if self.answered(soup) else scorer(soup)
 

@@ -19,6 +19,8 @@ from hf_soups.soups.soup import Soup, Step, display_names
 
 Tie = Literal[">=", ">"]
 Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
+Signs = tuple[int, ...]  # of each value of a score: 1 where higher is better, -1 where lower is
+HIGHER: Signs = (1, 1)
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
 
@@ -26,6 +28,7 @@ def greedy(
     ingredients: Sequence[Checkpoint],
     score: Callable[[Soup], Score],
     *,
+    signs: Signs = HIGHER,
     tie: Tie = ">=",
     restarts: int = 0,
     prune: bool = False,
@@ -40,8 +43,9 @@ def greedy(
 
     Args:
         ingredients: at least one; equal scores keep this order.
-        score: higher is better; NaN counts as the worst and is recorded. A tuple breaks ties: where first values are
-            equal the second decide, such as (accuracy, -loss) on a split so small that accuracies often coincide.
+        score: NaN counts as the worst and is recorded. A tuple breaks ties: where first values are equal the second
+            decide, such as (accuracy, loss) on a split so small that accuracies often coincide.
+        signs: of each value of a score, -1 where lower is better; default: higher is better.
         tie: ">=" as in the paper (an equal score joins), or ">".
         restarts: random orders tried after the one by score; the best soup of all is kept, of equals the earlier.
         prune: at the end take members out again, the least missed first, as long as the score rises.
@@ -58,7 +62,7 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
-    pool = _Pool(tuple(ingredients), score, tie, on_step or (lambda step: None))
+    pool = _Pool(tuple(ingredients), score, signs, tie, on_step or (lambda step: None))
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)
@@ -80,6 +84,20 @@ def greedy(
     return replace(pool.soup(members), steps=tuple(steps), scores=scores)
 
 
+def values_of(score: Score) -> tuple[float, ...]:
+    """All values of a score."""
+    return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
+
+
+def rank_of(score: Score, signs: Signs) -> tuple[float, ...]:
+    """What decides between scores: higher is better, NaN the worst.
+
+    >>> rank_of((0.5, 0.7), (1, -1)), rank_of(math.nan, (1, 1))
+    ((0.5, -0.7), (-inf,))
+    """
+    return tuple(-math.inf if math.isnan(v) else sign * v for v, sign in zip(values_of(score), signs, strict=False))
+
+
 def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
     yield by_score
     shuffler = random.Random(seed)
@@ -93,6 +111,7 @@ class _Pool:
 
     ingredients: tuple[Checkpoint, ...]
     score: Callable[[Soup], Score]
+    signs: Signs
     tie: Tie
     tell: Callable[[Step], None]
     names: tuple[str, ...] = field(init=False)
@@ -110,16 +129,15 @@ class _Pool:
         """The score of the members' mean, all its values; a mean does not depend on the members' order."""
         key = frozenset(members)
         if key not in self.known:
-            value = self.score(self.soup(members))
-            self.known[key] = tuple(map(float, value)) if isinstance(value, tuple) else (float(value),)
+            self.known[key] = values_of(self.score(self.soup(members)))
         return self.known[key]
 
     def value(self, members: Members) -> float:
         return self.scored(members)[0]
 
     def rank(self, members: Members) -> tuple[float, ...]:
-        """What decides: the score with NaN as the worst."""
-        return tuple(-math.inf if math.isnan(v) else v for v in self.scored(members))
+        """What decides."""
+        return rank_of(self.scored(members), self.signs)
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.methods.greedy import Score
+from hf_soups.soups.methods.greedy import HIGHER, Score, Signs, rank_of, values_of
 from hf_soups.soups.mixing import shared_names
 from hf_soups.soups.mixing.geometry import NOT_LEARNED
 from hf_soups.soups.soup import Soup, Step
@@ -28,6 +28,7 @@ def wise_ft(
     start: Checkpoint,
     score: Callable[[Soup], Score],
     *,
+    signs: Signs = HIGHER,
     points: Sequence[float] = POINTS,
     on_step: OnStep | None = None,
 ) -> Soup:
@@ -39,8 +40,8 @@ def wise_ft(
     Args:
         tuned: gives config, labels and processor at every point but alpha 0.
         start: what it was fine-tuned from, with the same head.
-        score: higher is better; NaN counts as the worst and is recorded. A tuple's later values break ties, as in
-            `greedy`.
+        score: NaN counts as the worst and is recorded. A tuple's later values break ties.
+        signs: of each value of a score, as in `greedy`.
         points: the alphas to score, in [0, 1]; scored in ascending order.
         on_step: called after each point, for progress.
     Returns:
@@ -56,7 +57,7 @@ def wise_ft(
         raise InputError(f"points are {list(points)}; alphas lie between 0 (the start) and 1 (the fine-tune).")
     shared_names([tuned, start])
     line = [(f"alpha {_short(alpha)}", _on_the_line(tuned, start, alpha)) for alpha in alphas]
-    return _best(line, score, ">=", on_step)
+    return _best(line, score, signs, ">=", on_step)
 
 
 def task_vectors(
@@ -64,6 +65,7 @@ def task_vectors(
     start: Checkpoint,
     score: Callable[[Soup], Score] | None = None,
     *,
+    signs: Signs = HIGHER,
     scales: Sequence[float] = SCALES,
     on_step: OnStep | None = None,
 ) -> Soup:
@@ -77,7 +79,8 @@ def task_vectors(
         ingredients: one or more fine-tunes of `start`.
         start: what they were fine-tuned from, with the same head; it stands last in the soup, so that config, labels
             and processor are those of the first ingredient.
-        score: higher is better, NaN is the worst; without it there is nothing to choose by, and `scales` is one.
+        score: NaN is the worst; without it there is nothing to choose by, and `scales` is one.
+        signs: of each value of a score, as in `greedy`.
         scales: to score, in ascending order; negative ones move away from the tasks.
         on_step: called after each scale, for progress.
     Returns:
@@ -95,7 +98,7 @@ def task_vectors(
         raise InputError(f"{len(tried)} scales but no score to choose by. Give a score, or one scale (scales=[0.3]).")
     names = shared_names([*ingredients, start])
     line = [(f"scale {_short(scale)}", _summed(ingredients, start, scale, names)) for scale in tried]
-    return line[0][1] if score is None else _best(line, score, ">", on_step)
+    return line[0][1] if score is None else _best(line, score, signs, ">", on_step)
 
 
 def _on_the_line(tuned: Checkpoint, start: Checkpoint, alpha: float) -> Soup:
@@ -118,16 +121,17 @@ def _summed(ingredients: Sequence[Checkpoint], start: Checkpoint, scale: float, 
 def _best(
     line: Sequence[tuple[str, Soup]],
     score: Callable[[Soup], Score],
+    signs: Signs,
     tie: Literal[">=", ">"],
     on_step: OnStep | None,
 ) -> Soup:
-    """The soup with the highest score; of equals the last (">=") or the first (">")."""
+    """The soup with the best score; of equals the last (">=") or the first (">")."""
     steps: list[Step] = []
     best: tuple[float, ...] = (math.nan,)
     kept = None
     for name, soup in line:
-        value = _values(score(soup))
-        rank, highest = _rank(value), _rank(best)
+        value = values_of(score(soup))
+        rank, highest = rank_of(value, signs), rank_of(best, signs)
         accepted = not math.isnan(value[0]) and (kept is None or rank > highest or (tie == ">=" and rank == highest))
         if accepted:
             best, kept = value, soup
@@ -137,14 +141,6 @@ def _best(
     if kept is None:
         raise HfSoupsError(f"none of the {len(line)} points has a score: all came out as NaN.")
     return replace(kept, steps=tuple(steps), scores={"score": best[0]})
-
-
-def _values(score: Score) -> tuple[float, ...]:
-    return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
-
-
-def _rank(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(-math.inf if math.isnan(value) else value for value in values)
 
 
 def _distinct(values: Sequence[float], called: str) -> list[float]:

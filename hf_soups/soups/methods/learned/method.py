@@ -12,7 +12,8 @@ from jaxtyping import Float64
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.journal import digest
+from hf_soups.soups.journal import OWN_SCORES, digest
+from hf_soups.soups.methods.greedy import rank_of, values_of
 from hf_soups.soups.methods.learned.coefficients import LEARNING_RATES, AdamW, LearnedOptions, Per, Sign, State, load
 from hf_soups.soups.methods.learned.steps import LearnedStep, Learning
 from hf_soups.soups.methods.uniform import uniform
@@ -124,7 +125,7 @@ def _finished(
     moved = not np.array_equal(values, learning.start)
     soup = _soup(members, learning, values, options) if moved else plain
     score = _score(scorer, soup) if moved else state.uniform
-    wins = moved and score >= state.uniform  # False for NaN
+    wins = moved and rank_of(score, scorer.signs) >= rank_of(state.uniform, scorer.signs)  # False for NaN
     about = {
         **asdict(options),
         "kept": "learned" if wins else "uniform",
@@ -156,12 +157,11 @@ def _soup(
 
 
 def _why(scorer: LiveScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
-    sign, name = 1 if scorer.metric.greater_is_better else -1, scorer.metric.name
-    uniform_score = f"{sign * state.uniform[0]:.4f}"
+    name, uniform_score = scorer.metric.name, f"{state.uniform[0]:.4f}"
     if not moved:
         why = "no epoch lowered its held-out loss" if len(state.epochs) > 1 else state.stopped
         return f"the uniform soup is kept ({name} {uniform_score}): {why}"
-    scored = f"{name} {sign * score[0]:.4f}, uniform {uniform_score}"
+    scored = f"{name} {score[0]:.4f}, uniform {uniform_score}"
     return f"learned kept: {scored}" if wins else f"learned fell back to uniform: {scored}"
 
 
@@ -173,9 +173,8 @@ def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: Learned
 
 
 def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
-    """Higher is better; later values break ties of the earlier ones."""
-    asked = scorer(soup)
-    score = asked if isinstance(asked, tuple) else (asked,)
+    """Later values break ties of the earlier ones."""
+    score = values_of(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
     if soup.is_uniform and math.isnan(score[0]):
         raise HfSoupsError(
@@ -193,5 +192,6 @@ def _key(members: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOpti
             [[c.sha256(), c.label_order] for c in members],
             [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.batchnorm_batches is None],
             asdict(options),
+            OWN_SCORES,
         ]
     )
