@@ -18,7 +18,7 @@ from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
 from hf_soups.soups.registry import Method, MethodInputs
-from hf_soups.soups.soup import Score, Step, display_names, rank_of, step_values, values_of
+from hf_soups.soups.soup import Score, Step, display_names, step_values, values_of
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
@@ -99,11 +99,14 @@ class SoupToCook:
                 value = values_of(inputs.scored()(soup))[0]
                 inputs.say(f"{self._counted(soup)}: {inputs.in_words(value)}")
             found[variant] = soup, value
-        kept = _better({variant: value for variant, (_, value) in found.items()})
-        soup = _in_the_metrics_sign(found[kept][0], scorer.sign)
+        # of equals the first: averaged statistics need no train rows
+        kept = max(found, key=lambda variant: scorer.metric.rank(found[variant][1]))
+        soup = found[kept][0]
+        # the score is in soup.json by role and metric
+        soup = replace(soup, scores={key: value for key, value in soup.scores.items() if key != "score"})
         if len(found) == 1:
             return soup, {}
-        return soup, {"kept": kept, **{v: scorer.sign * value for v, (_, value) in found.items()}}
+        return soup, {"kept": kept, **{variant: value for variant, (_, value) in found.items()}}
 
     def _inputs(self, scorer: SoupScorer | None) -> MethodInputs:
         common = (self.pool.checkpoints, self.request.options, self.pool.start)
@@ -115,7 +118,7 @@ class SoupToCook:
         journal = Journal(scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
 
         def in_words(value: float) -> str:
-            return score_in_words(scorer.sign * value, scorer.metric.name)
+            return score_in_words(value, scorer.metric.name)
 
         def score(soup: Soup) -> Score:
             value = journal(soup)
@@ -124,7 +127,9 @@ class SoupToCook:
             return value
 
         state = state.with_name(f"{state.name}-{scorer.variant}")
-        return MethodInputs(*common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words)
+        return MethodInputs(
+            *common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words, scorer.signs
+        )
 
     def _recorded(self, soup: Soup, outcome: Mapping[str, Any]) -> Soup:
         """The soup with all that its soup.json is to say."""
@@ -202,10 +207,10 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
         "select_rows": scorer.rows,
     }
     if singles:
-        best = max(singles, key=lambda name: rank_of(scorer.sign * singles[name]))
+        best = max(singles, key=lambda name: scorer.metric.rank(singles[name]))
         values["best_single"] = {"name": best, "score": singles[best]}
     if soup.method == "greedy":
-        values["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.sign)
+        values["why"] = why_one(soup.steps, singles, metric, scorer.rows, sign=scorer.metric.sign)
     if batchnorm:
         values["batchnorm"] = dict(batchnorm)
         values["batchnorm_why"] = (
@@ -224,31 +229,6 @@ def _singles(soup: Soup, pool: Ingredients, scorer: SoupScorer) -> Mapping[str, 
         return {}
     names = display_names(pool.checkpoints)
     return {n: scorer.metric.compute(scorer.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
-
-
-def _in_the_metrics_sign(soup: Soup, sign: int) -> Soup:
-    """Scores as the metric gives them: methods saw them turned where lower is better."""
-    steps = tuple(
-        replace(
-            s, score=sign * s.score, best_so_far=sign * s.best_so_far,
-            tie_break=None if s.tie_break is None else -s.tie_break,  # the loss itself
-        )
-        for s in soup.steps
-    )  # fmt: skip
-    scores = {key: value for key, value in soup.scores.items() if key != "score"}  # it is recorded by role and metric
-    for key in ("uniform", "learned"):
-        if key in scores:
-            scores[key] *= sign
-    if "singles" in scores:
-        scores["singles"] = {name: sign * value for name, value in scores["singles"].items()}
-    if "orders" in scores:
-        scores["orders"] = [{**order, "score": sign * order["score"]} for order in scores["orders"]]
-    return replace(soup, steps=steps, scores=scores)
-
-
-def _better(scores: Mapping[str, float]) -> str:
-    """The variant with the highest score; of equals the first: averaged statistics need no train rows."""
-    return max(scores, key=lambda variant: rank_of(scores[variant]))
 
 
 def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:

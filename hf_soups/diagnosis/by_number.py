@@ -142,18 +142,13 @@ class _Bench:
     checkpoints: tuple[Checkpoint, ...]
     metric: Metric
     roles: tuple[str, ...]
-    mixture: Mapping[str, Callable[[Soup], float]]  # by role, select too; higher is better
-
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better."""
-        return 1 if self.metric.greater_is_better else -1
+    mixture: Mapping[str, Callable[[Soup], float]]  # by role, select too
 
     def score(self, soup: Soup, role: str) -> float:
-        """Score of a mixture, higher is better; that of a single run is known from its answers."""
+        """Score of a mixture; that of a single run is known from its answers."""
         if len(soup.ingredients) == 1:
             answers = self.runs[self.checkpoints.index(soup.ingredients[0])].answers[role]
-            return self.sign * self.metric.compute(answers)
+            return self.metric.compute(answers)
         return self.mixture[role](soup)
 
 
@@ -263,7 +258,7 @@ def _roles(runs: Sequence[ScoredModel], scorer: SoupScorer) -> tuple[str, ...]:
 
 
 def _scorer(scorer: SoupScorer, role: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
-    """The score of a mixture on a role's rows, higher is better, written down."""
+    """The score of a mixture on a role's rows, written down."""
     split, encoded = scorer.by_role[role]
     live = replace(scorer, encoded=encoded(), split=split, cached={})
     journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, scorer.variant]))
@@ -278,24 +273,28 @@ def _scorer(scorer: SoupScorer, role: str, folder: Path, recipe: object) -> Call
 
 def _soups(bench: _Bench, drawn: Sequence[Subset], *, with_greedy: bool, meter: Meter) -> Iterator[SubsetScore]:
     """The uniform soup of each subset, and the greedy one where it is asked for."""
+
+    def on_select(soup: Soup) -> float:
+        return bench.score(soup, "select")
+
     for done, subset in enumerate(drawn, start=1):
         pool = [bench.checkpoints[i] for i in subset]
         yield from _scored(bench, UNIFORM, subset, uniform(pool))
         if with_greedy:
             in_order = [bench.checkpoints[i] for i in sorted(subset)]  # ties fall as when all are cooked
-            yield from _scored(bench, GREEDY, subset, greedy(in_order, lambda soup: bench.score(soup, "select")))
+            yield from _scored(bench, GREEDY, subset, greedy(in_order, on_select, signs=(bench.metric.sign,)))
         meter(done)
 
 
 def _scored(bench: _Bench, what: str, subset: Subset, soup: Soup) -> Iterator[SubsetScore]:
     names = tuple(bench.runs[i].row.name for i in subset)
     for role in bench.roles:
-        yield SubsetScore(what, role, names, bench.sign * bench.score(soup, role), len(soup.ingredients))
+        yield SubsetScore(what, role, names, bench.score(soup, role), len(soup.ingredients))
 
 
 def _without_mixing(bench: _Bench, drawn: Sequence[Subset]) -> Iterator[SubsetScore]:
     """The best run of each subset and its ensemble, from answers that are there already."""
-    chosen_by = [bench.sign * bench.metric.compute(run.select) for run in bench.runs]
+    chosen_by = [bench.metric.rank(bench.metric.compute(run.select)) for run in bench.runs]
     best = [max(subset, key=lambda i: (chosen_by[i], -i)) for subset in drawn]
     shares = np.zeros((len(drawn), len(bench.runs)))
     for row, subset in zip(shares, drawn, strict=True):

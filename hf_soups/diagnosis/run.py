@@ -152,7 +152,7 @@ def _opened(
     report.raise_for_errors()
     origin = None
     if start is not None:
-        origin = Checkpoint(str(start))
+        origin = Checkpoint.named(start)
         _ = origin.tensors  # a wrong name is an error now, not after the first scores
     elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
         origin = Checkpoint(str(pool.sweep.start))

@@ -16,9 +16,8 @@ import numpy as np
 
 from hf_soups.costs import Cost, one_unit
 from hf_soups.ensembles.combine import Members, checked, scores_of
-from hf_soups.ensembles.select import metric_named
 from hf_soups.errors import InputError
-from hf_soups.metrics import Metric
+from hf_soups.metrics import Metric, metric_named
 from hf_soups.predictions import Predictions
 
 SUBSETS = 50  # of each size, at most

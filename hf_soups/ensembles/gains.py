@@ -176,7 +176,6 @@ def _added(
     return own
 
 
-OF_ANSWERS = frozenset({"accuracy", "f1", "f1_macro", "accuracy_f1", "matthews"})  # these look at nothing else
 VALUES_AT_ONCE = 8_000_000  # of all members on a block of rows; in float32 32 MB
 
 
@@ -195,7 +194,7 @@ class Trial(Protocol):
 
 def trial_of(members: Members, metric: Metric, combine: str, picks: int) -> Trial:
     """The fastest trial that is exact for this metric; `picks` is how many members will join at most."""
-    if metric.name in OF_ANSWERS and metric.row_statistics is not None:
+    if metric.of_answers is not None and metric.row_statistics is not None:
         contested = Contested.of(members, combine, picks)
         if contested is not None:
             return ContestedRows(members, metric, contested)

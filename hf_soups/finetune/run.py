@@ -228,7 +228,7 @@ def _trained_answers(
     def score() -> float:
         return value_of(job.metric, answers("select"))
 
-    selection = EpochSelection(score, job.metric.greater_is_better) if train.keep == "best" else None
+    selection = EpochSelection(score, job.metric.sign) if train.keep == "best" else None
     examples = TrainRows(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
     trained = train_model(accelerator, model, family, examples, train, history, selection=selection)
     about.update(train_seconds=round(trained.seconds, 3))

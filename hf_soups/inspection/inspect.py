@@ -82,7 +82,7 @@ def find_start(checkpoints: Sequence[Checkpoint], named: str | Path | None) -> t
         CheckpointError: if the one that the user named cannot be read.
     """
     if named is not None:
-        start = Checkpoint(named)
+        start = Checkpoint.named(named)
         _ = start.tensors
         return start, ""
     found = {place for place in map(_recorded_start, checkpoints) if place is not None}

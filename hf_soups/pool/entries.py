@@ -74,11 +74,7 @@ def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
     size = None
     if not Path(text).exists() and (sized := SIZE.fullmatch(text)):
         text, size = sized[1], int(sized[2])
-    repo, at, revision = text.rpartition("@")
-    if at and repo and not Path(text).exists():
-        named = Checkpoint(repo, revision=revision)
-    else:
-        named = Checkpoint(str(Path(text).resolve()) if Path(text).is_dir() else text)
+    named = Checkpoint.named(Path(text).resolve() if Path(text).is_dir() else text)
     if not Path(text).is_dir() or not named.is_adapter:
         return named, size
     from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone

@@ -104,9 +104,7 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
 
 def _checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint that a source names; an adapter is multiplied into its base first."""
-    repo, at, revision = str(source).rpartition("@")
-    remote = at and repo and not Path(source).exists()
-    named = Checkpoint(repo, revision=revision) if remote else Checkpoint(str(source))
+    named = Checkpoint.named(source)
     try:
         if not named.is_adapter:
             return named

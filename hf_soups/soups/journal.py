@@ -14,6 +14,8 @@ from hf_soups.files.reading import read_bytes
 from hf_soups.files.writing import writable
 from hf_soups.soups.soup import Score, Soup
 
+OWN_SCORES = "the metric's own scores"  # in what names a record of scores: 0.1.0 wrote losses down negated
+
 
 @dataclass(frozen=True)
 class Journal:
@@ -25,7 +27,7 @@ class Journal:
 
     def __call__(self, soup: Soup) -> Score:
         """The soup's score: as written down, or measured now and written down."""
-        key = digest([self.context, [identity(c) for c in soup.ingredients], soup.weights])
+        key = digest([self.context, OWN_SCORES, [identity(c) for c in soup.ingredients], soup.weights])
         known = self._read()
         if key not in known:
             value = self.score(soup)

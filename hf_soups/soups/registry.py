@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups.options import Options
-from hf_soups.soups.soup import Score, Soup, Step, rank_of
+from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, rank_of
 
 if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
@@ -28,12 +28,13 @@ class MethodInputs:
     pool: tuple[Checkpoint, ...]
     options: Options
     start: Checkpoint | None
-    score: Callable[[Soup], Score] | None  # higher is better; None: there are no rows to score on
+    score: Callable[[Soup], Score] | None  # None: there are no rows to score on
     scorer: SoupScorer | None
     state: Path  # where a method may keep what it has, over a kill
     threads: int
     say: Callable[[str], None]
     in_words: Callable[[float], str]
+    signs: Signs = HIGHER  # of each value of a score
 
     def scored(self) -> Callable[[Soup], Score]:
         """The score function of a method that needs one."""
@@ -42,7 +43,7 @@ class MethodInputs:
 
     def rank(self, soup: Soup) -> tuple[float, ...]:
         """What soups are compared by: the larger is better."""
-        return rank_of(self.scored()(soup))
+        return rank_of(self.scored()(soup), self.signs)
 
     def from_start(self) -> Checkpoint:
         """The start of a method that needs one."""

@@ -27,7 +27,7 @@ from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
-from hf_soups.soups.soup import Score, Soup
+from hf_soups.soups.soup import Score, Signs, Soup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ BATCHNORM_ROWS = 1024  # train rows whose activations are measured: seconds for 
 class SoupScorer:
     """Rows that soups are chosen on, encoded once, and one live model that answers them with each soup's weights.
 
-    Callable, as `greedy` wants it: higher is better, NaN for a soup that answers NaN. Greedy's soups (members, then one
+    Callable, as `greedy` wants it: NaN for a soup that answers NaN. Greedy's soups (members, then one
     candidate) cost one checkpoint's reading each, because the mixer keeps the members' running sum.
     """
 
@@ -76,13 +76,8 @@ class SoupScorer:
         """Number of rows that soups are chosen on."""
         return len(self.split)
 
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better, else 1."""
-        return 1 if self.metric.greater_is_better else -1
-
     def __call__(self, soup: Soup) -> Score:
-        """The soup's score on the rows, its sign turned where lower is better; a tuple where ties are broken.
+        """The soup's score on the rows; a tuple where ties are broken.
 
         No forward pass for an ingredient whose answers are cached.
         """
@@ -92,8 +87,13 @@ class SoupScorer:
             return math.nan if self.tie_break is None else (math.nan, math.nan)
 
     def _value(self, answers: Predictions) -> Score:
-        value = higher_is_better(self.metric, answers)
-        return value if self.tie_break is None else (value, higher_is_better(self.tie_break, answers))
+        value = self.metric.compute(answers)
+        return value if self.tie_break is None else (value, self.tie_break.compute(answers))
+
+    @property
+    def signs(self) -> Signs:
+        """Of each value of a score: -1 where lower is better."""
+        return self.metric.sign, 1 if self.tie_break is None else self.tie_break.sign
 
     def answered(self, soup: Soup) -> bool:
         """Whether it is a single ingredient that keeps its answers on these rows."""
@@ -124,12 +124,6 @@ class SoupScorer:
     def _answers(self, encoded: Encoded, split: Split, name: str) -> Predictions:
         """What the live model, as it is now, answers."""
         return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
-
-
-def higher_is_better(metric: Metric, answers: Predictions) -> float:
-    """The metric's value, its sign turned where lower is better."""
-    value = metric.compute(answers)
-    return value if metric.greater_is_better else -value
 
 
 def open_scorer(

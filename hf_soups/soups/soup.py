@@ -23,7 +23,9 @@ from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 
 
-Score = float | tuple[float, ...]  # higher is better; of a tuple, later values count only where earlier ones are equal
+Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
+Signs = tuple[int, ...]  # of each value of a score: 1 where higher is better, -1 where lower is
+HIGHER: Signs = (1, 1)
 
 
 def values_of(score: Score) -> tuple[float, ...]:
@@ -31,9 +33,13 @@ def values_of(score: Score) -> tuple[float, ...]:
     return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
 
 
-def rank_of(score: Score) -> tuple[float, ...]:
-    """What scores are compared by: NaN is the worst."""
-    return tuple(-math.inf if math.isnan(value) else value for value in values_of(score))
+def rank_of(score: Score, signs: Signs = HIGHER) -> tuple[float, ...]:
+    """What decides between scores: the higher is better, NaN the worst.
+
+    >>> rank_of((0.5, 0.7), (1, -1)), rank_of(math.nan)
+    ((0.5, -0.7), (-inf,))
+    """
+    return tuple(-math.inf if math.isnan(v) else sign * v for v, sign in zip(values_of(score), signs, strict=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,7 +334,7 @@ def test_it_never_scores_below_the_uniform_soup(
 def test_a_lower_score_falls_back_to_uniform_and_says_so(
     pool: list[Checkpoint], scorer: SoupScorer, way: dict[str, Any]
 ) -> None:
-    worse_is_better = Metric("doubt", True, METRICS["nll"].compute)
+    worse_is_better = Metric("doubt", 1, METRICS["nll"].compute)
     contrary = replace(scorer, metric=worse_is_better)
     soup = learned(pool, contrary, **{**QUICK, **way})
     assert soup.is_uniform
@@ -345,8 +345,8 @@ def test_a_lower_score_falls_back_to_uniform_and_says_so(
 
 
 def test_ties_are_broken_as_the_scorer_breaks_them(pool: list[Checkpoint], scorer: SoupScorer) -> None:
-    always_one = Metric("one", True, lambda _: 1.0)
-    doubt = Metric("doubt", True, METRICS["nll"].compute)
+    always_one = Metric("one", 1, lambda _: 1.0)
+    doubt = Metric("doubt", 1, METRICS["nll"].compute)
     assert not learned(pool, replace(scorer, metric=always_one), **QUICK).is_uniform
     assert learned(pool, replace(scorer, metric=always_one, tie_break=doubt), **QUICK).is_uniform
 

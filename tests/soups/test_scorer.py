@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,18 @@ def test_the_live_model_answers_as_the_saved_soup_loaded_by_transformers(
     np.testing.assert_array_equal(live.labels, scorer.split.labels)
 
 
-def test_the_score_is_the_metric_of_the_answers_and_higher_is_better(
-    pool: list[Checkpoint], scorer: SoupScorer
-) -> None:
+def test_the_score_is_the_metric_of_the_answers(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     soup = uniform(pool)
     assert scorer(soup) == METRICS["accuracy"].compute(scorer.predictions(soup))
+
+
+def test_a_loss_is_scored_as_it_is_and_its_sign_says_that_less_is_better(
+    pool: list[Checkpoint], scorer: SoupScorer
+) -> None:
+    scorer = replace(scorer, metric=METRICS["nll"], tie_break=METRICS["accuracy"], cached={})
+    answers = scorer.predictions(uniform(pool))
+    assert scorer(uniform(pool)) == (METRICS["nll"].compute(answers), METRICS["accuracy"].compute(answers))
+    assert scorer.signs == (-1, 1)
 
 
 def test_the_order_of_questions_does_not_change_the_answers(pool: list[Checkpoint], scorer: SoupScorer) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.leaderboard.table import text_cells, training_of
+from hf_soups.metrics import traits_of
 from hf_soups.report.cards.markdown import MarkdownTable
-from hf_soups.wording import PERCENT, score_in_words
+from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.leaderboard import Leaderboard
@@ -52,7 +53,7 @@ def has_picture(board: Leaderboard | None) -> bool:
 
 def board_note(board: Leaderboard) -> str:
     """How to read the leaderboard, and the picture that is written with the card."""
-    scale = " x 100" if board.metric in PERCENT else ""
+    scale = " x 100" if traits_of(board.metric).percent else ""
     seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
     return (
         f"{board.metric}{scale}, with 95% bootstrap intervals by row. Select rows chose, report rows were not looked "

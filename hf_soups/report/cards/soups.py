@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.snapshot import BOARD_FILE, load_board
+from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.recipe.task import SHIFT
@@ -28,7 +29,7 @@ from hf_soups.report.cards.card_facts import (
 from hf_soups.report.cards.data import data_of_task
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord
-from hf_soups.wording import COUNTS_ROWS, score_in_words
+from hf_soups.wording import score_in_words
 
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
@@ -187,7 +188,7 @@ def _selection(record: SoupRecord, short: Mapping[str, str]) -> MarkdownTable:
         if best := record.best_single:
             name = short.get(best.name, best.name)
             told[f"best single model on {role} rows"] = f"{name}: {score_in_words(best.score, metric)}"
-        if metric in COUNTS_ROWS and score is not None and rows:
+        if traits_of(metric).counts_rows and score is not None and rows:
             error = math.sqrt(score * (1 - score) / rows)
             told[f"standard error of the score on {role} rows"] = score_in_words(error, metric)
     told |= {"models in the pool": len(record.pool)} if record.pool else {}

@@ -17,7 +17,7 @@ from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.options import Tie
 from hf_soups.soups.registry import MethodInputs, soup_method
-from hf_soups.soups.soup import Score, Soup, Step, display_names, rank_of, values_of
+from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, display_names, rank_of, values_of
 
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
@@ -26,6 +26,7 @@ def greedy(
     ingredients: Sequence[Checkpoint],
     score: Callable[[Soup], Score],
     *,
+    signs: Signs = HIGHER,
     tie: Tie = ">=",
     restarts: int = 0,
     prune: bool = False,
@@ -40,8 +41,9 @@ def greedy(
 
     Args:
         ingredients: at least one; equal scores keep this order.
-        score: higher is better; NaN counts as the worst and is recorded. A tuple breaks ties: where first values are
-            equal the second decide, such as (accuracy, -loss) on a split so small that accuracies often coincide.
+        score: NaN counts as the worst and is recorded. A tuple breaks ties: where first values are equal the second
+            decide, such as (accuracy, loss) on a split so small that accuracies often coincide.
+        signs: of each value of a score, -1 where lower is better; default: higher is better.
         tie: ">=" as in the paper (an equal score joins), or ">".
         restarts: random orders tried after the one by score; the best soup of all is kept, of equals the earlier.
         prune: at the end take members out again, the least missed first, as long as the score rises.
@@ -58,7 +60,7 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
-    pool = _Pool(tuple(ingredients), score, tie, on_step or (lambda step: None))
+    pool = _Pool(tuple(ingredients), score, signs, tie, on_step or (lambda step: None))
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)
@@ -89,7 +91,16 @@ def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed:
         how = "without" if step.removes else "with"
         inputs.say(f"{next(tried)}/{total}: {how} {step.candidate} {inputs.in_words(step.score)}, {word}")
 
-    return greedy(inputs.pool, inputs.scored(), tie=tie, restarts=restarts, prune=prune, seed=seed, on_step=on_step)
+    return greedy(
+        inputs.pool,
+        inputs.scored(),
+        signs=inputs.signs,
+        tie=tie,
+        restarts=restarts,
+        prune=prune,
+        seed=seed,
+        on_step=on_step,
+    )
 
 
 def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
@@ -105,6 +116,7 @@ class _Pool:
 
     ingredients: tuple[Checkpoint, ...]
     score: Callable[[Soup], Score]
+    signs: Signs
     tie: Tie
     on_step: Callable[[Step], None]
     names: tuple[str, ...] = field(init=False)
@@ -130,7 +142,7 @@ class _Pool:
 
     def rank(self, members: Members) -> tuple[float, ...]:
         """What decides."""
-        return rank_of(self.scored(members))
+        return rank_of(self.scored(members), self.signs)
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""

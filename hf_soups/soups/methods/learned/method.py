@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.journal import digest
+from hf_soups.soups.journal import OWN_SCORES, digest
 from hf_soups.soups.methods.learned.coefficients import (
     LEARNING_RATES,
     AdamW,
@@ -25,7 +25,7 @@ from hf_soups.soups.methods.learned.coefficients import (
     load,
 )
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.soup import Soup, values_of
+from hf_soups.soups.soup import Soup, rank_of, values_of
 
 if TYPE_CHECKING:  # they need torch
     from hf_soups.soups.methods.learned.steps import Learning
@@ -138,7 +138,7 @@ def _finished(
     moved = not np.array_equal(values, learning.start)
     soup = _soup(members, learning, values, options) if moved else plain
     score = _score(scorer, soup) if moved else state.uniform
-    wins = moved and score >= state.uniform  # False for NaN
+    wins = moved and rank_of(score, scorer.signs) >= rank_of(state.uniform, scorer.signs)  # False for NaN
     about = {
         **asdict(options),
         "kept": "learned" if wins else "uniform",
@@ -170,12 +170,11 @@ def _soup(
 
 
 def _why(scorer: SoupScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
-    sign, name = 1 if scorer.metric.greater_is_better else -1, scorer.metric.name
-    uniform_score = f"{sign * state.uniform[0]:.4f}"
+    name, uniform_score = scorer.metric.name, f"{state.uniform[0]:.4f}"
     if not moved:
         why = "no epoch lowered its held-out loss" if len(state.epochs) > 1 else state.stopped
         return f"the uniform soup is kept ({name} {uniform_score}): {why}"
-    scored = f"{name} {sign * score[0]:.4f}, uniform {uniform_score}"
+    scored = f"{name} {score[0]:.4f}, uniform {uniform_score}"
     return f"learned kept: {scored}" if wins else f"learned fell back to uniform: {scored}"
 
 
@@ -187,7 +186,7 @@ def _alone(members: tuple[Checkpoint, ...], scorer: SoupScorer, options: Learned
 
 
 def _score(scorer: SoupScorer, soup: Soup) -> tuple[float, ...]:
-    """Higher is better; later values break ties of the earlier ones."""
+    """Later values break ties of the earlier ones."""
     score = values_of(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
     if soup.is_uniform and math.isnan(score[0]):
@@ -206,5 +205,6 @@ def _key(members: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOpti
             [[c.sha256(), c.label_order] for c in members],
             [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.variant == "averaged"],
             asdict(options),
+            OWN_SCORES,
         ]
     )
