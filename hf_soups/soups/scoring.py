@@ -101,13 +101,17 @@ class SoupScorer:
 
     def predictions(self, soup: Soup) -> Predictions:
         """What the soup answers on the rows, by a forward pass."""
+        self.load(soup)
+        return self._answers(self.encoded, self.split, soup.method or "soup")
+
+    def load(self, soup: Soup) -> None:
+        """Put the soup's weights into the live model."""
         if soup.is_uniform and len(soup.ingredients) > 1:  # a single one would drop the members' sum
             self.mixer.set_uniform(soup.ingredients[:-1], soup.ingredients[-1])
         else:
             self.mixer.load(soup.ingredients, soup.weights)
         if len(soup.ingredients) > 1:  # a single ingredient keeps its own
             self._recompute_batchnorm()
-        return self._answers(self.encoded, self.split, soup.method or "soup")
 
     def answer_all(self, checkpoint: Checkpoint, name: str) -> dict[str, Predictions]:
         """What a checkpoint, with its weights as they are, answers on select, report and the task's shifts."""
