@@ -19,14 +19,14 @@ import numpy as np
 from hf_soups.models.inference import length_buckets
 from hf_soups.soups import Soup, Step, greedy
 from hf_soups.soups.ingredients import gather
-from hf_soups.soups.scoring import Tasting, open_tasting
+from hf_soups.soups.scoring import SoupScorer, open_scorer
 
 ORDERS = ("by length", "mistakes first", "batches with mistakes first")
 
 
-def batches(tasting: Tasting, wrong_before: np.ndarray) -> Iterator[list[np.ndarray]]:
+def batches(scorer: SoupScorer, wrong_before: np.ndarray) -> Iterator[list[np.ndarray]]:
     """Rows in batches, in the order in which each of `ORDERS` scores them."""
-    encoded, size = tasting.encoded[tasting.chosen_on], tasting.scorers["averaged"].batch_size
+    encoded, size = scorer.encoded, scorer.batch_size
     today = length_buckets(encoded.lengths, size)
     first = np.argsort(~wrong_before, kind="stable")
     yield today
@@ -47,15 +47,15 @@ def needed(order: list[np.ndarray], wrong: np.ndarray, allowed: int, lengths: np
 def measured(folder: Path) -> None:
     pool = gather([folder])
     assert pool.recipe is not None
-    tasting = open_tasting(pool.checkpoints, pool.recipe, cache=folder / "cache")
-    if tasting.metric.name != "accuracy":
-        sys.exit(f"{folder}: the metric is {tasting.metric.name}; this is about accuracy")
-    labels, lengths = tasting.splits.select.labels, np.asarray(tasting.encoded["select"].lengths)
+    scorer = open_scorer(pool.checkpoints, pool.recipe, cache=folder / "cache")
+    if scorer.metric.name != "accuracy":
+        sys.exit(f"{folder}: the metric is {scorer.metric.name}; this is about accuracy")
+    labels, lengths = scorer.split.labels, np.asarray(scorer.encoded.lengths)
     answered: dict[frozenset[str], np.ndarray] = {}
 
     def score(soup: Soup) -> float:
-        alone = tasting.answered(soup)
-        answers = tasting.cached[soup.ingredients[0]] if alone else tasting.scorers["averaged"].predictions(soup)
+        alone = scorer.answered(soup)
+        answers = scorer.cached[soup.ingredients[0]] if alone else scorer.predictions(soup)
         wrong = answers.answers != labels
         answered[frozenset(c.name for c in soup.ingredients)] = wrong
         return float(1 - wrong.mean())
@@ -66,7 +66,7 @@ def measured(folder: Path) -> None:
     def on_step(step: Step) -> None:
         if members:
             before, now = answered[frozenset(members)], answered[frozenset({*members, step.candidate})]
-            shares.append([needed(o, now, int(before.sum()), lengths) for o in batches(tasting, before)])
+            shares.append([needed(o, now, int(before.sum()), lengths) for o in batches(scorer, before)])
         if step.accepted:
             members.add(step.candidate)
 

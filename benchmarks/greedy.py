@@ -37,7 +37,7 @@ from hf_soups.models.inference import predict_split
 from hf_soups.models.tokens import EncodedTexts
 from hf_soups.soups import Soup, greedy
 from hf_soups.soups.mixing.live import LiveMixer
-from hf_soups.soups.scoring import CPU_ROWS, LiveScorer
+from hf_soups.soups.scoring import CPU_ROWS, SoupScorer
 
 LONGEST, MEAN_TOKENS, BATCH = 128, 53, 64
 ROWS_AT_ONCE = BATCH if torch.cuda.is_available() else CPU_ROWS
@@ -125,7 +125,7 @@ def on_device(model: BertForSequenceClassification) -> BertForSequenceClassifica
 def ours(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders) -> Iterator[Steps]:
     """Yields after every evaluation; the last is the steps taken."""
     model = on_device(BertForSequenceClassification.from_pretrained(pool[0].source))
-    scorer = LiveScorer(family, model, encoded, split, METRICS["accuracy"], LiveMixer(model), ROWS_AT_ONCE)
+    scorer = SoupScorer(family, model, encoded, split, METRICS["accuracy"], LiveMixer(model), ROWS_AT_ONCE)
     asked, answered = Queue[Soup | None](1), Queue[float](1)
 
     def score(soup: Soup) -> float:  # greedy waits here until it is our turn

@@ -36,7 +36,7 @@ from memory import Memory
 if TYPE_CHECKING:
     import torch
 
-    from hf_soups.soups.scoring import LiveScorer
+    from hf_soups.soups.scoring import SoupScorer
 
 CLOSE = 1e-5
 SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=10_000)
@@ -303,7 +303,7 @@ def rows(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def scorer(options: argparse.Namespace) -> LiveScorer:
+def scorer(options: argparse.Namespace) -> SoupScorer:
     from datasets import Dataset
 
     from hf_soups.data import Split
@@ -311,7 +311,7 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     from hf_soups.models.encoder import Encoders
     from hf_soups.models.tokens import EncodedTexts
     from hf_soups.soups.mixing.live import LiveMixer
-    from hf_soups.soups.scoring import LiveScorer
+    from hf_soups.soups.scoring import SoupScorer
 
     ids, labels = rows(options)
     numbers = np.arange(len(ids), dtype=np.int64)
@@ -320,7 +320,7 @@ def scorer(options: argparse.Namespace) -> LiveScorer:
     encoded = EncodedTexts(numbers, values, offsets, None, pad=0, pad_type=0, pad_left=False)
     split = Split.of("select", Dataset.from_dict({"row": numbers}), numbers, labels.numpy(), ("a", "b"), "random")
     model = live_model(options)
-    return LiveScorer(Encoders(), model, encoded, split, METRICS["nll"], LiveMixer(model), options.rows)
+    return SoupScorer(Encoders(), model, encoded, split, METRICS["nll"], LiveMixer(model), options.rows)
 
 
 def make(options: argparse.Namespace) -> dict[str, float]:

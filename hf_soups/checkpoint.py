@@ -70,6 +70,18 @@ class Checkpoint:
         object.__setattr__(self, "subfolder", "/".join(parts) or None)
         object.__setattr__(self, "label_order", ())
 
+    @classmethod
+    def named(cls, text: str | Path) -> Checkpoint:
+        """What a user names: a folder, or a repo of the Hub, "org/name" or "org/name@revision".
+
+        A path that exists is that folder, also with an @ in its name.
+
+        >>> Checkpoint.named("org/model@v1")
+        Checkpoint(source='org/model', revision='v1', subfolder=None, label_order=())
+        """
+        repo, at, revision = str(text).rpartition("@")
+        return cls(repo, revision) if at and repo and not Path(text).exists() else cls(text)
+
     @cached_property
     def folder(self) -> Path:
         """The local folder: the source itself, or the snapshot of the Hub's repo.

@@ -9,16 +9,15 @@ and `references`. Nothing is written to the cache unless several processes compu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
-import sklearn.metrics
 
 from hf_soups.errors import InputError
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import METRICS, Metric
 from hf_soups.predictions import Predictions
 
 LABELS = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
@@ -31,23 +30,25 @@ SCORES = datasets.Features(
 
 
 class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
-    """What the metrics below share: they need neither the Hub nor a cache that can be written."""
+    """A metric of this package; it needs neither the Hub nor a cache that can be written."""
 
-    key: ClassVar[str]  # of the value in what compute() returns, and in METRICS
-    inputs: ClassVar[datasets.Features] = LABELS
+    key: ClassVar[str] = ""  # of the value in what compute() returns, and in METRICS; a subclass names its own
 
-    def __init__(self, config_name: str | None = None, *, num_process: int = 1, **about: Any) -> None:
+    def __init__(
+        self, config_name: str | None = None, *, num_process: int = 1, metric: Metric | None = None, **about: Any
+    ) -> None:
+        self.metric = METRICS[self.key] if metric is None else metric
         about.setdefault("keep_in_memory", num_process == 1)
         super().__init__(config_name, num_process=num_process, **about)
 
     def _info(self) -> evaluate.MetricInfo:
         first_line = (self.__doc__ or "").strip().splitlines()[0]
-        names = ", ".join(self.inputs)
+        inputs = SCORES if self.metric.of_answers is None else LABELS
         return evaluate.MetricInfo(
             description=first_line,
             citation="",
-            inputs_description=f"{first_line} Takes {names}; returns {{{self.key!r}: float}}.",
-            features=self.inputs,
+            inputs_description=f"{first_line} Takes {', '.join(inputs)}; returns {{{self.metric.name!r}: float}}.",
+            features=inputs,
         )
 
     def _build_data_dir(self) -> str:
@@ -56,14 +57,23 @@ class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no
             folder.mkdir(parents=True, exist_ok=True)
         return str(folder)
 
+    def _compute(
+        self,
+        references: Sequence[int],
+        predictions: Sequence[int] = (),
+        prediction_scores: Sequence[Sequence[float]] = (),
+        **options: Any,
+    ) -> dict[str, float]:
+        if self.metric.of_answers is not None:
+            return {self.metric.name: self.metric.of_answers(references, predictions, **options)}
+        p = Predictions.from_probs(prediction_scores, labels=references)
+        return {self.metric.name: self.metric.compute(p, **options)}
+
 
 class Accuracy(InstalledMetric):
     """Share of predictions that equal their reference."""
 
     key = "accuracy"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {self.key: float(sklearn.metrics.accuracy_score(references, predictions))}
 
 
 class F1(InstalledMetric):
@@ -71,20 +81,11 @@ class F1(InstalledMetric):
 
     key = "f1"
 
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int], average: str = "binary", pos_label: int = 1
-    ) -> dict[str, float]:
-        value = sklearn.metrics.f1_score(references, predictions, average=average, pos_label=pos_label, zero_division=0)
-        return {self.key: float(value)}
-
 
 class F1Macro(InstalledMetric):
     """Mean of the F1 of each class that occurs; 0 for a class where it is not defined."""
 
     key = "f1_macro"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {self.key: float(sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0))}
 
 
 class AccuracyAndF1(InstalledMetric):
@@ -92,59 +93,32 @@ class AccuracyAndF1(InstalledMetric):
 
     key = "accuracy_f1"
 
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        f1 = sklearn.metrics.f1_score(references, predictions, zero_division=0)
-        return {self.key: float((sklearn.metrics.accuracy_score(references, predictions) + f1) / 2)}
-
 
 class Matthews(InstalledMetric):
     """Matthews correlation coefficient, in [-1, 1]; 0 where labels or predictions do not vary."""
 
     key = "matthews"
 
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {self.key: float(sklearn.metrics.matthews_corrcoef(references, predictions))}
 
-
-class _OfProbabilities(InstalledMetric):
-    inputs = SCORES
-
-    def _compute(self, prediction_scores: Sequence[Sequence[float]], references: Sequence[int]) -> dict[str, float]:
-        p = Predictions.from_probs(prediction_scores, labels=references)
-        return {self.key: METRICS[self.key].compute(p)}
-
-
-class NegativeLogLikelihood(_OfProbabilities):
+class NegativeLogLikelihood(InstalledMetric):
     """Mean negative log-probability of the true label, in nats."""
 
     key = "nll"
 
 
-class BrierScore(_OfProbabilities):
+class BrierScore(InstalledMetric):
     """Brier score in [0, 2]: mean over rows of the sum over all classes of the squared error."""
 
     key = "brier"
 
 
-class ExpectedCalibrationError(_OfProbabilities):
+class ExpectedCalibrationError(InstalledMetric):
     """Expected calibration error of the top label, with 15 equal-width bins."""
 
     key = "ece"
 
 
-CLASSES: Mapping[str, type[InstalledMetric]] = {
-    made.key: made
-    for made in (
-        Accuracy,
-        F1,
-        F1Macro,
-        AccuracyAndF1,
-        Matthews,
-        NegativeLogLikelihood,
-        BrierScore,
-        ExpectedCalibrationError,
-    )
-}
+CLASSES = {made.key: made for made in InstalledMetric.__subclasses__()}
 
 
 def load_metric(name: str) -> InstalledMetric:
@@ -153,6 +127,7 @@ def load_metric(name: str) -> InstalledMetric:
     >>> load_metric("accuracy").compute(predictions=[0, 1, 1], references=[0, 1, 0])
     {'accuracy': 0.6666666666666666}
     """
-    if name not in CLASSES:
-        raise InputError(f"unknown metric {name!r}; known by name: {', '.join(CLASSES)}.")
-    return CLASSES[name]()
+    if name not in METRICS:
+        raise InputError(f"unknown metric {name!r}; known by name: {', '.join(METRICS)}.")
+    made: InstalledMetric = CLASSES.get(name, InstalledMetric)(metric=METRICS[name])
+    return made

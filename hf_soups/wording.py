@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-COUNTS_ROWS = frozenset({"accuracy"})  # score x rows is a number of rows
-PERCENT = COUNTS_ROWS | {"f1", "f1_macro", "accuracy_f1", "matthews", "ece"}  # shown x 100, in points
+from hf_soups.metrics import traits_of
 
 
 def score_in_words(score: float | None, metric: str) -> str:
@@ -16,7 +15,7 @@ def score_in_words(score: float | None, metric: str) -> str:
     """
     if score is None or math.isnan(score):
         return "-"
-    return f"{100 * score:.1f}" if metric in PERCENT else f"{score:.4f}"
+    return f"{100 * score:.1f}" if traits_of(metric).percent else f"{score:.4f}"
 
 
 def difference_in_words(new: float, old: float, metric: str, rows: int) -> str:
@@ -30,9 +29,9 @@ def difference_in_words(new: float, old: float, metric: str, rows: int) -> str:
     difference = new - old
     if math.isnan(difference):
         return "not a number"
-    if metric in COUNTS_ROWS:
+    if traits_of(metric).counts_rows:
         return f"{_signed(100 * difference, 1)} = {abs(round(difference * rows))} of {rows} rows"
-    return _signed(100 * difference, 1) if metric in PERCENT else _signed(difference, 4)
+    return _signed(100 * difference, 1) if traits_of(metric).percent else _signed(difference, 4)
 
 
 def loss_in_words(lost: float, metric: str, rows: int) -> str:
@@ -41,10 +40,10 @@ def loss_in_words(lost: float, metric: str, rows: int) -> str:
     >>> loss_in_words(0.015, "accuracy", 200), loss_in_words(0.015, "matthews", 200)
     ('1.5 points = 3 of 200 rows', '1.5 points')
     """
-    if metric not in PERCENT:
+    if not traits_of(metric).percent:
         return f"{lost:.4f}"
     points = f"{100 * lost:.1f} points" if 100 * lost >= 0.05 else f"{100 * lost:.2g} points"
-    return f"{points} = {round(lost * rows)} of {rows} rows" if metric in COUNTS_ROWS else points
+    return f"{points} = {round(lost * rows)} of {rows} rows" if traits_of(metric).counts_rows else points
 
 
 def _signed(value: float, digits: int) -> str:

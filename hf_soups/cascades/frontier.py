@@ -20,7 +20,7 @@ from hf_soups.cascades.provenance import Seen
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import OtherPool, ReportRows, report_rows
 
 PRINTED = 16  # plans of a printed frontier
@@ -414,5 +414,4 @@ def wanted_score(text: str | float, frontier: Frontier) -> float:
     number, metric = _number(text), frontier.best_single.metric
     if not math.isfinite(number) or (metric == "accuracy" and not 0 <= number <= 1):
         raise InputError(f"{text!r} is not a least {metric}; expected 'best', or a number such as 0.79.")
-    known = METRICS.get(metric)
-    return number if known is None or known.greater_is_better else -number
+    return traits_of(metric).sign * number

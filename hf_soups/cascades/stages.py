@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Committee, Rule, leaving
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics import METRICS, Metric
+from hf_soups.metrics import METRICS, Metric, metric_named
 from hf_soups.predictions import Predictions
 
 ELEMENTS_AT_ONCE = 2**19  # rows x classes of a block: 4 MB in float64, which stay in the cache
@@ -68,8 +68,7 @@ class Stages:
     def value(self, sums: Real[np.ndarray, "*grid statistics"]) -> Float64[np.ndarray, "*grid"]:
         """Scores from sums of statistics, higher is better: losses are negated."""
         assert self.metric.value is not None
-        value = self.metric.value(sums)
-        return value if self.metric.greater_is_better else -value
+        return self.metric.sign * self.metric.value(sums)
 
     def rescored(self, plan: Plan) -> Plan:
         """The plan with what it scores and costs on these rows; the bound that it had is dropped."""
@@ -140,9 +139,7 @@ def summed_metric(metric: Metric | str) -> Metric:
     Raises:
         InputError: if it is unknown, or it does not.
     """
-    if isinstance(metric, str) and metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
-    found = METRICS[metric] if isinstance(metric, str) else metric
+    found = metric_named(metric)
     if found.row_statistics is None or found.value is None:
         raise InputError(f"{found.name} is not a sum over rows: thresholds cannot be chosen for it. Use accuracy.")
     return found

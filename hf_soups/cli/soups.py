@@ -9,6 +9,14 @@ import typer
 
 from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
+from hf_soups.soups.options import DEFAULTS, METHODS, OUT
+
+AlignLabels = Annotated[
+    bool, typer.Option("--align-labels", help="Permute heads whose label names are in another order.")
+]
+BatchNorm = Annotated[
+    Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
+]
 
 
 @app.command()
@@ -41,7 +49,7 @@ def sweep(
 @app.command()
 def cook(
     sources: Annotated[list[str], typer.Argument(help="A sweep's folder, or checkpoints: folders or Hub repos.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the soups are written.")] = Path(OUT),
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,32 +64,38 @@ def cook(
     start: Annotated[
         str | None,
         typer.Option("--start", help="What the ingredients were fine-tuned from. Default: start/ in the sweep."),
-    ] = None,
+    ] = DEFAULTS.start,
     tie: Annotated[
         Literal[">=", ">"], typer.Option(help="greedy: keep an ingredient on '>=' (the paper's) or only on '>'.")
-    ] = ">=",
+    ] = DEFAULTS.tie,
     tie_break: Annotated[
         bool, typer.Option("--tie-break", help="Where scores are equal, the lower loss decides: for small splits.")
-    ] = False,
-    restarts: Annotated[int, typer.Option(min=0, help="greedy: random orders to try too; the best is kept.")] = 0,
-    prune: Annotated[bool, typer.Option("--prune", help="greedy: in the end, take members out again.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = 0,
-    decay: Annotated[float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")] = 0.9,
+    ] = DEFAULTS.tie_break,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="greedy: random orders to try too; the best is kept.")
+    ] = DEFAULTS.restarts,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="greedy: in the end, take members out again.")
+    ] = DEFAULTS.prune,
+    seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = DEFAULTS.seed,
+    decay: Annotated[
+        float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")
+    ] = DEFAULTS.decay,
     scale: Annotated[
         float | None, typer.Option(help="task-vectors: this multiple of their sum. Default: the best by score.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="learned: passes over the select rows.")] = 5,
-    learning_rate: Annotated[float | None, typer.Option(help="learned: of AdamW. Default: the method's.")] = None,
+    ] = DEFAULTS.scale,
+    epochs: Annotated[int, typer.Option(min=1, help="learned: passes over the select rows.")] = DEFAULTS.epochs,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="learned: of AdamW. Default: the method's.")
+    ] = DEFAULTS.learning_rate,
     models_at_once: Annotated[
         int | None, typer.Option(min=1, help="learned-free: ingredients read in a step. Default: all.")
-    ] = None,
+    ] = DEFAULTS.models_at_once,
     dtype: Annotated[str | None, typer.Option(help="Cast the soup, e.g. bfloat16. Default: the ingredients'.")] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option(help="Cut the weights into files of at most this size, e.g. 5GB. Default: one file.")
+        str | None, typer.Option(help="Split the weights into files of at most this size, e.g. 5GB. Default: one file.")
     ] = None,
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    align_labels: AlignLabels = False,
     allow_selection_on_report: Annotated[
         bool,
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
@@ -100,7 +114,7 @@ def cook(
 
     result = cook_soups(
         sources,
-        methods=tuple(method or ("uniform",)),
+        methods=tuple(method or METHODS),
         out=out,
         recipe=recipe,
         overrides=overrides(changes),
@@ -121,19 +135,17 @@ def inspect(
         str | None,
         typer.Option("--start", help="What they were fine-tuned from. Default: what the runs record."),
     ] = None,
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    align_labels: AlignLabels = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="With --align-labels: where the permuted checkpoints are written.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
 ) -> None:
-    """What of some checkpoints matches and what does not; exit status 1 if they cannot be mixed."""
+    """Check whether checkpoints can be averaged, and how far apart they are; exit status 1 if they cannot."""
     from hf_soups.inspection import inspect_checkpoints, save_json, write_aligned
 
     if out is not None and not align_labels:
-        raise InputError("--out is where --align-labels writes; give both, or leave --out away.")
+        raise InputError("--out is where --align-labels writes: give both, or neither.")
     found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
     printed(found.to_rich())
     if json_file is not None:
@@ -175,15 +187,11 @@ def diagnose(
     points: Annotated[int, typer.Option(min=1, help="Mixtures between the ends of each line.")] = 3,
     grid: Annotated[int, typer.Option(min=0, help="Points along each side of the plane; 0: no plane.")] = 7,
     rows: Annotated[int | None, typer.Option(min=2, help="Score on so many select rows. Default: all.")] = None,
-    batchnorm: Annotated[
-        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
-    ] = "averaged",
-    align_labels: Annotated[
-        bool, typer.Option("--align-labels", help="Permute heads whose label names stand in another order.")
-    ] = False,
+    batchnorm: BatchNorm = "averaged",
+    align_labels: AlignLabels = False,
     changes: Set = None,
 ) -> None:
-    """Why averaging pays or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
+    """Why averaging helps or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
     from hf_soups.diagnosis import diagnose as run_diagnosis
     from hf_soups.diagnosis import print_diagnosis
 
@@ -218,9 +226,7 @@ def by_number(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="The greedy soup of each subset too: many more mixtures.")
     ] = False,
-    batchnorm: Annotated[
-        Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
-    ] = "averaged",
+    batchnorm: BatchNorm = "averaged",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of subsets.")] = 0,
 ) -> None:
     """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""
@@ -249,7 +255,7 @@ def answer(
     recipe: Annotated[Path | None, typer.Option("--recipe", help="A recipe whose task.shifts to answer.")] = None,
     changes: Set = None,
 ) -> None:
-    """Answer rows of other distributions (task.shifts) with every run and soup that is there."""
+    """Evaluate every run and soup on the shifted test sets (task.shifts)."""
     from hf_soups.leaderboard.shifts import answer as answer_shifts
     from hf_soups.leaderboard.shifts import print_result
 

@@ -1,9 +1,20 @@
 """Cook: from what the user names to soup folders.
 
-`pool` finds the checkpoints, `methods` has the methods, `kitchen` makes one soup, and `run` puts it together.
+`run` checks the ingredients and goes through the methods; `one_soup` chooses, mixes, scores and writes one soup.
 """
 
-from hf_soups.cook.run import METHODS, Cooked, CookResult, cook, print_result
-from hf_soups.soups.registry import Options, methods
+from hf_soups.cook.run import Cooked, CookResult, cook, print_result
+from hf_soups.soups.options import METHODS, Options
+from hf_soups.soups.registry import MethodInputs, methods, soup_method
 
-__all__ = ["METHODS", "CookResult", "Cooked", "Options", "cook", "methods", "print_result"]
+__all__ = [
+    "METHODS",
+    "CookResult",
+    "Cooked",
+    "MethodInputs",
+    "Options",
+    "cook",
+    "methods",
+    "print_result",
+    "soup_method",
+]

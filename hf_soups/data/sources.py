@@ -7,7 +7,8 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
     from hf_soups.recipe.task import Task
 
-READERS = {".parquet": "parquet", ".csv": "csv"}
-# only an empty cell is missing: pandas would also drop the texts "NA", "null" and "None"
-CSV_OPTIONS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+# of `datasets.load_dataset`: the builder that reads files of this ending, and its options
+READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".parquet": ("parquet", {}),
+    # only an empty cell is missing: pandas would also drop the texts "NA", "null" and "None"
+    ".csv": ("csv", {"keep_default_na": False, "na_values": [""]}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind of place that rows come from; a new kind is one entry of `SOURCES`."""
+
+    takes: Callable[[Task, str], bool]  # whether the task's split, by its name, is of this kind
+    read: Callable[[Task, str, str], datasets.Dataset]  # its rows, by the split's name and what messages call it
 
 
 def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
@@ -38,24 +50,8 @@ def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
         DataError: if it cannot be found, reached or read, or has no such config, split or rows.
     """
     where = source_name(task, split_name)
-    files = _file_pattern(task, split_name)
-    if files is not None:
-        rows = _from_files(files, where)
-    elif _is_pattern(split_name):  # files of a Hub repo
-        options = {"revision": task.revision, "data_files": {"train": split_name}}
-        rows = _loaded(task, where, "train", task.path, **options)["train"]
-    else:
-        path = Path(task.path).expanduser()
-        if not path.exists() and _looks_local(task.path):
-            raise DataError(f"{where}: no such folder or file: {path}. Correct `path` in the recipe's task.")
-        place = (str(path), None) if path.exists() else (task.path, task.revision)
-        found = _loaded(task, where, split_name, place[0], task.config, revision=place[1])
-        if split_name not in found:
-            raise DataError(
-                f"{where}: no split {split_name!r}; there are: {', '.join(map(str, found))}. "
-                "Name one of them as `train` or `report` in the recipe's task."
-            )
-        rows = found[split_name]
+    source = next(source for source in SOURCES if source.takes(task, split_name))
+    rows = source.read(task, split_name, where)
     if not len(rows):
         raise DataError(f"{where}: the split has no rows.")
     return rows
@@ -89,16 +85,16 @@ def _file_pattern(task: Task, split_name: str) -> str | None:
     return str(path)
 
 
-def _from_files(pattern: str, where: str) -> datasets.Dataset:
+def _from_files(task: Task, split_name: str, where: str) -> datasets.Dataset:
     from datasets import load_dataset
 
+    pattern = str(_file_pattern(task, split_name))
     files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute patterns)
     if not files:
         raise DataError(
             f"{where}: no file matches {pattern}. Correct `path`, `train` or `report` in the recipe's task."
         )
-    reader = READERS[Path(pattern).suffix]
-    options = CSV_OPTIONS if reader == "csv" else {}
+    reader, options = READERS[Path(pattern).suffix]
     try:
         for file in files:
             open_regular(file).close()  # a pipe would be read for ever
@@ -108,6 +104,32 @@ def _from_files(pattern: str, where: str) -> datasets.Dataset:
         if _empty_split(error):
             raise DataError(f"{where}: the split has no rows.") from error
         raise _unreadable(where, files, error) from error
+
+
+def _from_files_of_a_repo(task: Task, split_name: str, where: str) -> datasets.Dataset:
+    options = {"revision": task.revision, "data_files": {"train": split_name}}
+    return _loaded(task, where, "train", task.path, **options)["train"]
+
+
+def _from_folder_or_hub(task: Task, split_name: str, where: str) -> datasets.Dataset:
+    path = Path(task.path).expanduser()
+    if not path.exists() and _looks_local(task.path):
+        raise DataError(f"{where}: no such folder or file: {path}. Correct `path` in the recipe's task.")
+    place = (str(path), None) if path.exists() else (task.path, task.revision)
+    found = _loaded(task, where, split_name, place[0], task.config, revision=place[1])
+    if split_name not in found:
+        raise DataError(
+            f"{where}: no split {split_name!r}; there are: {', '.join(map(str, found))}. "
+            "Name one of them as `train` or `report` in the recipe's task."
+        )
+    return found[split_name]
+
+
+SOURCES = [  # the first that takes a split reads it
+    Source(lambda task, split_name: _file_pattern(task, split_name) is not None, _from_files),
+    Source(lambda task, split_name: _is_pattern(split_name), _from_files_of_a_repo),
+    Source(lambda task, split_name: True, _from_folder_or_hub),
+]
 
 
 def _loaded(

@@ -11,8 +11,8 @@ import numpy as np
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs import UNITS
 from hf_soups.demo.journeys import Always, Journey, Meeting, totals
-from hf_soups.metrics import METRICS
-from hf_soups.wording import PERCENT, cost_in_words, score_in_words
+from hf_soups.metrics import traits_of
+from hf_soups.wording import cost_in_words, score_in_words
 
 
 def unit_in_words(unit: str) -> str:
@@ -54,8 +54,7 @@ def plan_in_words(plan: Plan) -> str:
 
 def as_metric(value: float, metric: str) -> float:
     """A score, or a bound of one, as its metric gives it: plans hold losses negated."""
-    known = METRICS.get(metric)
-    return value if known is None or known.greater_is_better else -value
+    return traits_of(metric).sign * value
 
 
 def score_line(plan: Plan) -> str:
@@ -66,7 +65,7 @@ def score_line(plan: Plan) -> str:
     """
     if math.isnan(plan.score):
         return "not scored"
-    scale = " (x 100)" if plan.metric in PERCENT else ""
+    scale = " (x 100)" if traits_of(plan.metric).percent else ""
     rows = f"the {plan.rows} rows" if plan.rows else "the rows"
     bound = ""
     if plan.score_low is not None:

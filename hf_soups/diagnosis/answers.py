@@ -14,15 +14,17 @@ from jaxtyping import Int64
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import PredictionsError
+from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.models.inference import NonFiniteLogits
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.soups.journal import digest, identity
 from hf_soups.soups.soup import Soup, Step
-from hf_soups.soups.soup_record import read_soup, soup_folder_of
+from hf_soups.soups.soup_record import StepRecord, read_soup
+from hf_soups.sweep.folder import SoupPointer, SweepFolder
 
 if TYPE_CHECKING:
     from hf_soups.models.family import Augment, Batch, Encoded
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 STREAM = 7  # of the seed: other rows than those that other subsets of the same seed take
@@ -53,22 +55,15 @@ class SomeRows:
         return self.whole.batch(self.at[np.asarray(indices)], augment=augment)
 
 
-def with_fewer_rows(tasting: Tasting, rows: int, seed: int) -> Tasting:
-    """The same tasting on a seeded subset of select in which every class keeps its share."""
-    select = tasting.splits.select
+def with_fewer_rows(scorer: SoupScorer, rows: int, seed: int) -> SoupScorer:
+    """The same scorer on a seeded subset of select in which every class keeps its share."""
+    select = scorer.split
     if rows >= len(select):
-        return tasting
+        return scorer
     at = stratified_rows(select.labels, rows, seed, stream=STREAM)
     fewer = select.take(at)
-    encoded = SomeRows(tasting.encoded["select"], at)
-    cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in tasting.cached.items()}
-    return replace(
-        tasting,
-        splits=replace(tasting.splits, select=fewer),
-        encoded={**tasting.encoded, "select": encoded},
-        scorers={name: replace(scorer, encoded=encoded, split=fewer) for name, scorer in tasting.scorers.items()},
-        cached=cached,
-    )
+    cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in scorer.cached.items()}
+    return replace(scorer, split=fewer, encoded=SomeRows(scorer.encoded, at), cached=cached)
 
 
 def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
@@ -76,17 +71,17 @@ def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
     return replace(p.take(np.isin(p.row_ids, row_ids)), data=data)
 
 
-def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predictions | None:
+def answers_of(checkpoint: Checkpoint, scorer: SoupScorer, folder: Path) -> Predictions | None:
     """What a run answers on the rows; None if it answers NaN. A forward pass only if nobody asked before.
 
     Args:
         checkpoint: the run.
-        tasting: the rows.
+        scorer: of the rows.
         folder: where answers that no run's folder keeps are kept.
     """
-    if checkpoint in tasting.cached:
-        return tasting.cached[checkpoint]
-    split = tasting.splits.select
+    if checkpoint in scorer.cached:
+        return scorer.cached[checkpoint]
+    split = scorer.split
     key = digest([identity(checkpoint), checkpoint.label_order, split.fingerprint])
     path = folder / f"{key[:16]}.safetensors"
     if path.is_file():
@@ -95,7 +90,7 @@ def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predic
         except PredictionsError:
             pass  # corrupt: asked again
     try:
-        answered = tasting.scorers["averaged"].predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
+        answered = scorer.predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
     except NonFiniteLogits:
         return None
     answered.save(path)
@@ -118,7 +113,9 @@ class CookedSoup:
     steps: tuple[Step, ...]
 
 
-def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[CookedSoup, ...], tuple[str, ...]]:
+def cooked_soups(
+    sweep: SweepFolder, runs: Collection[str], data: str
+) -> tuple[tuple[CookedSoup, ...], tuple[str, ...]]:
     """The soups that a sweep's pointers lead to, and a note for each that cannot be used.
 
     Args:
@@ -127,29 +124,29 @@ def cooked_soups(sweep: Path, runs: Collection[str], data: str) -> tuple[tuple[C
         data: fingerprint of the select rows.
     """
     found, notes = [], []
-    for pointer in sorted((sweep / "soups").glob("*.json")):
+    for pointer in sweep.soups():
         try:
             soup = _read(pointer)
         except (OSError, ValueError, KeyError, TypeError, PredictionsError) as error:
-            notes.append(f"The {pointer.stem} soup is left out: {error}. Cook it again.")
+            notes.append(f"The {pointer.method} soup is left out: {error}. Cook it again.")
             continue
         reason = _unusable(soup, runs, data)
         if reason:
-            notes.append(f"The {pointer.stem} soup is left out: {reason}.")
+            notes.append(f"The {pointer.method} soup is left out: {reason}.")
         else:
             found.append(soup)
     return tuple(found), tuple(notes)
 
 
-def _read(pointer: Path) -> CookedSoup:
-    folder, predictions = soup_folder_of(pointer)
+def _read(pointer: SoupPointer) -> CookedSoup:
+    folder = pointer.folder()
     record = read_soup(folder)
     # steps that were chosen on report are not looked at here
-    steps = record.get("steps", []) if record.get("selected_on") == "select" else []
+    steps = record.steps if record.selected_on == "select" else ()
     return CookedSoup(
-        pointer.stem,
-        tuple(i["name"] for i in record["ingredients"] if i["coefficient"] != 0),
-        Predictions.load(predictions / "select.safetensors"),
+        pointer.method,
+        tuple(i.name for i in record.ingredients if i.coefficient != 0),
+        Predictions.load(folder / PREDICTIONS / "select.safetensors"),
         tuple(_step(step) for step in steps),
     )
 
@@ -161,8 +158,7 @@ def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
     return "it answered other select rows than those of this recipe" if not same_rows(soup.answers.data, data) else ""
 
 
-def _step(told: Mapping[str, Any]) -> Step:
-    """A step of soup.json, where NaN stands as null."""
-    score, best = (math.nan if told[key] is None else float(told[key]) for key in ("score", "best_so_far"))
-    removes = {"removes": True} if told.get("removes") else {}
-    return Step(told["candidate"], score, best, bool(told["accepted"]), int(told["ingredients"]), **removes)
+def _step(kept: StepRecord) -> Step:
+    """A step of soup.json, where NaN is null."""
+    score, best = (math.nan if value is None else value for value in (kept.score, kept.best_so_far))
+    return Step(kept.candidate, score, best, kept.accepted, kept.ingredients, kept.removes)

@@ -33,7 +33,7 @@ from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.methods.greedy import greedy
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 ALL_SIZES = 8  # up to here every size is worth its place on the axis
@@ -142,18 +142,13 @@ class _Bench:
     checkpoints: tuple[Checkpoint, ...]
     metric: Metric
     roles: tuple[str, ...]
-    mixture: Mapping[str, Callable[[Soup], float]]  # by role, select too; higher is better
-
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better."""
-        return 1 if self.metric.greater_is_better else -1
+    mixture: Mapping[str, Callable[[Soup], float]]  # by role, select too
 
     def score(self, soup: Soup, role: str) -> float:
-        """Score of a mixture, higher is better; that of a single run is known from its answers."""
+        """Score of a mixture; that of a single run is known from its answers."""
         if len(soup.ingredients) == 1:
             answers = self.runs[self.checkpoints.index(soup.ingredients[0])].answers[role]
-            return self.sign * self.metric.compute(answers)
+            return self.metric.compute(answers)
         return self.mixture[role](soup)
 
 
@@ -227,7 +222,7 @@ def _bench(
     runs: tuple[ScoredModel, ...], metric: Metric, pool: Ingredients, folder: Path, batchnorm: str, device: str | None
 ) -> _Bench:
     """One live model for all mixtures, and a journal of their scores for each set of rows."""
-    from hf_soups.soups.scoring import open_tasting
+    from hf_soups.soups.scoring import open_scorer
 
     assert pool.recipe is not None
     assert pool.sweep is not None
@@ -235,22 +230,22 @@ def _bench(
     mine = [by_name[run.row.name] for run in runs]
     report = preflight(mine)
     report.raise_for_errors()
-    tasting = open_tasting(report.checkpoints, pool.recipe, cache=pool.sweep / "cache", device=device)
-    if batchnorm not in tasting.scorers:
-        raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(tasting.scorers)}.")
-    roles = _roles(runs, tasting)
+    scorer = open_scorer(report.checkpoints, pool.recipe, cache=pool.sweep.cache, device=device)
+    if batchnorm not in scorer.variants:
+        raise InputError(f"batchnorm is {batchnorm!r}; for these models it can be {', '.join(scorer.variants)}.")
+    roles = _roles(runs, scorer)
     context = pool.recipe.model_dump(include={"task", "data"})
-    mixture = {role: _scorer(tasting, role, batchnorm, folder, context) for role in ("select", *roles)}
+    mixture = {role: _scorer(scorer.variants[batchnorm], role, folder, context) for role in ("select", *roles)}
     return _Bench(runs, report.checkpoints, metric, roles, mixture)
 
 
-def _roles(runs: Sequence[ScoredModel], tasting: Tasting) -> tuple[str, ...]:
+def _roles(runs: Sequence[ScoredModel], scorer: SoupScorer) -> tuple[str, ...]:
     """Report and the shifts that every run answered.
 
     Raises:
         InputError: if runs answered other rows than the recipe's.
     """
-    splits = tasting.splits.answered
+    splits = {role: split for role, (split, _) in scorer.by_role.items()}
     roles = [r for r in splits if r != "select" and all(r in run.answers for run in runs)]
     for role in ("select", *roles):
         stale = [run.row.name for run in runs if not same_rows(run.answers[role].data, splits[role].fingerprint)]
@@ -262,11 +257,11 @@ def _roles(runs: Sequence[ScoredModel], tasting: Tasting) -> tuple[str, ...]:
     return tuple(roles)
 
 
-def _scorer(tasting: Tasting, role: str, batchnorm: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
-    """The score of a mixture on a role's rows, higher is better, written down."""
-    split = tasting.splits.answered[role]
-    live = replace(tasting.scorers[batchnorm], encoded=tasting.encoded[role], split=split)
-    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, batchnorm]))
+def _scorer(scorer: SoupScorer, role: str, folder: Path, recipe: object) -> Callable[[Soup], float]:
+    """The score of a mixture on a role's rows, written down."""
+    split, encoded = scorer.by_role[role]
+    live = replace(scorer, encoded=encoded(), split=split, cached={})
+    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, scorer.variant]))
 
     def score(soup: Soup) -> float:
         value = journal(soup)
@@ -278,24 +273,28 @@ def _scorer(tasting: Tasting, role: str, batchnorm: str, folder: Path, recipe: o
 
 def _soups(bench: _Bench, drawn: Sequence[Subset], *, with_greedy: bool, meter: Meter) -> Iterator[SubsetScore]:
     """The uniform soup of each subset, and the greedy one where it is asked for."""
+
+    def on_select(soup: Soup) -> float:
+        return bench.score(soup, "select")
+
     for done, subset in enumerate(drawn, start=1):
         pool = [bench.checkpoints[i] for i in subset]
         yield from _scored(bench, UNIFORM, subset, uniform(pool))
         if with_greedy:
             in_order = [bench.checkpoints[i] for i in sorted(subset)]  # ties fall as when all are cooked
-            yield from _scored(bench, GREEDY, subset, greedy(in_order, lambda soup: bench.score(soup, "select")))
+            yield from _scored(bench, GREEDY, subset, greedy(in_order, on_select, signs=(bench.metric.sign,)))
         meter(done)
 
 
 def _scored(bench: _Bench, what: str, subset: Subset, soup: Soup) -> Iterator[SubsetScore]:
     names = tuple(bench.runs[i].row.name for i in subset)
     for role in bench.roles:
-        yield SubsetScore(what, role, names, bench.sign * bench.score(soup, role), len(soup.ingredients))
+        yield SubsetScore(what, role, names, bench.score(soup, role), len(soup.ingredients))
 
 
 def _without_mixing(bench: _Bench, drawn: Sequence[Subset]) -> Iterator[SubsetScore]:
     """The best run of each subset and its ensemble, from answers that are there already."""
-    chosen_by = [bench.sign * bench.metric.compute(run.select) for run in bench.runs]
+    chosen_by = [bench.metric.rank(bench.metric.compute(run.select)) for run in bench.runs]
     best = [max(subset, key=lambda i: (chosen_by[i], -i)) for subset in drawn]
     shares = np.zeros((len(drawn), len(bench.runs)))
     for row, subset in zip(shares, drawn, strict=True):

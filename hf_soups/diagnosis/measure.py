@@ -26,7 +26,7 @@ from hf_soups.soups import Soup, uniform
 from hf_soups.soups.mixing import Geometry
 
 if TYPE_CHECKING:
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
 
 RESAMPLES = 1000
@@ -73,7 +73,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredRuns:
-    """The runs by name, what each answers, and how a mixture of them is scored (higher is better)."""
+    """The runs by name, what each answers, and how a mixture of them is scored."""
 
     runs: Mapping[str, Checkpoint]
     answers: Mapping[str, Predictions | None]  # None: NaN
@@ -82,11 +82,6 @@ class MeasuredRuns:
     geometry: Geometry  # of the runs that have a score, in their order
     has_start: bool
     notes: list[str] = field(default_factory=list)  # what could not be measured, and why
-
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better."""
-        return 1 if self.metric.greater_is_better else -1
 
     @property
     def order(self) -> list[str]:
@@ -101,13 +96,13 @@ class MeasuredRuns:
     @property
     def ranked(self) -> list[str]:
         """Names of the runs that have a score, best first."""
-        return sorted(self.order, key=lambda name: -self.sign * self.alone[name])
+        return sorted(self.order, key=lambda name: -self.metric.sign * self.alone[name])
 
     def score(self, soup: Soup) -> float:
-        """Score of a mixture, higher is better; that of a single run is known from its answers."""
+        """Score of a mixture; that of a single run is known from its answers."""
         if len(soup.ingredients) == 1 and soup.coefficients == (1.0,):
             (name,) = (n for n, c in self.runs.items() if c == soup.ingredients[0])
-            return self.sign * self.alone[name]
+            return self.alone[name]
         return self.mixture(soup)
 
     def ensemble(self, names: Sequence[str]) -> float:
@@ -125,7 +120,7 @@ def measured(
     effort: Effort,
     cooked: Sequence[CookedSoup],
     absent: Sequence[Absent],
-    tasting: Tasting,
+    scorer: SoupScorer,
     rows: int,
 ) -> Findings:
     """All facts about the runs of a bench.
@@ -135,7 +130,7 @@ def measured(
         effort: how much to measure.
         cooked: soups of the same runs that were cooked before.
         absent: runs that could not be measured.
-        tasting: the rows.
+        scorer: of the rows.
         rows: of select before a subset was taken.
     """
     order = bench.order
@@ -143,12 +138,12 @@ def measured(
     answered = [p for p in (bench.answers[name] for name in bench.ranked) if p is not None]
     if len(order) >= 2:
         pairs = tuple(_pair(bench, a, b, effort.points) for a, b in choose_pairs(order, bench.ranked[0], effort.pairs))
-    soups = tuple(_mixed(bench, soup, tasting) for soup in cooked)
+    soups = tuple(_mixed(bench, soup, scorer) for soup in cooked)
     own = next((m for m in soups if is_uniform_of(m, order)), None)
     return Findings(
         metric=bench.metric.name,
-        sign=bench.sign,
-        rows=tasting.rows,
+        sign=bench.metric.sign,
+        rows=scorer.rows,
         all_rows=rows,
         noise=difference_by_chance(answered[0], answered[1:], bench.metric),
         ensemble_noise=ensemble_by_chance(mean_logits(answered), answered, bench.metric),
@@ -183,19 +178,21 @@ def _single(bench: MeasuredRuns, name: str) -> Single:
 
 def _pair(bench: MeasuredRuns, a: str, b: str, points: int) -> RunPair:
     at, (i, j) = shares(points), (bench.place(a), bench.place(b))
-    scores = tuple(bench.sign * value for value in along_line(bench.score, bench.runs[a], bench.runs[b], at))
+    scores = along_line(bench.score, bench.runs[a], bench.runs[b], at)
     angle = float(bench.geometry.angles[i, j]) if bench.has_start else None
-    return RunPair(Line(a, b, at, scores, bench.sign), float(bench.geometry.apart[i, j]), angle, bench.ensemble((a, b)))
+    return RunPair(
+        Line(a, b, at, scores, bench.metric.sign), float(bench.geometry.apart[i, j]), angle, bench.ensemble((a, b))
+    )
 
 
 def _uniform(bench: MeasuredRuns) -> Mixed:
     order = bench.order
     value = bench.score(uniform([bench.runs[name] for name in order]))
-    return Mixed("uniform", tuple(order), bench.sign * value, bench.ensemble(order))
+    return Mixed("uniform", tuple(order), value, bench.ensemble(order))
 
 
-def _mixed(bench: MeasuredRuns, soup: CookedSoup, tasting: Tasting) -> Mixed:
-    select = tasting.splits.select
+def _mixed(bench: MeasuredRuns, soup: CookedSoup, scorer: SoupScorer) -> Mixed:
+    select = scorer.split
     answered = taken(soup.answers, select.row_ids, select.fingerprint)
     return Mixed(soup.method, soup.members, bench.metric.compute(answered), bench.ensemble(soup.members))
 
@@ -228,10 +225,9 @@ def _plane(bench: MeasuredRuns, grid: int, names: Sequence[str]) -> Plane | None
         return None
     models = [bench.runs[name] for name in names]
     xs, ys = grid_of(corners, grid)
-    rows = over_plane(bench.score, models, corners, xs, ys)
-    scores = tuple(tuple(bench.sign * value for value in row) for row in rows)
+    scores = over_plane(bench.score, models, corners, xs, ys)
     first, second, third = names
-    mean = bench.sign * bench.score(uniform(models))
+    mean = bench.score(uniform(models))
     alone = (bench.alone[first], bench.alone[second], bench.alone[third])
     return Plane((first, second, third), corners, alone, xs, ys, scores, mean)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,7 @@ from hf_soups.files.writing import writable
 from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, find_runs, gather
+from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import Journal, digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
@@ -27,9 +26,8 @@ from hf_soups.soups.soup import Soup, display_names
 if TYPE_CHECKING:
     from hf_soups.data import Split
     from hf_soups.predictions import Predictions
-    from hf_soups.soups.scoring import Tasting
+    from hf_soups.soups.scoring import SoupScorer
 
-START = "start"  # in a sweep's folder
 NO_START = "No start is known (--start names it), so the angles between the runs at it are left out."
 BatchNorm = Literal["averaged", "recomputed"]
 BATCHNORM = {  # what must be said beside scores of networks with BatchNorm
@@ -103,21 +101,21 @@ def diagnose(
         raise InputError(f"{rows} rows; give at least 2, or leave --rows out for all of select.")
     say = tell or (lambda line: None)
     pool, origin = _opened(sources, recipe, overrides, start, align_labels, threads)
-    folder = Path(out) if out is not None else (pool.sweep or Path()) / "diagnosis"
+    folder = Path(out) if out is not None else (pool.sweep.path if pool.sweep else Path()) / "diagnosis"
     refuse_other_folders(folder)
-    tasting, whole, notes = _tasting(pool, rows, batchnorm, device)
+    scorer, whole, notes = _scorer(pool, rows, batchnorm, device)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    bench = _bench(pool, origin, tasting, _journal(pool, tasting, batchnorm, folder), folder, say, threads)
+    bench = _bench(pool, origin, scorer, _journal(pool, scorer, folder), folder, say, threads)
     cooked, lost = cooked_soups(pool.sweep, bench.runs, whole.fingerprint) if pool.sweep else ((), ())
     bench.notes.extend([*notes, *lost, *([] if origin else [NO_START])])
     count = effort.mixtures(len(bench.order)) + (not any(is_uniform_of(soup, bench.order) for soup in cooked))
     with Meter("mixtures", count, visible=tell is not None) as meter:
         bench = replace(bench, mixture=_counted(bench.mixture, meter))
-        facts = measured(bench, effort, cooked, _absent(pool), tasting, len(whole))
+        facts = measured(bench, effort, cooked, _absent(pool), scorer, len(whole))
     words = in_words(facts)
     asked = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
-    asked["batchnorm"] = batchnorm if len(tasting.scorers) > 1 else None
+    asked["batchnorm"] = batchnorm if len(scorer.variants) > 1 else None
     title = f"Diagnosis of {pool.sweep or ', '.join(bench.runs)}"
     return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, asked)))
 
@@ -154,73 +152,73 @@ def _opened(
     report.raise_for_errors()
     origin = None
     if start is not None:
-        origin = Checkpoint(str(start))
+        origin = Checkpoint.named(start)
         _ = origin.tensors  # a wrong name is an error now, not after the first scores
-    elif pool.sweep is not None and (pool.sweep / START / "config.json").is_file():
-        origin = Checkpoint(str(pool.sweep / START))
+    elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
+        origin = Checkpoint(str(pool.sweep.start))
     return replace(pool, checkpoints=report.checkpoints), origin
 
 
-def _tasting(
+def _scorer(
     pool: Ingredients, rows: int | None, batchnorm: str, device: str | None
-) -> tuple[Tasting, Split, list[str]]:
+) -> tuple[SoupScorer, Split, list[str]]:
     """The rows to score on, all of select, and what must be said about them."""
-    from hf_soups.soups.scoring import open_tasting
+    from hf_soups.soups.scoring import open_scorer
 
     assert pool.recipe is not None
-    cache = pool.sweep / "cache" if pool.sweep is not None else None
-    tasting = open_tasting(pool.checkpoints, pool.recipe, cache=cache, device=device)
-    whole = tasting.splits.select
+    cache = pool.sweep.cache if pool.sweep is not None else None
+    scorer = open_scorer(pool.checkpoints, pool.recipe, cache=cache, device=device)
+    whole = scorer.split
     notes = []
     if batchnorm not in BATCHNORM:
         raise InputError(f"batchnorm is {batchnorm!r}; expected one of {', '.join(BATCHNORM)}.")
-    if len(tasting.scorers) > 1:
+    if len(scorer.variants) > 1:
         notes.append(BATCHNORM[batchnorm])
     elif batchnorm != "averaged":
         raise InputError("these models have no BatchNorm, so there are no statistics to recompute; leave it out.")
     if rows is not None:
-        tasting = with_fewer_rows(tasting, rows, pool.recipe.data.seed)
-    return tasting, whole, notes
+        scorer = with_fewer_rows(scorer, rows, pool.recipe.data.seed)
+    return scorer.variants[batchnorm], whole, notes
 
 
 def _bench(
     pool: Ingredients,
     origin: Checkpoint | None,
-    tasting: Tasting,
+    scorer: SoupScorer,
     score: Callable[[Soup], float],
     folder: Path,
     say: Tell,
     threads: int,
 ) -> MeasuredRuns:
     """The runs with what each answers alone, and the geometry of those that answer."""
-    answers = _answers(pool, tasting, folder, say)
+    answers = _answers(pool, scorer, folder, say)
     runs = dict(zip(answers, pool.checkpoints, strict=True))
     able = [checkpoint for name, checkpoint in runs.items() if answers[name] is not None]
     say(f"reading the weights of {len(able)} runs" + (" and their start" if origin else ""))
     # distances need an origin near the runs: far from it float32 swallows the differences
     geometry = geometry_of(able, origin or able[0], threads=threads)
-    return MeasuredRuns(runs, answers, score, tasting.metric, geometry, origin is not None)
+    return MeasuredRuns(runs, answers, score, scorer.metric, geometry, origin is not None)
 
 
-def _answers(pool: Ingredients, tasting: Tasting, folder: Path, say: Tell) -> dict[str, Predictions | None]:
+def _answers(pool: Ingredients, scorer: SoupScorer, folder: Path, say: Tell) -> dict[str, Predictions | None]:
     """What each run answers alone, by name."""
     answers = {}
     for name, checkpoint in zip(display_names(pool.checkpoints), pool.checkpoints, strict=True):
-        if checkpoint not in tasting.cached:
+        if checkpoint not in scorer.cached:
             say(f"{name} alone")
-        answers[name] = answers_of(checkpoint, tasting, folder / ANSWERS)
+        answers[name] = answers_of(checkpoint, scorer, folder / ANSWERS)
     if all(answered is None for answered in answers.values()):
         raise HfSoupsError(f"all {len(answers)} runs answer NaN: fine-tune again with a lower learning rate.")
     return answers
 
 
-def _journal(pool: Ingredients, tasting: Tasting, batchnorm: str, folder: Path) -> Callable[[Soup], float]:
+def _journal(pool: Ingredients, scorer: SoupScorer, folder: Path) -> Callable[[Soup], float]:
     """The score of a mixture, written down; its context is everything that a score depends on beside the weights."""
     assert pool.recipe is not None
     recipe = pool.recipe.model_dump(include={"task", "data"})
     orders = [list(c.label_order) for c in pool.checkpoints]
-    context = digest([recipe, tasting.splits.select.fingerprint, batchnorm, orders])
-    journal = Journal(partial(tasting.score, variant=batchnorm), folder / JOURNAL, context)
+    context = digest([recipe, scorer.split.fingerprint, scorer.variant, orders])
+    journal = Journal(scorer, folder / JOURNAL, context)
 
     def score(soup: Soup) -> float:
         value = journal(soup)
@@ -246,7 +244,7 @@ def _counted(score: Callable[[Soup], float], meter: Meter) -> Callable[[Soup], f
 
 def _absent(pool: Ingredients) -> list[Absent]:
     """The runs that were left out, with their settings where a sweep knows them."""
-    records = {} if pool.sweep is None else {run.name: run.record for run in find_runs(pool.sweep)}
+    records = {} if pool.sweep is None else {run.name: run.record for run in pool.sweep.runs()}
 
     def settings(name: str) -> dict[str, float]:
         record = records.get(name)

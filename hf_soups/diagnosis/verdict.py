@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hf_soups.diagnosis.findings import KNOBS, Absent, Findings, Mixed, RunPair, Single
-from hf_soups.wording import PERCENT, loss_in_words, score_in_words
+from hf_soups.metrics import traits_of
+from hf_soups.wording import loss_in_words, score_in_words
 
 
 def score(facts: Findings, value: float) -> str:
@@ -22,7 +23,7 @@ def scored(facts: Findings, single: Single) -> str:
 
 def points(facts: Findings, value: float) -> str:
     """A difference of scores, without its sign."""
-    return f"{100 * value:.1f} points" if facts.metric in PERCENT else f"{value:.4f}"
+    return f"{100 * value:.1f} points" if traits_of(facts.metric).percent else f"{value:.4f}"
 
 
 def loss(facts: Findings, lost: float, rows: int) -> str:

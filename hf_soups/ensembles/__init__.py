@@ -1,7 +1,7 @@
 """Ensembles: several answerers' predictions joined by row id into one. Needs no model.
 
-`combining` makes one set of predictions of many, `selection` chooses members and weights greedily, `curves` tells what
-each further copy of a model adds. All of them read the members block of rows by block of rows.
+`combine` makes one set of predictions of many, `select` chooses members and weights greedily by the `gains` of each
+that could join, `curves` shows what each further copy of a model adds. All read the members block of rows by block.
 """
 
 from hf_soups.ensembles.combine import Combine, ensemble, geometric_mean, mean, mean_logits, vote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -31,12 +31,12 @@ class Members:
         """
         if not predictions:
             raise PredictionsError("an ensemble needs at least one member's predictions, got none.")
-        told = tuple(float(t) for t in temperatures) if temperatures is not None else (1.0,) * len(predictions)
-        if len(told) != len(predictions):
-            raise PredictionsError(f"{len(told)} temperatures for {len(predictions)} members; expected one for each.")
-        if not all(t > 0 and np.isfinite(t) for t in told):
-            raise PredictionsError(f"temperatures are {told}; expected numbers above 0.")
-        return cls(tuple(p.aligned_to(predictions[0]) for p in predictions), told)
+        given = tuple(float(t) for t in temperatures) if temperatures is not None else (1.0,) * len(predictions)
+        if len(given) != len(predictions):
+            raise PredictionsError(f"{len(given)} temperatures for {len(predictions)} members; expected one for each.")
+        if not all(t > 0 and np.isfinite(t) for t in given):
+            raise PredictionsError(f"temperatures are {given}; expected numbers above 0.")
+        return cls(tuple(p.aligned_to(predictions[0]) for p in predictions), given)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -76,14 +76,14 @@ class Members:
 
     def answering(self, log_probs: Float32[np.ndarray, "rows classes"], name: str) -> Predictions:
         """Predictions of all rows by what `name` combines of the members."""
-        return Predictions(log_probs, self.predictions[0].row_ids, self.labels, **self._about(name))
-
-    def _about(self, name: str) -> dict[str, Any]:
-        return {
-            "label_names": next((p.label_names for p in self.predictions if p.label_names), None),
-            "data": next((p.data for p in self.predictions if p.data), ""),
-            "model": f"{name} of {', '.join(p.model or '?' for p in self.predictions)}",
-        }
+        return Predictions(
+            log_probs,
+            self.predictions[0].row_ids,
+            self.labels,
+            label_names=next((p.label_names for p in self.predictions if p.label_names), None),
+            data=next((p.data for p in self.predictions if p.data), ""),
+            model=f"{name} of {', '.join(p.model or '?' for p in self.predictions)}",
+        )
 
 
 Combine = Literal["mean", "geometric", "vote"]
@@ -125,10 +125,7 @@ def ensemble(
 
 
 def mean(members: Sequence[Predictions]) -> Predictions:
-    """The arithmetic mean of the members' probabilities, in the rows' order of the first.
-
-    Raises:
-        PredictionsError: if there is no member, or they are not of the same rows, labels and classes.
+    """The arithmetic mean of the members' probabilities; errors as for `ensemble`.
 
     >>> a, b = (Predictions.from_probs([p]) for p in ([0.5, 0.5], [0.75, 0.25]))
     >>> mean([a, b]).probs.round(6).tolist()
@@ -140,8 +137,6 @@ def mean(members: Sequence[Predictions]) -> Predictions:
 def geometric_mean(members: Sequence[Predictions]) -> Predictions:
     """The normalised geometric mean of the members' probabilities: the softmax of their mean logits.
 
-    Raises:
-        PredictionsError: if there is no member, or they are not of the same rows, labels and classes.
     Source: Kondratyuk et al. 2020, arXiv:2005.00570, section 3.
     """
     return ensemble(members, "geometric")
@@ -154,9 +149,6 @@ mean_logits = geometric_mean
 
 def vote(members: Sequence[Predictions]) -> Predictions:
     """The members' votes: of each class, the share of members that it is the most probable of.
-
-    Raises:
-        PredictionsError: if there is no member, or they are not of the same rows, labels and classes.
 
     >>> a, b, c = (Predictions.from_probs([p]) for p in ([0.9, 0.1], [0.4, 0.6], [0.45, 0.55]))
     >>> [round(float(share), 3) for share in vote([a, b, c]).probs[0]]
@@ -203,14 +195,14 @@ def checked_weights(weights: Sequence[float] | None, members: int) -> tuple[floa
     """
     if weights is None:
         return (1 / members,) * members
-    told = np.asarray(weights, dtype=np.float64)
-    if told.shape != (members,):
-        raise PredictionsError(f"{told.size} weights for {members} members; expected one for each.")
-    if not (np.isfinite(told).all() and (told >= 0).all()):
-        raise PredictionsError(f"weights are {told.tolist()}; expected numbers of 0 or more.")
-    if abs(told.sum() - 1) > WEIGHT_TOLERANCE:
-        raise PredictionsError(f"weights sum to {told.sum():.6g}; expected 1. Divide each of them by that sum.")
-    return tuple((told / told.sum()).tolist())
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (members,):
+        raise PredictionsError(f"{given.size} weights for {members} members; expected one for each.")
+    if not (np.isfinite(given).all() and (given >= 0).all()):
+        raise PredictionsError(f"weights are {given.tolist()}; expected numbers of 0 or more.")
+    if abs(given.sum() - 1) > WEIGHT_TOLERANCE:
+        raise PredictionsError(f"weights sum to {given.sum():.6g}; expected 1. Divide each of them by that sum.")
+    return tuple((given / given.sum()).tolist())
 
 
 class Total:
@@ -277,7 +269,7 @@ def scores_of(
 ) -> Float64[np.ndarray, " ensembles"]:
     """The metric of each weighting of the members, in the metric's own sign.
 
-    Metrics that are told as sums over rows are summed block by block; the others need each ensemble whole.
+    Metrics that are given as sums over rows are summed block by block; the others need each ensemble whole.
 
     Args:
         members: labelled.

@@ -16,9 +16,8 @@ import numpy as np
 
 from hf_soups.costs import Cost, one_unit
 from hf_soups.ensembles.combine import Members, checked, scores_of
-from hf_soups.ensembles.select import metric_named
 from hf_soups.errors import InputError
-from hf_soups.metrics import Metric
+from hf_soups.metrics import Metric, metric_named
 from hf_soups.predictions import Predictions
 
 SUBSETS = 50  # of each size, at most
@@ -111,10 +110,7 @@ def member_curves(
         costs: by name.
         groups: the architecture of each name, as a mapping or a function; by default what stands before the last "-",
             "_", "/" or "@" of the name: "b0-seed1" and "b0-seed2" are copies of "b0".
-        combine: as for `member_curve`.
-        metric: as for `member_curve`.
-        subsets: as for `member_curve`.
-        seed: as for `member_curve`.
+        combine, metric, subsets, seed: as for `member_curve`.
     """
     of = groups.__getitem__ if isinstance(groups, Mapping) else groups or architecture_of
     lacking = [n for n in predictions if isinstance(groups, Mapping) and n not in groups]

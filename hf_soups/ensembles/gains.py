@@ -9,6 +9,7 @@ first seven digits may fall to the other class.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -105,9 +106,9 @@ class Contested:
         tops = np.maximum.reduceat(sums, self.starts)
         near = np.flatnonzero(sums >= (tops - self._slack(tops, joined))[self.row_of])
         row = self.row_of[near]
-        told = self._told(sums[near], tops[row], joined)
+        compared = self._told(sums[near], tops[row], joined)
         firsts = np.flatnonzero(np.diff(row, prepend=-1))
-        leading = np.flatnonzero(told == np.maximum.reduceat(told, firsts)[row])[::-1]
+        leading = np.flatnonzero(compared == np.maximum.reduceat(compared, firsts)[row])[::-1]
         answers[self.rows[row[leading]]] = self.classes[near[leading]]  # of repeated rows the last one stays
         return answers
 
@@ -175,7 +176,6 @@ def _added(
     return own
 
 
-OF_ANSWERS = frozenset({"accuracy", "f1", "f1_macro", "accuracy_f1", "matthews"})  # these look at nothing else
 VALUES_AT_ONCE = 8_000_000  # of all members on a block of rows; in float32 32 MB
 
 
@@ -194,13 +194,20 @@ class Trial(Protocol):
 
 def trial_of(members: Members, metric: Metric, combine: str, picks: int) -> Trial:
     """The fastest trial that is exact for this metric; `picks` is how many members will join at most."""
-    if metric.name in OF_ANSWERS and metric.row_statistics is not None:
+    if metric.of_answers is not None and metric.row_statistics is not None:
         contested = Contested.of(members, combine, picks)
         if contested is not None:
             return ContestedRows(members, metric, contested)
     if metric.name == "nll" and combine == "mean" and members.classes > 1 and metric.row_statistics is not None:
         return LabelProbabilities(members, metric)
     return WholeRows(members, metric, combine)
+
+
+def _from_rows(metric: Metric, ensembles: Iterable[Predictions]) -> Float64[np.ndarray, " ensembles"]:
+    """A metric that is a sum over rows, of each ensemble."""
+    assert metric.row_statistics is not None
+    assert metric.value is not None
+    return metric.value(np.stack([metric.row_statistics(p).sum(axis=0, dtype=np.float64) for p in ensembles]))
 
 
 class WholeRows:
@@ -235,10 +242,7 @@ class LabelProbabilities:
 
     def scores(self) -> Float64[np.ndarray, " members"]:
         """The metric that each member would give by joining."""
-        assert self._metric.row_statistics is not None
-        assert self._metric.value is not None
-        told = [self._metric.row_statistics(self._with(own)).sum(axis=0) for own in self._of_label]
-        return self._metric.value(np.stack(told))
+        return _from_rows(self._metric, map(self._with, self._of_label))
 
     def add(self, member: int) -> None:
         """Let a member join."""
@@ -262,15 +266,9 @@ class ContestedRows:
 
     def scores(self) -> Float64[np.ndarray, " members"]:
         """The metric that each member would give by joining."""
-        assert self._metric.row_statistics is not None
-        assert self._metric.value is not None
         open_now, sums_now = self._contested.narrowed(self._sum, self._added + 1)
-        sums = []
-        for own in open_now.values:
-            answers = open_now.answers(sums_now + own, self._added + 1)
-            said = _Answered.of(answers, self._labels, self._classes)
-            sums.append(self._metric.row_statistics(said).sum(axis=0, dtype=np.float64))
-        return self._metric.value(np.stack(sums))
+        answers = (open_now.answers(sums_now + own, self._added + 1) for own in open_now.values)
+        return _from_rows(self._metric, (_Answered.of(a, self._labels, self._classes) for a in answers))
 
     def add(self, member: int) -> None:
         """Let a member join."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from hf_soups.ensembles.combine import Members, checked, combined, ensemble
 from hf_soups.ensembles.gains import Trial, trial_of
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics import METRICS, Metric
+from hf_soups.metrics import Metric, metric_named
 from hf_soups.predictions import Predictions
 
 ROUNDS = 50
@@ -95,19 +92,19 @@ def select_ensemble(
     ({'a': 0.5, 'b': 0.5}, 1.0)
     """
     known = metric_named(metric)
-    told = dict(temperatures or {})
-    names, members = list(predictions), Members.of(list(predictions.values()), [told.get(n, 1.0) for n in predictions])
-    _check(members, names, told, rounds, initial)
+    given = dict(temperatures or {})
+    names, members = list(predictions), Members.of(list(predictions.values()), [given.get(n, 1.0) for n in predictions])
+    _check(members, names, given, rounds, initial)
     checked(combine)
     initial = min(initial, len(names))
-    sign = 1 if known.greater_is_better else -1
     trial = trial_of(members, known, combine, picks=initial + rounds)
-    path, scores = _grown(trial, names, initial, rounds, sign)
+    path, scores = _grown(trial, names, initial, rounds, known)
 
     def rescored(kept: int) -> float:
-        return known.compute(_kept(members, names, _weights([names[i] for i in path[:kept]]), combine))
+        weights = _weights([names[i] for i in path[:kept]])
+        return known.compute(combined(members, combine, [weights.get(name, 0.0) for name in names]))
 
-    kept = _best_prefix(scores, rescored, sign)
+    kept = _best_prefix(scores, rescored, known)
     chosen = _weights([names[i] for i in path[:kept]])
     return Selection(
         weights=chosen,
@@ -116,19 +113,21 @@ def select_ensemble(
         kept=kept,
         metric=known.name,
         combine=combine,
-        temperatures={n: t for n, t in told.items() if n in chosen and t != 1},
+        temperatures={n: t for n, t in given.items() if n in chosen and t != 1},
     )
 
 
-def _grown(trial: Trial, names: Sequence[str], initial: int, rounds: int, sign: int) -> tuple[list[int], list[float]]:
+def _grown(
+    trial: Trial, names: Sequence[str], initial: int, rounds: int, metric: Metric
+) -> tuple[list[int], list[float]]:
     """Who joins and what each step scores; NaN counts as worst."""
-    alone = _ranked(trial.scores(), sign)
-    order = sorted(range(len(names)), key=lambda i: (-alone[i], names[i]))
+    alone = trial.scores()
+    order = sorted(range(len(names)), key=lambda i: (-metric.rank(float(alone[i])), names[i]))
     path: list[int] = []
     scores: list[float] = []
     for step in range(initial + rounds):
-        found = trial.scores() if step else sign * alone
-        ranked = _ranked(found, sign)
+        found = trial.scores() if step else alone
+        ranked = [metric.rank(float(score)) for score in found]
         best = order[step] if step < initial else max(order, key=lambda i: ranked[i])  # max takes the first of equals
         trial.add(best)
         path.append(best)
@@ -136,20 +135,16 @@ def _grown(trial: Trial, names: Sequence[str], initial: int, rounds: int, sign: 
     return path, scores
 
 
-def _ranked(scores: np.ndarray, sign: int) -> np.ndarray:
-    return np.where(np.isnan(scores), -np.inf, sign * scores)
-
-
-def _best_prefix(scores: list[float], rescored: Callable[[int], float], sign: int) -> int:
+def _best_prefix(scores: list[float], rescored: Callable[[int], float], metric: Metric) -> int:
     """The length of the shortest prefix with the best score, which is put into `scores` as the ensemble has it.
 
     A trial adds its members in another order than the ensemble, and sums that differ in the last bit can part a tie.
     """
     while True:
-        ranked = [-math.inf if math.isnan(s) else sign * s for s in scores]
+        ranked = [metric.rank(score) for score in scores]
         kept = ranked.index(max(ranked)) + 1
         scores[kept - 1] = rescored(kept)
-        if not sign * scores[kept - 1] < ranked[kept - 1] - ROUNDING:
+        if not metric.sign * scores[kept - 1] < ranked[kept - 1] - ROUNDING:
             return kept
 
 
@@ -157,21 +152,6 @@ def _weights(joined: Sequence[str]) -> dict[str, float]:
     counts = {name: joined.count(name) for name in dict.fromkeys(joined)}
     heaviest_first = sorted(counts, key=lambda name: -counts[name])
     return {name: counts[name] / len(joined) for name in heaviest_first}
-
-
-def _kept(members: Members, names: Sequence[str], weights: Mapping[str, float], combine: str) -> Predictions:
-    return combined(members, combine, [weights.get(name, 0.0) for name in names])
-
-
-def metric_named(metric: Metric | str) -> Metric:
-    """The metric.
-
-    Raises:
-        InputError: if the name is unknown.
-    """
-    if isinstance(metric, str) and metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
-    return METRICS[metric] if isinstance(metric, str) else metric
 
 
 def _check(

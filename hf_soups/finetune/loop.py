@@ -114,14 +114,14 @@ class TrainRows:
 
 @dataclass(frozen=True, slots=True)
 class EpochSelection:
-    """How the best epoch is chosen: a score on select, and whether more is better."""
+    """How the best epoch is chosen: by a score on select."""
 
     score: Callable[[], float]
-    greater_is_better: bool
+    sign: int = 1  # -1: less is better
 
     def better(self, score: float, best: float | None) -> bool:
         """Whether `score` beats the best so far; the earlier epoch wins a tie."""
-        return best is None or (score > best if self.greater_is_better else score < best)
+        return best is None or self.sign * score > self.sign * best
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,7 +234,7 @@ def _trained_answers(run: _Run, job: _Job, history: History) -> dict[str, Predic
     def score() -> float:
         return value_of(job.metric, answers("select"))
 
-    selection = EpochSelection(score, job.metric.greater_is_better) if train.keep == "best" else None
+    selection = EpochSelection(score, job.metric.sign) if train.keep == "best" else None
     examples = TrainRows(job.encoded["train"], job.splits.train.labels, len(job.splits.label_names))
     try:
         trained = train_model(run.accelerator, start.model, start.family, examples, train, history, selection=selection)

@@ -1,7 +1,7 @@
-"""Inspection: what of some checkpoints matches and what does not, before anything is mixed.
+"""Inspection: whether checkpoints can be averaged, and what does not match.
 
-`sources` finds the checkpoints and their start, `rows` compares each with the first, `distances`
-measures, `look` puts it together, `aligned` writes checkpoints with their labels in one order.
+`inspect` finds the checkpoints and puts it together, `comparison` has each against the first and their distances,
+`table` prints it.
 """
 
 from hf_soups.inspection.comparison import ComparedCheckpoint, Pair

@@ -11,7 +11,7 @@ from typing import Literal
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
-from hf_soups.soups.compatibility import Finding, answers_one_class
+from hf_soups.soups.compatibility import CheckpointSummary, Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
 from hf_soups.soups.tensor_names import ties
 
@@ -30,7 +30,7 @@ class ComparedCheckpoint:
     other_shapes: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()  # of its float tensors, that of most elements first
     other_dtypes: tuple[str, ...] = ()  # tensors that the first stores as another one
-    ties: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor it stands for
+    ties: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor it is tied to
     tied: Literal["none", "same", "stored twice", "not recorded", "other"] = "none"
     label_names: tuple[str, ...] | None = None
     labels: Literal["same", "not named", "other order", "other"] = "same"
@@ -49,40 +49,40 @@ class ComparedCheckpoint:
 
 
 def row_of(
-    first: Checkpoint, other: Checkpoint, name: str, findings: Collection[tuple[bool, Finding]]
+    first: CheckpointSummary, other: CheckpointSummary, name: str, findings: Collection[tuple[bool, Finding]]
 ) -> ComparedCheckpoint:
     """Compare one checkpoint with the first.
 
     Args:
-        first: read without an error.
-        other: read without an error; may be the first itself.
+        first: of pre-flight.
+        other: may be the first itself.
         name: in the table.
         findings: pre-flight's of `other`, each with whether it is an error.
     """
-    common = set(first.tensors) & set(other.tensors)
-    theirs, own = ties(first, common), ties(other, common)
-    told = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
-    shapes, stored = ({n: getattr(c.tensors[n], a) for n in common} for c, a in ((first, "shape"), (first, "dtype")))
+    a, b = first.checkpoint.tensors, other.checkpoint.tensors
+    common = set(a) & set(b)
+    theirs, own = ties(first.checkpoint, common), ties(other.checkpoint, common)
+    topics = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
     labels, order = _labels(first, other)
     return ComparedCheckpoint(
         name,
         str(other),
-        tensors=len(other.tensors),
-        parameters=other.parameters,
-        missing=tuple(n for n in first.tensors if n not in common and n not in theirs),
-        extra=tuple(n for n in other.tensors if n not in common and n not in own),
-        other_shapes=tuple(n for n in other.tensors if n in common and other.tensors[n].shape != shapes[n]),
-        dtypes=_dtypes(other),
-        other_dtypes=tuple(n for n in other.tensors if n in common and other.tensors[n].dtype != stored[n]),
+        tensors=len(b),
+        parameters=other.checkpoint.parameters,
+        missing=tuple(n for n in a if n not in common and n not in theirs),
+        extra=tuple(n for n in b if n not in common and n not in own),
+        other_shapes=tuple(n for n in b if n in common and b[n].shape != a[n].shape),
+        dtypes=_dtypes(other.checkpoint),
+        other_dtypes=tuple(n for n in b if n in common and b[n].dtype != a[n].dtype),
         ties=own,
-        tied=_tied(theirs, own, other, told),
-        label_names=_label_names(other),
+        tied=_tied(theirs, own, other.checkpoint, topics),
+        label_names=other.label_names,
         labels=labels,
         label_order=order,
-        processor=_processor(other, told),
-        head=_head(first, other),
-        finite="values" not in told,
-        one_class=_one_class(other),
+        processor=_processor(other, topics),
+        head=_head(first.head, other.head),
+        finite="values" not in topics,
+        one_class=other.one_class,
     )
 
 
@@ -95,9 +95,9 @@ def _dtypes(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _tied(
-    theirs: Mapping[str, str], own: Mapping[str, str], other: Checkpoint, told: Mapping[str, bool]
+    theirs: Mapping[str, str], own: Mapping[str, str], other: Checkpoint, topics: Mapping[str, bool]
 ) -> Literal["none", "same", "stored twice", "not recorded", "other"]:
-    if told.get("tied weights"):
+    if topics.get("tied weights"):
         return "other"
     if any(name in other.tensors for name in own):
         return "stored twice"
@@ -107,11 +107,11 @@ def _tied(
 
 
 def _labels(
-    first: Checkpoint, other: Checkpoint
+    first: CheckpointSummary, other: CheckpointSummary
 ) -> tuple[Literal["same", "not named", "other order", "other"], tuple[int, ...]]:
-    a, b = _label_names(first), _label_names(other)
+    a, b = first.label_names, other.label_names
     if a is None or b is None:
-        return ("same" if other is first and b is not None else "not named"), ()
+        return "not named", ()
     if a == b:
         return "same", ()
     if sorted(a) == sorted(b) and len(set(b)) == len(b):
@@ -119,34 +119,18 @@ def _labels(
     return "other", ()
 
 
-def _label_names(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    try:
-        return checkpoint.label_names
-    except HfSoupsError:
-        return None  # pre-flight tells
-
-
-def _processor(checkpoint: Checkpoint, told: Mapping[str, bool]) -> Literal["same", "none", "slightly other", "other"]:
-    if "processor" in told:
-        return "other" if told["processor"] else "slightly other"
-    return "same" if checkpoint.processor_files() else "none"
-
-
-def _head(first: Checkpoint, other: Checkpoint) -> Literal["same", "not recorded", "other"]:
-    try:
-        a, b = first.head_fingerprint, other.head_fingerprint
-    except HfSoupsError:
-        return "not recorded"
+def _head(a: str | None, b: str | None) -> Literal["same", "not recorded", "other"]:
     if a is None or b is None:
         return "not recorded"
     return "same" if a == b else "other"
 
 
-def _one_class(checkpoint: Checkpoint) -> bool | None:
-    try:
-        return answers_one_class(checkpoint)
-    except HfSoupsError:
-        return None
+def _processor(
+    other: CheckpointSummary, topics: Mapping[str, bool]
+) -> Literal["same", "none", "slightly other", "other"]:
+    if "processor" in topics:
+        return "other" if topics["processor"] else "slightly other"
+    return "same" if other.checkpoint.processor_files() else "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +145,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """What could be measured; checkpoints are told by their text (`str(checkpoint)`)."""
+    """What could be measured; checkpoints are known by their text (`str(checkpoint)`)."""
 
     measured: tuple[str, ...] = ()
     geometry: Geometry | None = None

@@ -14,10 +14,11 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
-from hf_soups.inspection.comparison import ComparedCheckpoint, Distances, Pair, distances_of, row_of
+from hf_soups.inspection.comparison import ComparedCheckpoint, Pair, distances_of, row_of
 from hf_soups.soups.compatibility import Finding, PreflightReport, preflight
-from hf_soups.soups.ingredients import find_runs, gather, is_sweep
+from hf_soups.soups.ingredients import gather
 from hf_soups.soups.soup import Soup, display_names
+from hf_soups.sweep.folder import SweepFolder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,8 +53,8 @@ def _found(source: str | Path | Checkpoint) -> Iterator[Candidate]:
         yield Candidate(source.name, source)
         return
     try:
-        if is_sweep(Path(source)):
-            yield from _of_sweep(Path(source))
+        if (sweep := SweepFolder(Path(source))).planned:
+            yield from _of_sweep(sweep)
             return
         pool = gather([source], least=0)
     except InputError as error:
@@ -65,8 +66,8 @@ def _found(source: str | Path | Checkpoint) -> Iterator[Candidate]:
         yield Candidate(left.name, None, left.reason)
 
 
-def _of_sweep(sweep: Path) -> Iterator[Candidate]:
-    for run in find_runs(sweep):
+def _of_sweep(sweep: SweepFolder) -> Iterator[Candidate]:
+    for run in sweep.runs():
         reason = " ".join(filter(None, (run.status, f"({run.reason})" if run.reason else "")))
         yield Candidate(run.name, Checkpoint(run.folder)) if run.finished else Candidate(run.name, None, reason)
 
@@ -81,7 +82,7 @@ def find_start(checkpoints: Sequence[Checkpoint], named: str | Path | None) -> t
         CheckpointError: if the one that the user named cannot be read.
     """
     if named is not None:
-        start = Checkpoint(named)
+        start = Checkpoint.named(named)
         _ = start.tensors
         return start, ""
     found = {place for place in map(_recorded_start, checkpoints) if place is not None}
@@ -95,14 +96,14 @@ def find_start(checkpoints: Sequence[Checkpoint], named: str | Path | None) -> t
 
 
 def _recorded_start(checkpoint: Checkpoint) -> Path | None:
-    """The folder that a run names as its start, or the start of the sweep that it lies in."""
+    """The folder that a run names as its start, or the start of the sweep that it is in."""
     try:
         recorded = (checkpoint.run or {}).get("start")
         beside = checkpoint.folder.parent / "start"
     except CheckpointError:
         return None
     places = [Path(str(recorded))] if recorded else []
-    if (beside / START_FILE).is_file() or is_sweep(beside.parent):
+    if (beside / START_FILE).is_file() or SweepFolder(beside.parent).planned:
         places.append(beside)  # the recorded path may be that of another machine, or relative to another folder
     return next((place.resolve() for place in places if (place / "config.json").is_file()), None)
 
@@ -134,7 +135,7 @@ class Inspection:
 
     @property
     def permutations(self) -> Mapping[str, tuple[int, ...]]:
-        """For each checkpoint whose labels stand in another order: its own index of each class of the first."""
+        """For each checkpoint whose labels are in another order: its own index of each class of the first."""
         return {row.source: row.label_order for row in self.rows if row.label_order}
 
     @property
@@ -200,14 +201,19 @@ def inspect_checkpoints(
     apart = distances_of([c for c in report.checkpoints if str(c) not in spoilt], origin, threads)
     names = dict(zip(map(str, named), display_names(named), strict=True))
     first = str(report.checkpoints[0]) if report.checkpoints else ""
+    left_out = [c for c in found if c.checkpoint is None and not c.refused]
     return Inspection(
         rows=tuple(
-            replace(row, from_start=apart.from_start(row.source), angle=_angle(apart, row.source, first))
+            replace(
+                row,
+                from_start=apart.from_start(row.source),
+                angle=None if row.source == first else apart.angle(row.source, first),
+            )
             for row in _rows(found, names, report)
         ),
         pairs=apart.pairs([names[one] for one in apart.measured]),
         errors=(*(Finding(c.name, "files", c.reason) for c in found if c.refused), *report.errors),
-        warnings=(*map(_left_out, (c for c in found if c.checkpoint is None and not c.refused)), *report.warnings),
+        warnings=(*(Finding(c.name, "run", f"{c.name}: left out: {c.reason}") for c in left_out), *report.warnings),
         checkpoints=report.checkpoints,
         start=apart.start,
         notes=(*((note,) if note else ()), *apart.notes),
@@ -224,30 +230,21 @@ def save_json(inspection: Inspection, path: str | Path) -> None:
     write_text(Path(path), text)
 
 
-def _left_out(candidate: Candidate) -> Finding:
-    return Finding(candidate.name, "run", f"{candidate.name}: left out: {candidate.reason}")
-
-
-def _angle(apart: Distances, one: str, first: str) -> float | None:
-    return None if one == first else apart.angle(one, first)
-
-
 def _rows(
     found: Sequence[Candidate], names: Mapping[str, str], report: PreflightReport
 ) -> Iterator[ComparedCheckpoint]:
     """A row for everything that was named, also for what could not be read."""
-    readable = set(map(str, report.checkpoints))
-    first = next((c.checkpoint for c in found if str(c.checkpoint) in readable), None)
+    readable = {str(summary): summary for summary in report.summaries}
+    first = next(iter(report.summaries), None)
     for candidate in found:
         one = candidate.checkpoint
         if one is None:
             yield ComparedCheckpoint(candidate.name, candidate.name, candidate.reason)
         elif first is None or str(one) not in readable:
-            yield ComparedCheckpoint(
-                names[str(one)], str(one), next(f.message for f in report.errors if f.checkpoint == str(one))
-            )
+            reason = next(f.message for f in report.errors if f.checkpoint == str(one))
+            yield ComparedCheckpoint(names[str(one)], str(one), reason)
         else:
-            yield row_of(first, one, names[str(one)], _about(one, report))
+            yield row_of(first, readable[str(one)], names[str(one)], _about(one, report))
 
 
 def _about(checkpoint: Checkpoint, report: PreflightReport) -> list[tuple[bool, Finding]]:
@@ -261,7 +258,7 @@ CONFIG = "config.json"
 def write_aligned(inspection: Inspection, out: str | Path, *, threads: int = 2) -> tuple[Path, ...]:
     """Write every checkpoint whose labels were put in the order of the first as an ordinary checkpoint in `out`.
 
-    Weights are streamed; config.json tells the labels in their new order; tokenizer or image processor are carried.
+    Weights are streamed; config.json names the labels in their new order; tokenizer or image processor are carried.
     Records of a run and cached predictions are not, since they hold the old order.
 
     Args:
@@ -269,7 +266,7 @@ def write_aligned(inspection: Inspection, out: str | Path, *, threads: int = 2) 
         out: holds one folder for each, by name; each appears whole or not at all.
         threads: that read and write side by side.
     Returns:
-        The folders; none where all labels stand in one order.
+        The folders; none where all labels are in one order.
     Raises:
         InputError: if one of the folders is there already.
         CheckpointError: if weights cannot be read, or hold NaN or infinity.

@@ -25,17 +25,13 @@ class InspectionColumn:
     title: str
     text: Callable[[ComparedCheckpoint], str]
     rank: int
-    bad: tuple[str, ...] = ()  # cells that stand for an error
+    bad: tuple[str, ...] = ()  # cells that mean an error
     doubtful: tuple[str, ...] = ()
 
     def style(self, row: ComparedCheckpoint) -> str:
         """Of the row's cell."""
         text = self.text(row)
-        if (
-            text in self.bad
-            or (self.title == "names" and text != "same")
-            or (self.title == "shapes" and text != "same")
-        ):
+        if text in self.bad or (self.title in ("names", "shapes") and text != "same"):
             return BAD
         return DOUBTFUL if text in self.doubtful or (self.title == "dtype" and row.other_dtypes) else ""
 
@@ -108,7 +104,7 @@ class InspectionTable:
             if row.usable:
                 table.add_row(row.name, *(Text(c.text(row), style=c.style(row)) for c in columns))
             else:
-                table.add_row(_told(row), *("-" for _ in columns), style="dim")
+                table.add_row(_with_status(row), *("-" for _ in columns), style="dim")
         return table
 
     def _pairs(self, width: int) -> Iterable[RenderableType]:
@@ -174,7 +170,7 @@ def ranges(inspection: Inspection) -> list[str]:
 
 
 def permutations(inspection: Inspection) -> list[str]:
-    """How --align-labels reads the head of each checkpoint whose labels stand in another order."""
+    """How --align-labels reads the head of each checkpoint whose labels are in another order."""
     return [
         f"{row.name}: --align-labels reads the rows of its head in the order {', '.join(map(str, row.label_order))}, "
         f"which is {', '.join(row.label_names[i] for i in row.label_order)}."
@@ -191,15 +187,15 @@ def _plain_table() -> Table:
 
 
 def _names(row: ComparedCheckpoint) -> str:
-    told = [f"{sign}{len(names)}" for sign, names in (("-", row.missing), ("+", row.extra)) if names]
-    return " ".join(told) or "same"
+    counts = [f"{sign}{len(names)}" for sign, names in (("-", row.missing), ("+", row.extra)) if names]
+    return " ".join(counts) or "same"
 
 
-def _told(row: ComparedCheckpoint) -> str:
+def _with_status(row: ComparedCheckpoint) -> str:
     """A row that cannot be used: its status if the reason starts with one, else that it cannot be read."""
     status = row.reason.split(" (")[0]
     return f"{row.name} ({status})" if len(status) <= len("out-of-memory") else f"{row.name} (unreadable)"
 
 
 def _name_width(rows: Sequence[ComparedCheckpoint]) -> int:
-    return max((len(row.name if row.usable else _told(row)) for row in rows), default=0)
+    return max((len(row.name if row.usable else _with_status(row)) for row in rows), default=0)

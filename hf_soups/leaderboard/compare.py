@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.read_sweep import read_scored_models
 from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels
+from hf_soups.metrics import traits_of
 from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
 from hf_soups.metrics.significance import mcnemar, paired_bootstrap
 from hf_soups.recipe.task import SHIFT
-from hf_soups.wording import COUNTS_ROWS, PERCENT, difference_in_words, score_in_words
+from hf_soups.wording import difference_in_words, score_in_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,7 +47,7 @@ class Comparisons:
     """What one call compared, on which rows, and what limits it."""
 
     metric: str
-    greater_is_better: bool
+    sign: int  # of the metric: -1 where less is better
     on: str  # select, report or a shift
     rows: int
     pairs: tuple[Comparison, ...]
@@ -57,15 +58,15 @@ class Comparisons:
     @property
     def test(self) -> str:
         """The test that decides: of right answers where the metric counts them, else of the metric itself."""
-        return "McNemar's exact test" if self.metric in COUNTS_ROWS else f"paired bootstrap of {self.metric}"
+        return "McNemar's exact test" if traits_of(self.metric).counts_rows else f"paired bootstrap of {self.metric}"
 
     @property
     def _unit(self) -> str:
-        return f"{self.metric} x 100" if self.metric in PERCENT else self.metric
+        return traits_of(self.metric).unit
 
     def decides(self, pair: Comparison) -> float:
         """The p-value of that test."""
-        return pair.mcnemar_p if self.metric in COUNTS_ROWS else pair.bootstrap_p
+        return pair.mcnemar_p if traits_of(self.metric).counts_rows else pair.bootstrap_p
 
     def words(self, pair: Comparison) -> list[str]:
         """One comparison line by line, and how to read it."""
@@ -122,7 +123,7 @@ class Comparisons:
                 f"{pair.a} and {pair.b} are not distinguishable on these {self.rows} rows ({self.test}, 5% level); "
                 "that does not show that they are equal."
             )
-        ahead = (pair.a_score > pair.b_score) == self.greater_is_better
+        ahead = self.sign * (pair.a_score - pair.b_score) > 0
         better, worse = (pair.a, pair.b) if ahead else (pair.b, pair.a)
         return (
             f"{better} is ahead of {worse} by more than the choice of these {self.rows} rows explains ({self.test}, 5% "
@@ -154,7 +155,7 @@ def compare(
     pairs = [_compared(a, b, role, metric, resamples, seed) for a, b in sides]
     about = Comparisons(
         metric=metric.name,
-        greater_is_better=metric.greater_is_better,
+        sign=metric.sign,
         on=on,
         rows=len(sides[0][0].answers[role]),
         pairs=(),
@@ -298,7 +299,7 @@ def _warnings(
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{100 * value:+.1f}" if metric in PERCENT else f"{value:+.4f}"
+    return f"{100 * value:+.1f}" if traits_of(metric).percent else f"{value:+.4f}"
 
 
 def _p(p: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS
@@ -23,8 +22,8 @@ from hf_soups.leaderboard.rows import (
 from hf_soups.metrics import metric_for
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import SHIFT
-from hf_soups.soups.ingredients import Run, find_runs, task_of
-from hf_soups.soups.soup_record import from_pool, read_soup, soup_folder_of
+from hf_soups.soups.soup_record import SoupRecord, read_soup
+from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 
 
 def read_scored_models(folder: str | Path) -> ScoredModels:
@@ -36,22 +35,18 @@ def read_scored_models(folder: str | Path) -> ScoredModels:
         InputError: if there is no run in the folder.
     """
     at = Path(folder)
-    runs = find_runs(at)
+    sweep = SweepFolder(at)
+    runs = sweep.runs()
     if not runs:
         raise InputError(f"{at}: no runs here. Give the folder of a sweep (it holds plan.json and run folders).")
-    metric = metric_for(task_of(at, runs))
+    metric = metric_for(sweep.task(runs))
     reader = _Reader()
     answered = [c for run in runs if (c := reader.run(run)) is not None]
     answered.sort(key=lambda c: rank_of(metric, metric.compute(c.select)))
     members = {c.row.name: c.row for c in answered}
-    soups = [c for pointer in pointers(at) if answered and (c := reader.soup(pointer, members)) is not None]
+    soups = [c for pointer in sweep.soups() if answered and (c := reader.soup(pointer, members)) is not None]
     found = ScoredModels(metric, tuple(answered), tuple(soups), (), tuple(reader.unscored), tuple(reader.notes))
     return with_cascades(with_ensembles(found), at)
-
-
-def pointers(sweep: Path) -> list[Path]:
-    """The files by which a sweep knows where its soups lie."""
-    return sorted((sweep / "soups").glob("*.json"))
 
 
 class _Reader:
@@ -74,14 +69,14 @@ class _Reader:
             self.unscored.append(replace(row, status=UNUSABLE[0], reason=str(error)))
             return None
 
-    def soup(self, pointer: Path, members: Mapping[str, Row]) -> ScoredModel | None:
+    def soup(self, pointer: SoupPointer, members: Mapping[str, Row]) -> ScoredModel | None:
         """A soup cooked from these runs; if it cannot be read any more it joins the unscored."""
-        row = Row("soup", f"{pointer.stem} soup", "finished")
+        row = Row("soup", f"{pointer.method} soup", "finished")
         try:
-            folder, predictions = soup_folder_of(pointer)
+            folder = pointer.folder()
             record = read_soup(folder)
-            answers = self._answers(predictions, row.name)
-            return ScoredModel(_soup_row(row, record, members), answers, trained=from_pool(record))
+            answers = self._answers(folder / PREDICTIONS, row.name)
+            return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
             return None
@@ -120,18 +115,16 @@ def _run_row(run: Run) -> Row:
     return Row("run", run.name, run.status, run.reason, **about)
 
 
-def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> Row:
-    pool, names = record.get("pool") or [], from_pool(record)
-    members = [runs[name] for name in names if name in runs]
-    optimistic = bool(record.get("optimistic"))
+def _soup_row(row: Row, record: SoupRecord, runs: Mapping[str, Row]) -> Row:
+    members = [runs[name] for name in record.models if name in runs]
     return replace(
         row,
-        status="optimistic" if optimistic else "finished",
-        reason="chosen on the report rows, so its report score is too good" if optimistic else "",
-        ingredients=len(names),
-        pool=len(pool) or None,
+        status="optimistic" if record.optimistic else "finished",
+        reason="chosen on the report rows, so its report score is too good" if record.optimistic else "",
+        ingredients=len(record.models),
+        pool=len(record.pool) or None,
         parameters=members[0].parameters if members else None,
         macs=members[0].macs if members else None,
-        train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(names) else None,
+        train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(record.models) else None,
         device=devices_of(members),
     )

@@ -95,9 +95,7 @@ class ScoredModels:
 
 def rank_of(metric: Metric, value: float | None) -> float:
     """Smaller is better; NaN and None come last. Report scores are never ranked."""
-    if value is None or math.isnan(value):
-        return math.inf
-    return -value if metric.greater_is_better else value
+    return math.inf if value is None else -metric.rank(value)
 
 
 def sum_of(values: Sequence[Any]) -> Any:

@@ -15,14 +15,11 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
-from hf_soups.leaderboard.read_sweep import pointers
 from hf_soups.metrics import Metric, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.task import SHIFT
-from hf_soups.soups.ingredients import find_runs, is_sweep, run_at, shared_recipe, sweep_recipe
-from hf_soups.soups.soup_record import soup_folder_of
-from hf_soups.sweep.folder import remember_shifts
+from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -92,9 +89,9 @@ def answer(
     answerers, failed = _of_sweep(sweep) if sweep else (_of_folders(sources), {})
     splits = load_splits(known.task, known.data)
     if sweep is not None:
-        remember_shifts(sweep, known.task.shifts)
+        sweep.write_shifts(known.task.shifts)
     todo = [(a, shift) for a in answerers for shift in splits.shifts if not _is_there(a, shift, splits.shifts[shift])]
-    live = _Live(known, splits.shifts, cache or (sweep and sweep / "cache"), device, alike=sweep is not None)
+    live = _Live(known, splits.shifts, cache or (sweep.cache if sweep else None), device, alike=sweep is not None)
     scores: dict[tuple[str, str], float] = {}
     total = sum(len(splits.shifts[shift]) for _, shift in todo)
     with Meter("answers", total, visible=progress) as meter:
@@ -117,23 +114,23 @@ def print_result(result: AnswerResult) -> None:
 # What answers
 
 
-def _sweep_among(sources: Sequence[str | Path]) -> Path | None:
-    sweeps = [Path(s) for s in sources if is_sweep(Path(s))]
+def _sweep_among(sources: Sequence[str | Path]) -> SweepFolder | None:
+    sweeps = [folder for folder in (SweepFolder(Path(s)) for s in sources) if folder.planned]
     if sweeps and len(sources) > 1:
         raise InputError(f"{sweeps[0]} is a sweep; answer one sweep at a time, or checkpoints one by one.")
     return sweeps[0] if sweeps else None
 
 
-def _sweeps_recipe(sweep: Path, recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
+def _sweeps_recipe(sweep: SweepFolder, recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
     given = {} if recipe is None else load_recipe(recipe).task.shifts
     changes = {f"task.shifts.{name}": s.model_dump(mode="json", exclude_defaults=True) for name, s in given.items()}
-    return sweep_recipe(sweep, {**changes, **(overrides or {})})
+    return sweep.recipe({**changes, **(overrides or {})})
 
 
 def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
     if recipe is not None:
         return load_recipe(recipe, overrides)
-    runs = [run_at(Path(s)) for s in sources]
+    runs = [Run.at(Path(s)) for s in sources]
     shared = shared_recipe(runs) if all(run.record is not None for run in runs) else None
     if shared is None or overrides:
         raise InputError(
@@ -143,15 +140,16 @@ def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrid
     return shared
 
 
-def _of_sweep(sweep: Path) -> tuple[list[WeightsOnDisk], dict[str, str]]:
+def _of_sweep(sweep: SweepFolder) -> tuple[list[WeightsOnDisk], dict[str, str]]:
     """The finished runs and the soups of a sweep, and what of them cannot be read."""
-    runs = find_runs(sweep)
+    runs = sweep.runs()
     found = [WeightsOnDisk(run.name, run.folder, run.folder / PREDICTIONS) for run in runs if run.finished]
     gone = {run.name: run.reason for run in runs if run.status == "unreadable"}
-    for pointer in pointers(sweep):
-        name = f"{pointer.stem} soup"
+    for pointer in sweep.soups():
+        name = f"{pointer.method} soup"
         try:
-            found.append(WeightsOnDisk(name, *soup_folder_of(pointer)))
+            folder = pointer.folder()
+            found.append(WeightsOnDisk(name, folder, folder / PREDICTIONS))
         except InputError as error:
             gone[name] = str(error)
     if not found:

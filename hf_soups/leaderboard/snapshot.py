@@ -15,9 +15,8 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import finite, write_text
 from hf_soups.leaderboard.board import Leaderboard
-from hf_soups.leaderboard.read_sweep import pointers
 from hf_soups.leaderboard.rows import Row
-from hf_soups.soups.soup_record import soup_folder_of
+from hf_soups.sweep.folder import SweepFolder
 
 BOARD_FILE = "leaderboard.json"
 FORMAT = "hf_soups.leaderboard.v1"
@@ -31,9 +30,9 @@ def keep_with_soups(board: Leaderboard, sweep: str | Path) -> tuple[Path, ...]:
         HfSoupsError: if a folder cannot be written.
     """
     folders = []
-    for pointer in pointers(Path(sweep)):
+    for pointer in SweepFolder(Path(sweep)).soups():
         try:
-            folders.append(soup_folder_of(pointer)[0])
+            folders.append(pointer.folder())
         except InputError:  # its row on the board says that it is gone
             continue
     return keep_board(board, (folder for folder in folders if folder.is_dir()))

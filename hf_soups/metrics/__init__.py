@@ -1,6 +1,6 @@
 """Metrics: one number from Predictions, computed by scikit-learn, with a bootstrap interval by row.
 
-`metric` has the table of metrics and their scores, `bootstrap` the resampling, `foreign` the metrics of `evaluate`,
+`metric` has the table of metrics, their scores and the resampling, `foreign` the metrics of `evaluate`,
 `significance` whether two answerers differ.
 """
 
@@ -12,8 +12,10 @@ from hf_soups.metrics.metric import (
     brier,
     expected_calibration_error,
     metric_for,
+    metric_named,
     negative_log_likelihood,
     score,
+    traits_of,
 )
 from hf_soups.metrics.significance import McNemar, PairedDifference, mcnemar, paired_bootstrap
 
@@ -28,7 +30,9 @@ __all__ = [
     "expected_calibration_error",
     "mcnemar",
     "metric_for",
+    "metric_named",
     "negative_log_likelihood",
     "paired_bootstrap",
     "score",
+    "traits_of",
 ]

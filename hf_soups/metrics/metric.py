@@ -1,15 +1,17 @@
 """Metrics: one number from Predictions, computed by scikit-learn, with a bootstrap interval by row.
 
-Each metric is also told as sums of row statistics, from which the same value follows: a resample of the rows is
-then only other sums, and 1,000 resamples of 50,000 rows take about a second.
+Each metric also follows from sums of row statistics: a resample of the rows is then only other sums, and 1,000
+resamples of 50,000 rows take about a second.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Real
@@ -85,13 +87,36 @@ Values = Float64[np.ndarray, "*resamples"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to score Predictions. `value(row_statistics(p).sum(0))` is `compute(p)`."""
+    """One way to score Predictions, and all that the package knows of it: a new metric is one entry of `METRICS`.
+
+    `value(row_statistics(p).sum(0))` is `compute(p)`.
+    """
 
     name: str
-    greater_is_better: bool
+    sign: int  # 1: more is better; -1: less is
     compute: Callable[[Predictions], float]
     row_statistics: Callable[[Predictions], Statistics] | None = None  # None: only `compute` is known
     value: Callable[[Sums], Values] | None = None
+    _: KW_ONLY
+    of_answers: Callable[..., float] | None = None  # from labels and answers, where probabilities do not matter
+    percent: bool = False  # shown x 100, differences in points
+    counts_rows: bool = False  # score x rows is a number of rows
+    hub_name: str = ""  # on the Hub, where it has another name there
+    hub_parts: tuple[str, ...] = ()  # the Hub's metrics that it is made of, where the Hub has none like it
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by before they are shown."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def unit(self) -> str:
+        """The metric as an axis or a heading names it."""
+        return f"{self.name} x 100" if self.percent else self.name
+
+    def rank(self, score: float) -> float:
+        """The score as a number of which more is better, NaN the worst."""
+        return -math.inf if math.isnan(score) else self.sign * score
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +149,7 @@ def score(
         raise InputError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95.")
     if resamples < 1:
         raise InputError(f"{resamples} resamples; an interval needs at least 1, and about 1000 to be steady.")
-    metric = METRICS[_known(metric)] if isinstance(metric, str) else metric
+    metric = _in_a_recipe(metric) if isinstance(metric, str) else metric
     point = metric.compute(p)
     return Score(point, *percentile_interval(resampled_values(p, metric, resamples, seed), confidence))
 
@@ -144,9 +169,38 @@ def metric_for(task: Task) -> Metric:
         RecipeError: if the name is unknown, or the `evaluate` metric cannot be loaded.
     """
     named = task.metric
-    if isinstance(named, str):
-        return METRICS[_known(named)]
-    return _by_evaluate(named)
+    return _in_a_recipe(named) if isinstance(named, str) else _by_evaluate(named)
+
+
+def _in_a_recipe(name: str) -> Metric:
+    if name not in METRICS:
+        raise RecipeError(
+            f"unknown metric {name!r}; known by name: {', '.join(METRICS)}. "
+            "For another metric of `evaluate` give a mapping with `load`."
+        )
+    return METRICS[name]
+
+
+def metric_named(metric: Metric | str) -> Metric:
+    """The metric of that name; a metric is returned as it is.
+
+    Raises:
+        InputError: if the name is unknown.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if metric not in METRICS:
+        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
+    return METRICS[metric]
+
+
+def traits_of(name: str) -> Metric:
+    """What is known of a metric by its name alone: one by `evaluate` counts as "more is better", shown as it is.
+
+    >>> traits_of("ece").sign, traits_of("certainty").sign
+    (-1, 1)
+    """
+    return METRICS.get(name) or Metric(name, 1, lambda p: math.nan)
 
 
 def negative_log_likelihood(p: Predictions) -> float:
@@ -199,35 +253,35 @@ def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS) -> float
     return float(_ece_value(_ece_rows(p, bins).sum(axis=0)))
 
 
-def _accuracy(p: Predictions) -> float:
+# --- of labels and answers alone
+
+
+def _accuracy(labels: ArrayLike, answers: ArrayLike) -> float:
     from sklearn.metrics import accuracy_score
 
-    return float(accuracy_score(_labels(p), p.answers))
+    return float(accuracy_score(labels, answers))
 
 
-def _f1(p: Predictions) -> float:
+def _f1(labels: ArrayLike, answers: ArrayLike, average: str = "binary", pos_label: int = 1) -> float:
     from sklearn.metrics import f1_score
 
-    return float(f1_score(_two_classes(p), p.answers, pos_label=1, zero_division=0))
+    return float(f1_score(labels, answers, average=average, pos_label=pos_label, zero_division=0))
 
 
-def _f1_macro(p: Predictions) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(_labels(p), p.answers, average="macro", zero_division=0))
+def _f1_macro(labels: ArrayLike, answers: ArrayLike) -> float:
+    return _f1(labels, answers, average="macro")
 
 
-def _accuracy_f1(p: Predictions) -> float:
-    return (_accuracy(p) + _f1(p)) / 2
+def _accuracy_f1(labels: ArrayLike, answers: ArrayLike) -> float:
+    return (_accuracy(labels, answers) + _f1(labels, answers)) / 2
 
 
-def _matthews(p: Predictions) -> float:
+def _matthews(labels: ArrayLike, answers: ArrayLike) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    labels = _labels(p)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A single label was found")  # the value is 0 then, as documented
-        return float(matthews_corrcoef(labels, p.answers))
+        return float(matthews_corrcoef(labels, answers))
 
 
 # --- the same as sums over rows. The last column is 1 for each row, so that its sum is the number of rows.
@@ -357,28 +411,39 @@ def _by_evaluate(named: MetricByEvaluate) -> Metric:
         _labels(p)
         return compute(p)
 
-    return Metric(named.key or Path(named.load).stem, named.greater_is_better, checked)
+    return Metric(named.key or Path(named.load).stem, 1 if named.greater_is_better else -1, checked)
 
 
-def _known(name: str) -> str:
-    if name not in METRICS:
-        raise RecipeError(
-            f"unknown metric {name!r}; known by name: {', '.join(METRICS)}. "
-            "For another metric of `evaluate` give a mapping with `load`."
-        )
-    return name
+def metric_of_answers(
+    name: str,
+    of_answers: Callable[..., float],
+    rows: Callable[[Predictions], Statistics],
+    value: Callable[[Sums], Values],
+    *,
+    labels: Callable[[Predictions], Int64[np.ndarray, " examples"]] = _labels,
+    **about: Any,
+) -> Metric:
+    """A metric in percent, more being better, that looks at labels and answers alone."""
+
+    def compute(p: Predictions) -> float:
+        return of_answers(labels(p), p.answers)
+
+    return Metric(name, 1, compute, rows, value, of_answers=of_answers, percent=True, **about)
 
 
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("accuracy", True, _accuracy, _accuracy_rows, _mean_value),
-        Metric("f1", True, _f1, _f1_rows, _f1_value),
-        Metric("f1_macro", True, _f1_macro, _f1_macro_rows, _f1_macro_value),
-        Metric("accuracy_f1", True, _accuracy_f1, _f1_rows, _accuracy_f1_value),
-        Metric("matthews", True, _matthews, _matthews_rows, _matthews_value),
-        Metric("nll", False, negative_log_likelihood, _nll_rows, _mean_value),
-        Metric("brier", False, brier, _brier_rows, _mean_value),
-        Metric("ece", False, expected_calibration_error, _ece_rows, _ece_value),
+        metric_of_answers("accuracy", _accuracy, _accuracy_rows, _mean_value, counts_rows=True),
+        metric_of_answers("f1", _f1, _f1_rows, _f1_value, labels=_two_classes),
+        metric_of_answers("f1_macro", _f1_macro, _f1_macro_rows, _f1_macro_value, hub_parts=("f1",)),
+        metric_of_answers(
+            "accuracy_f1", _accuracy_f1, _f1_rows, _accuracy_f1_value,
+            labels=_two_classes, hub_parts=("accuracy", "f1"),
+        ),
+        metric_of_answers("matthews", _matthews, _matthews_rows, _matthews_value, hub_name="matthews_correlation"),
+        Metric("nll", -1, negative_log_likelihood, _nll_rows, _mean_value),
+        Metric("brier", -1, brier, _brier_rows, _mean_value),
+        Metric("ece", -1, expected_calibration_error, _ece_rows, _ece_value, percent=True),
     )
-}
+}  # fmt: skip

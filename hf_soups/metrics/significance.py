@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics.metric import METRICS, Metric, percentile_interval, resampled_sums, resampled_values
+from hf_soups.metrics.metric import Metric, metric_named, percentile_interval, resampled_sums, resampled_values
 from hf_soups.predictions import Predictions
 
 DIGITS = 12  # differences are rounded to: the last bits of two equal scores depend on the order of their sums
@@ -105,9 +105,7 @@ def paired_bootstrap(
         raise InputError(
             f"confidence is {confidence}, resamples {resamples}; expected a share in (0, 1), and 1 or more."
         )
-    if isinstance(metric, str) and metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
-    known = METRICS[metric] if isinstance(metric, str) else metric
+    known = metric_named(metric)
     first, second = _same_rows(a, b)
     values = np.round(_differences(first, second, known, resamples, seed), DIGITS)
     # said by what they are not, so that NaN counts on both sides

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.files.writing import write_file
+from hf_soups.metrics import traits_of
 from hf_soups.soups.soup import Step
-from hf_soups.wording import PERCENT, amount
+from hf_soups.wording import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,12 +206,12 @@ def legend_below(axes: Axes) -> None:
 
 def scale_of(metric: str) -> float:
     """What scores are multiplied by before they are shown."""
-    return 100.0 if metric in PERCENT else 1.0
+    return traits_of(metric).scale
 
 
 def unit_of(metric: str) -> str:
     """The metric as an axis names it."""
-    return f"{metric} x 100" if metric in PERCENT else metric
+    return traits_of(metric).unit
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

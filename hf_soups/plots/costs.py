@@ -13,7 +13,7 @@ from hf_soups.cascades.rule import NEVER
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_csv
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import METRICS, traits_of
 from hf_soups.plots.canvas import (
     BLUE,
     GREEN,
@@ -128,8 +128,7 @@ def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...
     figure, axes = new_figure()
     scale = scale_of(picture.metric)
     by_kind = {kind: [p for p in picture.points if p.kind == kind] for kind in LOOKS}
-    better = METRICS[picture.metric].greater_is_better if picture.metric in METRICS else True
-    _stairs(axes, picture.points, scale, better)
+    _stairs(axes, picture.points, scale, traits_of(picture.metric).sign > 0)
     for kind, (marker, colour, size) in LOOKS.items():
         found = by_kind[kind]
         if found:
@@ -182,7 +181,7 @@ def _point(plan: Plan, metric: str, report: Mapping[str, Predictions] | None, *,
     }
     known = METRICS.get(metric)
     if report is None:
-        sign = 1 if known is None or known.greater_is_better else -1  # a plan's losses are negated
+        sign = traits_of(metric).sign  # a plan's losses are negated
         low = None if plan.score_low is None else sign * plan.score_low
         return CostPoint(cost=plan.average_cost, score=sign * plan.score, score_low=low, **about)
     if known is None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.finetune.run_record import RUN_FILE, read_run
-from hf_soups.soups.soup_record import soup_folder_of
-from hf_soups.sweep.plan import PLAN_FILE
+from hf_soups.sweep.folder import PLAN_FILE, SweepFolder
 
 CASCADE = "cascade"  # model_type in config.json
 SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
@@ -108,11 +107,7 @@ def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
     size = None
     if not Path(text).exists() and (sized := SIZE.fullmatch(text)):
         text, size = sized[1], int(sized[2])
-    repo, at, revision = text.rpartition("@")
-    if at and repo and not Path(text).exists():
-        named = Checkpoint(repo, revision=revision)
-    else:
-        named = Checkpoint(str(Path(text).resolve()) if Path(text).is_dir() else text)
+    named = Checkpoint.named(Path(text).resolve() if Path(text).is_dir() else text)
     if not Path(text).is_dir() or not named.is_adapter:
         return named, size
     from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
@@ -126,8 +121,8 @@ def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     for record in sorted(sweep.glob(f"*/{RUN_FILE}")):
         if read_run(record.parent).status == "finished":
             found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
-    for pointer in sorted((sweep / "soups").glob("*.json")):
-        found.append((pointer.stem, Checkpoint(str(soup_folder_of(pointer)[0]))))
+    for pointer in SweepFolder(sweep).soups():
+        found.append((pointer.method, Checkpoint(str(pointer.folder()))))
     if not found:
         raise InputError(f"{sweep}: a sweep without a finished run. Let it finish first.")
     return found

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from hf_soups.costs import UNITS, Cost, one_unit
 from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, select_ensemble
-from hf_soups.errors import InputError
-from hf_soups.metrics import METRICS, Metric, Score, score
+from hf_soups.metrics import Metric, Score, metric_named, score
 from hf_soups.pool import read_pool
 from hf_soups.pool.report_rows import ReportRows, select_and_report
 from hf_soups.predictions import Predictions
@@ -103,8 +102,7 @@ def pool_ensembles(
     """
     from hf_soups.predictions.calibration import fit_temperatures
 
-    if metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
+    known = metric_named(metric)
     pool = read_pool(folder)
     parts = select_and_report(pool, report, seed)
     names = list(members or parts.select)
@@ -114,10 +112,9 @@ def pool_ensembles(
     costs, kind = one_unit({name: pool.members[name].cost(cost) for name in names})
     fitted = fit_temperatures(select) if temperatures else {}
     selection = select_ensemble(select, metric, rounds=rounds, combine=combine, temperatures=fitted)
-    table = _Scored(METRICS[metric], select, parts.report, costs)
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    best = max(names, key=lambda name: sign * METRICS[metric].compute(select[name]))
-    rows = [table.row(f"best single: {best}", [best], lambda known: known[best])]
+    table = _Scored(known, select, parts.report, costs)
+    best = max(names, key=lambda name: known.sign * known.compute(select[name]))
+    rows = [table.row(f"best single: {best}", [best], lambda answers: answers[best])]
     scaled = [fitted.get(name, 1.0) for name in names]
     for way in get_args(Combine):
         rows.append(table.row(way, names, _combined(names, way, scaled)))

@@ -114,7 +114,7 @@ def _check_scores(path: Path, plan: Plan, select: Mapping[str, Predictions]) -> 
     if math.isnan(plan.score) or plan.metric not in METRICS:
         return
     answers, metric = plan.apply(select), METRICS[plan.metric]
-    score = metric.compute(answers) * (1 if metric.greater_is_better else -1)
+    score = metric.sign * metric.compute(answers)
     assert answers.costs is not None
     cost = float(answers.costs.mean())
     if abs(score - plan.score) > OFF or abs(cost - plan.average_cost) > OFF * max(1.0, abs(cost)):

@@ -12,7 +12,7 @@ from hf_soups.cascades.frontier import Choice, Frontier, relative_cost, wanted_s
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Combine, Confidence
 from hf_soups.errors import InputError
-from hf_soups.metrics import METRICS, Score, score
+from hf_soups.metrics import Score, metric_named, score
 from hf_soups.metrics.significance import mcnemar
 from hf_soups.pool import read_pool
 from hf_soups.pool.report_rows import OtherPool, ReportRows, SelectAndReport, report_rows, select_and_report
@@ -210,10 +210,8 @@ def _some(predictions: Mapping[str, Predictions], names: Sequence[str]) -> Mappi
 
 def _absolute(text: str, select: Mapping[str, Predictions], costs: Mapping[str, Any], metric: str) -> float:
     """A bound on the worst case before there is a frontier: multiples are of the best single model's cost."""
-    if metric not in METRICS:
-        raise InputError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}.")
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    values = {name: sign * METRICS[metric].compute(p) for name, p in select.items()}
+    known = metric_named(metric)
+    values = {name: known.sign * known.compute(p) for name, p in select.items()}
     best = min(select, key=lambda name: (-values[name], costs[name].value))
     alone = Plan((best,), (), (costs[best].value,), score=values[best], average_cost=costs[best].value, metric=metric)
     return relative_cost(text, Frontier((), (alone,)))

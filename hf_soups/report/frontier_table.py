@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hf_soups.cascades.frontier import PRINTED, Choice, Frontier, is_ensemble
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs import UNITS
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import traits_of
 from hf_soups.wording import cost_in_words, difference_in_words, score_in_words
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def _number(score: float, metric: str) -> str:
 
 def _shown(score: float, metric: str) -> float:
     """As the metric gives it: plans negate losses."""
-    known = METRICS.get(metric)
-    return score if known is None or known.greater_is_better else -score
+    return traits_of(metric).sign * score
 
 
 def _index(plan: Plan, frontier: Frontier) -> str:

@@ -1,19 +1,20 @@
 """What may be mixed with what: everything that would spoil a mixture is found before any weight is added.
 
-Errors stop; warnings are told. Label orders that differ are put right by name, when asked for.
+Each checkpoint is summarised once, and summaries are compared. Errors stop; warnings are printed. Label orders that
+differ are put right by name, with `align_labels`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, PredictionsError
+from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.dtypes import FLOATS
 from hf_soups.files.weights import json_object
 from hf_soups.finetune.run_record import PREDICTIONS
@@ -23,12 +24,12 @@ from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
 from hf_soups.soups.tensor_names import why_names_differ, wrapped
 
-# Keys of a tokenizer's or processor's files that say nothing of what the model is fed: not told.
+# Keys of a tokenizer's or processor's files that do not change what the model is fed: not reported.
 SILENT = frozenset({
     "_commit_hash", "name_or_path", "tokenizer_file", "transformers_version", "special_tokens_map_file",
     "local_files_only", "is_local", "backend",
 })  # fmt: skip
-# Told as a warning: how long, which side, by which class; the same words still become the same numbers.
+# Reported as a warning: how long, which side, by which class; the same words still become the same numbers.
 COSMETIC = frozenset({
     "truncation", "padding", "model_max_length", "max_length", "stride", "padding_side", "truncation_side", "decoder",
     "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id", "tokenizer_class", "processor_class",
@@ -54,6 +55,49 @@ class Finding:
     message: str
 
 
+@dataclass(frozen=True, eq=False)
+class CheckpointSummary:
+    """What of a checkpoint decides whether it can be mixed with others, read once."""
+
+    checkpoint: Checkpoint  # its config and tensors can be read
+    label_names: tuple[str, ...] | None  # None: config.json names none
+    processor: Mapping[str, Any]  # by file: the JSON without keys that do not matter, or a hash of anything else
+    head: str | None  # fingerprint of the head that its fine-tuning started from; None: not recorded
+    run: Mapping[str, Any]  # what is recorded of its making; empty: nothing
+    one_class: bool | None  # gave one answer to all its cached select rows, though labels differ; None: not known
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # of these values: topic -> why
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> CheckpointSummary:
+        """Read everything but the weights.
+
+        Raises:
+            CheckpointError: if its config or tensors cannot be read; what else cannot is noted in `unreadable`.
+        """
+        _ = checkpoint.config, checkpoint.tensors, checkpoint.index_metadata
+        unreadable: dict[str, str] = {}
+
+        def value(topic: str, read: Callable[[Checkpoint], Any], otherwise: Any = None) -> Any:
+            try:
+                return read(checkpoint)
+            except HfSoupsError as error:
+                unreadable[topic] = str(error)
+                return otherwise
+
+        return cls(
+            checkpoint,
+            label_names=value("labels", lambda c: c.label_names),
+            processor=value("processor", _processing, {}),
+            head=value("run", lambda c: c.head_fingerprint),
+            run=value("run", lambda c: c.run or {}, {}),
+            one_class=value("answers", _answers_one_class),
+            unreadable=unreadable,
+        )
+
+    def __str__(self) -> str:
+        return str(self.checkpoint)
+
+
 @dataclass(frozen=True)
 class PreflightReport:
     """What was found, and the checkpoints as they may be mixed (label orders aligned where that was asked for)."""
@@ -61,6 +105,7 @@ class PreflightReport:
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     checkpoints: tuple[Checkpoint, ...]
+    summaries: tuple[CheckpointSummary, ...] = ()  # of the same checkpoints as they were given
 
     @property
     def label_permutations(self) -> Mapping[str, tuple[int, ...]]:
@@ -98,16 +143,18 @@ def preflight(
         CheckpointError: never; a checkpoint that cannot be read is an error of the report.
     """
     notes = _Notes()
-    readable = [c for c in checkpoints if notes.readable(c)]
-    usable = [_compared(notes, readable[0], c, align_labels, require_head) for c in readable]
-    for checkpoint in readable:
-        _check_run(notes, checkpoint)
-        _check_answers(notes, checkpoint)
+    summaries = [summary for c in checkpoints if (summary := _summary(notes, c)) is not None]
+    usable = [_mixable(notes, summaries[0], other, align_labels, require_head) for other in summaries]
+    for summary in summaries:
+        _check_run(notes, summary)
+        _check_answers(notes, summary)
+    readable = [summary.checkpoint for summary in summaries]
     if check_values:
-        _check_values(notes, readable, threads)
+        for checkpoint, error in _errors_of(_read_all, readable, threads):
+            notes.error(checkpoint, "values", str(error))
     if check_duplicates:
         _check_duplicates(notes, readable, threads)
-    return PreflightReport(tuple(notes.errors), tuple(notes.warnings), tuple(usable))
+    return PreflightReport(tuple(notes.errors), tuple(notes.warnings), tuple(usable), tuple(summaries))
 
 
 class _Notes:
@@ -115,41 +162,36 @@ class _Notes:
         self.errors: list[Finding] = []
         self.warnings: list[Finding] = []
 
-    def error(self, checkpoint: Checkpoint, topic: str, message: str) -> None:
+    def error(self, checkpoint: Checkpoint | CheckpointSummary, topic: str, message: str) -> None:
         self.errors.append(Finding(str(checkpoint), topic, message))
 
-    def warn(self, checkpoint: Checkpoint, topic: str, message: str) -> None:
+    def warn(self, checkpoint: Checkpoint | CheckpointSummary, topic: str, message: str) -> None:
         self.warnings.append(Finding(str(checkpoint), topic, message))
 
-    def attempt(self, checkpoint: Checkpoint, topic: str, check: Callable[[], object]) -> bool:
-        """Run a check; what it raises becomes an error of the report."""
-        try:
-            check()
-        except HfSoupsError as error:
-            self.error(checkpoint, topic, str(error))
-            return False
-        return True
 
-    def readable(self, checkpoint: Checkpoint) -> bool:
-        if not self.attempt(checkpoint, "files", lambda: (checkpoint.config, checkpoint.tensors)):
-            return False
-        said = checkpoint.index_metadata.get("total_size")
-        if said is not None and said != checkpoint.total_bytes:
-            self.warn(
-                checkpoint, "files",
-                f"{checkpoint}: its index says {said} bytes of tensors, the shards hold {checkpoint.total_bytes}.",
-            )  # fmt: skip
-        return True
+def _summary(notes: _Notes, checkpoint: Checkpoint) -> CheckpointSummary | None:
+    """None, and an error, if it cannot be read."""
+    try:
+        summary = CheckpointSummary.of(checkpoint)
+    except HfSoupsError as error:
+        notes.error(checkpoint, "files", str(error))
+        return None
+    stated = checkpoint.index_metadata.get("total_size")
+    if stated is not None and stated != checkpoint.total_bytes:
+        message = f"its index says {stated} bytes of tensors, the shards hold {checkpoint.total_bytes}."
+        notes.warn(checkpoint, "files", f"{checkpoint}: {message}")
+    return summary
 
 
-def _compared(
-    notes: _Notes, first: Checkpoint, other: Checkpoint, align_labels: bool, require_head: bool
+def _mixable(
+    notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, align_labels: bool, require_head: bool
 ) -> Checkpoint:
     """The other checkpoint as it may be mixed with the first."""
     if other is first:
-        notes.attempt(first, "labels", lambda: first.label_names)
+        if "labels" in first.unreadable:
+            notes.error(first, "labels", first.unreadable["labels"])
         _check_wrapper(notes, first)
-        return first
+        return first.checkpoint
     _check_config(notes, first, other)
     if _check_tensors(notes, first, other):
         _check_wrapper(notes, other)
@@ -160,96 +202,86 @@ def _compared(
     return _check_labels(notes, first, other, align_labels)
 
 
-def _check_config(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
+def _check_config(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+    a, b = first.checkpoint.config, other.checkpoint.config
     for key in ("model_type", "architectures"):
-        a, b = first.config.get(key), other.config.get(key)
-        if a != b:
-            notes.error(
-                other, "architecture",
-                f"{other}: {key} is {b}, but {a} in {first}. A soup needs one architecture.",
-            )  # fmt: skip
+        if a.get(key) != b.get(key):
+            message = f"{key} is {b.get(key)}, but {a.get(key)} in {first}. A soup needs one architecture."
+            notes.error(other, "architecture", f"{other}: {message}")
             return
     for key in (WORDS_KEY, PROMPT_KEY):
-        a, b = first.config.get(key), other.config.get(key)
-        if a != b:
+        if a.get(key) != b.get(key):
             notes.error(
                 other, "label words",
-                f"{other}: {key} is {b!r}, but {a!r} in {first}. Models that answer with words were taught these: fine-"
-                "tune all ingredients from one start (hf-soups sweep does).",
+                f"{other}: {key} is {b.get(key)!r}, but {a.get(key)!r} in {first}. Models that answer with words were "
+                "taught these: fine-tune all ingredients from one start (hf-soups sweep does).",
             )  # fmt: skip
-    if first.config.get("tie_word_embeddings") != other.config.get("tie_word_embeddings"):
+    if a.get("tie_word_embeddings") != b.get("tie_word_embeddings"):
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
-    keys = (set(first.config) | set(other.config)) - PASSIVE_CONFIG - {"tie_word_embeddings", WORDS_KEY, PROMPT_KEY}
-    differing = sorted(key for key in keys if first.config.get(key) != other.config.get(key))
+    keys = (set(a) | set(b)) - PASSIVE_CONFIG - {"tie_word_embeddings", WORDS_KEY, PROMPT_KEY}
+    differing = sorted(key for key in keys if a.get(key) != b.get(key))
     if differing:
-        notes.warn(
-            other, "config",
-            f"{other}: config.json differs from {first} in {', '.join(differing)}; the soup takes {first}'s.",
-        )  # fmt: skip
+        message = f"config.json differs from {first} in {', '.join(differing)}; the soup takes {first}'s."
+        notes.warn(other, "config", f"{other}: {message}")
 
 
-def _check_tensors(notes: _Notes, first: Checkpoint, other: Checkpoint) -> bool:
+def _check_tensors(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> bool:
     try:
-        shared_names([first, other])
+        shared_names([first.checkpoint, other.checkpoint])
     except HfSoupsError as error:
-        why = why_names_differ(first, other)
-        if why is None:
-            notes.error(other, "tensors", str(error))
-        else:
-            notes.error(other, why.topic, why.message)
+        why = why_names_differ(first.checkpoint, other.checkpoint)
+        notes.error(other, why.topic if why else "tensors", why.message if why else str(error))
         return False
     return True
 
 
-def _check_wrapper(notes: _Notes, checkpoint: Checkpoint) -> None:
-    told = wrapped(checkpoint)
-    if told is not None:
-        notes.warn(checkpoint, "tensors", told)
+def _check_wrapper(notes: _Notes, summary: CheckpointSummary) -> None:
+    wrapper = wrapped(summary.checkpoint)
+    if wrapper is not None:
+        notes.warn(summary, "tensors", wrapper)
 
 
-def _check_dtypes(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
-    differing = [n for n in first.tensors if n in other.tensors and first.tensors[n].dtype != other.tensors[n].dtype]
+def _check_dtypes(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+    a, b = first.checkpoint.tensors, other.checkpoint.tensors
+    differing = [name for name in a if name in b and a[name].dtype != b[name].dtype]
     if differing:
         name = differing[0]
         notes.warn(
             other, "dtype",
-            f"{other}: {len(differing)} tensors are stored as {other.tensors[name].dtype}, but as "
-            f"{first.tensors[name].dtype} in {first} (first: {name!r}); the soup takes {first}'s.",
+            f"{other}: {len(differing)} tensors are stored as {b[name].dtype}, but as {a[name].dtype} in {first} "
+            f"(first: {name!r}); the soup takes {first}'s.",
         )  # fmt: skip
 
 
-def _check_labels(notes: _Notes, first: Checkpoint, other: Checkpoint, align: bool) -> Checkpoint:
-    try:
-        a, b = first.label_names, other.label_names
-    except CheckpointError as error:
-        notes.error(other, "labels", str(error))
-        return other
-    if a is None or b is None or a == b:
-        if (a is None) != (b is None):
+def _check_labels(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, align: bool) -> Checkpoint:
+    a, b = first.label_names, other.label_names
+    unreadable = other.unreadable.get("labels") or first.unreadable.get("labels")
+    if unreadable:
+        notes.error(other, "labels", unreadable)
+    elif a is None or b is None:
+        if a != b:
             notes.warn(other, "labels", f"one of {first} and {other} names no labels; they are taken to be the same.")
-        return other
-    if sorted(a) != sorted(b):
+    elif sorted(a) != sorted(b):
         notes.error(other, "labels", f"{other}: its labels are {list(b)}, but {list(a)} in {first}. {ONE_TASK}")
-        return other
-    if not align:
+    elif a != b and not align:
         notes.error(
             other, "labels",
             f"{other}: its labels are in the order {list(b)}, but {list(a)} in {first}. Averaged as they are, classes "
             "would be mixed up: align them by name (--align-labels, align_labels=True).",
         )  # fmt: skip
-        return other
-    try:
-        return other.with_labels(a)
-    except CheckpointError as error:
-        notes.error(other, "labels", str(error))
-        return other
+    elif a != b:
+        try:
+            return other.checkpoint.with_labels(a)
+        except CheckpointError as error:
+            notes.error(other, "labels", str(error))
+    return other.checkpoint
 
 
 ONE_TASK = "A soup needs models of one task."
 
 
-def _check_head(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
-    a, b = first.head_fingerprint, other.head_fingerprint
+def _check_head(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+    a, b = first.head, other.head
     if a is not None and b is not None and a != b:
         notes.error(
             other, "head",
@@ -263,28 +295,28 @@ def _check_head(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
 # Tokenizers and image processors.
 
 
-def _check_processor(notes: _Notes, first: Checkpoint, other: Checkpoint) -> None:
-    try:
-        a, b = _processing(first), _processing(other)
-    except CheckpointError as error:
-        notes.error(other, "processor", str(error))
+def _check_processor(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+    unreadable = first.unreadable.get("processor") or other.unreadable.get("processor")
+    if unreadable:
+        notes.error(other, "processor", unreadable)
         return
+    a, b = first.processor, other.processor
     for name in sorted(set(a) | set(b)):
         if name not in a or name not in b:
             notes.warn(other, "processor", f"{name} exists only in {other if name in b else first}.")
         elif a[name] != b[name]:
-            _tell_difference(notes, first, other, name, _differing(a[name], b[name]))
+            _tell_difference(notes, first, other, name)
 
 
-def _tell_difference(notes: _Notes, first: Checkpoint, other: Checkpoint, name: str, keys: Sequence[str]) -> None:
+def _tell_difference(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, name: str) -> None:
+    keys = _differing(first.processor[name], other.processor[name])
     where = f"{other}: {name} differs from that of {first}" + (f" in {', '.join(keys[:4])}" if keys else "")
     if keys and COSMETIC.issuperset(keys):
         notes.warn(other, "processor", f"{where}; the soup takes {first}'s.")
         return
     what = "vocabulary" if name.startswith(TOKENIZERS) else "preprocessing"
-    notes.error(
-        other, "processor", f"{where}, so the models read their input in different ways. Mix models of one {what}."
-    )
+    message = f"{where}, so the models read their input in different ways. Mix models of one {what}."
+    notes.error(other, "processor", message)
 
 
 def _processing(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -308,24 +340,17 @@ def _differing(a: Any, b: Any) -> list[str]:
 # Each checkpoint for itself.
 
 
-def _check_run(notes: _Notes, checkpoint: Checkpoint) -> None:
-    try:
-        run = checkpoint.run
-    except CheckpointError as error:
-        notes.error(checkpoint, "run", str(error))
+def _check_run(notes: _Notes, summary: CheckpointSummary) -> None:
+    if "run" in summary.unreadable:
+        notes.error(summary, "run", summary.unreadable["run"])
         return
-    status = "finished" if run is None else run.get("status", "finished")
+    status, reason = summary.run.get("status", "finished"), summary.run.get("reason")
     if status != "finished":
-        reason = f" ({run.get('reason')})" if run and run.get("reason") else ""
-        notes.error(checkpoint, "run", f"{checkpoint}: its run ended as {status!r}{reason}. Leave it out of the soup.")
+        because = f" ({reason})" if reason else ""
+        notes.error(summary, "run", f"{summary}: its run ended as {status!r}{because}. Leave it out of the soup.")
 
 
-def answers_one_class(checkpoint: Checkpoint) -> bool | None:
-    """Whether it gave one answer to all its cached select rows, though their labels differ; None: nothing is cached.
-
-    Raises:
-        PredictionsError: if what is cached cannot be read.
-    """
+def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
     path = checkpoint.folder / PREDICTIONS / "select.safetensors"
     if not path.is_file():
         return None
@@ -335,30 +360,22 @@ def answers_one_class(checkpoint: Checkpoint) -> bool | None:
     return len(set(cached.answers.tolist())) == 1
 
 
-def _check_answers(notes: _Notes, checkpoint: Checkpoint) -> None:
-    try:
-        one = answers_one_class(checkpoint)
-    except PredictionsError as error:
-        notes.warn(checkpoint, "answers", f"{checkpoint}: whether it answers all classes is not known: {error}")
-        return
-    if one:
+def _check_answers(notes: _Notes, summary: CheckpointSummary) -> None:
+    if "answers" in summary.unreadable:
+        message = f"whether it answers all classes is not known: {summary.unreadable['answers']}"
+        notes.warn(summary, "answers", f"{summary}: {message}")
+    if summary.one_class:
         notes.warn(
-            checkpoint, "answers",
-            f"{checkpoint}: its cached answers on select are all of one class, so a soup gains nothing by it. Leave it "
+            summary, "answers",
+            f"{summary}: its cached answers on select are all of one class, so a soup gains nothing by it. Leave it "
             "out, or train it with a lower learning rate.",
         )  # fmt: skip
 
 
-def _check_values(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
-    for checkpoint, error in zip(checkpoints, _side_by_side(_read_all, checkpoints, threads), strict=True):
-        if error is not None:
-            notes.error(checkpoint, "values", str(error))
-
-
-def _side_by_side(
+def _errors_of(
     read: Callable[[Checkpoint], object], checkpoints: Sequence[Checkpoint], threads: int
-) -> list[HfSoupsError | None]:
-    """Call `read` for every checkpoint, in threads; what each raised."""
+) -> Iterator[tuple[Checkpoint, HfSoupsError]]:
+    """Call `read` for every checkpoint, in threads; what those that failed raised, in order."""
 
     def error_of(checkpoint: Checkpoint) -> HfSoupsError | None:
         try:
@@ -368,7 +385,8 @@ def _side_by_side(
         return None
 
     with ThreadPoolExecutor(threads, thread_name_prefix="preflight") as pool:
-        return list(pool.map(error_of, checkpoints))
+        found = zip(checkpoints, pool.map(error_of, checkpoints), strict=True)
+        yield from ((checkpoint, error) for checkpoint, error in found if error is not None)
 
 
 def _read_all(checkpoint: Checkpoint) -> None:
@@ -382,16 +400,14 @@ def _read_all(checkpoint: Checkpoint) -> None:
 
 
 def _check_duplicates(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
+    failed = dict(_errors_of(Checkpoint.sha256, checkpoints, threads))
     seen: dict[tuple[str, tuple[int, ...]], Checkpoint] = {}
-    errors = _side_by_side(Checkpoint.sha256, checkpoints, threads)
-    for checkpoint, error in zip(checkpoints, errors, strict=True):
-        if error is not None:
-            notes.error(checkpoint, "files", str(error))
+    for checkpoint in checkpoints:
+        if checkpoint in failed:
+            notes.error(checkpoint, "files", str(failed[checkpoint]))
             continue
         key = (checkpoint.sha256(), checkpoint.label_order)
         if key in seen:
-            notes.warn(
-                checkpoint, "duplicate",
-                f"{checkpoint}: the same weights as {seen[key]}; together they count twice.",
-            )  # fmt: skip
+            message = f"{checkpoint}: the same weights as {seen[key]}; together they count twice."
+            notes.warn(checkpoint, "duplicate", message)
         seen.setdefault(key, checkpoint)

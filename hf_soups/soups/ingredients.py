@@ -1,4 +1,4 @@
-"""Pool: from what the user names (a sweep, run folders, checkpoints, Hub repos) to the checkpoints to cook from."""
+"""Ingredients: from what the user names (a sweep, run folders, checkpoints, Hub repos) to checkpoints to cook from."""
 
 from __future__ import annotations
 
@@ -10,31 +10,10 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import is_there
-from hf_soups.finetune.run_record import RUN_FILE, RunRecord, read_run
-from hf_soups.recipe import Recipe, load_recipe, recipe_from
-from hf_soups.recipe.task import Task
+from hf_soups.finetune.run_record import RUN_FILE
+from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.soups.methods.trajectory import is_run_of_trainer, run_checkpoints
-from hf_soups.sweep.folder import remembered_shifts
-from hf_soups.sweep.ledger import Ledger
-from hf_soups.sweep.plan import PLAN_FILE, read_plan
-
-RECIPE = "recipe.yaml"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run's folder, or the place where a planned run will be."""
-
-    name: str
-    folder: Path
-    status: str  # "finished", a failure, "pending" or "unreadable"
-    reason: str = ""
-    record: RunRecord | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether it can be an ingredient."""
-        return self.status == "finished"
+from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +31,8 @@ class Ingredients:
     checkpoints: tuple[Checkpoint, ...]
     left_out: tuple[UnusableSource, ...] = ()
     recipe: Recipe | None = None  # task and data; None: nothing can be scored
-    sweep: Path | None = None
+    sweep: SweepFolder | None = None
     start: Checkpoint | None = None  # what all were fine-tuned from, where it is known
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether all come from one sweep."""
-        return self.sweep is not None
 
 
 def gather(
@@ -82,74 +56,26 @@ def gather(
     Raises:
         InputError: if fewer checkpoints are usable, or a sweep is mixed with other sources.
     """
-    sweeps = [Path(s) for s in sources if is_sweep(Path(s))]
+    sweeps = [folder for folder in (SweepFolder(Path(s)) for s in sources) if folder.planned]
     if sweeps and len(sources) > 1:
         raise InputError(
             f"{sweeps[0]} is a sweep; cook one sweep at a time, or name the checkpoints one by one "
             f"({sweeps[0]}/run_00 ...)."
         )
     if sweeps:
-        own = sweep_recipe(sweeps[0], overrides) if recipe is None else _loaded(recipe, overrides)
+        own = sweeps[0].recipe(overrides) if recipe is None else _loaded(recipe, overrides)
         pool = _from_sweep(sweeps[0], own, least)
     else:
         pool = _from_checkpoints(sources, _loaded(recipe, overrides), least)
     return pool if start is None else replace(pool, start=_checkpoint(start))
 
 
-def is_sweep(folder: Path) -> bool:
-    """Whether a folder is a sweep's."""
-    return is_there(folder / PLAN_FILE)
-
-
-def sweep_recipe(sweep: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The sweep's recipe, with the shifts that were answered since it was planned."""
-    return load_recipe(sweep / RECIPE, {**remembered_shifts(sweep), **(overrides or {})})
-
-
-def find_runs(folder: Path) -> tuple[Run, ...]:
-    """All runs that a sweep planned, or the run folders inside any other folder, by name."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder.")
-    if is_sweep(folder):
-        return tuple(_planned(folder, run.name) for run in read_plan(folder))
-    return tuple(run_at(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
-
-
-def _planned(sweep: Path, name: str) -> Run:
-    run = run_at(sweep / name)
-    if run.status != "pending" or not (sweep / "ledger").is_dir():
-        return run
-    entry = Ledger(sweep).entry(name)  # a run that crashed leaves no record of its own
-    return run if entry.state == "open" else Run(name, run.folder, entry.status, entry.reason)
-
-
-def run_at(folder: Path) -> Run:
-    """What a run's folder says, or that the run is still to come."""
-    if not is_there(folder / RUN_FILE):
-        return Run(folder.name, folder, "pending", "not finished yet")
-    try:
-        record = read_run(folder)
-    except CheckpointError as error:
-        return Run(folder.name, folder, "unreadable", str(error))
-    return Run(folder.name, folder, record.status, record.reason, record)
-
-
-def task_of(folder: Path, runs: Sequence[Run]) -> Task:
-    """The task that the runs of a folder share."""
-    if (folder / RECIPE).is_file():
-        return load_recipe(folder / RECIPE).task
-    recipe = shared_recipe(runs)
-    if recipe is None:
-        raise InputError(f"{folder}: its runs are of different tasks or data, so they cannot be compared.")
-    return recipe.task
-
-
-def _from_sweep(folder: Path, recipe: Recipe | None, least: int) -> Ingredients:
-    runs = find_runs(folder)
+def _from_sweep(folder: SweepFolder, recipe: Recipe | None, least: int) -> Ingredients:
+    runs = folder.runs()
     usable = [run for run in runs if run.finished]
     left_out = tuple(UnusableSource(run.name, _why(run)) for run in runs if not run.finished)
     _at_least(least, len(usable), left_out, f"{folder}: ")
-    start = Checkpoint(folder / "start") if (folder / "start").is_dir() else None
+    start = Checkpoint(folder.start) if folder.start.is_dir() else None
     return Ingredients(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder, start)
 
 
@@ -164,7 +90,7 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
             left_out += [UnusableSource(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
             runs.append(None)
             continue
-        run = run_at(Path(source)) if is_there(Path(source) / RUN_FILE) else None
+        run = Run.at(Path(source)) if is_there(Path(source) / RUN_FILE) else None
         if run is not None and not run.finished:
             left_out.append(UnusableSource(str(source), _why(run)))
             continue
@@ -178,27 +104,15 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
 
 def _checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint that a source names; an adapter is multiplied into its base first."""
-    repo, at, revision = str(source).rpartition("@")
-    remote = at and repo and not Path(source).exists()
-    named = Checkpoint(repo, revision=revision) if remote else Checkpoint(str(source))
+    named = Checkpoint.named(source)
     try:
         if not named.is_adapter:
             return named
     except CheckpointError:
-        return named  # not there: pre-flight tells, with all the others
+        return named  # not there: pre-flight says so, with all the others
     from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
 
     return multiplied_out(named)
-
-
-def shared_recipe(runs: Sequence[Run]) -> Recipe | None:
-    """The recipe of runs that share task and data, with the shifts of all; how each was trained does not matter."""
-    recipes = [recipe_from(run.record.recipe, where=str(run.folder)) for run in runs if run.record is not None]
-    alike = [(r.task.model_copy(update={"shifts": {}}), r.data) for r in recipes]
-    if not recipes or any(other != alike[0] for other in alike):
-        return None
-    shifts = {name: shift for r in recipes for name, shift in r.task.shifts.items()}
-    return recipes[0].model_copy(update={"task": recipes[0].task.model_copy(update={"shifts": shifts})})
 
 
 def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:

@@ -12,13 +12,14 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.files.reading import read_bytes
 from hf_soups.files.writing import writable
-from hf_soups.soups.methods.greedy import Score
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Score, Soup
+
+OWN_SCORES = "the metric's own scores"  # in what names a record of scores: 0.1.0 wrote losses down negated
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A score function that asks the file first; `context` names everything but the soup that the score depends on."""
+    """A score function that looks into a file first; `context` names what the score depends on beside the soup."""
 
     score: Callable[[Soup], Score]
     path: Path
@@ -26,7 +27,7 @@ class Journal:
 
     def __call__(self, soup: Soup) -> Score:
         """The soup's score: as written down, or measured now and written down."""
-        key = digest([self.context, [identity(c) for c in soup.ingredients], soup.weights])
+        key = digest([self.context, OWN_SCORES, [identity(c) for c in soup.ingredients], soup.weights])
         known = self._read()
         if key not in known:
             value = self.score(soup)
@@ -60,7 +61,7 @@ def _as_read(text: Any) -> Score:
 
 
 def identity(checkpoint: Checkpoint) -> list[list[Any]]:
-    """What tells one state of a checkpoint's weights from another without reading them: path, size and time."""
+    """Identifies one state of a checkpoint's weights without reading them: path, size and time."""
     files = sorted({tensor.file for tensor in checkpoint.tensors.values()})
     return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.data import Split, Splits, load_splits
+from hf_soups.data import Split, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, metric_for
@@ -25,24 +26,28 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
-from hf_soups.soups.methods.greedy import Score
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Score, Signs, Soup
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-    from hf_soups.data import Split
-    from hf_soups.models.family import Encoded, Family
+    from hf_soups.models.family import Batch, Family
+
+_log = logging.getLogger(__name__)
+
+Role = Literal["select", "report"]
+Variant = Literal["averaged", "recomputed"]  # how a mixture's BatchNorm statistics are made
+CPU_ROWS = 32  # more rows at once fall out of a CPU's caches: 64 took a tenth longer for a 6-layer BERT
+BATCHNORM_ROWS = 1024  # train rows whose activations are measured: seconds for each mixture, not minutes
 
 
 @dataclass(frozen=True, eq=False)
-class LiveScorer:
-    """Scores soups on one split; callable, as `greedy` wants it: higher is better, NaN for a soup that answers NaN.
+class SoupScorer:
+    """Rows that soups are chosen on, encoded once, and one live model that answers them with each soup's weights.
 
-    Rows are encoded once. Greedy's soups (members, then one candidate) cost one checkpoint's reading each, because
-    the mixer keeps the members' running sum.
+    Callable, as `greedy` wants it: NaN for a soup that answers NaN. Greedy's soups (members, then one
+    candidate) cost one checkpoint's reading each, because the mixer keeps the members' running sum.
     """
 
     family: Family
@@ -52,26 +57,52 @@ class LiveScorer:
     metric: Metric
     mixer: LiveMixer
     batch_size: int = 64
-    # train batches for BatchNorm statistics of mixtures; None keeps the ingredients' average
-    batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
     tie_break: Metric | None = None  # decides where the metric's values are equal
+    role: Role = "select"  # of the rows
+    cached: Mapping[Checkpoint, Predictions] = field(default_factory=dict)  # what ingredients' folders answer on them
+    by_role: Mapping[str, tuple[Split, Callable[[], Encoded]]] = field(default_factory=dict)  # all roles' rows
+    # train batches for BatchNorm statistics of mixtures; None for models without BatchNorm
+    batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
+    variant: Variant = "averaged"
+
+    @property
+    def variants(self) -> dict[str, SoupScorer]:
+        """This scorer with each way to make BatchNorm statistics; "recomputed" only for models that have some."""
+        ways: list[Variant] = ["averaged", "recomputed"]
+        return {way: replace(self, variant=way) for way in (ways if self.batchnorm_batches else ways[:1])}
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that soups are chosen on."""
+        return len(self.split)
 
     def __call__(self, soup: Soup) -> Score:
-        """The soup's score on the split, its sign turned where lower is better; a tuple where ties are broken."""
+        """The soup's score on the rows; a tuple where ties are broken.
+
+        No forward pass for an ingredient whose answers are cached.
+        """
         try:
-            return self.value_of(self.predictions(soup))
+            return self._value(self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup))
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
             return math.nan if self.tie_break is None else (math.nan, math.nan)
 
-    def value_of(self, answers: Predictions) -> Score:
-        """The score of any answers to these rows."""
-        value = higher_is_better(self.metric, answers)
-        return value if self.tie_break is None else (value, higher_is_better(self.tie_break, answers))
+    def _value(self, answers: Predictions) -> Score:
+        value = self.metric.compute(answers)
+        return value if self.tie_break is None else (value, self.tie_break.compute(answers))
+
+    @property
+    def signs(self) -> Signs:
+        """Of each value of a score: -1 where lower is better."""
+        return self.metric.sign, 1 if self.tie_break is None else self.tie_break.sign
+
+    def answered(self, soup: Soup) -> bool:
+        """Whether it is a single ingredient that keeps its answers on these rows."""
+        return soup.coefficients == (1.0,) and not soup.by_tensor and soup.ingredients[0] in self.cached
 
     def predictions(self, soup: Soup) -> Predictions:
-        """What the soup answers on the split."""
+        """What the soup answers on the rows, by a forward pass."""
         self.load(soup)
-        return self.answers(self.encoded, self.split, name=soup.method or "soup")
+        return self._answers(self.encoded, self.split, soup.method or "soup")
 
     def load(self, soup: Soup) -> None:
         """Put the soup's weights into the live model."""
@@ -80,94 +111,26 @@ class LiveScorer:
         else:
             self.mixer.load(soup.ingredients, soup.weights)
         if len(soup.ingredients) > 1:  # a single ingredient keeps its own
-            self.recompute_batchnorm()
+            self._recompute_batchnorm()
 
-    def recompute_batchnorm(self) -> None:
-        """Measure the live model's statistics anew, if that is how this scorer scores."""
-        if self.batchnorm_batches is not None:
+    def answer_all(self, checkpoint: Checkpoint, name: str) -> dict[str, Predictions]:
+        """What a checkpoint, with its weights as they are, answers on select, report and the task's shifts."""
+        self.mixer.load([checkpoint], [1.0])
+        if self.variant == "recomputed":
+            self._recompute_batchnorm()
+            write_batchnorm(self.model, checkpoint.folder)
+        return {role: self._answers(encoded(), split, name) for role, (split, encoded) in self.by_role.items()}
+
+    def _recompute_batchnorm(self) -> None:
+        if self.variant == "recomputed" and self.batchnorm_batches is not None:
             recompute_batchnorm(self.model, self.batchnorm_batches())
 
-    def answers(self, encoded: Encoded, split: Split, *, name: str) -> Predictions:
-        """What the live model, as it is now, answers on any rows."""
+    def _answers(self, encoded: Encoded, split: Split, name: str) -> Predictions:
+        """What the live model, as it is now, answers."""
         return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
 
 
-def higher_is_better(metric: Metric, answers: Predictions) -> float:
-    """The metric's value, its sign turned where lower is better."""
-    value = metric.compute(answers)
-    return value if metric.greater_is_better else -value
-
-
-_log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from hf_soups.models.family import Batch
-
-Role = Literal["select", "report"]
-Variant = Literal["averaged", "recomputed"]  # how a mixture's BatchNorm statistics are made
-CPU_ROWS = 32  # more rows at once fall out of a CPU's caches: 64 took a tenth longer for a 6-layer BERT
-BATCHNORM_ROWS = 1024  # train rows whose activations are measured: seconds for each mixture, not minutes
-
-
-@dataclass(frozen=True, eq=False)
-class Tasting:
-    """Everything that scoring and answering needs, opened once for all soups of one pool."""
-
-    splits: Splits
-    encoded: Mapping[str, Encoded]  # select, report, shift-<name>; each made when it is first asked for
-    chosen_on: Role
-    metric: Metric
-    scorers: Mapping[str, LiveScorer]  # by variant; "recomputed" only for models with BatchNorm
-    cached: Mapping[Checkpoint, Predictions]  # what ingredients answered on the rows chosen on, from their folders
-
-    @property
-    def rows(self) -> int:
-        """Number of rows that soups are chosen on."""
-        return len(self.splits.select if self.chosen_on == "select" else self.splits.report)
-
-    @property
-    def sign(self) -> int:
-        """-1 where a lower score is better, else 1."""
-        return 1 if self.metric.greater_is_better else -1
-
-    def score(self, soup: Soup, variant: str = "averaged") -> Score:
-        """Score on the rows chosen on, higher is better; no forward pass for an ingredient whose answers are cached."""
-        scorer = self.scorers[variant]
-        return scorer.value_of(self.cached[soup.ingredients[0]]) if self.answered(soup) else scorer(soup)
-
-    def answered(self, soup: Soup) -> bool:
-        """Whether it is a single ingredient that keeps its answers on these rows."""
-        return soup.coefficients == (1.0,) and not soup.by_tensor and soup.ingredients[0] in self.cached
-
-    def take_over(self, checkpoint: Checkpoint) -> None:
-        """Put the weights of a checkpoint into the live model as they are."""
-        self.scorers["averaged"].mixer.load([checkpoint], [1.0])
-
-    def recompute_batchnorm_of(self, folder: Path) -> None:
-        """Recompute the live model's BatchNorm statistics and write them into the folder that it was loaded from."""
-        scorer = self.scorers["recomputed"]
-        scorer.recompute_batchnorm()
-        write_batchnorm(scorer.model, folder)
-
-    def answers(self, name: str) -> dict[str, Predictions]:
-        """What the live model, as it is now, answers on select, report and the task's shifts."""
-        scorer, splits = self.scorers["averaged"], self.splits.answered
-        return {role: scorer.answers(self.encoded[role], split, name=name) for role, split in splits.items()}
-
-
-class _EncodedOnDemand(dict[str, Encoded]):
-    """The rows of each split, encoded when they are first asked for: choosing a soup needs one split of them."""
-
-    def __init__(self, splits: Mapping[str, Split], encode: Callable[[Split], Encoded]) -> None:
-        super().__init__()
-        self._splits, self._encode = splits, encode
-
-    def __missing__(self, role: str) -> Encoded:
-        self[role] = self._encode(self._splits[role])
-        return self[role]
-
-
-def open_tasting(
+def open_scorer(
     checkpoints: Sequence[Checkpoint],
     recipe: Recipe,
     *,
@@ -176,7 +139,7 @@ def open_tasting(
     batch_size: int | None = None,
     device: str | None = None,
     tie_break: bool = False,
-) -> Tasting:
+) -> SoupScorer:
     """Load the rows, encode them, load one model and look for cached answers.
 
     Args:
@@ -202,20 +165,20 @@ def open_tasting(
     def encode(split: Split) -> Encoded:
         return family.encode(split, processor, recipe.task, recipe.data, cache)
 
-    encoded = _EncodedOnDemand(splits.answered, encode)
-    metric = metric_for(recipe.task)
-    plain = LiveScorer(
-        family, model, encoded[chosen_on], getattr(splits, chosen_on), metric, LiveMixer(model),
-        batch_size or _rows_at_once(recipe, model), tie_break=METRICS["nll"] if tie_break else None,
-    )  # fmt: skip
-    scorers = {"averaged": plain}
+    # each split is encoded when it is first answered: choosing a soup needs one of them
+    by_role = {
+        role: (split, functools.cache(functools.partial(encode, split))) for role, split in splits.answered.items()
+    }
+    split, encoded = by_role[chosen_on]
+    batches = None
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
-        scorers["recomputed"] = replace(
-            plain, batchnorm_batches=_batches(encode(rows), recipe.train.eval_batch_size, model)
-        )
-    cached = _cached(checkpoints, chosen_on, getattr(splits, chosen_on).fingerprint)
-    return Tasting(splits, encoded, chosen_on, metric, scorers, cached)
+        batches = _batches(encode(rows), recipe.train.eval_batch_size, model)
+    return SoupScorer(
+        family, model, encoded(), split, metric_for(recipe.task), LiveMixer(model),
+        batch_size or _rows_at_once(recipe, model), METRICS["nll"] if tie_break else None, chosen_on,
+        _cached(checkpoints, chosen_on, split.fingerprint), by_role, batches,
+    )  # fmt: skip
 
 
 def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
@@ -228,7 +191,7 @@ def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
 
 
 def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
-    """The data's classes must stand in the order of the model's logits.
+    """The data's classes must be in the order of the model's logits.
 
     Raises:
         InputError: if they do not.

@@ -23,6 +23,25 @@ from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 
 
+Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
+Signs = tuple[int, ...]  # of each value of a score: 1 where higher is better, -1 where lower is
+HIGHER: Signs = (1, 1)
+
+
+def values_of(score: Score) -> tuple[float, ...]:
+    """A score as a tuple; the first value is what it is called by, those after it break ties."""
+    return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
+
+
+def rank_of(score: Score, signs: Signs = HIGHER) -> tuple[float, ...]:
+    """What decides between scores: the higher is better, NaN the worst.
+
+    >>> rank_of((0.5, 0.7), (1, -1)), rank_of(math.nan)
+    ((0.5, -0.7), (-inf,))
+    """
+    return tuple(-math.inf if math.isnan(v) else sign * v for v, sign in zip(values_of(score), signs, strict=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One mixture that was tried: the members so far and one candidate more."""
@@ -44,9 +63,7 @@ class Soup(Publishable):
     coefficients: tuple[float, ...]  # one per ingredient; may be negative
     method: str = ""
     steps: tuple[Step, ...] = ()
-    scores: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what the method measured, e.g. {"score": 0.91, "singles": {...}}
+    scores: Mapping[str, Any] = field(default_factory=dict)  # what the method measured, e.g. {"score": 0.91}
     about: Mapping[str, Any] = field(default_factory=dict)  # further keys of soup.json
     # every tensor's own coefficients, one per ingredient, for soups mixed tensor by tensor; `coefficients` then are
     # their mean over all parameters, for people to read
@@ -127,7 +144,7 @@ class Soup(Publishable):
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
         mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest)
         for source in self.ingredients[0].carried_files():
-            # not every carried file lies at the top (chat templates): keep its place
+            # not every carried file is at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
@@ -207,7 +224,7 @@ def size_in_bytes(size: int | str) -> int:
 
 
 def step_values(step: Step) -> dict[str, Any]:
-    """A step as it stands in soup.json and steps.csv."""
+    """A step as soup.json and steps.csv hold it."""
     return {
         "candidate": step.candidate,
         "ingredients": step.ingredients,

@@ -1,17 +1,15 @@
-"""What a soup's folder says of itself (soup.json), and how a sweep finds the soups that were made of it."""
+"""What a soup's folder says of itself: soup.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.files.downloads import refuse_links_out
-from hf_soups.files.reading import as_record, read_json, read_record
-from hf_soups.finetune.run_record import PREDICTIONS
+from hf_soups.files.reading import read_record
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -19,7 +17,9 @@ AGAIN = "Cook it again."
 
 
 @dataclass(frozen=True, slots=True)
-class _Ingredient:
+class IngredientRecord:
+    """One ingredient."""
+
     name: str
     coefficient: float
     sha256: str = ""
@@ -29,7 +29,9 @@ class _Ingredient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class StepRecord:
+    """One mixture that was tried; scores are None where they were NaN, which JSON does not have."""
+
     candidate: str
     ingredients: int
     accepted: bool
@@ -40,111 +42,94 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Single:
+class SingleRecord:
+    """The best ingredient alone."""
+
     name: str
     score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class MeasuredRecord:
+    """Rows that the soup answered, and the 95% interval of its score on them."""
+
     rows: int
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _LeftOut:
+class LeftOutRecord:
+    """A source that was no ingredient."""
+
     name: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class _SoupTypes:
-    """The types of the values in soup.json that somebody reads."""
+class SoupRecord:
+    """What soup.json says; keys that nobody reads are not kept."""
 
-    ingredients: tuple[_Ingredient, ...]
+    ingredients: tuple[IngredientRecord, ...]
     method: str = ""
     coefficients_by_tensor: Mapping[str, tuple[float, ...]] | None = None
-    steps: tuple[_Step, ...] = ()
-    scores: Mapping[str, Any] | None = None
-    measured: Mapping[str, _Measured] | None = None
+    steps: tuple[StepRecord, ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)  # role -> metric -> value, and what the method measured
+    measured: Mapping[str, MeasuredRecord] = field(default_factory=dict)  # by role
     head_fingerprint: str | None = None
     label_names: tuple[str, ...] | None = None
-    versions: Mapping[str, str] | None = None
-    pool: tuple[str, ...] = ()
-    left_out: tuple[_LeftOut, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    pool: tuple[str, ...] = ()  # names of all that could have been ingredients
+    left_out: tuple[LeftOutRecord, ...] = ()
     dtype: str | None = None
-    made_from: str = ""
-    weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of
-    selected_on: str = ""
+    made_from: str = ""  # a digest of everything that decided what came out
+    weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
+    selected_on: str | None = None  # the rows it was scored on; None: nothing was scored
     optimistic: bool = False
-    metric: str = ""
+    metric: str | None = None
     select_rows: int = 0
-    best_single: _Single | None = None
-    why: str = ""
+    best_single: SingleRecord | None = None
+    learned: Mapping[str, Any] | None = None
     batchnorm: Mapping[str, str | float | None] | None = None
+    why: str = ""
     batchnorm_why: str = ""
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the ingredients without the start, which Model Stock and its like mix in: it is none of the pool."""
+        return tuple(i.name for i in self.ingredients if not self.pool or i.name in self.pool)
 
-def read_soup(folder: Path) -> dict[str, Any]:
-    """What a soup's soup.json holds, every value of the type that it was written with.
+    @property
+    def score(self) -> float | None:
+        """The metric on the rows that it was scored on when it was made; None where nothing was scored."""
+        if self.selected_on is None or self.metric is None:
+            return None
+        value: float | None = (self.scores.get(self.selected_on) or {}).get(self.metric)
+        return value
+
+    @property
+    def whys(self) -> tuple[str, ...]:
+        """Why it came out as it did, a sentence each."""
+        return tuple(str(why) for why in (self.why, (self.learned or {}).get("why"), self.batchnorm_why) if why)
+
+    def check_weights(self, folder: Path) -> None:
+        """The weights in the soup's folder must be those of the record.
+
+        Raises:
+            InputError: if they are not. Soups of 0.1.0 do not say what they were.
+        """
+        if self.weights and Checkpoint(str(folder)).sha256() != self.weights:
+            raise InputError(
+                f"{folder}: its weights are not those that {SOUP_FILE} tells of, so the scores there are not theirs. "
+                "Cook the soup again, or remove the record."
+            )
+
+
+def read_soup(folder: Path) -> SoupRecord:
+    """What a soup's soup.json holds.
 
     Raises:
         FileNotFoundError: if there is none.
         InputError: if it cannot be read, or is no soup's record.
     """
-    path = folder / SOUP_FILE
-    told = read_json(path, what="the record of a soup", format=FORMAT, again=AGAIN)
-    as_record(told, _SoupTypes, path, what="the record of a soup", again=AGAIN)
-    return told
-
-
-def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """The weights beside a soup's record must be those that it tells of.
-
-    Raises:
-        InputError: if they are not. Soups of 0.1.0 do not say what they were.
-    """
-    if record.get("weights") and Checkpoint(str(folder)).sha256() != record["weights"]:
-        raise InputError(
-            f"{folder}: its weights are not those that {SOUP_FILE} tells of, so the scores there are not theirs. Cook "
-            "the soup again, or remove the record."
-        )
-
-
-def from_pool(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of a soup's ingredients, without the start, which Model Stock and its like mix in: it is none of the pool.
-
-    >>> from_pool({"pool": ["a", "b"], "ingredients": [{"name": "start"}, {"name": "b"}]})
-    ('b',)
-    """
-    pool = record.get("pool") or []
-    return tuple(i["name"] for i in record["ingredients"] if not pool or i["name"] in pool)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pointer:
-    path: str
-    method: str = ""
-    predictions: str = PREDICTIONS
-
-
-def soup_folder_of(pointer: Path) -> tuple[Path, Path]:
-    """The folder of a soup that a sweep points to (soups/<method>.json), and that of its predictions.
-
-    Raises:
-        InputError: if the pointer cannot be read, its predictions lie elsewhere than in the soup's folder, or a link
-            there leads out of it.
-    """
-    try:
-        told = read_record(pointer, _Pointer, what="a pointer to a soup", format="", again=AGAIN)
-    except FileNotFoundError as error:
-        raise InputError(f"{pointer}: no such file. {AGAIN}") from error
-    if told.predictions != PREDICTIONS:
-        raise InputError(
-            f"{pointer}: the predictions are said to lie in {told.predictions!r}, not in the soup's {PREDICTIONS!r}. "
-            f"{AGAIN}"
-        )
-    folder = (pointer.parent / told.path).resolve()
-    refuse_links_out(folder)
-    return folder, folder / told.predictions
+    return read_record(folder / SOUP_FILE, SoupRecord, what="the record of a soup", format=FORMAT, again=AGAIN)

@@ -42,7 +42,7 @@ def wrapper_of(names: Iterable[str]) -> str | None:
 
 
 def wrapped(checkpoint: Checkpoint) -> str | None:
-    """What to tell of a checkpoint that was saved with its wrapper; None for all others."""
+    """A warning about a checkpoint that was saved with its wrapper; None for all others."""
     wrapper = wrapper_of(checkpoint.tensors)
     if wrapper is None:
         return None
@@ -100,10 +100,10 @@ def _tied(one: Checkpoint, two: Checkpoint) -> Explanation | None:
         if kept in two.tensors:
             if twin(two, name, [kept]) is not None:
                 continue
-            told = f"has weights of its own there. {_TIE_ALIKE}"
+            differs = f"has weights of its own there. {_TIE_ALIKE}"
         else:
-            told = f"stores it under {name!r} alone. Save both again with save_pretrained() of one transformers."
-        return Explanation("tied weights", f"{name!r} is tied to {kept!r} in {one}, but {two} {told}")
+            differs = f"stores it under {name!r} alone. Save both again with save_pretrained() of one transformers."
+        return Explanation("tied weights", f"{name!r} is tied to {kept!r} in {one}, but {two} {differs}")
     return None
 
 
@@ -111,7 +111,7 @@ _TIE_ALIKE = "Mix models that tie the same tensors (tie_word_embeddings in confi
 
 
 def ties(checkpoint: Checkpoint, common: Iterable[str]) -> Mapping[str, str]:
-    """Names that stand for another tensor: told by the file, or stored a second time beside the `common` ones."""
+    """Names of tied tensors -> the tensor kept: as the file records, or stored again beside the `common` ones."""
     among = list(common)
     extra = [name for name in checkpoint.tensors if name not in set(among)]
     twice = {name: twin(checkpoint, name, among) for name in extra} if len(extra) <= MOST_TIED else {}

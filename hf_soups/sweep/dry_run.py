@@ -14,6 +14,7 @@ from hf_soups.files.writing import temporary_folder
 from hf_soups.recipe import Recipe
 from hf_soups.sweep.executor import visible_gpus
 from hf_soups.sweep.plan import PlannedRun, make_plan
+from hf_soups.wording import amount
 
 if TYPE_CHECKING:
     from hf_soups.data import Splits
@@ -72,34 +73,34 @@ def print_dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = Tr
     from rich.console import Console
     from rich.table import Table
 
-    told = dry_run(recipe, out, slots=slots, probe=probe)
-    varied = sorted({key for run in told.plan for key in run.varied})
-    table = Table(title=f"{recipe.name}: {len(told.plan)} runs, nothing was started", title_justify="left")
+    estimate = dry_run(recipe, out, slots=slots, probe=probe)
+    varied = sorted({key for run in estimate.plan for key in run.varied})
+    table = Table(title=f"{recipe.name}: {len(estimate.plan)} runs, nothing was started", title_justify="left")
     for column in ("run", *varied, "seed"):
         table.add_column(column.replace("_", " "), justify="right")
-    for run in told.plan:
+    for run in estimate.plan:
         table.add_row(run.name, *(_short(run.train[key]) for key in varied), str(run.train["seed"]))
     console = Console(soft_wrap=True, highlight=False)
     Console(width=None if console.is_terminal else 140, highlight=False).print(table)
-    for line in _needs(told, slots):
+    for line in _needs(estimate, slots):
         console.print(line, markup=False)
 
 
-def _needs(told: DryRun, slots: int) -> Sequence[str]:
+def _needs(estimate: DryRun, slots: int) -> Sequence[str]:
     lines = []
-    if told.rows is not None:
-        lines.append(f"rows: {told.rows[0]} train, {told.rows[1]} select, {told.rows[2]} report")
-    disk = told.disk_bytes
+    if estimate.rows is not None:
+        lines.append(f"rows: {estimate.rows[0]} train, {estimate.rows[1]} select, {estimate.rows[2]} report")
+    disk = estimate.disk_bytes
     if disk is None:
         lines.append("disk: unknown, the model's weights are not on this machine yet")
     else:
-        lines.append(f"disk: about {_size(disk)} of {_size(told.free_bytes)} free")
-        if disk > told.free_bytes:
+        lines.append(f"disk: about {amount(disk)}B of {amount(estimate.free_bytes)}B free")
+        if disk > estimate.free_bytes:
             lines.append("warning: that does not fit. Lower sweep.runs or give an --out on another disk.")
-    if told.step_seconds is not None and told.seconds is not None:
-        minutes = told.seconds / 60
+    if estimate.step_seconds is not None and estimate.seconds is not None:
+        minutes = estimate.seconds / 60
         lines.append(
-            f"time: about {minutes:.1f} minutes of training in {slots} slots ({told.step_seconds:.2f} s a step)"
+            f"time: about {minutes:.1f} minutes of training in {slots} slots ({estimate.step_seconds:.2f} s a step)"
         )
     return lines
 
@@ -168,11 +169,3 @@ def _cache_bytes(recipe: Recipe, rows: int) -> int:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

@@ -200,7 +200,7 @@ def work_through(
     slots: Slots,
     *,
     retry_failed: bool,
-    told: Callable[[Ended], None],
+    on_end: Callable[[Ended], None],
     watch: Watch,
 ) -> None:
     """Run everything that is open, and wait for what other sweeps of the same folder are running.
@@ -210,7 +210,7 @@ def work_through(
         ledger: of the sweep's folder.
         slots: where runs are started.
         retry_failed: whether runs that failed before this call are repeated, once.
-        told: called with each run that ended here.
+        on_end: called with each run that ended here.
         watch: called several times a second.
     """
     found = [ledger.entry(name) for name in names]
@@ -220,7 +220,7 @@ def work_through(
     while waiting or slots.working:
         elsewhere = _start_some(waiting, ledger, slots, again)
         for ended in slots.ended():
-            told(ended)
+            on_end(ended)
         watch(slots, elsewhere)
         time.sleep(POLL_SECONDS)
         waiting = [name for name in waiting if _wanted(ledger.entry(name), again)]

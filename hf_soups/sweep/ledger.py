@@ -1,4 +1,4 @@
-"""Ledger: what became of every planned run, as the disk tells it.
+"""Ledger: what became of every planned run, as the disk shows it.
 
 A run is done when its folder is there: folders appear whole or not at all. A run is being worked on when its lock
 is held. The lock (flock) belongs to the open file, and the run's process inherits it: it is free only when both

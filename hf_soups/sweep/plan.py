@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_soups.errors import InputError, RecipeError
-from hf_soups.files.reading import read_record
+from hf_soups.errors import RecipeError
 from hf_soups.recipe import Distribution, Recipe, Train, recipe_from
 
-PLAN_FILE = "plan.json"  # by which a sweep's folder is known
-FORMAT = "hf_soups.sweep.plan.v1"
-AGAIN = "Remove it and run the same sweep again: it is written anew."
 SEEDS_PER_SWEEP = 100_000  # so that the runs of sweeps with other seeds train with other seeds
 SEEDS = 2**31  # numpy and torch take no seed below 0 or above 2**32 - 1
 
@@ -30,43 +25,12 @@ class PlannedRun:
     """One run: its name, and the values of `train` that it is trained with."""
 
     name: str
-    train: Mapping[str, Any]  # every field of recipe.Train
-    varied: tuple[str, ...]  # the fields that the sweep chose
+    train: Mapping[str, Any] = field(default_factory=dict)  # every field of recipe.Train
+    varied: tuple[str, ...] = ()  # the fields that the sweep chose
 
     def recipe(self, of: Recipe) -> Recipe:
         """The recipe of this run alone."""
         return of.model_copy(update={"name": f"{of.name}/{self.name}", "train": Train(**self.train)})
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    name: str
-    varied: tuple[str, ...] = ()
-    train: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    runs: tuple[_Planned, ...]
-
-
-def plan_record(plan: Sequence[PlannedRun]) -> dict[str, Any]:
-    """What plan.json holds."""
-    return {"format": FORMAT, "runs": [{"name": r.name, "varied": list(r.varied), "train": r.train} for r in plan]}
-
-
-def read_plan(sweep: Path) -> tuple[PlannedRun, ...]:
-    """The runs that a sweep's plan.json lists.
-
-    Raises:
-        InputError: if it cannot be read, or names a folder outside the sweep.
-    """
-    path = sweep / PLAN_FILE
-    found = read_record(path, _Plan, what="the plan of a sweep", format=FORMAT, again=AGAIN)
-    for run in found.runs:
-        if not run.name or Path(run.name).name != run.name or run.name.startswith("."):
-            raise InputError(f"{path}: {run.name!r} is no name of a run. {AGAIN}")
-    return tuple(PlannedRun(run.name, run.train, run.varied) for run in found.runs)
 
 
 def make_plan(recipe: Recipe) -> tuple[PlannedRun, ...]:

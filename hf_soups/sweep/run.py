@@ -1,7 +1,6 @@
 """Sweep: many fine-tunes from one start, planned before the first one, resumable at any moment.
 
-The folder holds recipe.yaml, plan.json, plan/ (a recipe for each run), start/, cache/, logs/, ledger/ and the run
-folders. The disk is the truth: the same command goes on from whatever it finds there.
+The disk is the truth: the same command goes on from whatever it finds in the sweep's folder.
 """
 
 from __future__ import annotations
@@ -16,23 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, RecipeError
-from hf_soups.files.writing import json_text, writable, write_text
+from hf_soups.files.writing import writable
 from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
 from hf_soups.recipe import Recipe, Train, load_recipe
+from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.sweep.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
+from hf_soups.sweep.folder import SweepFolder
 from hf_soups.sweep.ledger import Entry, Ledger
-from hf_soups.sweep.plan import PLAN_FILE, PlannedRun, make_plan, plan_record, read_plan
+from hf_soups.sweep.plan import PlannedRun, make_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RECIPE_FILE = "recipe.yaml"
 STATUS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What stands in the sweep's folder after a call, and what this call did."""
+    """What is in the sweep's folder after a call, and what this call did."""
 
     out: Path
     entries: tuple[Entry, ...]  # all planned runs, in order
@@ -100,9 +100,9 @@ def sweep(
             reporter.line(where_to_look(recipe))
         make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
-    working = Slots(ledger, run, out / "logs", slots, processes_per_run)
+    working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run)
     with ended_by_signals(), reporter.live(), working, writable(out):
-        work_through(names, ledger, working, retry_failed=retry_failed, told=reporter.ended, watch=reporter.watch)
+        work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
 
 
@@ -110,23 +110,18 @@ def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
     """Write recipe, plan and the runs' recipes into the sweep's folder, or check those that are there."""
     from filelock import FileLock
 
-    plan = make_plan(recipe)
+    plan, folder = make_plan(recipe), SweepFolder(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file. Give another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / PLAN_FILE).exists() and not (out / ".lock").exists():
+    if out.is_dir() and any(out.iterdir()) and not folder.planned and not (out / ".lock").exists():
         raise InputError(f"{out} is not empty and holds no sweep. Give another --out.")
     with writable(out):
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock"):  # the first thing in the folder: by it a sweep killed here knows its own
-            for folder in (out / "plan", out / "logs"):
-                folder.mkdir(exist_ok=True)
-            if (out / PLAN_FILE).exists() and _begun(out):
+            if folder.planned and _begun(out):
                 _check_same(load_recipe(out / RECIPE_FILE), recipe, out)
-                _check_plan(plan, out)
-            for run in plan:
-                _write_recipe(out / "plan" / f"{run.name}.yaml", run.recipe(recipe), sweep=False)
-            _write_recipe(out / RECIPE_FILE, recipe, sweep=True)
-            _write(out / PLAN_FILE, json_text(plan_record(plan)))
+                _check_plan(plan, folder)
+            folder.write_plan(recipe, plan)
     return plan
 
 
@@ -135,11 +130,11 @@ def make_shared(recipe: Recipe, out: Path) -> None:
     from hf_soups.data import load_splits
     from hf_soups.finetune.start import load_start, make_start
 
-    splits = load_splits(recipe.task, recipe.data)
-    make_start(recipe, splits, out / "start", cache=out / "cache")
-    start = load_start(out / "start", recipe, splits)
+    folder, splits = SweepFolder(out), load_splits(recipe.task, recipe.data)
+    make_start(recipe, splits, folder.start, cache=folder.cache)
+    start = load_start(folder.start, recipe, splits)
     for split in (splits.train, *splits.answered.values()):
-        start.family.encode(split, start.processor, recipe.task, recipe.data, out / "cache")
+        start.family.encode(split, start.processor, recipe.task, recipe.data, folder.cache)
 
 
 def finetune_command(out: Path, processes: int) -> Command:
@@ -148,13 +143,13 @@ def finetune_command(out: Path, processes: int) -> Command:
     `accelerate launch --cpu --num_processes 2` starts one process only, and what torch's launcher starts outlives it
     without the run's lock; so the package has a launcher of its own.
     """
-    launch = [sys.executable, "-m"]
+    folder, launch = SweepFolder(out), [sys.executable, "-m"]
     if processes > 1:
         launch = [sys.executable, "-m", "hf_soups.sweep.launcher", str(processes), *launch]
 
     def command(name: str) -> list[str]:
-        folders = ["--out", str(out / name), "--start", str(out / "start"), "--cache", str(out / "cache")]
-        return [*launch, "hf_soups.finetune", str(out / "plan" / f"{name}.yaml"), *folders]
+        folders = ["--out", str(out / name), "--start", str(folder.start), "--cache", str(folder.cache)]
+        return [*launch, "hf_soups.finetune", str(folder.recipe_of(name)), *folders]
 
     return command
 
@@ -204,18 +199,17 @@ def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
             f"Set sweep.runs to {there.sweep.runs} or more, or give another --out."
         )
     if differing:
-        told = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
-        raise RecipeError(f"{out}: holds the sweep of another recipe ({told}). Give another --out.")
+        changes = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing[:8])
+        raise RecipeError(f"{out}: holds the sweep of another recipe ({changes}). Give another --out.")
 
 
-def _check_plan(plan: Sequence[PlannedRun], out: Path) -> None:
+def _check_plan(plan: Sequence[PlannedRun], folder: SweepFolder) -> None:
     """The runs that were planned before are the first ones of the plan, whatever version made them."""
-    there = read_plan(out)
     added = Train().model_dump(mode="json")  # values that did not exist yet are as if they had been the defaults
-    for old, new in zip(there, plan, strict=False):
+    for old, new in zip(folder.plan(), plan, strict=False):
         if replace(old, train={**added, **old.train}) != new:
             raise InputError(
-                f"{out}: {new.name} was planned with other values, by another version of hf_soups or by hand. "
+                f"{folder}: {new.name} was planned with other values, by another version of hf_soups or by hand. "
                 "Give another --out."
             )
 
@@ -244,19 +238,6 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
     return {at: value}
-
-
-def _write_recipe(path: Path, recipe: Recipe, *, sweep: bool) -> None:
-    import yaml
-
-    values = recipe.model_dump(mode="json", exclude=None if sweep else {"sweep"})
-    _write(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
-
-def _write(path: Path, text: str) -> None:
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    write_text(path, text)
 
 
 def _console() -> Console:
@@ -288,12 +269,12 @@ class _Reporter:
     def ended(self, ended: Ended) -> None:
         self.done.append(ended)
         entry = ended.entry
-        told = entry.status or ("killed" if ended.killed else entry.state)
+        status = entry.status or ("killed" if ended.killed else entry.state)
         reason = f": {entry.reason}" if entry.reason else ""
-        last = last_lines(self._out / "logs" / f"{ended.name}.log", 4)
+        last = last_lines(SweepFolder(self._out).logs / f"{ended.name}.log", 4)
         scores = [f"  {line.partition(': ')[2]}" for line in last if " on select" in line]
         score = scores[-1] if scores and entry.state == "finished" else ""
-        self.line(f"{ended.name}  {told} after {ended.seconds:.0f} s{reason}{score}")
+        self.line(f"{ended.name}  {status} after {ended.seconds:.0f} s{reason}{score}")
         for line in (line for line in last if line.startswith(WARNING)):
             self.line(f"{ended.name}  {line}")
 

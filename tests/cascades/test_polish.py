@@ -114,7 +114,7 @@ def counted(entries: Entries, predictions: Any, thresholds: tuple[float, ...]) -
     done = plan.apply(predictions)
     assert done.costs is not None
     score = entries.metric.compute(done)
-    return (score if entries.metric.greater_is_better else -score), float(done.costs.mean())
+    return entries.metric.sign * score, float(done.costs.mean())
 
 
 @given(seed=SEEDS, count=st.integers(1, 60), coarse=st.booleans())

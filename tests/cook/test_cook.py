@@ -31,7 +31,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.report.cards.card import check_card, write_card
 from hf_soups.soups import Soup, Step
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 from tests.makers.pile import finished, label, make_pile, make_sweep, near, plain_answers
 from tests.makers.ties import turned
 from tests.makers.tiny import IMAGE_SIZE, tiny_bert, tiny_resnet
@@ -140,13 +140,13 @@ def test_single_runs_are_scored_without_a_forward_pass(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    plain = LiveScorer.__call__
+    plain = SoupScorer.predictions
 
-    def counted(self: LiveScorer, soup: Soup) -> float:
+    def counted(self: SoupScorer, soup: Soup) -> float:
         asked.append(len(soup.ingredients))
         return plain(self, soup)
 
-    monkeypatch.setattr(LiveScorer, "__call__", counted)
+    monkeypatch.setattr(SoupScorer, "predictions", counted)
     quietly([sweep], ("greedy",), tmp_path / "soups")
     assert len(asked) == 3
     assert min(asked) == 2
@@ -311,20 +311,20 @@ def test_another_pool_does_not_replace_a_soup_unasked(sweep: Path, tmp_path: Pat
 def test_a_greedy_that_was_killed_goes_on_without_repeating_a_score(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = LiveScorer.__call__, []
+    plain, asked = SoupScorer.predictions, []
 
-    def dying(self: LiveScorer, soup) -> float:
+    def dying(self: SoupScorer, soup) -> float:
         if len(asked) == 2:
             raise KeyboardInterrupt
         asked.append(soup)
         return plain(self, soup)
 
-    monkeypatch.setattr(LiveScorer, "__call__", dying)
+    monkeypatch.setattr(SoupScorer, "predictions", dying)
     with pytest.raises(KeyboardInterrupt):
         quietly([sweep], ("greedy",), tmp_path / "soups")
     assert not (tmp_path / "soups/greedy").exists()
     more = []
-    monkeypatch.setattr(LiveScorer, "__call__", lambda self, soup: more.append(soup) or plain(self, soup))
+    monkeypatch.setattr(SoupScorer, "predictions", lambda self, soup: more.append(soup) or plain(self, soup))
     quietly([sweep], ("greedy",), tmp_path / "soups")
     assert len(more) == 1
     assert [p.name for p in (tmp_path / "soups").iterdir()] == ["greedy"]
@@ -440,8 +440,8 @@ def test_a_sweeps_recipe_can_be_changed_and_old_answers_are_then_not_used(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    plain = LiveScorer.__call__
-    monkeypatch.setattr(LiveScorer, "__call__", lambda self, soup: (asked.append(1), plain(self, soup))[1])
+    plain = SoupScorer.predictions
+    monkeypatch.setattr(SoupScorer, "predictions", lambda self, soup: (asked.append(1), plain(self, soup))[1])
     quietly([sweep], ("greedy",), tmp_path / "soups", overrides={"data.seed": 7})
     assert len(asked) == 4 + 3
 
@@ -671,11 +671,12 @@ def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, 
     from types import SimpleNamespace
 
     from hf_soups.checkpoint import Checkpoint
-    from hf_soups.soups.soup_record import from_pool
+    from hf_soups.soups.soup_record import read_soup
 
     places = [shutil.copytree(pile / "m0", tmp_path / place) for place in ("a/run", "b/run", "third")]
     a, b, third = map(Checkpoint, places)
     pool = SimpleNamespace(checkpoints=(a, b, third))
     told = kitchen._named(Soup((a, third), (0.5, 0.5), about={"pool": [str(places[0]), str(places[1]), "third"]}), pool)
     assert [one["name"] for one in told.record()["ingredients"]] == [str(places[0]), "third"]
-    assert len(from_pool(told.record())) == 2
+    (tmp_path / "soup.json").write_text(json.dumps(told.record()))
+    assert read_soup(tmp_path).models == (str(places[0]), "third")

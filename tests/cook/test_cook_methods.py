@@ -13,10 +13,12 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from hf_soups.cook import CookResult, Options, cook, methods
+from hf_soups.cook import CookResult, Options, cook, methods, soup_method
 from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
+from hf_soups.soups import registry, uniform
 from hf_soups.soups.methods import learned as learned_package
+from tests.documents.pages import DOCS, blocks
 from tests.makers.pile import make_pile, make_sweep, near
 
 METHODS = tuple(methods())
@@ -150,7 +152,7 @@ def test_one_fine_tune_is_enough_for_the_line_to_its_start(made: Path, tmp_path:
     pile = make_pile(tmp_path / "pile", models=1)
     options = Options(start=str(pile / "start"))
     soup = quietly([pile / "m0"], ("wise-ft",), tmp_path / "w", recipe=pile / "recipe.yaml", options=options).soups[0]
-    assert soup.record["alpha"] in [i / 10 for i in range(11)]
+    assert record(soup.folder)["alpha"] in [i / 10 for i in range(11)]
     with pytest.raises(InputError, match="at least two finished checkpoints"):
         quietly([pile / "m0"], ("greedy",), tmp_path / "g", recipe=pile / "recipe.yaml", options=options)
 
@@ -162,7 +164,7 @@ def test_the_folder_of_a_trainer_stands_for_its_checkpoints(made: Path, tmp_path
     (tmp_path / "run/checkpoint-1200").mkdir()
     result = quietly([tmp_path / "run"], ("run-ema",), tmp_path / "soup", options=Options(decay=0.5))
     assert result.soups[0].ingredients == ("checkpoint-50", "checkpoint-200", "checkpoint-1000")
-    assert [i["coefficient"] for i in result.soups[0].record["ingredients"]] == [0.25, 0.25, 0.5]
+    assert [i.coefficient for i in result.soups[0].record.ingredients] == [0.25, 0.25, 0.5]
     assert "checkpoint-1200" in next(iter(result.left_out))
 
 
@@ -187,7 +189,7 @@ def test_a_killed_learned_soup_goes_on_where_it_was(
         quietly([sweep], ("learned",), tmp_path / "soups", options=Options(epochs=4))
     resumed = quietly([sweep], ("learned",), tmp_path / "soups", options=Options(epochs=4)).soups[0]
     assert steps == list(range(1, len(steps) + 1))
-    assert resumed.record["ingredients"] == straight.record["ingredients"]
+    assert resumed.record.ingredients == straight.record.ingredients
     assert [p.name for p in (tmp_path / "soups").iterdir()] == ["learned"]
 
 
@@ -218,7 +220,7 @@ def test_scores_of_ingredients_that_changed_between_two_calls_are_not_taken_over
     with pytest.raises(InputError, match="exists already"):
         quietly([sweep], ("uniform",), tmp_path / "soups")
     again = quietly([sweep], ("uniform",), tmp_path / "soups", overwrite=True).soups[0]
-    assert again.record["ingredients"][1]["sha256"] != first.record["ingredients"][1]["sha256"]
+    assert again.record.ingredients[1].sha256 != first.record.ingredients[1].sha256
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: no room")])
@@ -247,3 +249,76 @@ def test_too_little_memory_is_told_and_leaves_nothing(
 def test_wrong_options_are_refused(options: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Options(**options)
+
+
+# --- a method of the user's own
+
+
+@pytest.fixture
+def sweep_of_the_page(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the sweep that the page on adding a method names; what is added is forgotten."""
+    monkeypatch.setattr(registry, "_METHODS", dict(methods()))
+    shutil.copytree(made / "sweep", tmp_path / "runs/mrpc")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_on_adding_a_method_adds_one_and_cooks_with_it(sweep_of_the_page: Path) -> None:
+    added, cooked = (block.text for block in blocks(DOCS / "adding-a-method.md") if block.language == "python")
+    exec(compile(added, "page", "exec"), {"__name__": "page"})
+    exec(compile(cooked, "page", "exec"), {"__name__": "page"})
+    told = record(sweep_of_the_page / "soups/mrpc/best-share")
+    assert (told["method"], told["selected_on"]) == ("best-share", "select")
+    assert [i["coefficient"] for i in told["ingredients"]] == [0.5, 0.5]
+    rows = [row.name for row in build_leaderboard(Path("runs/mrpc"), resamples=20).rows if row.kind == "soup"]
+    assert sorted(rows) == ["best-share soup", "uniform soup"]
+
+
+def test_a_method_in_a_file_of_ones_own_is_cooked_by_the_command(sweep_of_the_page: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli import app
+
+    Path("best_share.py").write_text(blocks(DOCS / "adding-a-method.md")[0].text)
+    words = ["--import", "best_share.py", "cook", "runs/mrpc", "--method", "best-share", "--out", "soups"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert record(Path("soups/best-share"))["method"] == "best-share"
+
+
+def test_an_option_with_its_own_default_counts_as_part_of_the_recipe_of_a_soup(sweep_of_the_page: Path) -> None:
+    @soup_method("some")
+    def some(inputs, *, share: float = 0.5, seed: int):
+        assert (share, seed) == (0.5, 3)
+        return uniform(inputs.pool)
+
+    assert methods()["some"].key(Options(seed=3), None) == ["some", {"share": 0.5, "seed": 3}, None]
+    assert quietly(["runs/mrpc"], ["some"], "soups", options=Options(seed=3)).soups[0].ingredients == tuple(
+        f"run_{i:02d}" for i in range(3)
+    )
+
+
+def test_a_name_that_is_taken_and_an_option_that_nobody_can_set_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is a soup method 'greedy' already"):
+        soup_method("greedy")(lambda inputs: uniform(inputs.pool))
+    with pytest.raises(ValueError, match=r"new: sharpness is none of .* and has no default"):
+
+        @soup_method("new")
+        def new(inputs, *, sharpness):
+            return uniform(inputs.pool)
+
+
+def test_the_command_and_the_function_have_the_same_defaults() -> None:
+    import inspect
+
+    from hf_soups.cli.soups import cook as command
+
+    of_command, of_function = (inspect.signature(f).parameters for f in (command, cook))
+    both = set(of_command) & set(of_function) - {"sources"}
+    assert {"out", "recipe", "dtype", "max_shard_size", "align_labels", "overwrite"} <= both
+    assert {name: str(of_command[name].default) for name in both} == {
+        name: str(of_function[name].default) for name in both
+    }
+    options = {name: getattr(Options(), name) for name in Options.__slots__}
+    assert {name: of_command[name].default for name in options} == options
+    assert of_command["method"].default is None  # typer lists; the command then takes the function's own default

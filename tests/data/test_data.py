@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pictures
 
 from hf_soups.data import Split, Splits, load_dataset_split, load_splits, read_image, splits_from_datasets
+from hf_soups.data.sources import READERS, SOURCES, Source
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import DataError
 from hf_soups.recipe import Data
@@ -596,3 +597,23 @@ def test_a_pipe_in_the_place_of_a_table_is_refused_at_once(tmp_path: Path, endin
     os.mkfifo(path)
     with pytest.raises(DataError, match=rf"rows\.{ending}.*(not a regular file|not a parquet file)"):
         load_splits(Task(kind="text", path=str(path), text=["text"], report=str(path)), Data())
+
+
+def test_a_new_kind_of_source_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Source(
+        lambda task, split_name: task.path.startswith("made:"),
+        lambda task, split_name, where: reviews(int(task.path.removeprefix("made:")), first=len(split_name)),
+    )
+    monkeypatch.setattr("hf_soups.data.sources.SOURCES", [made, *SOURCES])
+    splits = load_splits(text_task("made:40"), Data(select_minimum=10))
+    assert (len(splits.train), len(splits.select), len(splits.report)) == (30, 10, 40)
+    assert splits.report.source == "made:40:validation"
+    assert splits.report.rows["text"][0] == f"review number {len('validation')}"
+
+
+def test_a_new_kind_of_file_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READERS, ".jsonl", ("json", {}))
+    for name in ("train", "report"):
+        reviews(20).to_json(tmp_path / f"{name}.jsonl")
+    task = text_task(tmp_path, train="train.jsonl", report="report.jsonl", label_names=NAMES)
+    assert len(load_splits(task, Data()).report) == 20

@@ -38,7 +38,7 @@ from hf_soups.metrics import METRICS
 from hf_soups.plots.by_number import SHIFTS, points_of, write_together
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 from tests.makers.pile import make_sweep, oracle_predictions, write_texts
 from tests.makers.ties import turned
 from tests.makers.tiny import tiny_bert
@@ -209,8 +209,8 @@ def test_subsets_that_answer_nan_are_left_out_of_the_points() -> None:
 def test_nothing_is_measured_twice(made: Path, found: ByNumber, monkeypatch: pytest.MonkeyPatch) -> None:
     table = (found.folder / "by_number.csv").read_bytes()
     asked: list = []
-    plain = LiveScorer.__call__
-    monkeypatch.setattr(LiveScorer, "__call__", lambda self, soup: (asked.append(soup), plain(self, soup))[1])
+    plain = SoupScorer.predictions
+    monkeypatch.setattr(SoupScorer, "predictions", lambda self, soup: (asked.append(soup), plain(self, soup))[1])
     again = by_number(made, subsets=RUNS, with_greedy=True, progress=False)
     assert asked == []
     assert again.scores == found.scores

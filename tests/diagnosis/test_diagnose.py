@@ -26,7 +26,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup
 from hf_soups.soups.ingredients import gather
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 from tests.makers.pile import label, make_pile, make_sweep, near, oracle_predictions
 from tests.makers.ties import turned
 from tests.makers.tiny import tiny_bert
@@ -198,15 +198,15 @@ def test_a_killed_diagnosis_goes_on_without_asking_twice(
     made: Path, found: Diagnosis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple] = []
-    plain, stop = LiveScorer.__call__, [5]
+    plain, stop = SoupScorer.predictions, [5]
 
-    def counted(self: LiveScorer, soup: Soup) -> float:
+    def counted(self: SoupScorer, soup: Soup) -> float:
         if len(asked) == stop[0]:
             raise Killed
         asked.append((soup.ingredients, soup.coefficients))
         return plain(self, soup)  # type: ignore[return-value]
 
-    monkeypatch.setattr(LiveScorer, "__call__", counted)
+    monkeypatch.setattr(SoupScorer, "predictions", counted)
     with pytest.raises(Killed):
         diagnose([made], tmp_path / "out", **SMALL)
     assert not list((tmp_path / "out").glob("*.png"))
@@ -231,7 +231,7 @@ def test_plain_checkpoints_are_asked_once_and_have_no_angles_without_a_start(
     assert any("No start is known" in words for words in first.words)
     oracle = oracle_predictions(pile / "m1", load_recipe(pile / "recipe.yaml"), "select")
     assert first.facts.single("m1").score == accuracy(oracle)
-    monkeypatch.setattr(LiveScorer, "predictions", lambda *_: pytest.fail("it was asked before"))
+    monkeypatch.setattr(SoupScorer, "predictions", lambda *_: pytest.fail("it was asked before"))
     second = diagnose(models, tmp_path / "out", start=pile / "start", **options)
     assert (second.folder / "angles.png").exists()
     assert [p.line for p in second.facts.pairs] == [p.line for p in first.facts.pairs]

@@ -23,7 +23,7 @@ def by_plain_loop(
 ) -> tuple[list[str], list[float]]:
     """The path and its scores, each ensemble made of repeated members."""
     known = METRICS[metric]
-    sign = 1 if known.greater_is_better else -1
+    sign = known.sign
     alone = {name: sign * known.compute(ensemble([p], combine)) for name, p in predictions.items()}
     order = sorted(predictions, key=lambda name: (-alone[name], name))
     path: list[str] = []
@@ -48,7 +48,7 @@ def test_the_path_is_that_of_a_plain_loop(seed: int, metric: str, combine: str, 
     found = select_ensemble(predictions, metric, rounds=4, combine=combine, initial=initial)
     path, scores = by_plain_loop(predictions, metric, 4, combine, initial)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
-    if metric in trials.OF_ANSWERS:
+    if METRICS[metric].of_answers is not None:
         assert list(found.path) == path
 
 
@@ -58,7 +58,7 @@ def test_it_never_scores_below_the_best_single_member(seed: int, metric: str, co
     classes = 2 if "f1" in metric else 3
     predictions = pool(seed, members=4, rows=25, classes=classes)
     found = select_ensemble(predictions, metric, rounds=5, combine=combine, initial=initial)
-    sign = 1 if METRICS[metric].greater_is_better else -1
+    sign = METRICS[metric].sign
     alone = [sign * METRICS[metric].compute(ensemble([p], combine)) for p in predictions.values()]
     assert sign * found.score >= max(alone) - 1e-12
     assert found.score == METRICS[metric].compute(found.apply(predictions))

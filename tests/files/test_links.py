@@ -13,7 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.downloads import inside_of, refuse_links_out
 from hf_soups.report.cards.card import card_for
-from hf_soups.soups.soup_record import soup_folder_of
+from hf_soups.sweep.folder import SoupPointer
 
 COMMIT = "0" * 40
 
@@ -137,14 +137,14 @@ def test_a_sweeps_pointer_to_predictions_outside_of_the_soup_is_refused(tmp_path
     pointer.parent.mkdir(parents=True)
     told = {"path": "../../soup", "predictions": "predictions"}
     pointer.write_text(json.dumps(told))
-    assert soup_folder_of(pointer) == (tmp_path / "soup", tmp_path / "soup" / "predictions")
+    assert SoupPointer(pointer).folder() == tmp_path / "soup"
     pointer.write_text(json.dumps({**told, "predictions": "../outside"}))
     with pytest.raises(HfSoupsError, match=r"the predictions are said to lie in '\.\./outside', not in the soup"):
-        soup_folder_of(pointer)
+        SoupPointer(pointer).folder()
     pointer.write_text(json.dumps(told))
     (tmp_path / "soup" / "predictions").symlink_to(outside)
     with pytest.raises(HfSoupsError, match="Nothing outside is read"):
-        soup_folder_of(pointer)
+        SoupPointer(pointer).folder()
 
 
 def test_no_card_is_made_of_what_lies_outside(tmp_path: Path, outside: Path) -> None:

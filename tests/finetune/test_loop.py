@@ -171,7 +171,7 @@ def test_the_best_epoch_is_kept_and_the_earlier_one_wins_a_tie() -> None:
         return next(told)
 
     train = Train(learning_rate=0.01, batch_size=10, epochs=4)
-    history = trained(model, train, selection=EpochSelection(score, greater_is_better=True))
+    history = trained(model, train, selection=EpochSelection(score))
     for name, value in model.state_dict().items():
         assert torch.equal(value, snapshots[1][name])
     assert not torch.equal(snapshots[1]["0.weight"], snapshots[2]["0.weight"])
@@ -179,7 +179,7 @@ def test_the_best_epoch_is_kept_and_the_earlier_one_wins_a_tie() -> None:
 
 
 def test_lower_is_better_when_the_metric_says_so() -> None:
-    lower = EpochSelection(lambda: 0.0, greater_is_better=False)
+    lower = EpochSelection(lambda: 0.0, sign=-1)
     assert lower.better(0.1, 0.2)
     assert not lower.better(0.2, 0.1)
     assert lower.better(9.0, None)
@@ -188,7 +188,7 @@ def test_lower_is_better_when_the_metric_says_so() -> None:
 def test_the_end_of_a_part_epoch_is_scored_too() -> None:
     scored: list[int] = []
     train = Train(batch_size=10, epochs=1.5)
-    trained(network(), train, selection=EpochSelection(lambda: float(scored.append(1) or 0), greater_is_better=True))
+    trained(network(), train, selection=EpochSelection(lambda: float(scored.append(1) or 0)))
     assert len(scored) == 2
 
 

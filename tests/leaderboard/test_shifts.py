@@ -22,9 +22,8 @@ from hf_soups.leaderboard import shifts as answering
 from hf_soups.leaderboard.shifts import AnswerResult, answer
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.soups.ingredients import gather, sweep_recipe
-from hf_soups.sweep.folder import remembered_shifts
-from hf_soups.sweep.run import _write_recipe
+from hf_soups.soups.ingredients import gather
+from hf_soups.sweep.folder import SweepFolder, write_recipe
 from tests.makers.pile import label, make_pile, make_sweep, plain_answers, write_texts
 from tests.makers.small_task import image_recipe
 from tests.makers.ties import turned
@@ -126,7 +125,7 @@ def test_another_definition_of_a_shift_is_answered_anew(place: Path) -> None:
     other = {"task.shifts.books": {"path": str(place / "books/validation.csv"), "split": "train"}}
     assert len(quietly(place, overrides=other).scores) == 4
     assert build_leaderboard(place / "sweep").shifts["books"].rows == 9
-    assert remembered_shifts(place / "sweep") == other
+    assert SweepFolder(place / "sweep").shifts() == other
 
 
 def test_a_soup_cooked_later_answers_the_sweeps_shifts(place: Path) -> None:
@@ -154,7 +153,7 @@ def test_shifts_may_come_from_another_recipe(place: Path) -> None:
     )
     result = answer([place / "sweep"], recipe=place / "other.yaml", progress=False)
     assert len(result.scores) == 4
-    assert list(sweep_recipe(place / "sweep").task.shifts) == ["books"]
+    assert list(SweepFolder(place / "sweep").recipe().task.shifts) == ["books"]
 
 
 def test_what_cannot_answer_is_said_and_the_others_answer(place: Path) -> None:
@@ -187,7 +186,7 @@ def test_convolutional_networks_answer_with_the_statistics_of_their_own_folders(
     sweep, classes = tmp_path / "sweep", ("top", "middle", "bottom")
     sweep.mkdir()
     recipe = image_recipe(tmp_path / "images", tmp_path / "model")
-    _write_recipe(sweep / "recipe.yaml", recipe, sweep=True)
+    write_recipe(sweep / "recipe.yaml", recipe)
     (sweep / "plan.json").write_text(
         json.dumps({"format": "hf_soups.sweep.plan.v1", "runs": [{"name": f"run_0{i}"} for i in range(2)]})
     )
@@ -199,7 +198,7 @@ def test_convolutional_networks_answer_with_the_statistics_of_their_own_folders(
         write_run(sweep / f"run_0{i}", RunRecord("finished", recipe=recipe.model_dump(mode="json")))
     shutil.copy(tmp_path / "images/validation.parquet", tmp_path / "images/again.parquet")
     answer([sweep], overrides={"task.shifts.books": "again.parquet"}, progress=False)
-    split = load_splits(sweep_recipe(sweep).task, recipe.data).shifts["books"]
+    split = load_splits(SweepFolder(sweep).recipe().task, recipe.data).shifts["books"]
     for i in range(2):
         found = Predictions.load(sweep / f"run_0{i}" / BOOKS)
         pipe = pipeline("image-classification", model=str(sweep / f"run_0{i}"))

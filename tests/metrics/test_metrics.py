@@ -355,7 +355,7 @@ def test_a_metric_of_evaluate_may_lower_be_better_and_take_probabilities(script:
     named = MetricByEvaluate(load=str(script / "certainty" / "certainty.py"), greater_is_better=False)
     p = Predictions.from_probs([[0.2, 0.8], [0.6, 0.4]], labels=[0, 0])
     metric = metric_for(task(named))
-    assert not metric.greater_is_better
+    assert metric.sign == -1
     assert metric.compute(p) == pytest.approx(0.6)  # of the second class
     of_all = metric_for(task(MetricByEvaluate(load=str(script / "certainty"), config="all")))
     assert of_all.compute(p) == pytest.approx(0.7)

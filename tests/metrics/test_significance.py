@@ -137,7 +137,7 @@ def renumbered(p: Predictions, rows: np.ndarray) -> Predictions:
 def test_scores_that_differ_in_their_last_bits_only_count_as_equal() -> None:
     plain = METRICS["nll"]
     shaken = iter(np.random.default_rng(0).normal(scale=1e-15, size=1000))
-    metric = Metric("shaken", False, lambda p: plain.compute(p) + float(next(shaken)))
+    metric = Metric("shaken", -1, lambda p: plain.compute(p) + float(next(shaken)))
     a, _ = table(10, 3, 3, 4)
     got = paired_bootstrap(a, a, metric, resamples=100)
     assert (got.low, got.high, got.p_value) == (0, 0, 1)
@@ -145,14 +145,14 @@ def test_scores_that_differ_in_their_last_bits_only_count_as_equal() -> None:
 
 def test_a_metric_that_is_not_a_number_proves_nothing() -> None:
     a, b = table(20, 9, 0, 9)
-    nan = Metric("nan", True, lambda p: math.nan)
+    nan = Metric("nan", 1, lambda p: math.nan)
     got = paired_bootstrap(a, b, nan, resamples=100)
     assert got.p_value == 1
     assert math.isnan(got.low)
 
 
 def test_a_metric_without_row_statistics_is_computed_anew() -> None:
-    plain = Metric("mine", True, METRICS["accuracy"].compute)
+    plain = Metric("mine", 1, METRICS["accuracy"].compute)
     a, b = table(20, 9, 2, 9)
     quick = paired_bootstrap(a, b, "accuracy", resamples=200)
     slow = paired_bootstrap(a, b, plain, resamples=10_000)

@@ -114,6 +114,11 @@ def test_a_run_that_failed_is_an_error_that_names_it(pair: tuple[Path, Path]) ->
     assert said == f"{pair[1]}: its run ended as 'one-class' (all 200 rows: 'neg'). Leave it out of the soup."
 
 
+def test_a_record_of_the_start_that_cannot_be_read_is_an_error_of_the_report(pair: tuple[Path, Path]) -> None:
+    (pair[1] / "start.json").write_text("{")
+    assert "start.json" in only_error(report(*pair), "run")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_an_error_that_names_the_tensor(value: float, pair: tuple[Path, Path]) -> None:
     edit_weights(pair[1], lambda t: t["bert.pooler.dense.weight"][3, 4].fill_(value))

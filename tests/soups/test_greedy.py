@@ -250,3 +250,18 @@ def test_a_random_order_does_not_begin_with_an_ingredient_without_a_score() -> N
 def test_a_negative_number_of_restarts_is_refused() -> None:
     with pytest.raises(InputError, match="restarts is -1"):
         greedy(pile("a"), lambda soup: 0.0, restarts=-1)
+
+
+@given(tables(), st.sampled_from([">=", ">"]), st.booleans())
+def test_a_loss_is_minimised_and_kept_as_it_is(drawn: tuple[str, Table], tie: str, prune: bool) -> None:
+    """The same as maximising the negated loss, but for the signs of what is recorded."""
+    letters, table = drawn
+    if all(math.isnan(table[frozenset(c)]) for c in letters):
+        return
+    score, pool = scorer(table), pile(letters)
+    lowest = greedy(pool, score, signs=(-1,), tie=tie, prune=prune)
+    highest = greedy(pool, lambda soup: -score(soup), tie=tie, prune=prune)
+    assert lowest.coefficients == highest.coefficients
+    assert names(lowest) == names(highest)
+    assert [s.score for s in lowest.steps] == pytest.approx([-s.score for s in highest.steps], nan_ok=True)
+    assert lowest.scores["score"] == -highest.scores["score"]

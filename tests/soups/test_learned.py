@@ -31,7 +31,7 @@ from hf_soups.soups.methods.learned import steps as loop
 from hf_soups.soups.methods.learned.coefficients import AdamW, State, load
 from hf_soups.soups.methods.learned.mixture import LiveMixture
 from hf_soups.soups.mixing.live import LiveMixer
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 from tests.makers.pile import label, near
 from tests.makers.tiny import VOCAB, tiny_bert, tiny_resnet, tiny_vit
 from tests.soups.test_live import tiny_t5
@@ -63,11 +63,11 @@ def pool(pile: Path) -> list[Checkpoint]:
 
 
 @pytest.fixture
-def scorer(pile: Path) -> LiveScorer:
+def scorer(pile: Path) -> SoupScorer:
     return scorer_of(pile / "start", pile / "m1")
 
 
-def scorer_of(teacher: Path, model: Path) -> LiveScorer:
+def scorer_of(teacher: Path, model: Path) -> SoupScorer:
     """Random rows; their labels are the teacher's answers, above or below their middle."""
     random = np.random.default_rng(0)
     lengths = random.integers(3, 20, ROWS)
@@ -84,7 +84,7 @@ def scorer_of(teacher: Path, model: Path) -> LiveScorer:
     labels = (margin > np.median(margin)).astype(np.int64)
     split = Split.of("select", blank.rows, ids, labels, ("a", "b"), "random")
     live = AutoModelForSequenceClassification.from_pretrained(model).eval()
-    return LiveScorer(Encoders(), live, encoded, split, METRICS["nll"], LiveMixer(live))
+    return SoupScorer(Encoders(), live, encoded, split, METRICS["nll"], LiveMixer(live))
 
 
 # Gradients.
@@ -282,7 +282,7 @@ NAMES = ["softmax", "softmax-by-tensor", "free", "free-by-tensor", "free-in-batc
 
 
 @pytest.mark.parametrize("way", WAYS, ids=NAMES)
-def test_weight_moves_to_the_good_ingredient(pool: list[Checkpoint], scorer: LiveScorer, way: dict[str, Any]) -> None:
+def test_weight_moves_to_the_good_ingredient(pool: list[Checkpoint], scorer: SoupScorer, way: dict[str, Any]) -> None:
     soup = learned(pool, scorer, **{**QUICK, **way})
     assert soup.coefficients[0] > 0.3  # from 0.25
     assert max(soup.coefficients) == soup.coefficients[0]
@@ -300,7 +300,7 @@ def test_weight_moves_to_the_good_ingredient(pool: list[Checkpoint], scorer: Liv
         assert way.get("sign") == "free" or min(row) > 0
 
 
-def test_the_method_is_named_after_what_was_asked(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_the_method_is_named_after_what_was_asked(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     one_step = {"epochs": 1, "batch_size": 60}
     methods = [learned(pool[:2], scorer, **way, **one_step).method for way in WAYS[:4]]
     assert methods == ["learned", "learned-by-tensor", "learned-free", "learned-free-by-tensor"]
@@ -322,7 +322,7 @@ def test_free_signs_can_leave_the_simplex(pile: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", WAYS[:4], ids=NAMES[:4])
 @pytest.mark.parametrize("metric", ["accuracy", "nll"])
 def test_it_never_scores_below_the_uniform_soup(
-    pool: list[Checkpoint], scorer: LiveScorer, metric: str, way: dict[str, Any]
+    pool: list[Checkpoint], scorer: SoupScorer, metric: str, way: dict[str, Any]
 ) -> None:
     """Not with a learning rate that throws the coefficients about, either."""
     scorer = replace(scorer, metric=METRICS[metric])
@@ -332,9 +332,9 @@ def test_it_never_scores_below_the_uniform_soup(
 
 @pytest.mark.parametrize("way", WAYS[:2], ids=NAMES[:2])
 def test_a_lower_score_falls_back_to_uniform_and_says_so(
-    pool: list[Checkpoint], scorer: LiveScorer, way: dict[str, Any]
+    pool: list[Checkpoint], scorer: SoupScorer, way: dict[str, Any]
 ) -> None:
-    worse_is_better = Metric("doubt", True, METRICS["nll"].compute)
+    worse_is_better = Metric("doubt", 1, METRICS["nll"].compute)
     contrary = replace(scorer, metric=worse_is_better)
     soup = learned(pool, contrary, **{**QUICK, **way})
     assert soup.is_uniform
@@ -344,14 +344,14 @@ def test_a_lower_score_falls_back_to_uniform_and_says_so(
     assert soup.scores["score"] == soup.scores["uniform"] > soup.scores["learned"]
 
 
-def test_ties_are_broken_as_the_scorer_breaks_them(pool: list[Checkpoint], scorer: LiveScorer) -> None:
-    always_one = Metric("one", True, lambda _: 1.0)
-    doubt = Metric("doubt", True, METRICS["nll"].compute)
+def test_ties_are_broken_as_the_scorer_breaks_them(pool: list[Checkpoint], scorer: SoupScorer) -> None:
+    always_one = Metric("one", 1, lambda _: 1.0)
+    doubt = Metric("doubt", 1, METRICS["nll"].compute)
     assert not learned(pool, replace(scorer, metric=always_one), **QUICK).is_uniform
     assert learned(pool, replace(scorer, metric=always_one, tie_break=doubt), **QUICK).is_uniform
 
 
-def test_it_stops_when_the_held_out_loss_no_longer_falls(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_it_stops_when_the_held_out_loss_no_longer_falls(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     soup = learned(pool, scorer, batch_size=16, learning_rate=20.0, epochs=30, patience=3)
     about = soup.about["learned"]
     assert about["stopped"] == f"the held-out loss has not fallen since epoch {about['best_epoch']}"
@@ -361,7 +361,7 @@ def test_it_stops_when_the_held_out_loss_no_longer_falls(pool: list[Checkpoint],
 
 
 def test_held_out_rows_come_from_every_class_and_are_not_learned_from(
-    pool: list[Checkpoint], scorer: LiveScorer
+    pool: list[Checkpoint], scorer: SoupScorer
 ) -> None:
     fed = CountedRows(scorer.encoded)
     learned(pool, replace(scorer, encoded=fed), batch_size=16, epochs=1, holdout=0.25)
@@ -373,12 +373,12 @@ def test_held_out_rows_come_from_every_class_and_are_not_learned_from(
     assert abs(scorer.split.labels[sorted(held_out)].mean() - 0.5) < 0.1
 
 
-def test_micro_batches_add_up_to_the_batch(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_micro_batches_add_up_to_the_batch(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     whole, pieces = (learned(pool, scorer, **QUICK, rows_at_once=n, epochs=1, holdout=0) for n in (16, 3))
     np.testing.assert_allclose(whole.coefficients, pieces.coefficients, rtol=1e-4)
 
 
-def test_each_step_is_told(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_each_step_is_told(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     told: list[LearnedStep] = []
     soup = learned(pool, scorer, **QUICK, epochs=2, on_step=told.append)
     assert [t.step for t in told] == list(range(1, 7))  # 48 rows: 3 batches of 16 in each epoch
@@ -393,7 +393,7 @@ def test_each_step_is_told(pool: list[Checkpoint], scorer: LiveScorer) -> None:
         assert told[-1].coefficients == soup.coefficients
 
 
-def test_the_model_is_put_back_as_it_was(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_the_model_is_put_back_as_it_was(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     frozen = next(scorer.model.parameters()).requires_grad_(False)
     scorer.model.train()
     learned(pool, scorer, **QUICK, epochs=1)
@@ -403,7 +403,7 @@ def test_the_model_is_put_back_as_it_was(pool: list[Checkpoint], scorer: LiveSco
     assert all(p.grad is None for p in scorer.model.parameters())
 
 
-def test_one_ingredient_is_returned_as_it_is(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_one_ingredient_is_returned_as_it_is(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     soup = learned(pool[:1], scorer)
     assert soup.coefficients == (1.0,)
     assert soup.scores["score"] == scorer(uniform(pool[:1]))
@@ -412,7 +412,7 @@ def test_one_ingredient_is_returned_as_it_is(pool: list[Checkpoint], scorer: Liv
 
 @pytest.mark.parametrize("way", WAYS[:4], ids=NAMES[:4])
 def test_the_saved_soup_answers_as_the_live_one(
-    pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path, way: dict[str, Any]
+    pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path, way: dict[str, Any]
 ) -> None:
     soup = learned(pool, scorer, **{**QUICK, **way}, epochs=2)
     assert not soup.is_uniform
@@ -465,7 +465,7 @@ def test_a_soup_of_models_with_batchnorm_is_learned_and_saved(tmp_path: Path, pe
     ids = np.arange(30, dtype=np.int64)
     labels = np.random.default_rng(0).integers(0, 3, 30)
     split = Split.of("select", Dataset.from_dict({"row": ids}), ids, labels, ("a", "b", "c"), "random")
-    scorer = LiveScorer(Vision(), live, Pixels(ids), split, METRICS["nll"], LiveMixer(live))
+    scorer = SoupScorer(Vision(), live, Pixels(ids), split, METRICS["nll"], LiveMixer(live))
     soup = learned(pool, scorer, per=per, learning_rate=0.3, batch_size=10)
     folder = soup.save_pretrained(tmp_path / "soup")
     scorer.load(soup)
@@ -493,7 +493,7 @@ def killed_at(step: int) -> Callable[[LearnedStep], None]:
 
 @pytest.mark.parametrize("way", [*WAYS[:2], *WAYS[4:]], ids=[*NAMES[:2], *NAMES[4:]])
 def test_a_job_that_was_killed_ends_as_if_it_had_not_been(
-    pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "REBUILD", 2)
     asked = {**QUICK, **way, "epochs": 2, "patience": 5}
@@ -520,7 +520,7 @@ def test_a_job_that_was_killed_ends_as_if_it_had_not_been(
     ids=["seed", "per", "rate", "pool"],
 )
 def test_the_state_of_another_job_is_refused(
-    pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path, change: dict[str, Any], pool_of: int
+    pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path, change: dict[str, Any], pool_of: int
 ) -> None:
     state = tmp_path / "state.json"
     learned(pool, scorer, **QUICK, epochs=1, state=state)
@@ -530,7 +530,7 @@ def test_the_state_of_another_job_is_refused(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])
 def test_a_file_that_is_no_state_is_refused(
-    pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path, text: str
+    pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path, text: str
 ) -> None:
     state = tmp_path / "state.json"
     state.write_text(text)
@@ -574,17 +574,17 @@ def test_a_state_with_a_spoilt_value_is_refused(tmp_path: Path, name: str, value
     ],
     ids=lambda x: "" if isinstance(x, str) else "-".join(x),
 )
-def test_wrong_options_are_told(pool: list[Checkpoint], scorer: LiveScorer, wrong: dict[str, Any], says: str) -> None:
+def test_wrong_options_are_told(pool: list[Checkpoint], scorer: SoupScorer, wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         learned(pool, scorer, **wrong)
 
 
-def test_no_ingredient_is_told(scorer: LiveScorer) -> None:
+def test_no_ingredient_is_told(scorer: SoupScorer) -> None:
     with pytest.raises(InputError, match="learned needs at least one ingredient, got none"):
         learned([], scorer)
 
 
-def test_too_few_rows_are_told(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_too_few_rows_are_told(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     one = replace(
         scorer,
         split=scorer.split.take([0]),
@@ -597,7 +597,7 @@ def test_too_few_rows_are_told(pool: list[Checkpoint], scorer: LiveScorer) -> No
 
 
 def test_an_ingredient_that_changes_between_two_steps_is_an_error(
-    pile: Path, pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path
+    pile: Path, pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path
 ) -> None:
     copies = [Checkpoint(shutil.copytree(c.source, tmp_path / c.name)) for c in pool]
 
@@ -609,7 +609,7 @@ def test_an_ingredient_that_changes_between_two_steps_is_an_error(
         learned(copies, scorer, **QUICK, on_step=touch)
 
 
-def test_an_ingredient_that_disappears_is_an_error(pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path) -> None:
+def test_an_ingredient_that_disappears_is_an_error(pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path) -> None:
     copies = [Checkpoint(shutil.copytree(c.source, tmp_path / c.name)) for c in pool]
     with pytest.raises(CheckpointError, match=r"m1/model\.safetensors: no such file"):
         learned(copies, scorer, **QUICK, on_step=lambda _: (copies[1].folder / "model.safetensors").unlink())
@@ -617,7 +617,7 @@ def test_an_ingredient_that_disappears_is_an_error(pool: list[Checkpoint], score
 
 @pytest.mark.parametrize("holdout", [0.0, 0.2])
 def test_a_loss_that_is_not_finite_at_once_leaves_the_uniform_soup(
-    pool: list[Checkpoint], scorer: LiveScorer, holdout: float
+    pool: list[Checkpoint], scorer: SoupScorer, holdout: float
 ) -> None:
     soup = learned(pool, replace(scorer, family=Breaking(after=1)), **QUICK, holdout=holdout)
     assert soup.is_uniform
@@ -628,7 +628,7 @@ def test_a_loss_that_is_not_finite_at_once_leaves_the_uniform_soup(
 
 @pytest.mark.parametrize("holdout", [0.0, 0.2])
 def test_a_loss_that_is_not_finite_later_leaves_the_best_epoch(
-    pool: list[Checkpoint], scorer: LiveScorer, holdout: float
+    pool: list[Checkpoint], scorer: SoupScorer, holdout: float
 ) -> None:
     told: list[LearnedStep] = []
     breaking = replace(scorer, family=Breaking(after=5))
@@ -641,7 +641,7 @@ def test_a_loss_that_is_not_finite_later_leaves_the_best_epoch(
 
 
 def test_a_gradient_that_is_not_finite_ends_learning(
-    pool: list[Checkpoint], scorer: LiveScorer, monkeypatch: pytest.MonkeyPatch
+    pool: list[Checkpoint], scorer: SoupScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LiveMixture, "products", lambda self, only: np.full((self.tensors, 4), np.inf))
     soup = learned(pool, scorer, **QUICK)
@@ -649,12 +649,12 @@ def test_a_gradient_that_is_not_finite_ends_learning(
     assert soup.about["learned"]["stopped"] == "the loss or its gradient was not finite at step 1"
 
 
-def test_a_uniform_soup_that_answers_nan_is_an_error(pool: list[Checkpoint], scorer: LiveScorer) -> None:
+def test_a_uniform_soup_that_answers_nan_is_an_error(pool: list[Checkpoint], scorer: SoupScorer) -> None:
     with pytest.raises(HfSoupsError, match="the uniform soup of 4 ingredients has no score"):
         learned(pool, replace(scorer, family=AnswersNaN()))
 
 
-def test_an_ingredient_with_nan_is_named(pool: list[Checkpoint], scorer: LiveScorer, tmp_path: Path) -> None:
+def test_an_ingredient_with_nan_is_named(pool: list[Checkpoint], scorer: SoupScorer, tmp_path: Path) -> None:
     broken = Checkpoint(shutil.copytree(pool[1].source, tmp_path / "broken"))
     weights = load_file(broken.folder / "model.safetensors")
     weights["classifier.bias"][0] = np.nan

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import ITEM_BYTES
-from hf_soups.soups.mixing import blocks, mix_to_folder, mixed_tensor, spans
+from hf_soups.soups.mixing import blocks, mix_tensor, mix_to_folder, spans
 from tests.makers.folders import CONFIG, TORCH, folder_of, names_below
 from tests.makers.tiny import tiny_bert, tiny_resnet, tiny_vit
 
@@ -256,7 +256,8 @@ def test_one_tensor_densely_is_the_one_in_the_file(tmp_path: Path) -> None:
     pair = [ingredient(tmp_path, 0), ingredient(tmp_path, 1)]
     got = mixed(tmp_path / "out", pair, (0.3, 0.7))
     for name in [*SHAPES, "steps"]:
-        one = mixed_tensor(pair, (0.3, 0.7), name)
+        with blocks.BlockMixer() as mixer:
+            one = mix_tensor(mixer, pair, (0.3, 0.7), name)
         assert one.dtype == got[name].numpy().dtype
         assert np.array_equal(one, got[name].numpy())
 

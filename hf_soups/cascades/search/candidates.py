@@ -48,8 +48,7 @@ class Entries:
     def scores(self, sums: Real[np.ndarray, "*grid statistics"]) -> Float64[np.ndarray, "*grid"]:
         """Scores from sums of the metric's row statistics, higher is better: losses are negated."""
         assert self.metric.value is not None
-        values = self.metric.value(sums)
-        return np.asarray(values if self.metric.greater_is_better else -values)
+        return np.asarray(self.metric.sign * self.metric.value(sums))
 
     def worst(self, members: Integer[np.ndarray, "cascades longest"]) -> Float64[np.ndarray, " cascades"]:
         """What cascades cost a row that meets all members, given by place (-1: none); added up in the pool's order."""

@@ -81,8 +81,7 @@ class Opening:
     def scores(self) -> Float64[np.ndarray, " cells"]:
         """What each combination scores, higher is better."""
         assert self.metric.value is not None
-        value = self.metric.value(self.sums)
-        return value if self.metric.greater_is_better else -value
+        return self.metric.sign * self.metric.value(self.sums)
 
     def asked(self, most: int) -> OpenBeginning:
         """The same with at most `most` thresholds on what is now the last member's confidence."""

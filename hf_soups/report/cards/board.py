@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.leaderboard.table import text_cells, training_of
+from hf_soups.metrics import traits_of
 from hf_soups.report.cards.markdown import MarkdownTable
-from hf_soups.wording import PERCENT, score_in_words
+from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.leaderboard import Leaderboard
     from hf_soups.leaderboard.board import Row
+    from hf_soups.soups.soup_record import SoupRecord
 
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"
 
 
-def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row | None:
+def own_row(board: Leaderboard, record: SoupRecord, folder: Path) -> Row | None:
     """The soup's own row; None where the leaderboard does not know it.
 
     Raises:
         InputError: if its report score is not the soup's.
     """
-    name, metric = f"{record['method']} soup", record.get("metric")
+    name, metric = f"{record.method} soup", record.metric
     row = next((row for row in board.rows if row.kind == "soup" and row.name == name), None)
-    told = record["scores"].get("report", {}).get(metric)
+    told = record.scores.get("report", {}).get(metric)
     if row is not None and row.report is not None and told is not None and row.report != told:
         raise InputError(
             f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says {told}. "
@@ -52,7 +53,7 @@ def has_picture(board: Leaderboard | None) -> bool:
 
 def board_note(board: Leaderboard) -> str:
     """How to read the leaderboard, and the picture that is written with the card."""
-    scale = " x 100" if board.metric in PERCENT else ""
+    scale = " x 100" if traits_of(board.metric).percent else ""
     seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
     return (
         f"{board.metric}{scale}, with 95% bootstrap intervals by row. Select rows chose, report rows were not looked "

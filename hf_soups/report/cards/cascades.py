@@ -13,7 +13,7 @@ from hf_soups.cascades.running.members import check_weights
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import traits_of
 from hf_soups.report.cards.card_facts import CardFacts, CardScore, classes_in_words, hub_ids, rows_in_words
 from hf_soups.report.cards.data import data_of_evidence
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
@@ -86,7 +86,7 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
             found.append((place.repo, place.revision))
         elif (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
             soup = read_soup(record.parent)
-            found += [(str(i.get("source")), i.get("revision")) for i in soup.get("ingredients") or ()]
+            found += [(i.source, i.revision) for i in soup.ingredients]
     return found
 
 
@@ -102,8 +102,7 @@ def _scores(plan: Plan, found: Evidence) -> tuple[CardScore, ...]:
 
 def _sign(plan: Plan) -> int:
     """Plans hold losses negated, so that more is always better."""
-    known = METRICS.get(plan.metric)
-    return 1 if known is None or known.greater_is_better else -1
+    return traits_of(plan.metric).sign
 
 
 def _results(plan: Plan, found: Evidence) -> MarkdownTable:

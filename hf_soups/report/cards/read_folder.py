@@ -13,7 +13,7 @@ from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.card_facts import CardFacts, Said, hub_ids
 from hf_soups.report.cards.soups import soup_facts
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -102,8 +102,9 @@ def json_of(path: Path, folder: Path) -> Mapping[str, Any]:
     return read_json(path, again="Make the folder again.")
 
 
-def _soup_of(folder: Path) -> Mapping[str, Any]:
-    return read_soup(folder) if json_of(folder / SOUP_FILE, folder) else {}
+def _soup_of(folder: Path) -> SoupRecord:
+    json_of(folder / SOUP_FILE, folder)  # where there is none it says what is wanted
+    return read_soup(folder)
 
 
 def text_of(path: Path) -> str:

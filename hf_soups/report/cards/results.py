@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.files.downloads import is_repo_id
+from hf_soups.metrics import traits_of
 from hf_soups.recipe.task import SHIFT
 from hf_soups.report.cards.card_facts import CHOSEN, CardFacts, CardScore
 from hf_soups.report.cards.data import DataUsed
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 EVAL_FILE = Path(".eval_results/hf_soups.yaml")
-HUB_METRICS = {"accuracy_f1": ("accuracy", "f1"), "f1_macro": ("f1",), "matthews": ("matthews_correlation",)}
 OURS = re.compile(rf"\S+ on (select|report|{SHIFT}\w+)( \({CHOSEN}\))?")  # the names of scores that a card was given
 
 
@@ -25,7 +25,11 @@ def hub_metrics(metric: str | None) -> list[str] | None:
     >>> hub_metrics("accuracy_f1"), hub_metrics("accuracy"), hub_metrics(None)
     (['accuracy', 'f1'], ['accuracy'], None)
     """
-    return list(HUB_METRICS.get(metric, (metric,))) if metric else None
+    return list(traits_of(metric).hub_parts or (_hub_name(metric),)) if metric else None
+
+
+def _hub_name(metric: str) -> str:
+    return traits_of(metric).hub_name or metric
 
 
 def eval_results(facts: CardFacts, data_set: str | None) -> list[EvalResult] | None:
@@ -45,7 +49,7 @@ def _eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> Ev
         dataset_type=known or "not-recorded",
         dataset_name=place.name or known or place.path.removeprefix("./") or "not recorded",
         dataset_split=data.splits.get(score.role, score.role),
-        metric_type="matthews_correlation" if score.metric == "matthews" else score.metric,
+        metric_type=_hub_name(score.metric),
         metric_value=score.value,
         metric_name=score.name,
         dataset_config=place.config,

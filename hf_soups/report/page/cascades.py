@@ -16,7 +16,7 @@ from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.downloads import refuse_links_out
 from hf_soups.leaderboard import Leaderboard
-from hf_soups.metrics import METRICS
+from hf_soups.metrics import METRICS, traits_of
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.cascades import Exit, exits_of
 from hf_soups.plots.costs import CostPicture, CostPoint, cost_picture, within_cost
@@ -201,7 +201,7 @@ def _of_board(board: Leaderboard) -> list[Block]:
     rows = [r for r in rows if not (r.kind == "run" and r.name == best)]  # it stands there as the best already
     if not rows:
         return []
-    scale, known = scale_of(board.metric), METRICS.get(board.metric)
+    scale = scale_of(board.metric)
     values = []
     for row in sorted(rows, key=lambda r: ("run", "best on select", "soup", "ensemble", "cascade").index(r.kind)):
         assert row.report is not None
@@ -216,7 +216,7 @@ def _of_board(board: Leaderboard) -> list[Block]:
         if row.kind != "run" and row.report_low is not None and row.report_high is not None:
             value |= {"low": scale * row.report_low, "high": scale * row.report_high}
         values.append({**value, **words})
-    better = known.greater_is_better if known is not None else True
+    better = traits_of(board.metric).sign > 0
     title = f"The leaderboard's report scores against multiply-adds of an example, {board.report_rows} rows"
     axis = f"report: {unit_of(board.metric)}"
     return [Block("The sweep", charts=(_chart(values, "cost-board", title, axis, "macs", better=better),))]
@@ -226,8 +226,7 @@ def _of_search(some: AnsweredPool, plan: Plan | None, name: str) -> Block:
     metric = some.frontier.best_single.metric
     report = some.report if metric in METRICS else None
     picture = cost_picture(some.frontier, plan=plan, report=report)
-    known = METRICS.get(metric)
-    better = known.greater_is_better if known is not None else True
+    better = traits_of(metric).sign > 0
     values = [_value(point, picture) for point in picture.points if math.isfinite(point.score)]
     if some.frontier.plans:
         chosen = " that were chosen on" if picture.role == "select" else " that nothing was chosen on"

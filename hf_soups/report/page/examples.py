@@ -55,12 +55,13 @@ def _of_pool(pool: Pool) -> Split | None:
 
 def _of_sweep(sweep: Path) -> Mapping[str, Split]:
     from hf_soups.data import load_splits
-    from hf_soups.soups.ingredients import RECIPE, sweep_recipe
+    from hf_soups.recipe.origin import RECIPE_FILE
+    from hf_soups.sweep.folder import SweepFolder
 
-    if not (sweep / RECIPE).is_file():
+    if not (sweep / RECIPE_FILE).is_file():
         return {}
     try:
-        recipe = sweep_recipe(sweep)
+        recipe = SweepFolder(sweep).recipe()
         return load_splits(recipe.task.model_copy(update={"shifts": {}}), recipe.data).answered
     except HfSoupsError:  # the data is elsewhere
         return {}

@@ -9,12 +9,12 @@ from typing import Any
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.leaderboard.rows import Row
 from hf_soups.leaderboard.table import notes
-from hf_soups.metrics import METRICS, score
+from hf_soups.metrics import METRICS, score, traits_of
 from hf_soups.report.page.board import interval, marked_name
 from hf_soups.report.page.cascades import ShownCascade, member_chain
 from hf_soups.report.page.html import Block, Fact, Section
 from hf_soups.report.page.sources import AnsweredPool, ShownSweep
-from hf_soups.wording import COUNTS_ROWS, cost_in_words, score_in_words
+from hf_soups.wording import cost_in_words, score_in_words
 
 KINDS = {"best on select": "Best single model", "soup": "Soup", "ensemble": "Ensemble", "cascade": "Cascade"}
 SMALL = 1000  # rows; with fewer the standard error of 90% accuracy is above one point
@@ -54,8 +54,7 @@ def _fact_of_cascade(cascade: ShownCascade) -> Fact:
     most = plan.costs[-1]
     if cascade.answers is None or cascade.answers.costs is None or plan.metric not in METRICS:
         share = f"{plan.average_cost / most:.2f}x of {plan.members[-1]}'s cost" if most else ""
-        sign = METRICS[plan.metric].greater_is_better if plan.metric in METRICS else True
-        value = score_in_words(plan.score if sign else -plan.score, plan.metric)
+        value = score_in_words(traits_of(plan.metric).sign * plan.score, plan.metric)
         return Fact(title, value, f"{member_chain(cascade)}: {plan.metric} on the select rows of the search; {share}")
     found = score(cascade.answers, METRICS[plan.metric])
     cost = float(cascade.answers.costs.mean())
@@ -109,7 +108,7 @@ def _general(sweep: ShownSweep | None, answered: Sequence[AnsweredPool]) -> Iter
 def _standard_error(board: Leaderboard) -> Iterator[str]:
     best: Row = board.rows[0]
     rows: Mapping[str, Any] = {"select": (board.select_rows, best.select), "report": (board.report_rows, best.report)}
-    if board.metric not in COUNTS_ROWS:
+    if not traits_of(board.metric).counts_rows:
         return
     for role, (count, value) in rows.items():
         if count < SMALL and value is not None:

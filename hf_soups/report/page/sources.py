@@ -14,7 +14,7 @@ from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.reading import is_there, read_json
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
-from hf_soups.leaderboard.read_sweep import pointers, read_scored_models
+from hf_soups.leaderboard.read_sweep import read_scored_models
 from hf_soups.leaderboard.rows import ScoredModels
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
@@ -23,9 +23,8 @@ from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
-from hf_soups.soups.ingredients import Run, find_runs
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup, soup_folder_of
-from hf_soups.sweep.plan import PLAN_FILE
+from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
+from hf_soups.sweep.folder import PLAN_FILE, Run, SoupPointer, SweepFolder
 
 Kind = Literal["sweep", "pool", "cascade"]
 WANTED = (
@@ -119,7 +118,7 @@ class ShownSweep:
     found: ScoredModels
     board: Leaderboard
     runs: tuple[Run, ...]
-    soups: Mapping[str, Mapping[str, Any]]  # what soup.json holds, by the soup's name in the leaderboard
+    soups: Mapping[str, SoupRecord]  # by the soup's name in the leaderboard
 
 
 @dataclass(frozen=True)
@@ -150,9 +149,9 @@ def read_sweep(folder: Path, *, resamples: int) -> ShownSweep:
     Raises:
         InputError: if there is no run in the folder.
     """
-    found = read_scored_models(folder)
-    records = {f"{pointer.stem} soup": record for pointer in pointers(folder) if (record := _record(pointer))}
-    return ShownSweep(folder, found, leaderboard_of(found, folder, resamples=resamples), find_runs(folder), records)
+    found, sweep = read_scored_models(folder), SweepFolder(folder)
+    records = {f"{pointer.method} soup": record for pointer in sweep.soups() if (record := _record(pointer))}
+    return ShownSweep(folder, found, leaderboard_of(found, folder, resamples=resamples), sweep.runs(), records)
 
 
 def searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
@@ -240,9 +239,9 @@ def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
     return "", {}
 
 
-def _record(pointer: Path) -> dict[str, Any]:
-    """What a soup's soup.json says; nothing where it cannot be read, which the leaderboard's notes tell."""
+def _record(pointer: SoupPointer) -> SoupRecord | None:
+    """What a soup's soup.json says; None where it cannot be read, which the leaderboard's notes tell."""
     try:
-        return read_soup(soup_folder_of(pointer)[0])
+        return read_soup(pointer.folder())
     except (OSError, HfSoupsError):
-        return {}
+        return None

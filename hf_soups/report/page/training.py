@@ -11,7 +11,8 @@ from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
-from hf_soups.soups.ingredients import Run
+from hf_soups.soups.soup_record import SoupRecord, StepRecord
+from hf_soups.sweep.folder import Run
 from hf_soups.wording import score_in_words
 
 POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
@@ -95,10 +96,7 @@ def _number(value: Any, otherwise: float) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
 
 
-Record = Mapping[str, Any]  # what soup.json holds
-
-
-def soup_section(soups: Mapping[str, Record], sweep: str) -> Section:
+def soup_section(soups: Mapping[str, SoupRecord], sweep: str) -> Section:
     """The section; without soups it says how to cook some.
 
     Args:
@@ -112,47 +110,47 @@ def soup_section(soups: Mapping[str, Record], sweep: str) -> Section:
     return Section("soups", "Soups", tuple(blocks))
 
 
-def _block(name: str, title: str, record: Record) -> Block:
-    steps = [step for step in record.get("steps") or () if _score(step) is not None]
+def _block(name: str, title: str, record: SoupRecord) -> Block:
+    steps = [step for step in record.steps if _finite(step.score) is not None]
     chart = (_steps(name, title, record, steps),) if steps else ()
     return Block(title, words=_words(record, steps), charts=chart, table=_ingredients(name, title, record), folded=True)
 
 
-def _words(record: Record, steps: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    metric, on = str(record.get("metric") or ""), str(record.get("selected_on") or "")
-    pool, kept = record.get("pool") or (), record.get("ingredients") or ()
-    models = [i for i in kept if not pool or i.get("name") in pool]
-    start = " and the start" if len(models) < len(kept) else ""
-    told = [f"Method {record.get('method') or 'by hand'}: {len(models)} of {len(pool) or len(kept)} models{start}."]
+def _words(record: SoupRecord, steps: Sequence[StepRecord]) -> tuple[str, ...]:
+    models, pool, kept = len(record.models), len(record.pool), len(record.ingredients)
+    start = " and the start" if models < kept else ""
+    told = [f"Method {record.method or 'by hand'}: {models} of {pool or kept} models{start}."]
     if steps:
-        joined = sum(bool(step.get("accepted")) for step in steps)
+        joined = sum(step.accepted for step in steps)
         told.append(
-            f"{len(steps)} mixtures were tried on the {record.get('select_rows', '?')} {on} rows; {joined} kept."
+            f"{len(steps)} mixtures were tried on the {_rows(record)} {record.selected_on or ''} rows; {joined} kept."
         )
-    best = record.get("best_single") or {}
-    mine = ((record.get("scores") or {}).get(on) or {}).get(metric)
-    if best and mine is not None:
+    best, metric = record.best_single, record.metric
+    if best is not None and record.score is not None and metric is not None:
         told.append(
-            f"On {on} it scores {score_in_words(mine, metric)}, the best single model ({best.get('name')}) "
-            f"{score_in_words(best.get('score'), metric)}."
+            f"On {record.selected_on} it scores {score_in_words(record.score, metric)}, the best single model "
+            f"({best.name}) {score_in_words(best.score, metric)}."
         )
-    if record.get("optimistic"):
+    if record.optimistic:
         told.append("It was chosen on the report rows, so its report score is too good.")
-    why = [record.get("why"), (record.get("learned") or {}).get("why"), record.get("batchnorm_why")]
-    return (" ".join(told), *(str(w) for w in why if w))
+    return (" ".join(told), *record.whys)
 
 
-def _steps(name: str, title: str, record: Record, steps: Sequence[Mapping[str, Any]]) -> Chart:
-    metric = str(record.get("metric") or "score")
-    scale, rows, on = scale_of(metric), record.get("select_rows", "?"), record.get("selected_on") or "select"
+def _steps(name: str, title: str, record: SoupRecord, steps: Sequence[StepRecord]) -> Chart:
+    metric = record.metric or "score"
+    scale, rows, on = scale_of(metric), _rows(record), record.selected_on or "select"
     short, values = short_names(record), list[dict[str, Any]]()
     for number, step in enumerate(steps, 1):
-        score = _score(step)
+        score, best = _finite(step.score), _finite(step.best_so_far)
         assert score is not None
-        best = _finite(step.get("best_so_far"))
-        value = {"step": number, "candidate": _named(step, short), "score": scale * score, "was": _was(step)}
+        value = {
+            "step": number,
+            "candidate": short.get(step.candidate, step.candidate),
+            "score": scale * score,
+            "was": _was(step),
+        }
         told = {"best": scale * (score if best is None else best), "told": score_in_words(score, metric)}
-        values.append({**value, **told, "ingredients": int(step.get("ingredients") or 0)})
+        values.append({**value, **told, "ingredients": step.ingredients})
     joined = [v["candidate"] for v in values if v["was"] == "kept"]
     words = f"Score of each mixture that was tried, {rows} {on} rows"
     text = (
@@ -172,33 +170,28 @@ def _steps(name: str, title: str, record: Record, steps: Sequence[Mapping[str, A
     return Chart(f"{name}-steps", words, text, spec, plain_table(f"{name}-steps-table", words, titles, cells, left=3))
 
 
-def _ingredients(name: str, title: str, record: Record) -> PageTable:
-    singles = (record.get("scores") or {}).get("singles") or {}
-    metric, on = str(record.get("metric") or ""), record.get("selected_on") or "select"
+def _ingredients(name: str, title: str, record: SoupRecord) -> PageTable:
+    singles = record.scores.get("singles") or {}
+    metric, on = record.metric or "", record.selected_on or "select"
     short, rows = short_names(record), []
-    for told in record.get("ingredients") or ():
-        who, share = short[told["name"]], float(told.get("coefficient") or 0)
-        known = _finite(singles.get(told["name"]))
+    for told in record.ingredients:
+        who, share = short[told.name], told.coefficient
+        known = _finite(singles.get(told.name))
         scored = Cell(score_in_words(known, metric) if known is not None else "-", known)
         rows.append([Cell.words(who), Cell(f"{share:.4g}", share), scored])
-    mean = " (mean over all tensors)" if "coefficients_by_tensor" in record else ""
+    mean = " (mean over all tensors)" if record.coefficients_by_tensor is not None else ""
     caption = f"{title}: ingredients"
     return plain_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
 
 
-def _named(step: Mapping[str, Any], short: Mapping[str, str]) -> str:
-    name = str(step.get("candidate"))
-    return short.get(name, name)
+def _rows(record: SoupRecord) -> str:
+    return str(record.select_rows or "?")
 
 
-def _was(step: Mapping[str, Any]) -> str:
-    if not step.get("accepted"):
+def _was(step: StepRecord) -> str:
+    if not step.accepted:
         return "rejected"
-    return "taken out" if step.get("removes") else "kept"
-
-
-def _score(step: Any) -> float | None:
-    return _finite(step.get("score")) if isinstance(step, Mapping) else None
+    return "taken out" if step.removes else "kept"
 
 
 def _finite(value: Any) -> float | None:

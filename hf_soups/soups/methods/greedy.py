@@ -1,4 +1,4 @@
-"""Greedy search: which checkpoints make the best average, asked of a score function alone.
+"""Greedy search: which checkpoints make the best average, by a score function alone.
 
 Ingredients join one by one, best first, as long as the held-out score does not fall. Further random orders may be
 tried, and members taken out again. It knows nothing of models, data or devices.
@@ -6,19 +6,19 @@ tried, and members taken out again. It knows nothing of models, data or devices.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.soup import Soup, Step, display_names
+from hf_soups.soups.options import Tie
+from hf_soups.soups.registry import MethodInputs, soup_method
+from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, display_names, rank_of, values_of
 
-Tie = Literal[">=", ">"]
-Score = float | tuple[float, ...]  # of a tuple, later values count only where the earlier ones are equal
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
 
@@ -26,6 +26,7 @@ def greedy(
     ingredients: Sequence[Checkpoint],
     score: Callable[[Soup], Score],
     *,
+    signs: Signs = HIGHER,
     tie: Tie = ">=",
     restarts: int = 0,
     prune: bool = False,
@@ -40,15 +41,16 @@ def greedy(
 
     Args:
         ingredients: at least one; equal scores keep this order.
-        score: higher is better; NaN counts as the worst and is recorded. A tuple breaks ties: where first values are
-            equal the second decide, such as (accuracy, -loss) on a split so small that accuracies often coincide.
+        score: NaN counts as the worst and is recorded. A tuple breaks ties: where first values are equal the second
+            decide, such as (accuracy, loss) on a split so small that accuracies often coincide.
+        signs: of each value of a score, -1 where lower is better; default: higher is better.
         tie: ">=" as in the paper (an equal score joins), or ">".
         restarts: random orders tried after the one by score; the best soup of all is kept, of equals the earlier.
         prune: at the end take members out again, the least missed first, as long as the score rises.
         seed: of the random orders.
         on_step: called after each decision, for progress.
     Returns:
-        The soup; `steps` are those of the order that won, `scores["orders"]` tells of all orders.
+        The soup; `steps` are those of the order that won, `scores["orders"]` has all orders.
     Raises:
         InputError: if there is no ingredient, `tie` is unknown or `restarts` is negative.
         HfSoupsError: if no ingredient alone has a score.
@@ -58,7 +60,7 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
-    pool = _Pool(tuple(ingredients), score, tie, on_step or (lambda step: None))
+    pool = _Pool(tuple(ingredients), score, signs, tie, on_step or (lambda step: None))
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)
@@ -80,6 +82,27 @@ def greedy(
     return replace(pool.soup(members), steps=tuple(steps), scores=scores)
 
 
+@soup_method("greedy", needs_score=True, breaks_ties=True)
+def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed: int) -> Soup:
+    tried, total = itertools.count(1), len(inputs.pool)
+
+    def on_step(step: Step) -> None:
+        word = ("taken out" if step.accepted else "stays") if step.removes else "joins" if step.accepted else "left out"
+        how = "without" if step.removes else "with"
+        inputs.say(f"{next(tried)}/{total}: {how} {step.candidate} {inputs.in_words(step.score)}, {word}")
+
+    return greedy(
+        inputs.pool,
+        inputs.scored(),
+        signs=inputs.signs,
+        tie=tie,
+        restarts=restarts,
+        prune=prune,
+        seed=seed,
+        on_step=on_step,
+    )
+
+
 def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
     yield by_score
     shuffler = random.Random(seed)
@@ -89,12 +112,13 @@ def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The ingredients and the scores of the mixtures of them that were asked for."""
+    """The ingredients, and the scores of those mixtures of them that were tried."""
 
     ingredients: tuple[Checkpoint, ...]
     score: Callable[[Soup], Score]
+    signs: Signs
     tie: Tie
-    tell: Callable[[Step], None]
+    on_step: Callable[[Step], None]
     names: tuple[str, ...] = field(init=False)
     known: dict[frozenset[int], tuple[float, ...]] = field(default_factory=dict)
 
@@ -110,22 +134,21 @@ class _Pool:
         """The score of the members' mean, all its values; a mean does not depend on the members' order."""
         key = frozenset(members)
         if key not in self.known:
-            value = self.score(self.soup(members))
-            self.known[key] = tuple(map(float, value)) if isinstance(value, tuple) else (float(value),)
+            self.known[key] = values_of(self.score(self.soup(members)))
         return self.known[key]
 
     def value(self, members: Members) -> float:
         return self.scored(members)[0]
 
     def rank(self, members: Members) -> tuple[float, ...]:
-        """What decides: the score with NaN as the worst."""
-        return tuple(-math.inf if math.isnan(v) else v for v in self.scored(members))
+        """What decides."""
+        return rank_of(self.scored(members), self.signs)
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""
         singles = [(i,) for i in range(len(self.ingredients))]
         for single in singles:
-            self.scored(single)  # in the order given, whatever the sort asks first
+            self.scored(single)  # in the order given, whatever the sort needs first
         if all(math.isnan(self.value(single)) for single in singles):
             raise HfSoupsError(f"none of the {len(singles)} ingredients has a score: all came out as NaN.")
         return sorted(range(len(singles)), key=lambda i: tuple(-v for v in self.rank((i,))))  # stable
@@ -165,5 +188,5 @@ class _Pool:
         score, *ties = self.scored(tried)
         best = self.value(members) if members else math.nan
         step = Step(self.names[i], score, best, accepted, len(tried), removes, ties[0] if ties else None)
-        self.tell(step)
+        self.on_step(step)
         return step

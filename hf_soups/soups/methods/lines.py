@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.methods.greedy import Score
+from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.mixing import shared_names
 from hf_soups.soups.mixing.geometry import NOT_LEARNED
-from hf_soups.soups.soup import Soup, Step
+from hf_soups.soups.options import Tie
+from hf_soups.soups.registry import MethodInputs, soup_method
+from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, rank_of, values_of
 
 OnStep = Callable[[Step], None]
 
@@ -28,6 +29,7 @@ def wise_ft(
     start: Checkpoint,
     score: Callable[[Soup], Score],
     *,
+    signs: Signs = HIGHER,
     points: Sequence[float] = POINTS,
     on_step: OnStep | None = None,
 ) -> Soup:
@@ -39,8 +41,8 @@ def wise_ft(
     Args:
         tuned: gives config, labels and processor at every point but alpha 0.
         start: what it was fine-tuned from, with the same head.
-        score: higher is better; NaN counts as the worst and is recorded. A tuple's later values break ties, as in
-            `greedy`.
+        score: NaN counts as the worst and is recorded. A tuple's later values break ties.
+        signs: of each value of a score, as in `greedy`.
         points: the alphas to score, in [0, 1]; scored in ascending order.
         on_step: called after each point, for progress.
     Returns:
@@ -56,7 +58,7 @@ def wise_ft(
         raise InputError(f"points are {list(points)}; alphas lie between 0 (the start) and 1 (the fine-tune).")
     shared_names([tuned, start])
     line = [(f"alpha {_short(alpha)}", _on_the_line(tuned, start, alpha)) for alpha in alphas]
-    return _best(line, score, ">=", on_step)
+    return _best(line, score, signs, ">=", on_step)
 
 
 def task_vectors(
@@ -64,6 +66,7 @@ def task_vectors(
     start: Checkpoint,
     score: Callable[[Soup], Score] | None = None,
     *,
+    signs: Signs = HIGHER,
     scales: Sequence[float] = SCALES,
     on_step: OnStep | None = None,
 ) -> Soup:
@@ -75,9 +78,10 @@ def task_vectors(
 
     Args:
         ingredients: one or more fine-tunes of `start`.
-        start: what they were fine-tuned from, with the same head; it stands last in the soup, so that config, labels
+        start: what they were fine-tuned from, with the same head; it is last in the soup, so that config, labels
             and processor are those of the first ingredient.
-        score: higher is better, NaN is the worst; without it there is nothing to choose by, and `scales` is one.
+        score: NaN is the worst; without it there is nothing to choose by, and `scales` is one.
+        signs: of each value of a score, as in `greedy`.
         scales: to score, in ascending order; negative ones move away from the tasks.
         on_step: called after each scale, for progress.
     Returns:
@@ -95,7 +99,27 @@ def task_vectors(
         raise InputError(f"{len(tried)} scales but no score to choose by. Give a score, or one scale (scales=[0.3]).")
     names = shared_names([*ingredients, start])
     line = [(f"scale {_short(scale)}", _summed(ingredients, start, scale, names)) for scale in tried]
-    return line[0][1] if score is None else _best(line, score, ">", on_step)
+    return line[0][1] if score is None else _best(line, score, signs, ">", on_step)
+
+
+@soup_method("wise-ft", needs_score=True, needs_start=True, breaks_ties=True, least=1)
+def _wise_ft(inputs: MethodInputs) -> Soup:
+    """From the start to the ingredient that is best alone; of equal ones the first."""
+    start = inputs.from_start()
+    singles = [inputs.rank(uniform([checkpoint])) for checkpoint in inputs.pool]
+    best = inputs.pool[max(range(len(singles)), key=lambda i: (singles[i], -i))]
+    inputs.say(f"the line from {start} to {best.name}, the best alone")
+    return wise_ft(best, start, inputs.scored(), signs=inputs.signs, on_step=inputs.say_step)
+
+
+@soup_method("task-vectors", needs_start=True, breaks_ties=True, least=1)
+def _task_vectors(inputs: MethodInputs, *, scale: float | None) -> Soup:
+    if inputs.score is None and scale is None:
+        raise InputError("task-vectors without a task to score on needs a scale (--scale 0.3), or a recipe (--recipe).")
+    scales = SCALES if scale is None else (scale,)
+    return task_vectors(
+        inputs.pool, inputs.from_start(), inputs.score, signs=inputs.signs, scales=scales, on_step=inputs.say_step
+    )
 
 
 def _on_the_line(tuned: Checkpoint, start: Checkpoint, alpha: float) -> Soup:
@@ -118,17 +142,18 @@ def _summed(ingredients: Sequence[Checkpoint], start: Checkpoint, scale: float, 
 def _best(
     line: Sequence[tuple[str, Soup]],
     score: Callable[[Soup], Score],
-    tie: Literal[">=", ">"],
+    signs: Signs,
+    tie: Tie,
     on_step: OnStep | None,
 ) -> Soup:
-    """The soup with the highest score; of equals the last (">=") or the first (">")."""
+    """The soup with the best score; of equals the last (">=") or the first (">")."""
     steps: list[Step] = []
     best: tuple[float, ...] = (math.nan,)
     kept = None
     for name, soup in line:
-        value = _values(score(soup))
-        rank, highest = _rank(value), _rank(best)
-        accepted = not math.isnan(value[0]) and (kept is None or rank > highest or (tie == ">=" and rank == highest))
+        value = values_of(score(soup))
+        new, highest = rank_of(value, signs), rank_of(best, signs)
+        accepted = not math.isnan(value[0]) and (kept is None or new > highest or (tie == ">=" and new == highest))
         if accepted:
             best, kept = value, soup
         steps.append(Step(name, value[0], best[0], accepted, len(soup.ingredients), False, *value[1:2]))
@@ -137,14 +162,6 @@ def _best(
     if kept is None:
         raise HfSoupsError(f"none of the {len(line)} points has a score: all came out as NaN.")
     return replace(kept, steps=tuple(steps), scores={"score": best[0]})
-
-
-def _values(score: Score) -> tuple[float, ...]:
-    return tuple(map(float, score)) if isinstance(score, tuple) else (float(score),)
-
-
-def _rank(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(-math.inf if math.isnan(value) else value for value in values)
 
 
 def _distinct(values: Sequence[float], called: str) -> list[float]:

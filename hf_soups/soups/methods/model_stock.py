@@ -11,6 +11,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups.mixing import measure, shared_names
 from hf_soups.soups.mixing.geometry import cosines
+from hf_soups.soups.registry import MethodInputs, soup_method
 from hf_soups.soups.soup import Soup
 
 
@@ -29,7 +30,7 @@ def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads
 
     Args:
         ingredients: two or more fine-tunes of `start`.
-        start: what they were fine-tuned from, with the same head. It stands last in the soup, so that config, labels
+        start: what they were fine-tuned from, with the same head. It is last in the soup, so that config, labels
             and processor are those of the first ingredient.
         threads: that read side by side.
     Returns:
@@ -52,8 +53,13 @@ def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads
     }
     ratio = {name: interpolation_ratio(cosine[name], n) if name in cosine else 1.0 for name in shared_names(members)}
     rows = {name: (*(t / n,) * n, 1 - t) for name, t in ratio.items()}
-    told = {"cosine": _spread(list(cosine.values())), "ratio": _spread([ratio[name] for name in cosine])}
-    return Soup.mixed_by_tensor(members, rows, method="model-stock", scores={"model_stock": told})
+    spreads = {"cosine": _spread(list(cosine.values())), "ratio": _spread([ratio[name] for name in cosine])}
+    return Soup.mixed_by_tensor(members, rows, method="model-stock", scores={"model_stock": spreads})
+
+
+@soup_method("model-stock", needs_start=True)
+def _model_stock(inputs: MethodInputs) -> Soup:
+    return model_stock(inputs.pool, inputs.from_start(), threads=inputs.threads)
 
 
 def mean_cosine(products: Float64[np.ndarray, "n n"]) -> float:

@@ -12,6 +12,7 @@ from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import ADAPTER_CONFIG, INDEX, SINGLE
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.soups.methods.uniform import uniform
+from hf_soups.soups.registry import MethodInputs, soup_method
 from hf_soups.soups.soup import Soup
 
 STEP = re.compile(r"checkpoint-(\d+)")
@@ -90,3 +91,8 @@ def average_of_run(checkpoints: Sequence[Checkpoint], *, decay: float | None = N
     n = len(checkpoints)
     weights = (decay ** (n - 1), *((1 - decay) * decay ** (n - 1 - i) for i in range(1, n)))
     return Soup(tuple(checkpoints), weights, method="run-ema", about={"decay": decay})
+
+
+@soup_method("run-ema")
+def _run_ema(inputs: MethodInputs, *, decay: float) -> Soup:
+    return average_of_run(inputs.pool, decay=decay)

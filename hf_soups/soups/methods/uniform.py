@@ -1,10 +1,11 @@
-"""Methods without a search: which checkpoints make a soup, and with which coefficients."""
+"""The uniform soup: the mean of all ingredients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.soups.registry import MethodInputs, soup_method
 from hf_soups.soups.soup import Soup
 
 
@@ -15,3 +16,8 @@ def uniform(ingredients: Sequence[Checkpoint]) -> Soup:
     """
     members = tuple(ingredients)
     return Soup(members, (1 / len(members),) * len(members) if members else (), method="uniform")
+
+
+@soup_method("uniform")
+def _uniform(inputs: MethodInputs) -> Soup:
+    return uniform(inputs.pool)

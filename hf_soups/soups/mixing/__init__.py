@@ -6,7 +6,7 @@
 
 from hf_soups.soups.mixing.geometry import Geometry, measure
 from hf_soups.soups.mixing.spans import shared_names
-from hf_soups.soups.mixing.to_files import Coefficients, coefficients_of, mix_tensor, mix_to_folder, mixed_tensor
+from hf_soups.soups.mixing.to_files import Coefficients, coefficients_of, mix_tensor, mix_to_folder
 
 __all__ = [
     "Coefficients",
@@ -15,6 +15,5 @@ __all__ = [
     "measure",
     "mix_tensor",
     "mix_to_folder",
-    "mixed_tensor",
     "shared_names",
 ]

@@ -7,7 +7,7 @@ the candidate alone, and memory is that of two models for any number of ingredie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +124,7 @@ class LiveMixer:
             mean = self._sums[name] * (1 / k)
         else:
             mean = self._values(mixer, candidate, name).add_(self._sums[name]).mul_(1 / k)
-        # the ends tell it, NaN included, in a fifth of the time that isfinite() of every element takes
+        # the two ends show it, NaN included, in a fifth of the time that isfinite() of every element takes
         if mean.numel() and not bool(torch.isfinite(torch.stack(mean.aminmax())).all()):
             raise InputError(f"{name!r}: the sum of {k} checkpoints does not fit float32. Scale their weights down.")
         self._put(name, mean, first)
@@ -210,13 +210,7 @@ def slots_by_disk_name(model: PreTrainedModel) -> dict[str, torch.Tensor] | None
     own = model.state_dict()
     places = {_place(tensor) for tensor in own.values()}
     named: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(own))
-    if _any_missing(named.values(), places):
-        return None
-    return named
-
-
-def _any_missing(tensors: Iterable[torch.Tensor], places: set[tuple[int, tuple[int, ...]]]) -> bool:
-    return any(_place(tensor) not in places for tensor in tensors)
+    return named if all(_place(tensor) in places for tensor in named.values()) else None
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:

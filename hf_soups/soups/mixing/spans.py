@@ -169,7 +169,7 @@ def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
 def twin(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:
     """Another tensor of the same checkpoint with the same dtype, shape and values: the two are tied.
 
-    Values that are all the same tell nothing: two biases that were never trained are both 0.
+    Values that are all the same prove nothing: two biases that were never trained are both 0.
     """
     info = checkpoint.tensors[name]
     values = checkpoint.read(name)

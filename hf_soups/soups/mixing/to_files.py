@@ -90,21 +90,6 @@ def mix_to_folder(
             in_threads(((span, *block) for span in spans for block in span.blocks()), mix, threads)
 
 
-def mixed_tensor(
-    checkpoints: Sequence[Checkpoint],
-    coefficients: Sequence[float],
-    name: str,
-    *,
-    accumulate: Accumulate | None = None,
-) -> np.ndarray:
-    """One tensor of a mixture, dense: float32 (float64 if stored as F64) before it is rounded to the files' dtype.
-
-    Integers and bools are checked and copied as by `mix_to_folder`.
-    """
-    with BlockMixer() as mixer:
-        return mix_tensor(mixer, checkpoints, coefficients, name, accumulate=accumulate)
-
-
 def mix_tensor(
     mixer: BlockMixer,
     checkpoints: Sequence[Checkpoint],
@@ -113,7 +98,10 @@ def mix_tensor(
     *,
     accumulate: Accumulate | None = None,
 ) -> np.ndarray:
-    """As `mixed_tensor`, with the buffers and open files of `mixer`."""
+    """One tensor of a mixture, dense: float32 (float64 if stored as F64) before it is rounded to the files' dtype.
+
+    Integers and bools are checked and copied as by `mix_to_folder`. The buffers and open files are those of `mixer`.
+    """
     for checkpoint in checkpoints:
         check_same(checkpoints[0], checkpoint, name)
     info = checkpoints[0].tensors[name]

@@ -166,6 +166,19 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise InputError(f"{name} is {value}; expected {least} or more.")
 
 
+@dataclass(frozen=True, slots=True)
+class LearnedStep:
+    """One step, for progress."""
+
+    step: int  # from 1
+    steps: int  # if nothing stops it early
+    epoch: int  # from 1
+    loss: float  # of the batch before the step: cross-entropy in nats
+    held_out: float | None  # cross-entropy of the held-out rows, after an epoch's last step
+    logit_scale: float  # after the step
+    coefficients: tuple[float, ...]  # after the step; where each tensor has its own, their plain mean
+
+
 FORMAT = "hf_soups.learned.v1"
 AGAIN = "Remove it to start anew, or name another file."
 
@@ -186,7 +199,7 @@ class State:
 
     def save(self, path: Path, key: str) -> None:
         """Replace the file in one go; an error or a kill leaves the earlier one."""
-        told = {
+        record = {
             "format": FORMAT,
             "key": key,
             "values": self.values.tolist(),
@@ -197,7 +210,7 @@ class State:
             "uniform": self.uniform,
             **{name: getattr(self, name) for name in PLAIN},
         }
-        text = json.dumps(told, allow_nan=False)
+        text = json.dumps(record, allow_nan=False)
         write_text(path, text + "\n")
 
 
@@ -227,33 +240,33 @@ def load(path: Path, key: str, optimizer: AdamW) -> State | None:
 
     Args:
         path: of the file.
-        key: stands for the ingredients, rows and options that it must belong to.
+        key: a digest of the ingredients, rows and options that it must belong to.
         optimizer: a new one of the same size.
     Raises:
         InputError: if the file cannot be read, or belongs to another pool, other rows or other options.
     """
     if not is_there(path):
         return None
-    told = read_record(path, _KeptState, what="the state of a learned soup", format=FORMAT, again=AGAIN)
-    if told.key != key:
+    record = read_record(path, _KeptState, what="the state of a learned soup", format=FORMAT, again=AGAIN)
+    if record.key != key:
         raise InputError(f"{path}: the state of another learned soup: of other ingredients, rows or options. {AGAIN}")
     try:
-        return _state(told, optimizer)
+        return _state(record, optimizer)
     except ValueError as error:
         raise InputError(f"{path}: not the state of a learned soup ({error}). {AGAIN}") from error
 
 
-def _state(told: _KeptState, optimizer: AdamW) -> State:
-    values, first, second = (np.array(numbers) for numbers in (told.values, told.first, told.second))
-    steps = np.array(told.steps, dtype=np.int64)
-    best = None if told.best is None else np.array(told.best)
+def _state(record: _KeptState, optimizer: AdamW) -> State:
+    values, first, second = (np.array(numbers) for numbers in (record.values, record.first, record.second))
+    steps = np.array(record.steps, dtype=np.int64)
+    best = None if record.best is None else np.array(record.best)
     sizes = {len(values), len(first), len(second), len(steps), len(values if best is None else best)}
     if len(sizes) != 1:
         raise ValueError(f"{len(values)} values, {len(first)} and {len(second)} moments, {len(steps)} counts")
-    if told.step < 0 or not 0 <= told.best_epoch < max(len(told.epochs), 1):
-        raise ValueError(f"step {told.step}, and epoch {told.best_epoch} of {len(told.epochs)} as the best")
-    for numbers in (values, first, second, told.uniform, told.losses, () if best is None else best):
+    if record.step < 0 or not 0 <= record.best_epoch < max(len(record.epochs), 1):
+        raise ValueError(f"step {record.step}, and epoch {record.best_epoch} of {len(record.epochs)} as the best")
+    for numbers in (values, first, second, record.uniform, record.losses, () if best is None else best):
         if not np.isfinite(numbers).all():
             raise ValueError("it holds NaN or infinity")
     moved = replace(optimizer, first=first, second=second, steps=steps)
-    return State(values, moved, told.uniform, best=best, **{name: getattr(told, name) for name in PLAIN})
+    return State(values, moved, record.uniform, best=best, **{name: getattr(record, name) for name in PLAIN})

@@ -6,23 +6,35 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.soups.journal import digest
-from hf_soups.soups.methods.learned.coefficients import LEARNING_RATES, AdamW, LearnedOptions, Per, Sign, State, load
-from hf_soups.soups.methods.learned.steps import LearnedStep, Learning
+from hf_soups.soups.journal import OWN_SCORES, digest
+from hf_soups.soups.methods.learned.coefficients import (
+    LEARNING_RATES,
+    AdamW,
+    LearnedOptions,
+    LearnedStep,
+    Per,
+    Sign,
+    State,
+    load,
+)
 from hf_soups.soups.methods.uniform import uniform
-from hf_soups.soups.scoring import LiveScorer
-from hf_soups.soups.soup import Soup
+from hf_soups.soups.soup import Soup, rank_of, values_of
+
+if TYPE_CHECKING:  # they need torch
+    from hf_soups.soups.methods.learned.steps import Learning
+    from hf_soups.soups.scoring import SoupScorer
 
 
 def learned(
     ingredients: Sequence[Checkpoint],
-    scorer: LiveScorer,
+    scorer: SoupScorer,
     *,
     per: Per = "ingredient",
     sign: Sign = "softmax",
@@ -89,6 +101,8 @@ def learned(
         raise InputError(f"threads is {threads}; expected 1 or more.")
     if len(members) == 1:
         return _alone(members, scorer, options)
+    from hf_soups.soups.methods.learned.steps import Learning
+
     learning = Learning(members, scorer, options, threads=threads)
     key = "" if state is None else _key(members, scorer, options)
     now = _begun(members, scorer, options, learning.start, state, key)
@@ -103,7 +117,7 @@ def learned(
 
 def _begun(
     members: tuple[Checkpoint, ...],
-    scorer: LiveScorer,
+    scorer: SoupScorer,
     options: LearnedOptions,
     start: Float64[np.ndarray, " numbers"],
     path: Path | None,
@@ -116,7 +130,7 @@ def _begun(
 
 
 def _finished(
-    members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions, learning: Learning, state: State
+    members: tuple[Checkpoint, ...], scorer: SoupScorer, options: LearnedOptions, learning: Learning, state: State
 ) -> Soup:
     """The learned soup, or the uniform one where that scores higher."""
     values = state.values if state.best is None else state.best
@@ -124,7 +138,7 @@ def _finished(
     moved = not np.array_equal(values, learning.start)
     soup = _soup(members, learning, values, options) if moved else plain
     score = _score(scorer, soup) if moved else state.uniform
-    wins = moved and score >= state.uniform  # False for NaN
+    wins = moved and rank_of(score, scorer.signs) >= rank_of(state.uniform, scorer.signs)  # False for NaN
     about = {
         **asdict(options),
         "kept": "learned" if wins else "uniform",
@@ -155,27 +169,25 @@ def _soup(
     return Soup(members, tuple(map(float, rows[0])), method=options.method)
 
 
-def _why(scorer: LiveScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
-    sign, name = 1 if scorer.metric.greater_is_better else -1, scorer.metric.name
-    uniform_score = f"{sign * state.uniform[0]:.4f}"
+def _why(scorer: SoupScorer, score: tuple[float, ...], state: State, *, moved: bool, wins: bool) -> str:
+    name, uniform_score = scorer.metric.name, f"{state.uniform[0]:.4f}"
     if not moved:
         why = "no epoch lowered its held-out loss" if len(state.epochs) > 1 else state.stopped
         return f"the uniform soup is kept ({name} {uniform_score}): {why}"
-    scored = f"{name} {sign * score[0]:.4f}, uniform {uniform_score}"
+    scored = f"{name} {score[0]:.4f}, uniform {uniform_score}"
     return f"learned kept: {scored}" if wins else f"learned fell back to uniform: {scored}"
 
 
-def _alone(members: tuple[Checkpoint, ...], scorer: LiveScorer, options: LearnedOptions) -> Soup:
+def _alone(members: tuple[Checkpoint, ...], scorer: SoupScorer, options: LearnedOptions) -> Soup:
     score = _score(scorer, uniform(members))
     about = {**asdict(options), "kept": "uniform", "why": "one ingredient: there is nothing to learn"}
     scores = {"score": score[0], "uniform": score[0]}
     return replace(uniform(members), method=options.method, scores=scores, about={"learned": about})
 
 
-def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
-    """Higher is better; later values break ties of the earlier ones."""
-    asked = scorer(soup)
-    score = asked if isinstance(asked, tuple) else (asked,)
+def _score(scorer: SoupScorer, soup: Soup) -> tuple[float, ...]:
+    """Later values break ties of the earlier ones."""
+    score = values_of(scorer(soup))
     scorer.mixer.forget()  # its sum of the members would be a third model in memory
     if soup.is_uniform and math.isnan(score[0]):
         raise HfSoupsError(
@@ -185,13 +197,14 @@ def _score(scorer: LiveScorer, soup: Soup) -> tuple[float, ...]:
     return score
 
 
-def _key(members: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions) -> str:
+def _key(members: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOptions) -> str:
     """Stands for everything that decides the steps, so that a state is never taken up by another job."""
     scored_by = [m.name for m in (scorer.metric, scorer.tie_break) if m is not None]
     return digest(
         [
             [[c.sha256(), c.label_order] for c in members],
-            [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.batchnorm_batches is None],
+            [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.variant == "averaged"],
             asdict(options),
+            OWN_SCORES,
         ]
     )

@@ -99,7 +99,7 @@ class LiveMixture:
     @contextmanager
     def with_gradients(self) -> Iterator[None]:
         """Eval mode (no dropout) with gradients of all learned tensors; everything is put back, gradients dropped."""
-        training, asked = self.model.training, {p: p.requires_grad for p in self.model.parameters()}
+        training, wanted_before = self.model.training, {p: p.requires_grad for p in self.model.parameters()}
         self.model.eval()  # type: ignore[no-untyped-call]
         for part in self.learned:
             assert part.parameter is not None
@@ -108,7 +108,7 @@ class LiveMixture:
             yield
         finally:
             self.model.zero_grad(set_to_none=True)
-            for parameter, wanted in asked.items():
+            for parameter, wanted in wanted_before.items():
                 parameter.requires_grad_(wanted)
             self.model.train(training)
 
@@ -186,7 +186,7 @@ class LiveMixture:
         return total
 
     def _blocks(self, parts: Sequence[tuple[MixedTensor, Row]], *, gradients: bool = False) -> Iterator[_Block]:
-        """Blocks of parts that are mixed with these coefficients; those without a gradient left out if one is asked."""
+        """Blocks of parts that are mixed with these coefficients; of parts with a gradient alone if one is needed."""
         for number, (part, row) in enumerate(parts):
             gradient, at = part.gradient() if gradients else None, 0
             if gradients and gradient is None:

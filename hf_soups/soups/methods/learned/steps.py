@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from hf_soups.data.split import stratified_rows
 from hf_soups.errors import InputError
 from hf_soups.models.inference import length_buckets, on_device
 from hf_soups.soups.methods.learned import coefficients as descent
-from hf_soups.soups.methods.learned.coefficients import LearnedOptions, State
+from hf_soups.soups.methods.learned.coefficients import LearnedOptions, LearnedStep, State
 from hf_soups.soups.methods.learned.mixture import LiveMixture
-from hf_soups.soups.scoring import LiveScorer
+from hf_soups.soups.scoring import SoupScorer
 
 # Streams of one seed: the held-out rows, the order of rows in each epoch, the order of models in each round.
 HELD_OUT, ROWS, MODELS = 101, 102, 103
@@ -26,24 +25,11 @@ HELD_OUT, ROWS, MODELS = 101, 102, 103
 REBUILD = 10
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedStep:
-    """One step, for progress."""
-
-    step: int  # from 1
-    steps: int  # if nothing stops it early
-    epoch: int  # from 1
-    loss: float  # of the batch before the step: cross-entropy in nats
-    held_out: float | None  # cross-entropy of the held-out rows, after an epoch's last step
-    logit_scale: float  # after the step
-    coefficients: tuple[float, ...]  # after the step; where each tensor has its own, their plain mean
-
-
 class Learning:
     """Steps a `State` through the rows; what the model holds always is the mixture of the state's values."""
 
     def __init__(
-        self, ingredients: Sequence[Checkpoint], scorer: LiveScorer, options: LearnedOptions, *, threads: int
+        self, ingredients: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOptions, *, threads: int
     ) -> None:
         self._scorer, self._options = scorer, options
         self._k = len(ingredients)
@@ -78,10 +64,10 @@ class Learning:
             if not state.epochs:
                 self._end_epoch(state)
             while not state.stopped:
-                told, whole = self._step(state)
+                done, whole = self._step(state)
                 if whole:
                     save()
-                on_step(told)
+                on_step(done)
 
     # One step.
 
@@ -162,7 +148,7 @@ class Learning:
     # Epochs.
 
     def _end_epoch(self, state: State) -> None:
-        """Note where it stands, keep the best values so far, and say if this is the end."""
+        """Record the epoch, keep the best values so far, and decide whether this is the end."""
         epoch, options = len(state.epochs), self._options
         held_out = self._held_out_loss(float(state.values[0])) if len(self._held_out) else None
         loss = float(np.mean(state.losses)) if state.losses else None
