@@ -99,8 +99,7 @@ class SoupToCook:
                 value = values_of(inputs.scored()(soup))[0]
                 inputs.say(f"{self._counted(soup)}: {inputs.in_words(value)}")
             found[variant] = soup, value
-        # of equals the first: averaged statistics need no train rows
-        kept = max(found, key=lambda variant: scorer.metric.rank(found[variant][1]))
+        kept = _better({variant: scorer.metric.rank(value) for variant, (_, value) in found.items()})
         soup = found[kept][0]
         # the score is in soup.json by role and metric
         soup = replace(soup, scores={key: value for key, value in soup.scores.items() if key != "score"})
@@ -229,6 +228,11 @@ def _singles(soup: Soup, pool: Ingredients, scorer: SoupScorer) -> Mapping[str, 
         return {}
     names = display_names(pool.checkpoints)
     return {n: scorer.metric.compute(scorer.cached[c]) for n, c in zip(names, pool.checkpoints, strict=True)}
+
+
+def _better(ranks: Mapping[str, float]) -> str:
+    """The variant that ranks highest; of equals the first: averaged statistics need no train rows."""
+    return max(ranks, key=lambda variant: ranks[variant])
 
 
 def why_one(steps: Sequence[Step], singles: Mapping[str, float], metric: str, rows: int, *, sign: int = 1) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
 from typing import Any
 
 from hf_soups.errors import CheckpointError
-from hf_soups.files.downloads import is_repo_id
 
 MOST_LABELS = 100_000  # that a config gives by their number alone; a name is made of each
 MOST_LAYERS = 10_000  # of which configs make lists
@@ -83,17 +81,3 @@ def check_tokenizer(config: Mapping[str, Any], at: object) -> None:
                 f"{at}: {key} in tokenizer_config.json is {str(value)[:60]!r}; expected at most {MOST_TOKENS:,}. Save "
                 "or download the checkpoint again."
             )
-
-
-def place_shown(place: str) -> str:
-    """What a record that leaves this machine says of a model's or data set's place.
-
-    A path would tell others of a user and a disk, and lead nowhere. "./" in front keeps a folder's name apart from an
-    id of the Hub.
-
-    >>> place_shown("/home/me/data/glue"), place_shown("data/*.csv"), place_shown("nyu-mll/glue")
-    ('./glue', './*.csv', 'nyu-mll/glue')
-    """
-    if is_repo_id(place) and not Path(place).exists():
-        return place
-    return f"./{PurePath(place).name or 'data'}"

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hf_soups.errors import InputError
-from hf_soups.files.configs import place_shown
 from hf_soups.files.reading import read_text
 from hf_soups.hub.contents import LocalFile, Stage
+from hf_soups.recipe.origin import place_shown
 
 RECORDS = (
     "soup.json", "pool.json", "frontier.json", "evidence.json", "recipe.yaml", "steps.csv", "leaderboard.csv",

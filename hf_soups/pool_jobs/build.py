@@ -13,7 +13,6 @@ from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.errors import InputError
-from hf_soups.files.configs import place_shown
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
 from hf_soups.pool.report_rows import OtherPool, SelectAndReport
@@ -21,7 +20,7 @@ from hf_soups.pool.store import Member, PoolData
 from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.pool_jobs.search import Reported, reported
 from hf_soups.predictions import Predictions
-from hf_soups.recipe.origin import recipe_kept, recipe_values
+from hf_soups.recipe.origin import place_shown, recipe_kept, recipe_values
 from hf_soups.soups.soup import versions
 
 COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hf_soups.errors import RecipeError
-from hf_soups.files.configs import place_shown
+from hf_soups.files.downloads import is_repo_id
 from hf_soups.recipe.recipe import Recipe, recipe_from
 
 RECIPE_FILE = "recipe.yaml"
+
+
+def place_shown(place: str) -> str:
+    """What a record that leaves this machine says of a model's or data set's place.
+
+    A path would tell others of a user and a disk, and lead nowhere. "./" in front keeps a folder's name apart from an
+    id of the Hub.
+
+    >>> place_shown("/home/me/data/glue"), place_shown("data/*.csv"), place_shown("nyu-mll/glue")
+    ('./glue', './*.csv', 'nyu-mll/glue')
+    """
+    if is_repo_id(place) and not Path(place).exists():
+        return place
+    return f"./{PurePath(place).name or 'data'}"
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from hf_soups.cascades.evidence import Evidence
-from hf_soups.files.configs import place_shown
+from hf_soups.recipe.origin import place_shown
 from hf_soups.recipe.task import SHIFT, Task
 from hf_soups.report.cards.markdown import MarkdownTable
 
