@@ -165,7 +165,7 @@ def _answer(staged: Path, soup: Soup, tasting: Tasting, variant: str) -> tuple[d
 
 
 def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str, tuple[int, float]], pool: int) -> None:
-    from hf_soups.plots.canvas import score_by_ingredients
+    from hf_soups.plots.canvas import TriedMixture, score_by_ingredients
 
     if not soup.steps:
         return
@@ -176,8 +176,14 @@ def _write_steps(staged: Path, soup: Soup, tasting: Tasting, marks: Mapping[str,
         writer.writerows(rows)
     if soup.method != "greedy":
         return
+    kept = {(True, False): "kept", (True, True): "taken out"}
     score_by_ingredients(
-        soup.steps,
+        [
+            TriedMixture(
+                s.candidate, s.ingredients, s.score, s.best_so_far, kept.get((s.accepted, s.removes), "rejected")
+            )
+            for s in soup.steps
+        ],
         staged / "score_by_ingredients.png",
         metric=tasting.metric.name,
         rows=tasting.rows,

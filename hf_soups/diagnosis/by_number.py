@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.diagnosis.number_curves import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, write_results
 from hf_soups.ensembles.combine import Members, scores_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
@@ -108,30 +109,6 @@ def _stride(models: int) -> int:
 
 FOLDER = "by_number"  # in the sweep
 JOURNAL = "scores.jsonl"
-BEST, UNIFORM, GREEDY, ENSEMBLE = "best on select", "uniform soup", "greedy soup", "mean-logit ensemble"
-
-
-@dataclass(frozen=True, slots=True)
-class SubsetScore:
-    """What one subset of the runs scores on one set of rows, in the metric's own sign."""
-
-    what: str  # BEST, UNIFORM, GREEDY or ENSEMBLE
-    role: str  # report or shift-<name>
-    runs: tuple[str, ...]
-    score: float  # NaN: the mixture answers NaN
-    ingredients: int  # of the soup; greedy may have kept fewer than there are runs
-
-
-@dataclass(frozen=True)
-class ByNumber:
-    """All that was scored, and where it lies."""
-
-    metric: Metric
-    rows: Mapping[str, int]  # by role
-    scores: tuple[SubsetScore, ...]
-    notes: tuple[str, ...]
-    folder: Path
-    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +164,6 @@ def by_number(
     Raises:
         InputError: if there are fewer than two usable runs, or an option or `out` cannot be used.
     """
-    from hf_soups.plots.by_number import write_all
-
     found, pool = read_scored_models(sweep), gather([sweep])
     runs, notes = _usable(found, pool)
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
@@ -202,7 +177,7 @@ def by_number(
     scores = (*_without_mixing(bench, drawn), *mixed)
     rows = {role: len(bench.runs[0].answers[role]) for role in bench.roles}
     made = ByNumber(found.metric, rows, scores, (*notes, *_lost(scores)), folder)
-    return replace(made, files=write_all(made, folder))
+    return replace(made, files=write_results(made))
 
 
 def _usable(found: ScoredModels, pool: Ingredients) -> tuple[tuple[ScoredModel, ...], list[str]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_soups.diagnosis.findings import Findings
+from hf_soups.diagnosis.findings import Findings, RunPair
 from hf_soups.diagnosis.landscape import coefficients_at
 from hf_soups.diagnosis.words import paragraphs
 from hf_soups.errors import InputError
 from hf_soups.files.writing import finite, write_csv, write_text
+from hf_soups.plots import landscapes
+from hf_soups.plots.landscapes import PlanePoint, ScoreAxis, ScoredLine
+from hf_soups.wording import score_in_words
 
 RECORD = "diagnosis.json"
 JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
@@ -34,20 +37,18 @@ def refuse_other_folders(out: Path) -> None:
 
 def write_all(out: Path, facts: Findings, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
     """Write every picture with its numbers, the words and the record; their paths. Each appears whole or not at all."""
-    from hf_soups.plots import landscapes
-
     written: list[Path] = []
     pictures = {
-        "barriers": (barrier_rows(facts), partial(landscapes.draw_barriers, facts)),
-        "angles": (angle_rows(facts), partial(landscapes.draw_angles, facts)),
-        "plane": (plane_rows(facts), partial(landscapes.draw_plane, facts)),
-        "soup_vs_ensemble": (ensemble_rows(facts), partial(landscapes.draw_soup_vs_ensemble, facts)),
+        "barriers": (barrier_rows(facts), _draw_barriers),
+        "angles": (angle_rows(facts), _draw_angles),
+        "plane": (plane_rows(facts), _draw_plane),
+        "soup_vs_ensemble": (ensemble_rows(facts), _draw_soup_vs_ensemble),
     }
     for name, (rows, draw) in pictures.items():
         table, picture = out / f"{name}.csv", out / f"{name}.png"
         if rows:
             write_csv(table, rows)
-            draw(picture)
+            draw(facts, picture)
             written += [table, picture]
         else:  # from an earlier call with a start, or with a plane: it would not belong to these words
             table.unlink(missing_ok=True)
@@ -136,3 +137,54 @@ def _mixtures(facts: Findings) -> Iterator[tuple[str, str, str, float, float]]:
     for mixed in (facts.uniform, *facts.soups):
         if mixed.members:
             yield "soup", mixed.name, " ".join(mixed.members), mixed.soup, mixed.ensemble
+
+
+# The same as points
+
+
+def _axis(facts: Findings) -> ScoreAxis:
+    return ScoreAxis(facts.metric, facts.rows)
+
+
+def _draw_barriers(facts: Findings, path: Path) -> None:
+    landscapes.draw_barriers([_scored_line(facts, pair) for pair in facts.pairs], _axis(facts), path)
+
+
+def _scored_line(facts: Findings, pair: RunPair) -> ScoredLine:
+    """The line with the better run first."""
+    line, (first, second) = pair.line, pair.names
+    at, scores = line.at, line.scores
+    if facts.gain(scores[-1], scores[0]) > 0:
+        at, scores, first, second = tuple(1 - t for t in reversed(at)), scores[::-1], second, first
+    barrier = line.barrier if pair in facts.blocked else 0.0
+    height = "NaN between" if math.isinf(barrier) else f"barrier {score_in_words(barrier, facts.metric)}"
+    return ScoredLine(at, scores, barrier, f"{first} - {second}: {height}")
+
+
+def _draw_angles(facts: Findings, path: Path) -> None:
+    pairs = [
+        (pair.angle, pair.line.gain_over_mean, pair.line.gain_over_better)
+        for pair in facts.pairs
+        if pair.angle is not None and not math.isnan(pair.angle)
+    ]
+    landscapes.draw_angles(pairs, facts.noise, _axis(facts), path)
+
+
+def _draw_plane(facts: Findings, path: Path) -> None:
+    plane = facts.plane
+    assert plane is not None
+    corners = [
+        PlanePoint(x, y, f"{name} {score_in_words(score, facts.metric)}")
+        for name, (x, y), score in zip(plane.names, plane.corners, plane.corner_scores, strict=True)
+    ]
+    centre = PlanePoint(*plane.centre, f"average {score_in_words(plane.mean_score, facts.metric)}")
+    landscapes.draw_plane(
+        plane.xs, plane.ys, plane.scores, corners, centre, _axis(facts), path, higher_is_better=facts.sign > 0
+    )
+
+
+def _draw_soup_vs_ensemble(facts: Findings, path: Path) -> None:
+    pairs = [(pair.ensemble, pair.line.middle) for pair in facts.pairs]
+    several = [m for m in (facts.uniform, *facts.soups) if len(m.members) > 1]
+    soups = [(f"{m.name} ({len(m.members)})", m.ensemble, m.soup) for m in several]
+    landscapes.draw_soup_vs_ensemble(pairs, soups, (facts.best.name, facts.best.score), _axis(facts), path)

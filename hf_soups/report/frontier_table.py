@@ -154,12 +154,17 @@ def choice_in_words(choice: Choice, frontier: Frontier) -> str:
     return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {told}"
 
 
+def threshold_in_words(threshold: float) -> str:
+    """The confidence at which rows exit; above 1 none does."""
+    return "never" if threshold > 1 else f"{threshold:.3f}"
+
+
 def _cells(index: str, plan: Plan, frontier: Frontier) -> dict[str, str]:
     ensemble = is_ensemble(plan)
     cells = (
         index,
         (" + " if ensemble else " -> ").join(plan.members),
-        "" if ensemble else " ".join("never" if t > 1 else f"{t:.3f}" for t in plan.thresholds),
+        "" if ensemble else " ".join(map(threshold_in_words, plan.thresholds)),
         _number(plan.score, plan.metric),
         "-" if plan.score_low is None else _number(plan.score_low, plan.metric),
         cost_in_words(plan.average_cost),

@@ -10,7 +10,7 @@ from typing import Any
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.leaderboard.rows import Row
 from hf_soups.leaderboard.table import row_name
-from hf_soups.plots.canvas import scale_of, unit_of
+from hf_soups.plots.canvas import Point, scale_of, unit_of
 from hf_soups.report.page.charts import interval_chart
 from hf_soups.report.page.html import Block, Cell, Chart, Column, PageTable, Section, plain_table
 from hf_soups.wording import amount, score_in_words
@@ -36,7 +36,7 @@ def leaderboard_section(board: Leaderboard) -> Section:
         f"rows that were chosen on; report: {board.report_rows} rows that were looked at once. A heading sorts; again, "
         "the other way round.",
     )
-    return Section("leaderboard", "Leaderboard", (Block(words=words, table=_table(board, rows)), _picture(board, rows)))
+    return Section("leaderboard", "Leaderboard", (Block(words=words, table=_table(board, rows)), _picture(board)))
 
 
 def marked_name(row: Row) -> str:
@@ -97,35 +97,35 @@ def _decimals(value: float | None, digits: int) -> Cell:
     return Cell("-" if value is None else f"{value:.{digits}f}", value)
 
 
-def _picture(board: Leaderboard, rows: Sequence[Row]) -> Block:
-    # the best on select stands there as a run again
-    drawn = [r for r in rows if not (r.kind == "run" and r.name == rows[0].name)][:DRAWN]
-    scale = scale_of(board.metric)
+def _picture(board: Leaderboard) -> Block:
+    points = [p for p in board.points() if _drawable(p)]
+    # the best on select is drawn as that alone, not as a run again
+    points = [p for p in points if not (p.kind == "run" and p.name == points[0].name)][:DRAWN]
+    if not points:
+        return Block()
+    scale, metric = scale_of(board.metric), board.metric
     values: list[dict[str, Any]] = [
         {
-            "name": row.name,
-            "kind": row.kind,
-            "score": scale * row.report,
-            "low": scale * row.report_low,
-            "high": scale * row.report_high,
-            "told": f"{score_in_words(row.report, board.metric)} "
-            f"{interval(row.report_low, row.report_high, board.metric)}",
+            "name": p.name,
+            "kind": p.kind,
+            "score": scale * p.report,
+            "low": scale * (p.report_low or 0),
+            "high": scale * (p.report_high or 0),
+            "told": f"{score_in_words(p.report, metric)} {interval(p.report_low, p.report_high, metric)}",
         }
-        for row in drawn
-        if row.report is not None and row.report_low is not None and row.report_high is not None
-        if all(map(math.isfinite, (row.report, row.report_low, row.report_high)))
+        for p in points
     ]
-    if not values:
-        return Block()
     words = f"Report scores with their 95% intervals, {board.report_rows} rows"
-    best = drawn[0]
     text = (
-        f"{words}, one line for each of {len(values)} models. The best on select, {best.name}, reaches "
-        f"{score_in_words(best.report, board.metric)} "
-        f"{interval(best.report_low, best.report_high, board.metric)}; where intervals overlap, a difference can be "
-        "chance."
+        f"{words}, one line for each of {len(values)} models. The best on select, {points[0].name}, reaches "
+        f"{values[0]['told']}; where intervals overlap, a difference can be chance."
     )
     cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["told"], v["score"])] for v in values]
     table = plain_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
-    spec = interval_chart(values, axis=f"report: {unit_of(board.metric)}", text=text)
+    spec = interval_chart(values, axis=f"report: {unit_of(metric)}", text=text)
     return Block("Scores with intervals", charts=(Chart("intervals", words, text, spec, table),))
+
+
+def _drawable(point: Point) -> bool:
+    known = (point.report, point.report_low, point.report_high)
+    return all(value is not None and math.isfinite(value) for value in known)

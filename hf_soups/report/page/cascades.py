@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from hf_soups.files.downloads import refuse_links_out
 from hf_soups.leaderboard import Leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.plots.canvas import scale_of, unit_of
-from hf_soups.plots.cascades import Exit, exits_of
-from hf_soups.plots.costs import CostPicture, CostPoint, cost_picture, within_cost
-from hf_soups.report.frontier_table import verdicts
-from hf_soups.report.page.board import interval, marked_name
+from hf_soups.plots.cascades import Exit, accuracy_of_all
+from hf_soups.plots.costs import CostPicture, CostPoint
+from hf_soups.pool_jobs.pictures import cost_picture, exits_of
+from hf_soups.report.frontier_table import threshold_in_words, verdicts
+from hf_soups.report.page.board import interval
 from hf_soups.report.page.charts import bar_chart, cost_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
 from hf_soups.report.page.sources import AnsweredPool
@@ -158,7 +159,7 @@ def _shares(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> C
 def _accuracy(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
     known = [(e, e.accuracy) for e in exits if e.accuracy is not None]
     values = [{"name": _stage(e), "value": 100 * right, "told": f"{100 * right:.1f}"} for e, right in known]
-    whole = sum(100 * e.share * right for e, right in known)
+    whole = accuracy_of_all(exits)
     text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + f". All rows: {whole:.1f}, dashed."
     spec = bar_chart(values, axis="accuracy x 100", colour="var(--green)", text=text, line=whole)
     own = plain_table(f"{table.name}-2", title, ("exit", "accuracy"), [[r[0], r[3]] for r in table.rows])
@@ -196,72 +197,35 @@ def cost_section(
 
 def _of_board(board: Leaderboard) -> list[Block]:
     """A picture of the leaderboard's rows whose multiply-adds are known; none where they are not."""
-    rows = [r for r in board.rows if r.report is not None and math.isfinite(r.report) and r.macs]
-    best = next((r.name for r in rows if r.kind == "best on select"), "")
-    rows = [r for r in rows if not (r.kind == "run" and r.name == best)]  # it stands there as the best already
-    if not rows:
+    picture = board.cost_picture()
+    if picture is None:
         return []
-    scale, known = scale_of(board.metric), METRICS.get(board.metric)
-    values = []
-    for row in sorted(rows, key=lambda r: ("run", "best on select", "soup", "ensemble", "cascade").index(r.kind)):
-        assert row.report is not None
-        value: dict[str, Any] = {
-            "name": marked_name(row),
-            "kind": row.kind,
-            "cost": float(row.macs or 0),
-            "score": scale * row.report,
-        }
-        told = (score_in_words(row.report, board.metric), interval(row.report_low, row.report_high, board.metric))
-        words = {"told": " ".join(told), "costs": f"{cost_in_words(value['cost'])} MACs", "leaves": "-"}
-        if row.kind != "run" and row.report_low is not None and row.report_high is not None:
-            value |= {"low": scale * row.report_low, "high": scale * row.report_high}
-        values.append({**value, **words})
-    better = known.greater_is_better if known is not None else True
     title = f"The leaderboard's report scores against multiply-adds of an example, {board.report_rows} rows"
-    axis = f"report: {unit_of(board.metric)}"
-    return [Block("The sweep", charts=(_chart(values, "cost-board", title, axis, "macs", better=better),))]
+    return [Block("The sweep", charts=(_chart(picture, "cost-board", title, f"report: {unit_of(board.metric)}"),))]
 
 
 def _of_search(some: AnsweredPool, plan: Plan | None, name: str) -> Block:
     metric = some.frontier.best_single.metric
-    report = some.report if metric in METRICS else None
-    picture = cost_picture(some.frontier, plan=plan, report=report)
-    known = METRICS.get(metric)
-    better = known.greater_is_better if known is not None else True
-    values = [_value(point, picture) for point in picture.points if math.isfinite(point.score)]
+    picture = cost_picture(some.frontier, plan=plan, report=some.report if metric in METRICS else None)
+    picture = replace(picture, points=tuple(p for p in picture.points if math.isfinite(p.score)))
+    axis, chosen, words = unit_of(metric), "", ["Nothing was searched here; these are its single models."]
     if some.frontier.plans:
+        axis = f"{picture.role}: {axis}"
         chosen = " that were chosen on" if picture.role == "select" else " that nothing was chosen on"
         words = [f"On the {some.frontier.best_single.rows} rows that were searched on:", *verdicts(some.frontier)]
-    else:
-        chosen, words = "", ["Nothing was searched here; these are its single models."]
     title = f"Score ({metric}) against cost on {picture.rows} rows{chosen}"
-    told = (*some.notes, " ".join(words))
-    if not values:
-        return Block(some.name, words=(*told, "No score of it is a number."))
-    axis = f"{picture.role}: {unit_of(metric)}" if some.frontier.plans else unit_of(metric)
-    chart = _chart(values, name, title, axis, picture.unit, better=better)
-    return Block(some.name, words=told, charts=(chart,))
+    said = (*some.notes, " ".join(words))
+    if not picture.points:
+        return Block(some.name, words=(*said, "No score of it is a number."))
+    return Block(some.name, words=said, charts=(_chart(picture, name, title, axis),))
 
 
-def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
-    leaves = " ".join("never" if t > 1 else f"{t:.3f}" for t in point.thresholds)
-    value: dict[str, Any] = {
-        "name": point.name,
-        "kind": point.kind,
-        "cost": point.cost,
-        "score": scale_of(picture.metric) * point.score,
-        "told": score_in_words(point.score, picture.metric),
-        "costs": f"{cost_in_words(point.cost)}, at worst {cost_in_words(point.worst_cost)}",
-        "leaves": leaves if point.kind == "cascade" else "-",
-    }
-    return {**value, "chosen": True} if point.chosen else value
-
-
-def _chart(values: Sequence[dict[str, Any]], name: str, title: str, axis: str, unit: str, *, better: bool) -> Chart:
-    stairs = _stairs(values, better=better)
-    top = max(values, key=lambda v: v["score"] if better else -v["score"])
+def _chart(picture: CostPicture, name: str, title: str, axis: str) -> Chart:
+    values = [_value(point, picture) for point in picture.points]
+    sign = 1 if picture.higher_is_better else -1
+    top = max(values, key=lambda v: sign * v["score"])
     costs = sorted(v["cost"] for v in values)
-    unit_words = UNITS.get(unit, unit or "the unit they were given in")
+    unit_words = UNITS.get(picture.unit, picture.unit or "the unit they were given in")
     text = (
         f"{title}. {len(values)} models, ensembles and cascades, from {cost_in_words(costs[0])} to "
         f"{cost_in_words(costs[-1])} in {unit_words}. The best score is {top['told']}, of {top['name']} at "
@@ -275,11 +239,30 @@ def _chart(values: Sequence[dict[str, Any]], name: str, title: str, axis: str, u
         ]
         for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
     ]  # fmt: skip
-    table = plain_table(f"{name}-table", title, titles, rows, left=3)
-    return Chart(name, title, text, cost_chart(values, stairs, axis=axis, unit=unit, text=text), table)
+    scale = scale_of(picture.metric)
+    stairs = [{"cost": cost, "score": scale * score} for cost, score in picture.best_within_cost()]
+    spec = cost_chart(values, stairs, axis=axis, unit=picture.unit, text=text)
+    return Chart(name, title, text, spec, plain_table(f"{name}-table", title, titles, rows, left=3))
 
 
-def _stairs(values: Sequence[dict[str, Any]], *, better: bool) -> list[dict[str, float]]:
-    """Cost and score of the best within each cost, up to the largest cost."""
-    best = within_cost(((v["cost"], v["score"]) for v in values), better=better)
-    return [{"cost": cost, "score": score} for cost, score in best]
+def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
+    """What the chart draws and the table shows of a point."""
+    scale, metric = scale_of(picture.metric), picture.metric
+    value: dict[str, Any] = {
+        "name": point.name,
+        "kind": point.kind,
+        "cost": point.cost,
+        "score": scale * point.score,
+        "told": score_in_words(point.score, metric),
+        "costs": cost_in_words(point.cost),
+        "leaves": " ".join(map(threshold_in_words, point.thresholds)) if point.kind == "cascade" else "",
+    }
+    value["leaves"] = value["leaves"] or "-"
+    if point.worst_cost > point.cost:
+        value["costs"] += f", at worst {cost_in_words(point.worst_cost)}"
+    if point.interval is not None:
+        low, high = point.interval
+        value["told"] += f" {interval(low, high, metric)}"
+        if point.kind != "run":  # every run's interval would hide the picture
+            value |= {"low": scale * low, "high": scale * high}
+    return {**value, "chosen": True} if point.chosen else value

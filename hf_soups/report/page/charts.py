@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.costs import UNITS
+from hf_soups.plots.costs import spans_decades
 
 if TYPE_CHECKING:
     import altair
@@ -28,7 +29,6 @@ LOOKS = {
     "ensemble": ("var(--green)", "triangle-up"),
     "cascade": ("var(--purple)", "square"),
 }
-WIDE = 5.0  # costs that differ by more than this factor stand on a logarithmic axis
 STEP = 24  # pixels of a line in a chart of lines
 ROOM = 36  # pixels beside the cheapest and the most expensive point, for half of a name
 NEAR = 300  # square pixels around a point that answer the pointer
@@ -166,11 +166,10 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
 
 
 def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:
-    wide = max(costs) > WIDE * min(costs) > 0
     return alt.X(
         "cost:Q",
         title=f"{UNITS.get(unit, unit or 'cost')}, average",
-        scale=alt.Scale(type="log" if wide else "linear", zero=False, padding=ROOM, nice=False),
+        scale=alt.Scale(type="log" if spans_decades(costs) else "linear", zero=False, padding=ROOM, nice=False),
         axis=alt.Axis(format="~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
     )
 

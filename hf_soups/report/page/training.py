@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_soups.plots.canvas import scale_of, unit_of
+from hf_soups.plots.canvas import TriedMixture, scale_of, unit_of
 from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
@@ -113,21 +113,21 @@ def soup_section(soups: Mapping[str, Record], sweep: str) -> Section:
 
 
 def _block(name: str, title: str, record: Record) -> Block:
-    steps = [step for step in record.get("steps") or () if _score(step) is not None]
-    chart = (_steps(name, title, record, steps),) if steps else ()
-    return Block(title, words=_words(record, steps), charts=chart, table=_ingredients(name, title, record), folded=True)
+    tried = _tried(record)
+    chart = (_steps(name, record, tried),) if tried else ()
+    return Block(title, words=_words(record, tried), charts=chart, table=_ingredients(name, title, record), folded=True)
 
 
-def _words(record: Record, steps: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _words(record: Record, tried: Sequence[TriedMixture]) -> tuple[str, ...]:
     metric, on = str(record.get("metric") or ""), str(record.get("selected_on") or "")
     pool, kept = record.get("pool") or (), record.get("ingredients") or ()
     models = [i for i in kept if not pool or i.get("name") in pool]
     start = " and the start" if len(models) < len(kept) else ""
     told = [f"Method {record.get('method') or 'by hand'}: {len(models)} of {len(pool) or len(kept)} models{start}."]
-    if steps:
-        joined = sum(bool(step.get("accepted")) for step in steps)
+    if tried:
+        joined = sum(t.was != "rejected" for t in tried)
         told.append(
-            f"{len(steps)} mixtures were tried on the {record.get('select_rows', '?')} {on} rows; {joined} kept."
+            f"{len(tried)} mixtures were tried on the {record.get('select_rows', '?')} {on} rows; {joined} kept."
         )
     best = record.get("best_single") or {}
     mine = ((record.get("scores") or {}).get(on) or {}).get(metric)
@@ -142,34 +142,52 @@ def _words(record: Record, steps: Sequence[Mapping[str, Any]]) -> tuple[str, ...
     return (" ".join(told), *(str(w) for w in why if w))
 
 
-def _steps(name: str, title: str, record: Record, steps: Sequence[Mapping[str, Any]]) -> Chart:
+def _steps(name: str, record: Record, tried: Sequence[TriedMixture]) -> Chart:
     metric = str(record.get("metric") or "score")
     scale, rows, on = scale_of(metric), record.get("select_rows", "?"), record.get("selected_on") or "select"
-    short, values = short_names(record), list[dict[str, Any]]()
-    for number, step in enumerate(steps, 1):
-        score = _score(step)
-        assert score is not None
-        best = _finite(step.get("best_so_far"))
-        value = {"step": number, "candidate": _named(step, short), "score": scale * score, "was": _was(step)}
-        told = {"best": scale * (score if best is None else best), "told": score_in_words(score, metric)}
-        values.append({**value, **told, "ingredients": int(step.get("ingredients") or 0)})
-    joined = [v["candidate"] for v in values if v["was"] == "kept"]
+    values = [
+        {
+            "step": number,
+            "candidate": t.candidate,
+            "score": scale * t.score,
+            "best": scale * t.best_so_far,
+            "was": t.was,
+            "told": score_in_words(t.score, metric),
+        }
+        for number, t in enumerate(tried, 1)
+    ]
+    joined = [t.candidate for t in tried if t.was == "kept"]
     words = f"Score of each mixture that was tried, {rows} {on} rows"
     text = (
         f"{words}. Kept, in this order: {', '.join(joined) or 'none'}. The score went from {values[0]['told']} to "
-        f"{score_in_words(values[-1]['best'] / scale, metric)}."
+        f"{score_in_words(tried[-1].best_so_far, metric)}."
     )
     spec = step_chart(values, axis=f"{on}: {unit_of(metric)}", text=text)
     cells = [
         [
-            Cell(str(v["step"]), v["step"]), Cell.words(v["candidate"]), Cell.words(v["was"]),
-            Cell(str(v["ingredients"]), v["ingredients"]), Cell(v["told"], v["score"]),
-            Cell(score_in_words(v["best"] / scale, metric), v["best"]),
+            Cell(str(number), number),
+            Cell.words(t.candidate),
+            Cell.words(t.was),
+            Cell(str(t.ingredients), t.ingredients),
+            Cell(score_in_words(t.score, metric), t.score),
+            Cell(score_in_words(t.best_so_far, metric), t.best_so_far),
         ]
-        for v in values
-    ]  # fmt: skip
+        for number, t in enumerate(tried, 1)
+    ]
     titles = ("step", "candidate", "was", "ingredients", "score", "best so far")
     return Chart(f"{name}-steps", words, text, spec, plain_table(f"{name}-steps-table", words, titles, cells, left=3))
+
+
+def _tried(record: Record) -> list[TriedMixture]:
+    """The mixtures whose score can be drawn: NaN became null in the file."""
+    short, tried = short_names(record), []
+    for step in record.get("steps") or ():
+        score, best, name = _finite(step.get("score")), _finite(step.get("best_so_far")), str(step.get("candidate"))
+        if score is not None:
+            was = "rejected" if not step.get("accepted") else "taken out" if step.get("removes") else "kept"
+            best = score if best is None else best
+            tried.append(TriedMixture(short.get(name, name), int(step.get("ingredients") or 0), score, best, was))
+    return tried
 
 
 def _ingredients(name: str, title: str, record: Record) -> PageTable:
@@ -186,21 +204,5 @@ def _ingredients(name: str, title: str, record: Record) -> PageTable:
     return plain_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
 
 
-def _named(step: Mapping[str, Any], short: Mapping[str, str]) -> str:
-    name = str(step.get("candidate"))
-    return short.get(name, name)
-
-
-def _was(step: Mapping[str, Any]) -> str:
-    if not step.get("accepted"):
-        return "rejected"
-    return "taken out" if step.get("removes") else "kept"
-
-
-def _score(step: Any) -> float | None:
-    return _finite(step.get("score")) if isinstance(step, Mapping) else None
-
-
 def _finite(value: Any) -> float | None:
-    """A score that can be drawn: NaN became null in the file."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
