@@ -153,7 +153,7 @@ def leaderboard(
 ) -> None:
     """One table of every run, soup, ensemble and cascade; written as CSV, parquet and PNG, and kept with the soups."""
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.leaderboard.snapshot import keep_with_soups
+    from hf_soups.leaderboard.table import keep_with_soups
 
     board = build_leaderboard(folder, resamples=resamples, cascades=cascades)
     printed(board.to_rich())

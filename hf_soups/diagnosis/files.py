@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_soups.diagnosis.findings import Findings, RunPair
-from hf_soups.diagnosis.landscape import coefficients_at
-from hf_soups.diagnosis.words import paragraphs
+from hf_soups.diagnosis.findings import Findings, RunPair, coefficients_at
 from hf_soups.errors import InputError
 from hf_soups.files.writing import finite, write_csv, write_text
 from hf_soups.plots import landscapes
@@ -23,14 +21,14 @@ ANSWERS = "answers"  # of runs whose own folder keeps none
 Rows = list[dict[str, Any]]
 
 
-def refuse_other_folders(out: Path) -> None:
-    """Check before any work that `out` is free, or a diagnosis to go on with.
+def refuse_other_folders(out: Path, own: Sequence[str] = (RECORD, JOURNAL, ANSWERS), what: str = "diagnosis") -> None:
+    """Check before any work that `out` is free, or holds one of our `own` files, to go on with.
 
     Raises:
         InputError: if something else is there.
     """
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in (RECORD, JOURNAL, ANSWERS)):
-        raise InputError(f"{out} holds other files and no diagnosis. Choose another folder with --out.")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in own):
+        raise InputError(f"{out} holds other files and no {what}. Choose another folder with --out.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
 
@@ -55,7 +53,8 @@ def write_all(out: Path, facts: Findings, words: Sequence[str], title: str, sett
             picture.unlink(missing_ok=True)
     images = "".join(f"\n![{p.stem}]({p.name})\n" for p in written if p.suffix == ".png")
     record = json.dumps(finite({"words": list(words), **settings, **facts.record()}), indent=1, ensure_ascii=False)
-    write_text(out / "diagnosis.md", paragraphs(title, words) + images)
+    items = "".join(f"- {word}\n" for word in words)
+    write_text(out / "diagnosis.md", f"# {title}\n\n{items}{images}")
     write_text(out / RECORD, record + "\n")
     return [*written, out / "diagnosis.md", out / RECORD]
 

@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.diagnosis.answers import answers_of, cooked_soups, settings_of, with_fewer_rows
 from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, write_all
-from hf_soups.diagnosis.findings import KNOBS, Absent, Findings
-from hf_soups.diagnosis.measure import Effort, MeasuredRuns, checked, is_uniform_of, measured
+from hf_soups.diagnosis.findings import Absent, Findings
+from hf_soups.diagnosis.measure import (
+    Effort,
+    MeasuredRuns,
+    answers_of,
+    checked,
+    cooked_soups,
+    is_uniform_of,
+    measured,
+    settings_of,
+    with_fewer_rows,
+    written_down,
+)
 from hf_soups.diagnosis.words import in_words
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.writing import writable
@@ -20,7 +30,7 @@ from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, find_runs, gather
-from hf_soups.soups.journal import Journal, digest
+from hf_soups.soups.journal import digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
 
@@ -220,14 +230,7 @@ def _journal(pool: Ingredients, tasting: Tasting, batchnorm: str, folder: Path) 
     recipe = pool.recipe.model_dump(include={"task", "data"})
     orders = [list(c.label_order) for c in pool.checkpoints]
     context = digest([recipe, tasting.splits.select.fingerprint, batchnorm, orders])
-    journal = Journal(partial(tasting.score, variant=batchnorm), folder / JOURNAL, context)
-
-    def score(soup: Soup) -> float:
-        value = journal(soup)
-        assert isinstance(value, float)  # a tuple only where ties are broken by a second score
-        return value
-
-    return score
+    return written_down(partial(tasting.score, variant=batchnorm), folder / JOURNAL, context)
 
 
 def _counted(score: Callable[[Soup], float], meter: Meter) -> Callable[[Soup], float]:
@@ -250,6 +253,6 @@ def _absent(pool: Ingredients) -> list[Absent]:
 
     def settings(name: str) -> dict[str, float]:
         record = records.get(name)
-        return settings_of(record.recipe if record else None, tuple(KNOBS))
+        return settings_of(record.recipe if record else None)
 
     return [Absent(left.name, left.reason, settings(left.name)) for left in pool.left_out]

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import KINDS, Row, ScoredModel, ScoredModels, rank_of, search_among, with_cascades
+from hf_soups.leaderboard.rows import (
+    KINDS,
+    Row,
+    ScoredModel,
+    ScoredModels,
+    rank_of,
+    read_scored_models,
+    search_among,
+    with_cascades,
+)
 from hf_soups.metrics import METRICS, Metric, expected_calibration_error, negative_log_likelihood, score
 from hf_soups.plots.canvas import Point, report_vs_select, shift_vs_report
 from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
@@ -45,6 +53,11 @@ class Leaderboard:
     shifts: Mapping[str, ShiftRows] = field(default_factory=dict)  # by name, in the order of the columns
     notes: tuple[str, ...] = ()  # answers on shifts that cannot be used
 
+    @property
+    def scored(self) -> tuple[Row, ...]:
+        """The rows that have scores."""
+        return tuple(row for row in self.rows if row.report is not None)
+
     def shift_mean(self, row: Row) -> float | None:
         """The plain mean of a row's scores on all shifts; None where one is missing or there are fewer than two."""
         values = [row.shifts[name].value for name in self.shifts if name in row.shifts]
@@ -68,7 +81,7 @@ class Leaderboard:
         save_csv(self, at / "leaderboard.csv")
         save_parquet(self, at / "leaderboard.parquet")
         written: tuple[Path, ...] = (at / "leaderboard.csv", at / "leaderboard.parquet")
-        if not any(row.report is not None for row in self.rows):
+        if not self.scored:
             return written
         written += (self.draw(at / "leaderboard.png"),)
         for name, rows in self.shifts.items():
@@ -87,7 +100,7 @@ class Leaderboard:
         """Select and report score of everything that is scored."""
         return [
             Point(row.kind, name_with_count(row), row.select, row.report, row.report_low, row.report_high)
-            for row in self.rows
+            for row in self.scored
             if row.select is not None and row.report is not None
         ]
 

@@ -1,4 +1,7 @@
-"""Rows of the leaderboard: what answered select and report, among them ensembles and cascades of runs and soups."""
+"""Rows of the leaderboard: every run and soup of a sweep with its answers, and ensembles and cascades of them.
+
+Everything is read from files; no model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,21 @@ from hf_soups.cascades.provenance import Seen, changed
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics import METRICS, Metric, Score
+from hf_soups.finetune.run_record import PREDICTIONS
+from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.task import SHIFT
+from hf_soups.soups.ingredients import Run, find_runs, task_of
+from hf_soups.soups.soup_record import from_pool, read_soup, soup_folder_of
 
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
+MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
+SELECTED = "selected ensemble"
+FOLDER = "cascades"  # of a sweep; every frontier in it is shown
+FRONTIER = "frontier.json"
+POOL = 12  # the best on select that are searched: all triples of them take seconds
+MEMBERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,8 @@ class ScoredModels:
     unscored: tuple[Row, ...]
     notes: tuple[str, ...]  # answers on shifts that cannot be used, and rows that are not there
     cascades: tuple[ScoredModel, ...] = ()
+    planned: tuple[Run, ...] = ()  # every run, finished or not
+    soup_records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what soup.json holds, by row name
 
     @property
     def everything(self) -> tuple[ScoredModel, ...]:
@@ -131,8 +145,130 @@ def together(members: Sequence[ScoredModel], runs: Mapping[str, Row], row: Row) 
     return filled, trained
 
 
-MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
-SELECTED = "selected ensemble"
+# Reading a sweep
+
+
+def read_scored_models(folder: str | Path) -> ScoredModels:
+    """Everything under a sweep's folder that answered, from its cached predictions; no model is loaded.
+
+    Args:
+        folder: a sweep's folder, or one that holds run folders.
+    Raises:
+        InputError: if there is no run in the folder.
+    """
+    at = Path(folder)
+    runs = find_runs(at)
+    if not runs:
+        raise InputError(f"{at}: no runs here. Give the folder of a sweep (it holds plan.json and run folders).")
+    metric = metric_for(task_of(at, runs))
+    reader = _Reader()
+    answered = [c for run in runs if (c := reader.run(run)) is not None]
+    answered.sort(key=lambda c: rank_of(metric, metric.compute(c.select)))
+    members = {c.row.name: c.row for c in answered}
+    soups = [c for pointer in pointers(at) if (c := reader.soup(pointer, members)) is not None]
+    found = ScoredModels(
+        metric,
+        runs=tuple(answered),
+        soups=tuple(soups if answered else ()),
+        ensembles=(),
+        unscored=tuple(reader.unscored),
+        notes=tuple(reader.notes),
+        planned=runs,
+        soup_records=reader.soup_records,
+    )
+    return with_cascades(with_ensembles(found), at)
+
+
+def pointers(sweep: Path) -> list[Path]:
+    """The files by which a sweep knows where its soups lie."""
+    return sorted((sweep / "soups").glob("*.json"))
+
+
+class _Reader:
+    """Reads predictions, with the rows of each split in the order of the first that was read."""
+
+    def __init__(self) -> None:
+        self.unscored: list[Row] = []
+        self.notes: list[str] = []
+        self.soup_records: dict[str, Mapping[str, Any]] = {}
+        self._first: dict[str, Predictions] = {}
+
+    def run(self, run: Run) -> ScoredModel | None:
+        """The run with its answers; without usable ones it joins the unscored."""
+        row = _run_row(run)
+        if not run.finished:
+            self.unscored.append(row)
+            return None
+        try:
+            return ScoredModel(row, self._answers(run.folder / PREDICTIONS, row.name), trained=(row.name,))
+        except PredictionsError as error:
+            self.unscored.append(replace(row, status=UNUSABLE[0], reason=str(error)))
+            return None
+
+    def soup(self, pointer: Path, members: Mapping[str, Row]) -> ScoredModel | None:
+        """A soup cooked from these runs; if it cannot be read any more it joins the unscored."""
+        row = Row("soup", f"{pointer.stem} soup", "finished")
+        try:
+            folder, predictions = soup_folder_of(pointer)
+            record = self.soup_records[row.name] = read_soup(folder)
+            answers = self._answers(predictions, row.name)
+            return ScoredModel(_soup_row(row, record, members), answers, trained=from_pool(record))
+        except (OSError, InputError) as error:
+            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
+            return None
+
+    def _answers(self, folder: Path, name: str) -> dict[str, Predictions]:
+        both = [self._aligned(role, folder) for role in ("select", "report")]
+        found = dict(zip(("select", "report"), both, strict=True))
+        for role, predictions in found.items():
+            self._first.setdefault(role, predictions)
+        return {**found, **dict(self._shifts(folder, name))}
+
+    def _shifts(self, folder: Path, name: str) -> Iterator[tuple[str, Predictions]]:
+        for path in sorted(folder.glob(f"{SHIFT}*.safetensors")):
+            try:
+                found = self._aligned(path.stem, folder)
+            except PredictionsError as error:
+                shift = path.stem.removeprefix(SHIFT)
+                self.notes.append(f"{name} on {shift}: {error} `hf-soups answer` makes these answers again.")
+                continue
+            self._first.setdefault(path.stem, found)
+            yield path.stem, found
+
+    def _aligned(self, role: str, folder: Path) -> Predictions:
+        path = folder / f"{role}.safetensors"
+        found = Predictions.load(path)
+        try:
+            return found.aligned_to(self._first[role]) if role in self._first else found
+        except PredictionsError as error:
+            raise PredictionsError(f"{path}: {error}") from error
+
+
+def _run_row(run: Run) -> Row:
+    if run.record is None:
+        return Row("run", run.name, run.status, run.reason)
+    about = {key: getattr(run.record, key) for key in ("parameters", "macs", "train_seconds", "device")}
+    return Row("run", run.name, run.status, run.reason, **about)
+
+
+def _soup_row(row: Row, record: Mapping[str, Any], runs: Mapping[str, Row]) -> Row:
+    pool, names = record.get("pool") or [], from_pool(record)
+    members = [runs[name] for name in names if name in runs]
+    optimistic = bool(record.get("optimistic"))
+    return replace(
+        row,
+        status="optimistic" if optimistic else "finished",
+        reason="chosen on the report rows, so its report score is too good" if optimistic else "",
+        ingredients=len(names),
+        pool=len(pool) or None,
+        parameters=members[0].parameters if members else None,
+        macs=members[0].macs if members else None,
+        train_seconds=sum_of([m.train_seconds for m in members]) if len(members) == len(names) else None,
+        device=devices_of(members),
+    )
+
+
+# Ensembles and cascades of what was read
 
 
 def with_ensembles(found: ScoredModels) -> ScoredModels:
@@ -168,12 +304,6 @@ def _selected(found: ScoredModels, rows: Mapping[str, Row]) -> ScoredModel:
     )
     answers = {role: chosen.apply({c.row.name: c.answers[role] for c in members}) for role in shared_roles(members)}
     return ScoredModel(row, answers, trained)
-
-
-FOLDER = "cascades"  # of a sweep; every frontier in it is shown
-FRONTIER = "frontier.json"
-POOL = 12  # the best on select that are searched: all triples of them take seconds
-MEMBERS = 3
 
 
 def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = MEMBERS, pool: int = POOL) -> Path:

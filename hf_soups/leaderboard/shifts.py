@@ -15,7 +15,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
-from hf_soups.leaderboard.read_sweep import pointers
+from hf_soups.leaderboard.rows import pointers
 from hf_soups.metrics import Metric, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe, load_recipe

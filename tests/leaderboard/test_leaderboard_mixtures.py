@@ -14,8 +14,7 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
 from hf_soups.leaderboard.compare import compare
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import search_among, with_ensembles
+from hf_soups.leaderboard.rows import read_scored_models, search_among, with_ensembles
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from tests.makers.synthetic_sweep import (

@@ -149,7 +149,7 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
     y = alt.Y("score:Q", title=axis, scale=snug(alt))
     where = {"x": _cost_axis(alt, [v["cost"] for v in values], unit), "y": y}
     stair = chart_of(alt, stairs).mark_line(interpolate="step-after", color="var(--blue)", strokeWidth=1.5, aria=False)
-    tooltip = [*told(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("leaves:N", title="leaves at")]
+    tooltip = [*told(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("exits:N", title="exits at")]
     base = chart_of(alt, described(values, "name", "kind", "told", "costs"))
     points = base.mark_point(size=75, filled=True, opacity=0.9, stroke="var(--surface)", strokeWidth=0.7).encode(
         **where, color=colour(alt, values), shape=shape(alt, values), tooltip=tooltip, description="alt:N"

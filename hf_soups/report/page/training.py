@@ -10,22 +10,20 @@ from typing import Any
 from hf_soups.plots.canvas import TriedMixture, scale_of, unit_of
 from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
-from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
-from hf_soups.soups.ingredients import Run
+from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, page_table
+from hf_soups.report.page.sources import ReportContent
 from hf_soups.wording import score_in_words
 
 POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
 Points = Sequence[tuple[float, float]]  # epoch, value
 
 
-def curve_section(runs: Sequence[Run], *, metric: str, best: str) -> Section:
-    """The section; where no run recorded its course, it says so.
-
-    Args:
-        runs: of the sweep, finished or not.
-        metric: that select was scored by.
-        best: the run that is the best on select; it stands out.
-    """
+def curve_section(content: ReportContent) -> Section | None:
+    """Score on select and loss of the sweep's runs, the best on select in bold; it says so where none is recorded."""
+    if content.sweep is None:
+        return None
+    runs, metric = content.sweep.found.planned, content.sweep.board.metric
+    best = next((row.name for row in content.sweep.board.rows if row.kind == "best on select"), "")
     histories = {run.name: run.record.history for run in runs if run.record is not None and run.record.history}
     scores = {name: points for name, h in histories.items() if (points := score_points(h))}
     losses = {name: points for name, h in histories.items() if (points := loss_points(h))}
@@ -88,7 +86,7 @@ def _chart(
 
 def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> PageTable:
     rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["told"], v["value"])] for v in values]
-    return plain_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
+    return page_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
 
 
 def _number(value: Any, otherwise: float) -> float:
@@ -98,15 +96,16 @@ def _number(value: Any, otherwise: float) -> float:
 Record = Mapping[str, Any]  # what soup.json holds
 
 
-def soup_section(soups: Mapping[str, Record], sweep: str) -> Section:
-    """The section; without soups it says how to cook some.
-
-    Args:
-        soups: the records by the soups' names.
-        sweep: its folder, as the user names it.
-    """
+def soup_section(content: ReportContent) -> Section | None:
+    """What each soup is made of; without soups it says how to cook some."""
+    if content.sweep is None:
+        return None
+    soups = content.sweep.found.soup_records
     if not soups:
-        words = f"No soup was cooked from this sweep. hf-soups cook {sweep} --method greedy --out ... makes one."
+        words = (
+            f"No soup was cooked from this sweep. hf-soups cook {content.sweep.folder} --method greedy --out ... makes "
+            "one."
+        )
         return Section("soups", "Soups", (Block(words=(words,)),))
     blocks = [_block(f"soup-{number}", name, record) for number, (name, record) in enumerate(soups.items(), 1)]
     return Section("soups", "Soups", tuple(blocks))
@@ -175,7 +174,7 @@ def _steps(name: str, record: Record, tried: Sequence[TriedMixture]) -> Chart:
         for number, t in enumerate(tried, 1)
     ]
     titles = ("step", "candidate", "was", "ingredients", "score", "best so far")
-    return Chart(f"{name}-steps", words, text, spec, plain_table(f"{name}-steps-table", words, titles, cells, left=3))
+    return Chart(f"{name}-steps", words, text, spec, page_table(f"{name}-steps-table", words, titles, cells, left=3))
 
 
 def _tried(record: Record) -> list[TriedMixture]:
@@ -201,7 +200,7 @@ def _ingredients(name: str, title: str, record: Record) -> PageTable:
         rows.append([Cell.words(who), Cell(f"{share:.4g}", share), scored])
     mean = " (mean over all tensors)" if "coefficients_by_tensor" in record else ""
     caption = f"{title}: ingredients"
-    return plain_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
+    return page_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
 
 
 def _finite(value: Any) -> float | None:
