@@ -157,7 +157,7 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bo
 
 
 def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
-    """The leaderboard of contenders that were read already; `folder` is where from."""
+    """The leaderboard of models that were read already; `folder` is where from."""
     metric = found.metric
     if not found.runs:
         return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
@@ -172,20 +172,20 @@ def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 
     return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
 
 
-def _scored(contender: ScoredModel, metric: Metric, resamples: int) -> Row:
+def _scored(model: ScoredModel, metric: Metric, resamples: int) -> Row:
     """Its row with the scores of all its answers."""
-    scores = {role: score(p, metric, resamples=resamples) for role, p in contender.answers.items()}
+    scores = {role: score(p, metric, resamples=resamples) for role, p in model.answers.items()}
     select, report = scores["select"], scores["report"]
     return replace(
-        contender.row,
+        model.row,
         select=select.value,
         select_low=select.low,
         select_high=select.high,
         report=report.value,
         report_low=report.low,
         report_high=report.high,
-        report_nll=negative_log_likelihood(contender.report),
-        report_ece=expected_calibration_error(contender.report),
+        report_nll=negative_log_likelihood(model.report),
+        report_ece=expected_calibration_error(model.report),
         shifts={role.removeprefix(SHIFT): found for role, found in scores.items() if role.startswith(SHIFT)},
     )
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from hf_soups.pool_jobs.search import SearchResult
 
 
-TITLES = ("#", "members", "leave at", "score", ">= (95%)", "average", "x best", "worst", "leave here")
-LEFT = ("members", "leave at", "leave here")
+TITLES = ("#", "members", "exits at", "score", ">= (95%)", "average", "x best", "worst", "exit here")
+LEFT = ("members", "exits at", "exit here")
 NARROW = 110  # columns of a terminal below which names of members would be folded
-DISPENSABLE = ("x best", "worst", "leave here")  # what is left out there; `frontier.json` holds all
+DISPENSABLE = ("x best", "worst", "exit here")  # what is left out there; `frontier.json` holds all
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _doubt(frontier: Frontier, matching: tuple[int, Plan] | None) -> list[str]:
     if low >= own:
         return []
     return [
-        f"With thresholds chosen on other rows plan {matching[0]} is sure of {_number(low, single.metric)} (95%), "
-        f"{single.members[0]} of {_number(own, single.metric)}: {single.rows} rows do not show that it matches."
+        f"95% lower bounds, with thresholds chosen on other rows: plan {matching[0]} {_number(low, single.metric)}, "
+        f"{single.members[0]} {_number(own, single.metric)}. {single.rows} rows are too few to show that they match."
     ]
 
 
@@ -128,8 +128,8 @@ def legend(frontier: Frontier, printed: int, *, bounded: bool) -> list[str]:
     scale = " x 100" if score_in_words(0.5, single.metric) == "50.0" else ""
     lines = [
         f"{printed} of {len(frontier)} plans; {single.metric}{scale} on the {single.rows} rows that thresholds were "
-        f"chosen on. Costs in {unit}{where}; x best: average cost against {single.members[0]}'s; leave here: share of "
-        "rows by stage."
+        f"chosen on. Costs in {unit}{where}; x best: average cost against {single.members[0]}'s; exits at: "
+        "least confidence; exit here: share of rows by stage."
     ]
     if bounded:
         lines.append(
@@ -224,7 +224,7 @@ class SearchTable:
 
         rows = self.result.reported
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="on report rows, which nothing was chosen on")
-        for title in ("", "members", "report", "[95%]", "average", "leave here", "p against best single"):
+        for title in ("", "members", "report", "[95%]", "average", "exit here", "p against best single"):
             table.add_column(title, justify="left" if title in ("", "members") else "right")
         for row in rows:
             metric, told = row.plan.metric, row.score

@@ -128,7 +128,7 @@ def test_the_training_of_a_run_that_is_also_in_a_soup_counts_once(sweep: Path) -
     Frontier((replace(plan, score=1.0),), frontier.singles, data=frontier.data).save(sweep / "cascades/mine.json")
     (row,) = [r for r in rows(build_leaderboard(sweep), "cascade").values() if r.name.startswith("mine: ")]
     assert row.train_seconds == 20.0  # run_01 and run_02
-    assert row.made_of == "run_01 (leaves at 0.8) -> greedy soup"
+    assert row.made_of == "run_01 (exits at 0.8) -> greedy soup"
 
 
 def test_a_soup_chosen_on_report_is_not_searched(sweep: Path) -> None:
