@@ -216,12 +216,11 @@ class Findings:
 
     def record(self) -> dict[str, Any]:
         """As diagnosis.json holds it."""
-        told = asdict(self)
-        for pair, values in zip(self.pairs, told["pairs"], strict=True):
-            line = pair.line
+        values = asdict(self)
+        for pair, about in zip(self.pairs, values["pairs"], strict=True):
             for key in ("barrier", "below_worse", "gain_over_mean", "gain_over_better"):
-                values[key] = getattr(line, key)
-        return told
+                about[key] = getattr(pair.line, key)
+        return values
 
 
 # Lines and planes between checkpoints

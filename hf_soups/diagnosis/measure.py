@@ -109,7 +109,7 @@ def taken(p: Predictions, row_ids: np.ndarray, data: str) -> Predictions:
 
 
 def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predictions | None:
-    """What a run answers on the rows; None if it answers NaN. A forward pass only if nobody asked before.
+    """What a run answers on the rows; None if it answers NaN. A forward pass only where no answer is kept.
 
     Args:
         checkpoint: the run.
@@ -125,7 +125,7 @@ def answers_of(checkpoint: Checkpoint, tasting: Tasting, folder: Path) -> Predic
         try:
             return Predictions.load(path)
         except PredictionsError:
-            pass  # corrupt: asked again
+            pass  # corrupt: answered again
     try:
         answered = tasting.scorers["averaged"].predictions(Soup((checkpoint,), (1.0,), method=checkpoint.name))
     except NonFiniteLogits:
@@ -193,11 +193,11 @@ def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
     return "it answered other select rows than those of this recipe" if not same_rows(soup.answers.data, data) else ""
 
 
-def _step(told: Mapping[str, Any]) -> Step:
-    """A step of soup.json, where NaN stands as null."""
-    score, best = (math.nan if told[key] is None else float(told[key]) for key in ("score", "best_so_far"))
-    removes = {"removes": True} if told.get("removes") else {}
-    return Step(told["candidate"], score, best, bool(told["accepted"]), int(told["ingredients"]), **removes)
+def _step(record: Mapping[str, Any]) -> Step:
+    """A step of soup.json, where NaN is null."""
+    score, best = (math.nan if record[key] is None else float(record[key]) for key in ("score", "best_so_far"))
+    removes = {"removes": True} if record.get("removes") else {}
+    return Step(record["candidate"], score, best, bool(record["accepted"]), int(record["ingredients"]), **removes)
 
 
 def written_down(score: Callable[[Soup], Any], journal: Path, context: str) -> Callable[[Soup], float]:

@@ -54,7 +54,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, and where it lies."""
+    """What was found, and the folder of its files."""
 
     facts: Findings
     words: tuple[str, ...]
@@ -90,7 +90,7 @@ def diagnose(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
-        out: folder of the results; default: diagnosis/ in the sweep, else in the working folder. Scores that lie
+        out: folder of the results; default: diagnosis/ in the sweep, else in the working folder. Scores that are
             there are not measured again.
         recipe: task and data; default: the sweep's, or the one that all run folders share.
         overrides: values of the recipe to change.
@@ -126,14 +126,14 @@ def diagnose(
         bench = replace(bench, mixture=_counted(bench.mixture, meter))
         facts = measured(bench, effort, cooked, _absent(pool), tasting, len(whole))
     words = in_words(facts)
-    asked = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
-    asked["batchnorm"] = batchnorm if len(tasting.scorers) > 1 else None
+    settings = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
+    settings["batchnorm"] = batchnorm if len(tasting.scorers) > 1 else None
     title = f"Diagnosis of {pool.sweep or ', '.join(bench.runs)}"
-    return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, asked)))
+    return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, settings)))
 
 
 def print_diagnosis(result: Diagnosis) -> None:
-    """Print the words, and where the pictures lie."""
+    """Print the words, and where the pictures are."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -119,10 +119,10 @@ def _needed(facts: Findings) -> str:
     if not gain > 0:
         return "Neither the ensemble nor a soup is above the best run, so more rows alone would not show a gain."
     rows = facts.rows * (facts.noise / gain) ** 2
-    told = f"To tell a gain of {_points(facts, gain)} from chance takes about {_rounded(rows)} select rows"
+    text = f"To tell a gain of {_points(facts, gain)} from chance takes about {_rounded(rows)} select rows"
     if rows > 10 * facts.all_rows:
-        return f"{told}: better or more equal runs help more than rows."
-    return f"{told} (select has {facts.all_rows})." if facts.rows < facts.all_rows else f"{told}."
+        return f"{text}: better or more equal runs help more than rows."
+    return f"{text} (select has {facts.all_rows})." if facts.rows < facts.all_rows else f"{text}."
 
 
 # Greedy: what it did, or what it would have met
@@ -131,9 +131,9 @@ def _needed(facts: Findings) -> str:
 def _measured(facts: Findings) -> str:
     part = f" (a subset of {facts.all_rows})" if facts.rows < facts.all_rows else ""
     scores = [s.score for s in facts.answering]
-    told = f"{len(facts.singles)} runs, {facts.metric} on {facts.rows} select rows{part}"
+    text = f"{len(facts.singles)} runs, {facts.metric} on {facts.rows} select rows{part}"
     return (
-        f"{told}: from {_score(facts, scores[-1])} to {_score(facts, scores[0])} ({facts.best.name}). Measured: "
+        f"{text}: from {_score(facts, scores[-1])} to {_score(facts, scores[0])} ({facts.best.name}). Measured: "
         f"{len(facts.pairs)} of {facts.possible_pairs} pairs."
     )
 
@@ -204,12 +204,12 @@ def _reason(facts: Findings, single: Single) -> str:
 def _sentence(facts: Findings, reason: str, runs: Sequence[Single]) -> str:
     best = facts.best.name
     if reason == "barrier" and len(runs) == 1:
-        return f"{runs[0].name} lies behind a barrier {_told(facts, reason, runs[0])} from {best}."
-    told = [f"{_scored(facts, run)} {_told(facts, reason, run)}".rstrip() for run in runs]
-    return f"{REASONS[reason].format(best=best)}: {'; '.join(told)}."
+        return f"{runs[0].name} lies behind a barrier {_figures(facts, reason, runs[0])} from {best}."
+    runs_in_words = [f"{_scored(facts, run)} {_figures(facts, reason, run)}".rstrip() for run in runs]
+    return f"{REASONS[reason].format(best=best)}: {'; '.join(runs_in_words)}."
 
 
-def _told(facts: Findings, reason: str, run: Single) -> str:
+def _figures(facts: Findings, reason: str, run: Single) -> str:
     """The numbers behind a reason."""
     pair, lost = facts.with_best(run.name), _lost(facts, run)
     if reason == "barrier" and pair is not None:
@@ -393,8 +393,8 @@ def _settings(facts: Findings, run: Single | Absent) -> str:
     """The settings that differ between runs, for this run: " (learning rate 8e-4, 2 epochs)"."""
     everyone = [s.settings for s in facts.singles] + [a.settings for a in facts.absent]
     varied = [k for k in KNOBS if k != "seed" and len({s.get(k) for s in everyone} - {None}) > 1]
-    told = [f"{KNOBS[k]} {_shown(KNOBS[k])(run.settings[k])}" for k in varied if k in run.settings]
-    return f" ({', '.join(told)})" if told else ""
+    values = [f"{KNOBS[k]} {_shown(KNOBS[k])(run.settings[k])}" for k in varied if k in run.settings]
+    return f" ({', '.join(values)})" if values else ""
 
 
 def _shown(setting: str) -> Callable[[float], str]:

@@ -191,8 +191,9 @@ def notes(board: Leaderboard) -> list[str]:
     lines = []
     if board.scored:
         lines.append(
-            f"{unit_of(board.metric)}; select: {board.select_rows} rows, chosen on; report: {board.report_rows} rows, "
-            "not looked at when choosing. Gains are over the best on select; NLL and ECE (x 100) are of report."
+            f"{unit_of(board.metric)}; select: {board.select_rows} validation rows, which choices were made on; "
+            f"report: {board.report_rows} test rows, not looked at when choosing. Gains are over the best on select; "
+            "NLL and ECE (x 100) are on report."
         )
         lines += [_shifts(board)] if board.shifts else []
         lines.append(_training(board.rows))

@@ -86,7 +86,7 @@ def draw_cascade_pictures(
 
 
 def is_soup(member: Member) -> bool:
-    """Whether a member's weights lie in a soup's folder."""
+    """Whether a member is a soup, by its folder."""
     return (Path(member.source) / (member.subfolder or "") / "soup.json").is_file()
 
 
@@ -273,7 +273,7 @@ def draw_images_by_exit(
 ) -> Path:
     """Write a PNG with one row of images for each exit, the most confident answers first.
 
-    Under each image stands the answer with its confidence; a wrong one has a frame and the true label.
+    Under each image is the answer with its confidence; a wrong one has a frame and the true label.
 
     Args:
         images: a split that holds the predictions' rows, joined by row id, or the images in the predictions' order.

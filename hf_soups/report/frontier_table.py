@@ -115,7 +115,7 @@ def _doubt(frontier: Frontier, matching: tuple[int, Plan] | None) -> list[str]:
     if low >= own:
         return []
     return [
-        f"95% lower bounds, with thresholds chosen on other rows: plan {matching[0]} {_number(low, single.metric)}, "
+        f"95% lower bounds (thresholds chosen on other rows): plan {matching[0]} {_number(low, single.metric)}, "
         f"{single.members[0]} {_number(own, single.metric)}. {single.rows} rows are too few to show that they match."
     ]
 
@@ -144,14 +144,14 @@ def choice_in_words(choice: Choice, frontier: Frontier) -> str:
     plan = choice.plan or choice.nearest
     if plan is None:
         return choice.why or "The frontier holds no plan."
-    told = (
+    text = (
         f"plan {_index(plan, frontier)}: {' -> '.join(plan.members)}, {_score(plan)} at "
         f"{cost_in_words(plan.average_cost)} ({_relative(plan, frontier)} of {frontier.best_single.members[0]}), "
         f"at worst {cost_in_words(plan.worst_cost)}."
     )
     if choice.plan is not None:
-        return told[0].upper() + told[1:]
-    return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {told}"
+        return text[0].upper() + text[1:]
+    return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {text}"
 
 
 def threshold_in_words(threshold: float) -> str:
@@ -227,12 +227,12 @@ class SearchTable:
         for title in ("", "members", "report", "[95%]", "average", "exit here", "p against best single"):
             table.add_column(title, justify="left" if title in ("", "members") else "right")
         for row in rows:
-            metric, told = row.plan.metric, row.score
+            metric, score = row.plan.metric, row.score
             table.add_row(
                 row.name,
                 " -> ".join(row.plan.members),
-                score_in_words(told.value, metric),
-                f"{score_in_words(told.low, metric)}, {score_in_words(told.high, metric)}",
+                score_in_words(score.value, metric),
+                f"{score_in_words(score.low, metric)}, {score_in_words(score.high, metric)}",
                 cost_in_words(row.average_cost),
                 " ".join(f"{100 * share:.0f}%" for share in row.exit_shares) if len(row.exit_shares) > 1 else "",
                 "" if row.p_value is None else f"{row.p_value:.2g}",

@@ -16,7 +16,7 @@ from hf_soups.report.page.html import Block, Cell, Chart, Fact, Section, page_ta
 from hf_soups.report.page.sources import ReportContent, ShownCascade
 from hf_soups.wording import COUNTS_ROWS, cost_in_words, interval_in_words, score_in_words
 
-DRAWN = 40  # rows of the picture; more would not be told apart
+DRAWN = 40  # rows of the picture; more would not be legible
 FACTS = {"best on select": "Best single model", "soup": "Soup", "ensemble": "Ensemble", "cascade": "Cascade"}
 SMALL = 1000  # rows; with fewer the standard error of 90% accuracy is above one point
 ROLES = (
@@ -62,16 +62,16 @@ def _intervals(board: Leaderboard) -> Block:
             "score": scale * p.report,
             "low": scale * (p.report_low or 0),
             "high": scale * (p.report_high or 0),
-            "told": f"{score_in_words(p.report, metric)} {interval_in_words(p.report_low, p.report_high, metric)}",
+            "shown": f"{score_in_words(p.report, metric)} {interval_in_words(p.report_low, p.report_high, metric)}",
         }
         for p in points
     ]
     words = f"Report scores with their 95% intervals, {board.report_rows} rows"
     text = (
         f"{words}, one line for each of {len(values)} models. The best on select, {points[0].name}, reaches "
-        f"{values[0]['told']}; where intervals overlap, a difference can be chance."
+        f"{values[0]['shown']}; where intervals overlap, a difference can be chance."
     )
-    cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["told"], v["score"])] for v in values]
+    cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["shown"], v["score"])] for v in values]
     table = page_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
     spec = interval_chart(values, axis=f"report: {unit_of(metric)}", text=text)
     return Block("Scores with intervals", charts=(Chart("intervals", words, text, spec, table),))

@@ -106,16 +106,16 @@ def _exits(cascade: ShownCascade, name: str) -> Block:
 
 
 def _shares(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
-    values = [{"name": _stage(e), "value": 100 * e.share, "told": f"{100 * e.share:.1f}%"} for e in exits]
-    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + "."
+    values = [{"name": _stage(e), "value": 100 * e.share, "shown": f"{100 * e.share:.1f}%"} for e in exits]
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['shown']}" for v in values) + "."
     return Chart(name, title, text, bar_chart(values, axis="% of rows", colour="var(--blue)", text=text), table)
 
 
 def _accuracy(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
     known = [(e, e.accuracy) for e in exits if e.accuracy is not None]
-    values = [{"name": _stage(e), "value": 100 * right, "told": f"{100 * right:.1f}"} for e, right in known]
+    values = [{"name": _stage(e), "value": 100 * right, "shown": f"{100 * right:.1f}"} for e, right in known]
     whole = accuracy_of_all(exits)
-    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + f". All rows: {whole:.1f}, dashed."
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['shown']}" for v in values) + f". All rows: {whole:.1f}, dashed."
     spec = bar_chart(values, axis="accuracy x 100", colour="var(--green)", text=text, line=whole)
     own = page_table(f"{table.name}-2", title, ("exit", "accuracy"), [[row[0], row[3]] for row in table.rows])
     return Chart(name, f"{title}; all: {whole:.1f}", text, spec, own)
@@ -181,14 +181,14 @@ def _chart(picture: CostPicture, name: str, title: str, axis: str) -> Chart:
     text = (
         f"{title}. {len(values)} models, ensembles and cascades, from {cost_in_words(costs[0])} to "
         f"{cost_in_words(costs[-1])} in {UNITS.get(picture.unit, picture.unit or 'the unit they were given in')}. The "
-        f"best score is {top['told']}, of {top['name']} at {top['costs']}. The line is the best score within each cost."
+        f"best score is {top['shown']}, of {top['name']} at {top['costs']}. The line: the best score within each cost."
     )
     rows = [
         [
             Cell.words(v["name"] + (" (chosen)" if v.get("chosen") else "")),
             Cell.words(v["kind"]),
             Cell.words(v["exits"]),
-            Cell(v["told"], v["score"]),
+            Cell(v["shown"], v["score"]),
             Cell(v["costs"], v["cost"]),
         ]
         for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
@@ -208,7 +208,7 @@ def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
         "kind": point.kind,
         "cost": point.cost,
         "score": scale * point.score,
-        "told": score_in_words(point.score, metric),
+        "shown": score_in_words(point.score, metric),
         "costs": cost_in_words(point.cost),
         "exits": exits or "-",
     }
@@ -216,7 +216,7 @@ def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
         value["costs"] += f", at worst {cost_in_words(point.worst_cost)}"
     if point.interval is not None:
         low, high = point.interval
-        value["told"] += f" {interval_in_words(low, high, metric)}"
+        value["shown"] += f" {interval_in_words(low, high, metric)}"
         if point.kind != "run":  # every run's interval would hide the picture
             value |= {"low": scale * low, "high": scale * high}
     return {**value, "chosen": True} if point.chosen else value
@@ -317,7 +317,7 @@ def _example(answers: CascadePredictions, row: int, split: Split, at: int) -> Ex
     logs = np.asarray(answers.log_probs[row])
     answer = int(logs.argmax())
     label = None if answers.labels is None else int(answers.labels[row])
-    told = (
+    about = (
         f"row {answers.row_ids[row]}",
         f"{_name(answers, answer)} ({100 * float(np.exp(logs.max())):.0f}%)",
         "not known" if label is None else _name(answers, label),
@@ -325,12 +325,12 @@ def _example(answers: CascadePredictions, row: int, split: Split, at: int) -> Ex
     )
     texts = _texts(split, at)
     if texts:
-        return Example(*told, texts=texts)
+        return Example(*about, texts=texts)
     try:
         uri, size = data_uri(read_image(split, at, edge=LARGEST))
     except DataError:
-        return Example(*told, broken="this image cannot be decoded")
-    return Example(*told, image=uri, size=size)
+        return Example(*about, broken="this image cannot be decoded")
+    return Example(*about, image=uri, size=size)
 
 
 def data_uri(image: Image) -> tuple[str, tuple[int, int]]:
@@ -351,7 +351,7 @@ def _texts(split: Split, at: int) -> tuple[str, ...]:
     if any(type(feature).__name__ == "Image" for feature in features.values()):
         return ()
     row = split.rows[at]
-    return tuple(_cut(str(row[name])) for name in split.rows.column_names[:-1])  # the label stands last
+    return tuple(_cut(str(row[name])) for name in split.rows.column_names[:-1])  # the label is the last column
 
 
 def _cut(text: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Values = Sequence[Mapping[str, Any]]
 
-# kind -> (colour of page.css, shape): told apart by either
+# kind -> (colour of page.css, shape): either tells them apart
 LOOKS = {
     "run": ("var(--grey)", "circle"),
     "single": ("var(--grey)", "circle"),
@@ -64,9 +64,9 @@ def _look(alt: Any, channel: Any, values: Values, part: int) -> Any:
     return channel("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=2))
 
 
-def told(alt: Any, axis: str) -> list[Any]:
-    """What the pointer is told of a point."""
-    return [alt.Tooltip("name:N", title="model"), alt.Tooltip("kind:N"), alt.Tooltip("told:N", title=axis)]
+def tooltips(alt: Any, axis: str) -> list[Any]:
+    """What is shown beside the pointer."""
+    return [alt.Tooltip("name:N", title="model"), alt.Tooltip("kind:N"), alt.Tooltip("shown:N", title=axis)]
 
 
 def whole_numbers(most: float) -> list[int]:
@@ -113,7 +113,7 @@ def interval_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     """Scores with intervals, a line for each name.
 
     Args:
-        values: name, kind, score, low, high, and `told`, the score in words.
+        values: name, kind, score, low, high, and `shown`, the score in words.
         axis: the title of the scores.
         text: what the chart shows.
     """
@@ -121,13 +121,13 @@ def interval_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
 
     names = [v["name"] for v in values]
     y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
-    base = chart_of(alt, described(values, "name", "kind", "told"))
+    base = chart_of(alt, described(values, "name", "kind", "shown"))
     lines = base.mark_rule(strokeWidth=2, opacity=0.55, aria=False).encode(
         x=alt.X("low:Q", title=axis, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=7)), x2="high:Q", y=y,
         color=colour(alt, values),
     )  # fmt: skip
     points = base.mark_point(size=70, filled=True, opacity=1).encode(
-        x="score:Q", y=y, color=colour(alt, values), shape=shape(alt, values), tooltip=told(alt, axis),
+        x="score:Q", y=y, color=colour(alt, values), shape=shape(alt, values), tooltip=tooltips(alt, axis),
         description="alt:N",
     )  # fmt: skip
     return spec_of(alt.layer(lines, points), text, height=STEP * len(names) + 8)
@@ -137,7 +137,7 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
     """Scores against costs.
 
     Args:
-        values: name, kind, cost, score, and in words `told` and `costs`; `low` and `high` where they are known, and
+        values: name, kind, cost, score, and in words `shown` and `costs`; `low` and `high` where they are known, and
             `chosen` for a ring around the point.
         stairs: cost and score of the best within each cost.
         axis: the title of the scores.
@@ -149,8 +149,8 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
     y = alt.Y("score:Q", title=axis, scale=snug(alt))
     where = {"x": _cost_axis(alt, [v["cost"] for v in values], unit), "y": y}
     stair = chart_of(alt, stairs).mark_line(interpolate="step-after", color="var(--blue)", strokeWidth=1.5, aria=False)
-    tooltip = [*told(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("exits:N", title="exits at")]
-    base = chart_of(alt, described(values, "name", "kind", "told", "costs"))
+    tooltip = [*tooltips(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("exits:N", title="exits at")]
+    base = chart_of(alt, described(values, "name", "kind", "shown", "costs"))
     points = base.mark_point(size=75, filled=True, opacity=0.9, stroke="var(--surface)", strokeWidth=0.7).encode(
         **where, color=colour(alt, values), shape=shape(alt, values), tooltip=tooltip, description="alt:N"
     )
@@ -186,7 +186,7 @@ def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str,
     """A line for each run over epochs; the best stands out, and so does the one that the pointer is on.
 
     Args:
-        values: run, epoch, value, `told`, the value in words, and whether the run is the `best`.
+        values: run, epoch, value, `shown`, the value in words, and whether the run is the `best`.
         axis: the title of the values.
         text: what the chart shows.
         name: of the parameter, unique in the page.
@@ -208,7 +208,7 @@ def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str,
         opacity=alt.when(near).then(alt.value(1)).when(is_best).then(alt.value(1)).otherwise(alt.value(0.55)),
     )
     points = base.mark_point(filled=True, opacity=0, size=NEAR, aria=False).encode(
-        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("told:N", title=axis)]
+        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("shown:N", title=axis)]
     )
     marked = base.transform_filter(near).mark_point(filled=True, size=45, color="var(--ink)", aria=False)
     return spec_of(alt.layer(lines, points.add_params(near), marked), text, height=260)
@@ -218,7 +218,7 @@ def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     """Scores of the mixtures that were tried, one after another, and the best so far.
 
     Args:
-        values: step, candidate, score, best, `was` ("kept", "rejected" or "taken out"), and `told`.
+        values: step, candidate, score, best, `was` ("kept", "rejected" or "taken out"), and `shown`.
         axis: the title of the scores.
         text: what the chart shows.
     """
@@ -233,7 +233,7 @@ def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     legend = alt.Legend(title=None, orient="bottom")
     x = alt.X("step:Q", title="mixture tried", axis=alt.Axis(tickMinStep=1, format="d"), scale=snug(alt))
     y = alt.Y("score:Q", title=axis, scale=snug(alt))
-    base = chart_of(alt, described(values, "candidate", "was", "told"))
+    base = chart_of(alt, described(values, "candidate", "was", "shown"))
     best = base.mark_line(interpolate="step-after", color="var(--vermilion)", strokeWidth=1.5, aria=False)
     points = base.mark_point(size=80, filled=True, opacity=1).encode(
         x=x,
@@ -241,7 +241,7 @@ def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
         color=alt.Color("was:N", scale=alt.Scale(domain=used, range=colours), legend=legend),
         shape=alt.Shape("was:N", scale=alt.Scale(domain=used, range=shapes), legend=legend),
         tooltip=[
-            alt.Tooltip("step:Q"), alt.Tooltip("candidate:N"), alt.Tooltip("told:N", title=axis),
+            alt.Tooltip("step:Q"), alt.Tooltip("candidate:N"), alt.Tooltip("shown:N", title=axis),
             alt.Tooltip("was:N"),
         ],
         description="alt:N",
@@ -253,7 +253,7 @@ def bar_chart(values: Values, *, axis: str, colour: str, text: str, line: float 
     """Horizontal bars from 0 to 100, a line for each name.
 
     Args:
-        values: name, value, and `told`, the value in words, which stands at the bar's end.
+        values: name, value, and `shown`, the value in words, at the bar's end.
         axis: the title of the values.
         colour: one of page.css, such as "var(--blue)".
         text: what the chart shows.
@@ -265,11 +265,14 @@ def bar_chart(values: Values, *, axis: str, colour: str, text: str, line: float 
     y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
     shown = alt.Axis(values=[0, 25, 50, 75, 100])
     x = alt.X("value:Q", title=axis, scale=alt.Scale(domain=[0, 125], nice=False), axis=shown)  # room for the words
-    base = chart_of(alt, described(values, "name", "told")).encode(y=y, x=x)
+    base = chart_of(alt, described(values, "name", "shown")).encode(y=y, x=x)
     bars = base.mark_bar(color=colour, height={"band": 0.55}).encode(
-        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("told:N", title=axis)], description="alt:N"
+        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("shown:N", title=axis)], description="alt:N"
     )
-    layers: list[Any] = [bars, base.mark_text(align="left", dx=5, color="var(--ink)", aria=False).encode(text="told:N")]
+    layers: list[Any] = [
+        bars,
+        base.mark_text(align="left", dx=5, color="var(--ink)", aria=False).encode(text="shown:N"),
+    ]
     if line is not None:
         rule = chart_of(alt, [{"value": line}]).mark_rule(color="var(--ink)", strokeDash=[4, 3], aria=False)
         layers.append(rule.encode(x=x))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-Value = float | str | None  # what a cell sorts by; None stands last in either direction
+Value = float | str | None  # what a cell sorts by; None is last in either direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Column:
     """One column of a table."""
 
     title: str
-    number: bool = True  # stands to the right, and sorts the largest first
+    number: bool = True  # aligned to the right, and sorts the largest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,14 +31,16 @@ def curve_section(content: ReportContent) -> Section | None:
     if scores:
         words = f"Score on select after each epoch, {unit_of(metric)}"
         scaled = {name: [(e, scale_of(metric) * v) for e, v in points] for name, points in scores.items()}
-        told = {name: [score_in_words(v, metric) for _, v in points] for name, points in scores.items()}
-        blocks.append(Block(charts=(_chart("curves-select", words, scaled, told, f"select: {unit_of(metric)}", best),)))
+        texts = {name: [score_in_words(v, metric) for _, v in points] for name, points in scores.items()}
+        blocks.append(
+            Block(charts=(_chart("curves-select", words, scaled, texts, f"select: {unit_of(metric)}", best),))
+        )
     else:
         blocks.append(Block(words=("No score on select was looked at while training.",)))
     if losses:
         words = f"Training loss, means over at most {POINTS} parts of each run"
-        told = {name: [f"{v:.3f}" for _, v in points] for name, points in losses.items()}
-        blocks.append(Block(charts=(_chart("curves-loss", words, losses, told, "loss", best),)))
+        texts = {name: [f"{v:.3f}" for _, v in points] for name, points in losses.items()}
+        blocks.append(Block(charts=(_chart("curves-loss", words, losses, texts, "loss", best),)))
     lacking = [run.name for run in runs if run.name not in histories]
     if lacking:
         blocks.append(Block(words=(f"No course of training is recorded for {', '.join(lacking)}.",)))
@@ -70,22 +72,22 @@ def loss_points(history: Sequence[Mapping[str, Any]]) -> Points:
 
 
 def _chart(
-    name: str, words: str, curves: Mapping[str, Points], told: Mapping[str, Sequence[str]], axis: str, best: str
+    name: str, words: str, curves: Mapping[str, Points], texts: Mapping[str, Sequence[str]], axis: str, best: str
 ) -> Chart:
     values = [
-        {"run": run, "epoch": epoch, "value": value, "told": text, "best": run == best}
+        {"run": run, "epoch": epoch, "value": value, "shown": text, "best": run == best}
         for run, points in curves.items()
-        for (epoch, value), text in zip(points, told[run], strict=True)
+        for (epoch, value), text in zip(points, texts[run], strict=True)
     ]
     marked = f" The bold line is {best}, the best on select." if best in curves else ""
-    ends = ", ".join(f"{run} {told[run][0]} to {told[run][-1]}" for run in curves)
+    ends = ", ".join(f"{run} {texts[run][0]} to {texts[run][-1]}" for run in curves)
     text = f"{words}, a line for each of {len(curves)} runs.{marked} From the first to the last point: {ends}."
     spec = curve_chart(values, axis=axis, text=text, name=f"near_{name.replace('-', '_')}")
     return Chart(name, words, text, spec, _table(name, words, values))
 
 
 def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> PageTable:
-    rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["told"], v["value"])] for v in values]
+    rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["shown"], v["value"])] for v in values]
     return page_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
 
 
@@ -122,23 +124,23 @@ def _words(record: Record, tried: Sequence[TriedMixture]) -> tuple[str, ...]:
     pool, kept = record.get("pool") or (), record.get("ingredients") or ()
     models = [i for i in kept if not pool or i.get("name") in pool]
     start = " and the start" if len(models) < len(kept) else ""
-    told = [f"Method {record.get('method') or 'by hand'}: {len(models)} of {len(pool) or len(kept)} models{start}."]
+    words = [f"Method {record.get('method') or 'by hand'}: {len(models)} of {len(pool) or len(kept)} models{start}."]
     if tried:
         joined = sum(t.was != "rejected" for t in tried)
-        told.append(
+        words.append(
             f"{len(tried)} mixtures were tried on the {record.get('select_rows', '?')} {on} rows; {joined} kept."
         )
     best = record.get("best_single") or {}
     mine = ((record.get("scores") or {}).get(on) or {}).get(metric)
     if best and mine is not None:
-        told.append(
+        words.append(
             f"On {on} it scores {score_in_words(mine, metric)}, the best single model ({best.get('name')}) "
             f"{score_in_words(best.get('score'), metric)}."
         )
     if record.get("optimistic"):
-        told.append("It was chosen on the report rows, so its report score is too good.")
+        words.append("It was chosen on the report rows, so its report score is too good.")
     why = [record.get("why"), (record.get("learned") or {}).get("why"), record.get("batchnorm_why")]
-    return (" ".join(told), *(str(w) for w in why if w))
+    return (" ".join(words), *(str(w) for w in why if w))
 
 
 def _steps(name: str, record: Record, tried: Sequence[TriedMixture]) -> Chart:
@@ -151,14 +153,14 @@ def _steps(name: str, record: Record, tried: Sequence[TriedMixture]) -> Chart:
             "score": scale * t.score,
             "best": scale * t.best_so_far,
             "was": t.was,
-            "told": score_in_words(t.score, metric),
+            "shown": score_in_words(t.score, metric),
         }
         for number, t in enumerate(tried, 1)
     ]
     joined = [t.candidate for t in tried if t.was == "kept"]
     words = f"Score of each mixture that was tried, {rows} {on} rows"
     text = (
-        f"{words}. Kept, in this order: {', '.join(joined) or 'none'}. The score went from {values[0]['told']} to "
+        f"{words}. Kept, in this order: {', '.join(joined) or 'none'}. The score went from {values[0]['shown']} to "
         f"{score_in_words(tried[-1].best_so_far, metric)}."
     )
     spec = step_chart(values, axis=f"{on}: {unit_of(metric)}", text=text)
@@ -193,9 +195,9 @@ def _ingredients(name: str, title: str, record: Record) -> PageTable:
     singles = (record.get("scores") or {}).get("singles") or {}
     metric, on = str(record.get("metric") or ""), record.get("selected_on") or "select"
     short, rows = short_names(record), []
-    for told in record.get("ingredients") or ():
-        who, share = short[told["name"]], float(told.get("coefficient") or 0)
-        known = _finite(singles.get(told["name"]))
+    for ingredient in record.get("ingredients") or ():
+        who, share = short[ingredient["name"]], float(ingredient.get("coefficient") or 0)
+        known = _finite(singles.get(ingredient["name"]))
         scored = Cell(score_in_words(known, metric) if known is not None else "-", known)
         rows.append([Cell.words(who), Cell(f"{share:.4g}", share), scored])
     mean = " (mean over all tensors)" if "coefficients_by_tensor" in record else ""
