@@ -58,6 +58,11 @@ class Leaderboard:
         """The rows that have scores."""
         return tuple(row for row in self.rows if row.report is not None)
 
+    @property
+    def best_name(self) -> str:
+        """The best on select; nothing where nothing is scored."""
+        return self.rows[0].name if self.scored else ""
+
     def shift_mean(self, row: Row) -> float | None:
         """The plain mean of a row's scores on all shifts; None where one is missing or there are fewer than two."""
         values = [row.shifts[name].value for name in self.shifts if name in row.shifts]
@@ -121,7 +126,7 @@ class Leaderboard:
             )
             for row in self.rows
             if row.macs and row.report is not None and math.isfinite(row.report)
-            if not (row.kind == "run" and row.name == self.rows[0].name)  # the best on select is there already
+            if not (row.kind == "run" and row.name == self.best_name)  # the best on select is there already
         )  # fmt: skip
         better = self.metric not in METRICS or METRICS[self.metric].greater_is_better
         return CostPicture(points, self.metric, "macs", self.report_rows, "report", better) if points else None

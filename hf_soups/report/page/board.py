@@ -51,7 +51,7 @@ def leaderboard_section(content: ReportContent) -> Section | None:
 def _intervals(board: Leaderboard) -> Block:
     points = [p for p in board.points() if _drawable(p)]
     # the best on select is drawn as that alone, not as a run again
-    points = [p for p in points if not (p.kind == "run" and p.name == points[0].name)][:DRAWN]
+    points = [p for p in points if not (p.kind == "run" and p.name == board.best_name)][:DRAWN]
     if not points:
         return Block()
     scale, metric = scale_of(board.metric), board.metric
@@ -129,7 +129,7 @@ def _choices(board: Leaderboard) -> Iterator[str]:
         f"{board.report_rows} report rows were not looked at when choosing"
         + (", except for rows marked optimistic." if optimistic else ".")
     )
-    yield f"The best single model on select is {scored[0].name}; gains are over it."
+    yield f"The best single model on select is {board.best_name}; gains are over it."
     for row in scored:
         if row.made_of:
             yield f"{row.name}: {row.made_of}."

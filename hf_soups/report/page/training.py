@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from hf_soups.plots.canvas import TriedMixture, scale_of, unit_of
@@ -23,27 +24,24 @@ def curve_section(content: ReportContent) -> Section | None:
     if content.sweep is None:
         return None
     runs, metric = content.sweep.found.planned, content.sweep.board.metric
-    best = next((row.name for row in content.sweep.board.rows if row.kind == "best on select"), "")
+    best = content.sweep.board.best_name
     histories = {run.name: run.record.history for run in runs if run.record is not None and run.record.history}
     scores = {name: points for name, h in histories.items() if (points := score_points(h))}
     losses = {name: points for name, h in histories.items() if (points := loss_points(h))}
-    blocks = []
+    charts = []
     if scores:
-        words = f"Score on select after each epoch, {unit_of(metric)}"
-        scaled = {name: [(e, scale_of(metric) * v) for e, v in points] for name, points in scores.items()}
-        texts = {name: [score_in_words(v, metric) for _, v in points] for name, points in scores.items()}
-        blocks.append(
-            Block(charts=(_chart("curves-select", words, scaled, texts, f"select: {unit_of(metric)}", best),))
-        )
-    else:
-        blocks.append(Block(words=("No score on select was looked at while training.",)))
+        words, axis = f"Score on select after each epoch, {unit_of(metric)}", f"select: {unit_of(metric)}"
+        in_words = partial(score_in_words, metric=metric)
+        charts.append(_chart("curves-select", words, scores, axis, best, in_words, scale=scale_of(metric)))
     if losses:
         words = f"Training loss, means over at most {POINTS} parts of each run"
-        texts = {name: [f"{v:.3f}" for _, v in points] for name, points in losses.items()}
-        blocks.append(Block(charts=(_chart("curves-loss", words, losses, texts, "loss", best),)))
+        charts.append(_chart("curves-loss", words, losses, "loss", best, "{:.3f}".format))
+    blocks = [Block(charts=tuple(charts))]
+    if not scores:
+        blocks.append(Block(words=("No score on select was recorded while training.",)))
     lacking = [run.name for run in runs if run.name not in histories]
     if lacking:
-        blocks.append(Block(words=(f"No course of training is recorded for {', '.join(lacking)}.",)))
+        blocks.append(Block(words=(f"No learning curve is recorded for {', '.join(lacking)}.",)))
     return Section("curves", "Learning curves", tuple(blocks))
 
 
@@ -62,33 +60,27 @@ def loss_points(history: Sequence[Mapping[str, Any]]) -> Points:
     """The loss in at most `POINTS` means over consecutive records, each at the epoch of the last of them."""
     known = [(_number(p.get("epoch"), math.nan), _number(p.get("loss"), math.nan)) for p in history]
     known = [(epoch, loss) for epoch, loss in known if math.isfinite(epoch) and math.isfinite(loss)]
-    ends = (
-        [round(len(known) * (i + 1) / POINTS) for i in range(POINTS)]
-        if len(known) > POINTS
-        else range(1, len(known) + 1)
-    )
+    count = min(POINTS, len(known))
+    ends = [round(len(known) * (i + 1) / count) for i in range(count)]
     parts = [known[start:end] for start, end in itertools.pairwise([0, *ends])]
     return [(round(part[-1][0], 2), sum(loss for _, loss in part) / len(part)) for part in parts]
 
 
 def _chart(
-    name: str, words: str, curves: Mapping[str, Points], texts: Mapping[str, Sequence[str]], axis: str, best: str
-) -> Chart:
-    values = [
-        {"run": run, "epoch": epoch, "value": value, "shown": text, "best": run == best}
+    name: str, words: str, curves: Mapping[str, Points], axis: str, best: str, in_words: Callable[[float], str],
+    scale: float = 1.0,
+) -> Chart:  # fmt: skip
+    values: list[dict[str, Any]] = [
+        {"run": run, "epoch": epoch, "value": scale * value, "shown": in_words(value), "best": run == best}
         for run, points in curves.items()
-        for (epoch, value), text in zip(points, texts[run], strict=True)
+        for epoch, value in points
     ]
     marked = f" The bold line is {best}, the best on select." if best in curves else ""
-    ends = ", ".join(f"{run} {texts[run][0]} to {texts[run][-1]}" for run in curves)
+    ends = ", ".join(f"{run} {in_words(p[0][1])} to {in_words(p[-1][1])}" for run, p in curves.items())
     text = f"{words}, a line for each of {len(curves)} runs.{marked} From the first to the last point: {ends}."
     spec = curve_chart(values, axis=axis, text=text, name=f"near_{name.replace('-', '_')}")
-    return Chart(name, words, text, spec, _table(name, words, values))
-
-
-def _table(name: str, words: str, values: Sequence[Mapping[str, Any]]) -> PageTable:
     rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["shown"], v["value"])] for v in values]
-    return page_table(f"{name}-table", words, ("run", "epoch", "value"), rows)
+    return Chart(name, words, text, spec, page_table(f"{name}-table", words, ("run", "epoch", "value"), rows))
 
 
 def _number(value: Any, otherwise: float) -> float:
@@ -152,7 +144,7 @@ def _steps(name: str, record: Record, tried: Sequence[TriedMixture]) -> Chart:
             "candidate": t.candidate,
             "score": scale * t.score,
             "best": scale * t.best_so_far,
-            "was": t.was,
+            "kind": t.was,
             "shown": score_in_words(t.score, metric),
         }
         for number, t in enumerate(tried, 1)
