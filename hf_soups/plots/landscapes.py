@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from hf_soups.plots.canvas import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Rows = Sequence[Mapping[str, Any]]  # the numbers of a picture, for the CSV beside it
 COLOURS = (VERMILION, ORANGE, PURPLE, GREEN)  # of the highest barriers, which are named; blue is without
 
 
@@ -73,7 +74,7 @@ class PlanePoint:
     name: str  # with its score
 
 
-def draw_barriers(lines: Sequence[ScoredLine], of: ScoreAxis, path: Path) -> None:
+def draw_barriers(lines: Sequence[ScoredLine], of: ScoreAxis, path: Path, rows: Rows) -> tuple[Path, ...]:
     """Score along the line between each pair; the highest barriers are named."""
     figure, axes = new_figure()
     blocked = [line for line in lines if line.barrier > 0]
@@ -90,10 +91,12 @@ def draw_barriers(lines: Sequence[ScoredLine], of: ScoreAxis, path: Path) -> Non
         axes.plot([0, 1], [y[0], y[-1]], color=colour, lw=1, ls=":", zorder=3)
     across = "share of the second run (0: the better run alone, 1: the other alone)"
     label_axes(axes, across, of.title, f"Lines between runs: {len(blocked)} of {len(lines)} pairs have a barrier")
-    finish(figure, path)
+    return finish(figure, path, rows)
 
 
-def draw_angles(pairs: Sequence[tuple[float, float, float]], noise: float, of: ScoreAxis, path: Path) -> None:
+def draw_angles(
+    pairs: Sequence[tuple[float, float, float]], noise: float, of: ScoreAxis, path: Path, rows: Rows
+) -> tuple[Path, ...]:
     """Gain of averaging two models against the angle between them: (degrees, gain over mean, gain over better)."""
     figure, axes = new_figure()
     angles = [angle for angle, _, _ in pairs]
@@ -110,13 +113,13 @@ def draw_angles(pairs: Sequence[tuple[float, float, float]], noise: float, of: S
     axes.axhspan(-of.scale * noise, of.scale * noise, color="#EEEEEE", zorder=0, label="within chance")
     axes.set_ylim(limits)  # the points set the limits: the band may be wider than all that was measured
     label_axes(axes, "angle between the two runs at the start, degrees", f"gain of averaging two: {of.unit}")
-    finish(figure, path)
+    return finish(figure, path, rows)
 
 
 def draw_plane(
     xs: Sequence[float], ys: Sequence[float], scores: Sequence[Sequence[float]], corners: Sequence[PlanePoint],
-    centre: PlanePoint, of: ScoreAxis, path: Path, *, higher_is_better: bool,
-) -> None:  # fmt: skip
+    centre: PlanePoint, of: ScoreAxis, path: Path, rows: Rows, *, higher_is_better: bool,
+) -> tuple[Path, ...]:  # fmt: skip
     """Scores as [y][x] over the plane through three models, with the models and their average marked."""
     figure, axes = new_figure()
     known = np.ma.masked_invalid(of.scale * np.asarray(scores))
@@ -132,13 +135,13 @@ def draw_plane(
     _mark(axes, centre, "D", below=False)
     axes.set_aspect("equal")
     label_axes(axes, "distance in weights", "distance in weights")
-    finish(figure, path)
+    return finish(figure, path, rows)
 
 
 def draw_soup_vs_ensemble(
     pairs: Sequence[tuple[float, float]], soups: Sequence[tuple[str, float, float]], best: tuple[str, float],
-    of: ScoreAxis, path: Path,
-) -> None:  # fmt: skip
+    of: ScoreAxis, path: Path, rows: Rows,
+) -> tuple[Path, ...]:  # fmt: skip
     """Score of averaged weights against score of averaged logits, for the same models.
 
     Args:
@@ -147,6 +150,7 @@ def draw_soup_vs_ensemble(
         best: name and score of the best model alone.
         of: the scores.
         path: the PNG file.
+        rows: the numbers, for the CSV beside it.
     """
     figure, axes = new_figure()
     x, y = (_scaled([pair[i] for pair in pairs], of) for i in (0, 1))
@@ -160,7 +164,7 @@ def draw_soup_vs_ensemble(
     axes.axvline(of.scale * score, color="#888888", lw=0.9, ls=":", zorder=1)
     equal_line(axes, "soup = ensemble")
     label_axes(axes, f"mean-logit ensemble: {of.title}", f"soup: {of.unit}")
-    finish(figure, path)
+    return finish(figure, path, rows)
 
 
 def _scaled(scores: Sequence[float], of: ScoreAxis) -> list[float]:
