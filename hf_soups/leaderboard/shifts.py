@@ -195,7 +195,7 @@ class _Live:
     device: str | None
     alike: bool
     _encoded: dict[str, Encoded] = field(default_factory=dict)
-    _loaded: tuple[Family, Any, PreTrainedModel, LiveMixer] | None = None
+    _opened: tuple[Family, Any, PreTrainedModel, LiveMixer] | None = None
     _holds: Checkpoint | None = None
 
     def answers(self, answerer: WeightsOnDisk, shift: str, progress: Any) -> Predictions:
@@ -205,7 +205,10 @@ class _Live:
 
         checkpoint, split = Checkpoint(answerer.folder), self.shifts[shift]
         check_labels(checkpoint, split.label_names)
-        family, processor, model, _ = self._with_weights_of(checkpoint)
+        if self._holds != checkpoint:
+            self._take(checkpoint)
+        assert self._opened is not None
+        family, processor, model, _ = self._opened
         if shift not in self._encoded:
             self._encoded[shift] = family.encode(split, processor, self.recipe.task, self.recipe.data, self.cache)
         size = self.recipe.train.eval_batch_size
@@ -213,17 +216,16 @@ class _Live:
             model, family, self._encoded[shift], split, batch_size=size, progress=progress, name=answerer.name
         )
 
-    def _with_weights_of(self, checkpoint: Checkpoint) -> tuple[Family, Any, PreTrainedModel, LiveMixer]:
-        if self._loaded is None or (self._holds != checkpoint and not self.alike):
-            self._holds = None  # an error half-way leaves weights of two checkpoints
-            self._loaded, self._encoded = self._load(checkpoint), {}
-        elif self._holds != checkpoint:
-            self._holds = None
-            self._loaded[-1].load([checkpoint], [1.0])
+    def _take(self, checkpoint: Checkpoint) -> None:
+        self._holds = None  # an error half-way leaves weights of two checkpoints
+        if self._opened is None or not self.alike:
+            self._opened = self._open(checkpoint)
+            self._encoded = {}
+        else:
+            self._opened[-1].load([checkpoint], [1.0])
         self._holds = checkpoint
-        return self._loaded
 
-    def _load(self, first: Checkpoint) -> tuple[Family, Any, PreTrainedModel, LiveMixer]:
+    def _open(self, first: Checkpoint) -> tuple[Family, Any, PreTrainedModel, LiveMixer]:
         import torch
 
         from hf_soups.models.registry import family_for
