@@ -18,6 +18,15 @@ def score_in_words(score: float | None, metric: str) -> str:
     return f"{100 * score:.1f}" if traits_of(metric).percent else f"{score:.4f}"
 
 
+def interval_in_words(low: float | None, high: float | None, metric: str) -> str:
+    """The ends of an interval in brackets; nothing where they are not known.
+
+    >>> interval_in_words(0.81, 0.8731, "accuracy"), interval_in_words(None, None, "accuracy")
+    ('[81.0, 87.3]', '')
+    """
+    return "" if low is None or high is None else f"[{score_in_words(low, metric)}, {score_in_words(high, metric)}]"
+
+
 def difference_in_words(new: float, old: float, metric: str, rows: int) -> str:
     """How far `new` is from `old`, with its sign; in rows too where the metric counts rows.
 

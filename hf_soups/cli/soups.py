@@ -165,7 +165,7 @@ def leaderboard(
 ) -> None:
     """One table of every run, soup, ensemble and cascade; written as CSV, parquet and PNG, and kept with the soups."""
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.leaderboard.snapshot import keep_with_soups
+    from hf_soups.leaderboard.table import keep_with_soups
 
     board = build_leaderboard(folder, resamples=resamples, cascades=cascades)
     printed(board.to_rich())
@@ -231,7 +231,7 @@ def by_number(
 ) -> None:
     """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""
     from hf_soups.diagnosis.by_number import by_number as score_by_number
-    from hf_soups.plots.by_number import names_apart, to_rich, write_together
+    from hf_soups.diagnosis.number_curves import names_apart, write_together
 
     if len(sweeps) > 1 and out is None:
         raise InputError(f"{len(sweeps)} sweeps; say with --out where the picture of all goes.")
@@ -241,7 +241,7 @@ def by_number(
             sweep, out if len(sweeps) == 1 else None, subsets=subsets, sizes=sizes, with_greedy=greedy,
             batchnorm=batchnorm, seed=seed,
         )  # fmt: skip
-        printed(to_rich(found))
+        printed(found.to_rich())
         for line in (*found.notes, f"wrote {found.folder}: {', '.join(path.name for path in found.files)}"):
             printed(f"[dim]{line}[/dim]")
     if out is not None and len(sweeps) > 1:

@@ -168,7 +168,7 @@ def _answer(staged: Path, soup: Soup, scorer: SoupScorer) -> tuple[dict[str, Any
 def _write_steps(
     staged: Path, soup: Soup, scorer: SoupScorer, marks: Mapping[str, tuple[int, float]], pool: int
 ) -> None:
-    from hf_soups.plots.canvas import score_by_ingredients
+    from hf_soups.plots.canvas import TriedMixture, score_by_ingredients
 
     if not soup.steps:
         return
@@ -179,8 +179,14 @@ def _write_steps(
         writer.writerows(rows)
     if soup.method != "greedy":
         return
+    kept = {(True, False): "kept", (True, True): "taken out"}
     score_by_ingredients(
-        soup.steps,
+        [
+            TriedMixture(
+                s.candidate, s.ingredients, s.score, s.best_so_far, kept.get((s.accepted, s.removes), "rejected")
+            )
+            for s in soup.steps
+        ],
         staged / "score_by_ingredients.png",
         metric=scorer.metric.name,
         rows=scorer.rows,

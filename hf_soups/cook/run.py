@@ -261,7 +261,7 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     if pool.sweep is None:
         return
     from hf_soups.leaderboard import build_leaderboard
-    from hf_soups.leaderboard.snapshot import BOARD_FILE, keep_board
+    from hf_soups.leaderboard.table import BOARD_FILE, keep_board
 
     new = [soup.folder for soup in cooked if not soup.already or not (soup.folder / BOARD_FILE).is_file()]
     try:

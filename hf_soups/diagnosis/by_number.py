@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.diagnosis.files import JOURNAL, refuse_other_folders
+from hf_soups.diagnosis.measure import written_down
+from hf_soups.diagnosis.number_curves import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, write_results
 from hf_soups.ensembles.combine import Members, scores_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import ScoredModel, ScoredModels
+from hf_soups.leaderboard.rows import ScoredModel, ScoredModels, read_scored_models
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.progress import Meter
@@ -29,7 +31,7 @@ from hf_soups.recipe.task import SHIFT
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, gather
-from hf_soups.soups.journal import Journal, digest
+from hf_soups.soups.journal import digest
 from hf_soups.soups.methods.greedy import greedy
 
 if TYPE_CHECKING:
@@ -107,31 +109,6 @@ def _stride(models: int) -> int:
 
 
 FOLDER = "by_number"  # in the sweep
-JOURNAL = "scores.jsonl"
-BEST, UNIFORM, GREEDY, ENSEMBLE = "best on select", "uniform soup", "greedy soup", "mean-logit ensemble"
-
-
-@dataclass(frozen=True, slots=True)
-class SubsetScore:
-    """What one subset of the runs scores on one set of rows, in the metric's own sign."""
-
-    what: str  # BEST, UNIFORM, GREEDY or ENSEMBLE
-    role: str  # report or shift-<name>
-    runs: tuple[str, ...]
-    score: float  # NaN: the mixture answers NaN
-    ingredients: int  # of the soup; greedy may have kept fewer than there are runs
-
-
-@dataclass(frozen=True)
-class ByNumber:
-    """All that was scored, and where it lies."""
-
-    metric: Metric
-    rows: Mapping[str, int]  # by role
-    scores: tuple[SubsetScore, ...]
-    notes: tuple[str, ...]
-    folder: Path
-    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,13 +159,11 @@ def by_number(
     Raises:
         InputError: if there are fewer than two usable runs, or an option or `out` cannot be used.
     """
-    from hf_soups.plots.by_number import write_all
-
     found, pool = read_scored_models(sweep), gather([sweep])
     runs, notes = _usable(found, pool)
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
     folder = Path(out) if out is not None else Path(sweep) / FOLDER
-    _refuse_other_folders(folder)
+    refuse_other_folders(folder, (JOURNAL,), "scores by number")
     bench = _bench(runs, found.metric, pool, folder, batchnorm, device)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +172,7 @@ def by_number(
     scores = (*_without_mixing(bench, drawn), *mixed)
     rows = {role: len(bench.runs[0].answers[role]) for role in bench.roles}
     made = ByNumber(found.metric, rows, scores, (*notes, *_lost(scores)), folder)
-    return replace(made, files=write_all(made, folder))
+    return replace(made, files=write_results(made))
 
 
 def _usable(found: ScoredModels, pool: Ingredients) -> tuple[tuple[ScoredModel, ...], list[str]]:
@@ -209,13 +184,6 @@ def _usable(found: ScoredModels, pool: Ingredients) -> tuple[tuple[ScoredModel, 
         raise InputError(f"{pool.sweep}: {len(usable)} of its runs can be used; subsets need at least two.")
     lost = [row for row in found.unscored if row.kind == "run"]
     return usable, [f"{row.name} is left out: {row.status}{row.reason and f' ({row.reason})'}." for row in lost]
-
-
-def _refuse_other_folders(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / JOURNAL).is_file():
-        raise InputError(f"{out} holds other files and no scores by number. Choose another folder with --out.")
 
 
 def _bench(
@@ -261,14 +229,7 @@ def _scorer(scorer: SoupScorer, role: str, folder: Path, recipe: object) -> Call
     """The score of a mixture on a role's rows, written down."""
     split, encoded = scorer.by_role[role]
     live = replace(scorer, encoded=encoded(), split=split, cached={})
-    journal = Journal(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, scorer.variant]))
-
-    def score(soup: Soup) -> float:
-        value = journal(soup)
-        assert isinstance(value, float)  # a tuple only where ties are broken by a second score
-        return value
-
-    return score
+    return written_down(live, folder / JOURNAL, digest([recipe, role, split.fingerprint, scorer.variant]))
 
 
 def _soups(bench: _Bench, drawn: Sequence[Subset], *, with_greedy: bool, meter: Meter) -> Iterator[SubsetScore]:

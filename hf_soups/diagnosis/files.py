@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_soups.diagnosis.findings import Findings
-from hf_soups.diagnosis.landscape import coefficients_at
-from hf_soups.diagnosis.words import paragraphs
+from hf_soups.diagnosis.findings import Findings, RunPair, coefficients_at
 from hf_soups.errors import InputError
-from hf_soups.files.writing import finite, write_csv, write_text
+from hf_soups.files.writing import write_json, write_text
+from hf_soups.plots import landscapes
+from hf_soups.plots.landscapes import PlanePoint, ScoreAxis, ScoredLine
+from hf_soups.wording import score_in_words
 
 RECORD = "diagnosis.json"
 JOURNAL = "scores.jsonl"  # every score that was measured, so that a killed diagnosis goes on
@@ -20,42 +20,38 @@ ANSWERS = "answers"  # of runs whose own folder keeps none
 Rows = list[dict[str, Any]]
 
 
-def refuse_other_folders(out: Path) -> None:
-    """Check before any work that `out` is free, or a diagnosis to go on with.
+def refuse_other_folders(out: Path, own: Sequence[str] = (RECORD, JOURNAL, ANSWERS), what: str = "diagnosis") -> None:
+    """Check before any work that `out` is free, or holds one of our `own` files, to go on with.
 
     Raises:
         InputError: if something else is there.
     """
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in (RECORD, JOURNAL, ANSWERS)):
-        raise InputError(f"{out} holds other files and no diagnosis. Choose another folder with --out.")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in own):
+        raise InputError(f"{out} holds other files and no {what}. Choose another folder with --out.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder to write into. Choose another with --out.")
 
 
 def write_all(out: Path, facts: Findings, words: Sequence[str], title: str, settings: Mapping[str, Any]) -> list[Path]:
     """Write every picture with its numbers, the words and the record; their paths. Each appears whole or not at all."""
-    from hf_soups.plots import landscapes
-
     written: list[Path] = []
     pictures = {
-        "barriers": (barrier_rows(facts), partial(landscapes.draw_barriers, facts)),
-        "angles": (angle_rows(facts), partial(landscapes.draw_angles, facts)),
-        "plane": (plane_rows(facts), partial(landscapes.draw_plane, facts)),
-        "soup_vs_ensemble": (ensemble_rows(facts), partial(landscapes.draw_soup_vs_ensemble, facts)),
+        "barriers": (barrier_rows(facts), _draw_barriers),
+        "angles": (angle_rows(facts), _draw_angles),
+        "plane": (plane_rows(facts), _draw_plane),
+        "soup_vs_ensemble": (ensemble_rows(facts), _draw_soup_vs_ensemble),
     }
     for name, (rows, draw) in pictures.items():
-        table, picture = out / f"{name}.csv", out / f"{name}.png"
+        picture = out / f"{name}.png"
         if rows:
-            write_csv(table, rows)
-            draw(picture)
-            written += [table, picture]
+            written += reversed(draw(facts, picture, rows))
         else:  # from an earlier call with a start, or with a plane: it would not belong to these words
-            table.unlink(missing_ok=True)
             picture.unlink(missing_ok=True)
+            picture.with_suffix(".csv").unlink(missing_ok=True)
+    items = "".join(f"- {word}\n" for word in words)
     images = "".join(f"\n![{p.stem}]({p.name})\n" for p in written if p.suffix == ".png")
-    record = json.dumps(finite({"words": list(words), **settings, **facts.record()}), indent=1, ensure_ascii=False)
-    write_text(out / "diagnosis.md", paragraphs(title, words) + images)
-    write_text(out / RECORD, record + "\n")
+    write_text(out / "diagnosis.md", f"# {title}\n\n{items}{images}")
+    write_json(out / RECORD, {"words": list(words), **settings, **facts.record()})
     return [*written, out / "diagnosis.md", out / RECORD]
 
 
@@ -111,28 +107,72 @@ def plane_rows(facts: Findings) -> Rows:
     for name, (x, y), score in zip(plane.names, plane.corners, plane.corner_scores, strict=True):
         points.append((name, x, y, score))
     points.append(("average", *plane.centre, plane.mean_score))
-    return [
-        {"point": point, "x": x, "y": y, **_coefficients(plane.names, plane.corners, x, y), "score": score}
-        for point, x, y, score in points
-    ]
-
-
-def _coefficients(names: Sequence[str], corners: Any, x: float, y: float) -> dict[str, float]:
-    values = coefficients_at(corners, x, y)
-    return {f"coefficient_of_{name}": value for name, value in zip(names, values, strict=True)}
+    rows = []
+    for point, x, y, score in points:
+        shares = zip(plane.names, coefficients_at(plane.corners, x, y), strict=True)
+        rows.append(
+            {"point": point, "x": x, "y": y, **{f"coefficient_of_{name}": c for name, c in shares}, "score": score}
+        )
+    return rows
 
 
 def ensemble_rows(facts: Findings) -> Rows:
     """One row for each pair and each soup, with the ensemble of the same runs."""
-    return [
-        {"kind": kind, "name": name, "runs": runs, "soup": soup, "ensemble": ensemble}
-        for kind, name, runs, soup, ensemble in _mixtures(facts)
+    pairs = [_mixture("pair", " + ".join(p.names), p.names, p.line.middle, p.ensemble) for p in facts.pairs]
+    soups = [m for m in (facts.uniform, *facts.soups) if m.members]
+    return [*pairs, *(_mixture("soup", m.name, m.members, m.soup, m.ensemble) for m in soups)]
+
+
+def _mixture(kind: str, name: str, runs: Sequence[str], soup: float, ensemble: float) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "runs": " ".join(runs), "soup": soup, "ensemble": ensemble}
+
+
+# The same as points
+
+
+def _axis(facts: Findings) -> ScoreAxis:
+    return ScoreAxis(facts.metric, facts.rows)
+
+
+def _draw_barriers(facts: Findings, path: Path, rows: Rows) -> tuple[Path, ...]:
+    return landscapes.draw_barriers([_scored_line(facts, pair) for pair in facts.pairs], _axis(facts), path, rows)
+
+
+def _scored_line(facts: Findings, pair: RunPair) -> ScoredLine:
+    """The line with the better run first."""
+    line, (first, second) = pair.line, pair.names
+    at, scores = line.at, line.scores
+    if facts.gain(scores[-1], scores[0]) > 0:
+        at, scores, first, second = tuple(1 - t for t in reversed(at)), scores[::-1], second, first
+    barrier = line.barrier if pair in facts.blocked else 0.0
+    height = "NaN between" if math.isinf(barrier) else f"barrier {score_in_words(barrier, facts.metric)}"
+    return ScoredLine(at, scores, barrier, f"{first} - {second}: {height}")
+
+
+def _draw_angles(facts: Findings, path: Path, rows: Rows) -> tuple[Path, ...]:
+    pairs = [
+        (pair.angle, pair.line.gain_over_mean, pair.line.gain_over_better)
+        for pair in facts.pairs
+        if pair.angle is not None and not math.isnan(pair.angle)
     ]
+    return landscapes.draw_angles(pairs, facts.noise, _axis(facts), path, rows)
 
 
-def _mixtures(facts: Findings) -> Iterator[tuple[str, str, str, float, float]]:
-    for pair in facts.pairs:
-        yield "pair", " + ".join(pair.names), " ".join(pair.names), pair.line.middle, pair.ensemble
-    for mixed in (facts.uniform, *facts.soups):
-        if mixed.members:
-            yield "soup", mixed.name, " ".join(mixed.members), mixed.soup, mixed.ensemble
+def _draw_plane(facts: Findings, path: Path, rows: Rows) -> tuple[Path, ...]:
+    plane = facts.plane
+    assert plane is not None
+    corners = [
+        PlanePoint(x, y, f"{name} {score_in_words(score, facts.metric)}")
+        for name, (x, y), score in zip(plane.names, plane.corners, plane.corner_scores, strict=True)
+    ]
+    centre = PlanePoint(*plane.centre, f"average {score_in_words(plane.mean_score, facts.metric)}")
+    return landscapes.draw_plane(
+        plane.xs, plane.ys, plane.scores, corners, centre, _axis(facts), path, rows, higher_is_better=facts.sign > 0
+    )
+
+
+def _draw_soup_vs_ensemble(facts: Findings, path: Path, rows: Rows) -> tuple[Path, ...]:
+    pairs = [(pair.ensemble, pair.line.middle) for pair in facts.pairs]
+    several = [m for m in (facts.uniform, *facts.soups) if len(m.members) > 1]
+    soups = [(f"{m.name} ({len(m.members)})", m.ensemble, m.soup) for m in several]
+    return landscapes.draw_soup_vs_ensemble(pairs, soups, (facts.best.name, facts.best.score), _axis(facts), path, rows)

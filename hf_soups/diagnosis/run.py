@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.diagnosis.answers import answers_of, cooked_soups, settings_of, with_fewer_rows
 from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, write_all
-from hf_soups.diagnosis.findings import KNOBS, Absent, Findings
-from hf_soups.diagnosis.measure import Effort, MeasuredRuns, checked, is_uniform_of, measured
+from hf_soups.diagnosis.findings import Absent, Findings
+from hf_soups.diagnosis.measure import (
+    Effort,
+    MeasuredRuns,
+    answers_of,
+    checked,
+    cooked_soups,
+    is_uniform_of,
+    measured,
+    settings_of,
+    with_fewer_rows,
+    written_down,
+)
 from hf_soups.diagnosis.words import in_words
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.writing import writable
@@ -19,7 +29,7 @@ from hf_soups.progress import Meter
 from hf_soups.recipe import Recipe
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, gather
-from hf_soups.soups.journal import Journal, digest
+from hf_soups.soups.journal import digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.soup import Soup, display_names
 
@@ -42,7 +52,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, and where it lies."""
+    """What was found, and the folder of its files."""
 
     facts: Findings
     words: tuple[str, ...]
@@ -78,7 +88,7 @@ def diagnose(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
-        out: folder of the results; default: diagnosis/ in the sweep, else in the working folder. Scores that lie
+        out: folder of the results; default: diagnosis/ in the sweep, else in the working folder. Scores that are
             there are not measured again.
         recipe: task and data; default: the sweep's, or the one that all run folders share.
         overrides: values of the recipe to change.
@@ -114,14 +124,14 @@ def diagnose(
         bench = replace(bench, mixture=_counted(bench.mixture, meter))
         facts = measured(bench, effort, cooked, _absent(pool), scorer, len(whole))
     words = in_words(facts)
-    asked = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
-    asked["batchnorm"] = batchnorm if len(scorer.variants) > 1 else None
+    settings = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
+    settings["batchnorm"] = batchnorm if len(scorer.variants) > 1 else None
     title = f"Diagnosis of {pool.sweep or ', '.join(bench.runs)}"
-    return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, asked)))
+    return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, settings)))
 
 
 def print_diagnosis(result: Diagnosis) -> None:
-    """Print the words, and where the pictures lie."""
+    """Print the words, and where the pictures are."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -218,14 +228,7 @@ def _journal(pool: Ingredients, scorer: SoupScorer, folder: Path) -> Callable[[S
     recipe = pool.recipe.model_dump(include={"task", "data"})
     orders = [list(c.label_order) for c in pool.checkpoints]
     context = digest([recipe, scorer.split.fingerprint, scorer.variant, orders])
-    journal = Journal(scorer, folder / JOURNAL, context)
-
-    def score(soup: Soup) -> float:
-        value = journal(soup)
-        assert isinstance(value, float)  # a tuple only where ties are broken by a second score
-        return value
-
-    return score
+    return written_down(scorer, folder / JOURNAL, context)
 
 
 def _counted(score: Callable[[Soup], float], meter: Meter) -> Callable[[Soup], float]:
@@ -248,6 +251,6 @@ def _absent(pool: Ingredients) -> list[Absent]:
 
     def settings(name: str) -> dict[str, float]:
         record = records.get(name)
-        return settings_of(record.recipe if record else None, tuple(KNOBS))
+        return settings_of(record.recipe if record else None)
 
     return [Absent(left.name, left.reason, settings(left.name)) for left in pool.left_out]

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from hf_soups.diagnosis.findings import Findings, Single
-from hf_soups.diagnosis.verdict import (
-    above,
-    height,
-    loss,
-    lowest_learning_rate,
-    points,
-    rate,
-    score,
-    scored,
-    separating_rule,
-    settings,
-    shown,
-    verdict,
-)
+from hf_soups.diagnosis.findings import KNOBS, Absent, Findings, Mixed, Single
+from hf_soups.metrics import traits_of
 from hf_soups.soups.soup import Step
+from hf_soups.wording import loss_in_words, score_in_words
 
 
 def in_words(facts: Findings) -> tuple[str, ...]:
@@ -28,7 +17,7 @@ def in_words(facts: Findings) -> tuple[str, ...]:
     if len(facts.answering) < 2:
         return (_measured(facts), *_nan(facts), *_absent(facts))
     return (
-        verdict(facts),
+        _verdict(facts),
         _measured(facts),
         _greedy(facts),
         *_outside(facts),
@@ -41,15 +30,111 @@ def in_words(facts: Findings) -> tuple[str, ...]:
     )
 
 
-# Greedy: what it did, or what it would have met.
+# Does averaging pay?
+
+
+def _verdict(facts: Findings) -> str:
+    best_soup = _best_soup(facts)
+    soup, ensemble = facts.gain(best_soup.soup, facts.best.score), facts.gain(facts.uniform.ensemble, facts.best.score)
+    gains = (
+        f"the best soup ({best_soup.name}) is {_above(facts, soup)} the best run alone ({_scored(facts, facts.best)}), "
+        f"the ensemble of all {len(facts.answering)} is {_above(facts, ensemble)} it"
+    )
+    if _near_chance(facts):
+        return f"Train longer before averaging: {_chance_words(facts)}"
+    if soup > facts.noise:
+        return f"Averaging pays here: {gains}. {_size(facts)}"
+    if ensemble > facts.noise:
+        return f"The runs' errors differ enough for an ensemble, but no soup uses it: {gains}. {_why_no_soup(facts)}"
+    if not soup >= -facts.noise:  # NaN too
+        return f"Averaging loses here: {gains}. {_size(facts)} {_why_nothing(facts)}"
+    luck = f"{facts.best.name} was picked as the best of {len(facts.answering)} on these rows, partly by luck."
+    return (
+        f"At this size the effect does not show: {gains}. {_size(facts)} {luck} {_why_nothing(facts)} {_needed(facts)}"
+    )
+
+
+def _best_soup(facts: Findings) -> Mixed:
+    """The best of the uniform soup and those cooked; a soup of one run is that run, and no soup."""
+    mixed = [facts.uniform, *(m for m in facts.soups if len(m.members) > 1)]
+    able = [m for m in mixed if not math.isnan(m.soup)]
+    return max(able, key=lambda m: facts.sign * m.soup, default=facts.uniform)
+
+
+def _near_chance(facts: Findings) -> bool:
+    worse_end = facts.best.low if facts.sign > 0 else facts.best.high
+    return facts.gain(worse_end, facts.chance) <= 0
+
+
+def _chance_words(facts: Findings) -> str:
+    return (
+        f"no run is distinguishable from chance. The best, {_scored(facts, facts.best)}, is hardly better than giving "
+        f"every row the class shares ({_score(facts, facts.chance)}): there is nothing in the weights to average yet."
+    )
+
+
+def _size(facts: Findings) -> str:
+    return f"On {facts.rows} rows two runs differ by {_points(facts, facts.noise)} by chance."
+
+
+def _why_no_soup(facts: Findings) -> str:
+    if facts.blocked:
+        return (
+            f"They do not share one basin: {len(facts.blocked)} of {len(facts.pairs)} measured pairs have a barrier "
+            f"between them, the highest {_height(facts, max(p.line.barrier for p in facts.blocked))}."
+        )
+    return (
+        "No barrier was measured between pairs, so the runs share a basin; what is missing is either weights that are "
+        "equally good (leave weak runs out) or a finer choice of coefficients."
+    )
+
+
+def _why_nothing(facts: Findings) -> str:
+    scores = [s.score for s in facts.answering]
+    diversity = facts.gain(facts.uniform.ensemble, sum(scores) / len(scores))
+    spread = facts.gain(facts.best.score, facts.answering[-1].score)
+    reasons = []
+    if diversity <= facts.ensemble_noise:
+        reasons.append(
+            f"the ensemble is {_above(facts, diversity)} the average run, no more than chance: the models make the "
+            "same errors, and there is no diversity to use (vary the settings more, or train longer)"
+        )
+    elif spread > facts.noise:
+        reasons.append(
+            f"the ensemble is {_above(facts, diversity)} the average run, so their errors do differ, but the runs are "
+            f"unequal ({_score(facts, facts.answering[-1].score)} to {_score(facts, facts.best.score)}) and the weak "
+            "take away what averaging gives (train them longer, or leave their settings out)"
+        )
+    if spread <= facts.noise:
+        reasons.append(f"all runs score alike ({_points(facts, spread)} apart), so which is best is a matter of chance")
+    if facts.blocked:
+        reasons.append(f"{len(facts.blocked)} of {len(facts.pairs)} measured pairs have a barrier between them")
+    return f"Because {'; '.join(reasons)}." if reasons else ""
+
+
+def _needed(facts: Findings) -> str:
+    """How many rows would show the largest gain that was seen; noise falls with the root of the rows."""
+    gain = max(
+        facts.gain(facts.uniform.ensemble, facts.best.score), facts.gain(_best_soup(facts).soup, facts.best.score)
+    )
+    if not gain > 0:
+        return "Neither the ensemble nor a soup is above the best run, so more rows alone would not show a gain."
+    rows = facts.rows * (facts.noise / gain) ** 2
+    text = f"To tell a gain of {_points(facts, gain)} from chance takes about {_rounded(rows)} select rows"
+    if rows > 10 * facts.all_rows:
+        return f"{text}: better or more equal runs help more than rows."
+    return f"{text} (select has {facts.all_rows})." if facts.rows < facts.all_rows else f"{text}."
+
+
+# Greedy: what it did, or what it would have met
 
 
 def _measured(facts: Findings) -> str:
     part = f" (a subset of {facts.all_rows})" if facts.rows < facts.all_rows else ""
     scores = [s.score for s in facts.answering]
-    told = f"{len(facts.singles)} runs, {facts.metric} on {facts.rows} select rows{part}"
+    text = f"{len(facts.singles)} runs, {facts.metric} on {facts.rows} select rows{part}"
     return (
-        f"{told}: from {score(facts, scores[-1])} to {score(facts, scores[0])} ({facts.best.name}). Measured: "
+        f"{text}: from {_score(facts, scores[-1])} to {_score(facts, scores[0])} ({facts.best.name}). Measured: "
         f"{len(facts.pairs)} of {facts.possible_pairs} pairs."
     )
 
@@ -57,16 +142,16 @@ def _measured(facts: Findings) -> str:
 def _greedy(facts: Findings) -> str:
     if facts.greedy is None:
         return (
-            "No greedy soup chosen on select lies in a sweep's folder here, so each run is judged by its plain average "
+            "No greedy soup chosen on select was found for these runs, so each run is judged by its plain average "
             f"with the best, {facts.best.name} (hf-soups cook --method greedy makes one)."
         )
     kept, reached = facts.greedy.members, facts.greedy.steps[-1].best_so_far
     gain = facts.gain(reached, _greedy_start(facts))
     if len(kept) == 1:
-        return f"Greedy kept {kept[0]} alone ({score(facts, reached)}): no average with another run reached it."
+        return f"Greedy kept {kept[0]} alone ({_score(facts, reached)}): no average with another run reached it."
     beyond = "more than chance" if gain > facts.noise else "within the sampling error"
     return (
-        f"Greedy kept {_all_or(len(kept), facts)}: {', '.join(kept)} ({score(facts, reached)}, {above(facts, gain)} "
+        f"Greedy kept {_all_or(len(kept), facts)}: {', '.join(kept)} ({_score(facts, reached)}, {_above(facts, gain)} "
         f"the best run alone: {beyond})."
     )
 
@@ -120,24 +205,24 @@ def _reason(facts: Findings, single: Single) -> str:
 def _sentence(facts: Findings, reason: str, runs: Sequence[Single]) -> str:
     best = facts.best.name
     if reason == "barrier" and len(runs) == 1:
-        return f"{runs[0].name} lies behind a barrier {_told(facts, reason, runs[0])} from {best}."
-    told = [f"{scored(facts, run)} {_told(facts, reason, run)}".rstrip() for run in runs]
-    return f"{REASONS[reason].format(best=best)}: {'; '.join(told)}."
+        return f"{runs[0].name} lies behind a barrier {_figures(facts, reason, runs[0])} from {best}."
+    runs_in_words = [f"{_scored(facts, run)} {_figures(facts, reason, run)}".rstrip() for run in runs]
+    return f"{REASONS[reason].format(best=best)}: {'; '.join(runs_in_words)}."
 
 
-def _told(facts: Findings, reason: str, run: Single) -> str:
+def _figures(facts: Findings, reason: str, run: Single) -> str:
     """The numbers behind a reason."""
     pair, lost = facts.with_best(run.name), _lost(facts, run)
     if reason == "barrier" and pair is not None:
-        return f"of {height(facts, pair.line.barrier)}{settings(facts, run)}"
+        return f"of {_height(facts, pair.line.barrier)}{_settings(facts, run)}"
     if reason == "weak" and pair is not None:
-        gains = above(facts, pair.line.gain_over_mean), above(facts, pair.line.gain_over_better)
+        gains = _above(facts, pair.line.gain_over_mean), _above(facts, pair.line.gain_over_better)
         return f"(their average {gains[0]} the mean of the two, {gains[1]} the better)"
     if lost is None:
         return ""
     # greedy's own steps were scored on all select rows, pairs on those that were asked for
     rows = facts.all_rows if _refused(facts, run) else facts.rows
-    return f"(together {above(facts, -lost)} it)" if lost <= 0 else f"(adding it lost {loss(facts, lost, rows)})"
+    return f"(together {_above(facts, -lost)} it)" if lost <= 0 else f"(adding it lost {_loss(facts, lost, rows)})"
 
 
 def _lost(facts: Findings, single: Single) -> float | None:
@@ -158,17 +243,17 @@ def _refused(facts: Findings, single: Single) -> list[Step]:
 def _nan(facts: Findings) -> list[str]:
     broken = [s for s in facts.singles if math.isnan(s.score)]
     return [
-        f"{s.name} answers NaN, so no line to it was measured{settings(facts, s)}: it diverged or overflows; "
+        f"{s.name} answers NaN, so no line to it was measured{_settings(facts, s)}: it diverged or overflows; "
         "fine-tune it again with a lower learning rate."
         for s in broken
     ]
 
 
 def _absent(facts: Findings) -> list[str]:
-    return [f"{a.name} was not measured: {a.reason}{settings(facts, a)}." for a in facts.absent]
+    return [f"{a.name} was not measured: {a.reason}{_settings(facts, a)}." for a in facts.absent]
 
 
-# Barriers, angles, ensembles.
+# Barriers, angles, ensembles
 
 
 def _basin(facts: Findings) -> list[str]:
@@ -177,7 +262,7 @@ def _basin(facts: Findings) -> list[str]:
     if not facts.blocked:
         dip = max(facts.pairs, key=lambda p: p.line.barrier)
         return [
-            f"No pair has a barrier beyond the sampling error (the deepest dip is {points(facts, dip.line.barrier)}, "
+            f"No pair has a barrier beyond the sampling error (the deepest dip is {_points(facts, dip.line.barrier)}, "
             f"{dip.line.a} - {dip.line.b}): as far as measured the runs lie in one basin."
         ]
     if not facts.free:
@@ -186,9 +271,9 @@ def _basin(facts: Findings) -> list[str]:
     if rule is None:
         return [
             f"{len(facts.blocked)} of {len(facts.pairs)} measured pairs have a barrier; no single setting (learning "
-            "rate, epochs, batch size, distance from the start) tells them from the others, so no rule was found."
+            "rate, epochs, batch size, distance from the start) separates them from the others."
         ]
-    show, verb = shown(rule.setting), ("up to", "from") if rule.upward else ("down to", "at")
+    show, verb = _shown(rule.setting), ("up to", "from") if rule.upward else ("down to", "at")
     advice = {
         "distance from the start": "Fewer steps or a lower learning rate keep runs nearer.",
         "batch size": f"Keep it at {show(rule.free)} or above.",
@@ -202,8 +287,9 @@ def _basin(facts: Findings) -> list[str]:
 
 
 def _no_common_basin(facts: Findings) -> str:
-    lowest = lowest_learning_rate(facts.pairs, facts)
-    below = "" if lowest is None else f"; the lowest learning rate here was {rate(lowest)}, so try below it"
+    rates = [facts.single(name).settings.get("learning_rate") for p in facts.pairs for name in p.names]
+    lowest = min((r for r in rates if r is not None), default=None)
+    below = "" if lowest is None else f"; the lowest learning rate here was {_rate(lowest)}, so try below it"
     return (
         f"All {len(facts.pairs)} measured pairs have a barrier: the runs do not share a basin at all (other starts or "
         f"heads, too high a learning rate, or too long training{below})."
@@ -222,15 +308,115 @@ def _geometry(facts: Findings) -> list[str]:
 
 def _ensembles(facts: Findings) -> str:
     of_all = (
-        f"Uniform soup of all {len(facts.answering)} {score(facts, facts.uniform.soup)}, mean-logit ensemble of all "
-        f"{score(facts, facts.uniform.ensemble)}, best alone {score(facts, facts.best.score)}."
+        f"Uniform soup of all {len(facts.answering)} {_score(facts, facts.uniform.soup)}, mean-logit ensemble of all "
+        f"{_score(facts, facts.uniform.ensemble)}, best alone {_score(facts, facts.best.score)}."
     )
     gaps = [facts.gain(p.line.middle, p.ensemble) for p in facts.pairs if not math.isnan(p.line.middle)]
     if not gaps:
         return of_all
-    return f"{of_all} The average of two runs is {above(facts, sum(gaps) / len(gaps))} their ensemble in the mean."
+    return f"{of_all} The average of two runs is {_above(facts, sum(gaps) / len(gaps))} their ensemble in the mean."
 
 
-def paragraphs(title: str, words: Sequence[str]) -> str:
-    """The words as Markdown."""
-    return f"# {title}\n\n" + "\n".join(f"- {word}" for word in words) + "\n"
+# Which setting separates pairs with a barrier from those without
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRule:
+    """All pairs without a barrier lie on one side of a setting, all pairs with one on the other."""
+
+    setting: str
+    free: float  # the last value without a barrier
+    blocked: float  # the first with one
+    upward: bool  # barriers come with larger values
+
+
+def separating_rule(facts: Findings) -> SettingRule | None:
+    """The first setting that separates the pairs without any exception; None if none does, or there is one kind only.
+
+    A pair counts by the run with the bolder setting: the larger learning rate, the more epochs, the smaller batch,
+    the larger distance from the start.
+    """
+    for name, value, upward in SETTINGS:
+        sign = 1 if upward else -1
+        both = {p.names: [value(facts.single(n)) for n in p.names] for p in facts.pairs}
+        if any(v is None for values in both.values() for v in values) or not facts.free or not facts.blocked:
+            continue
+        bold = {names: max(sign * v for v in values if v is not None) for names, values in both.items()}
+        free, blocked = max(bold[p.names] for p in facts.free), min(bold[p.names] for p in facts.blocked)
+        if free < blocked:
+            return SettingRule(name, sign * free, sign * blocked, upward)
+    return None
+
+
+# What a user can turn comes first; the distance is what comes of it.
+SETTINGS: tuple[tuple[str, Callable[[Single], float | None], bool], ...] = (
+    ("learning rate", lambda run: run.settings.get("learning_rate"), True),
+    ("epochs", lambda run: run.settings.get("epochs"), True),
+    ("batch size", lambda run: run.settings.get("batch_size"), False),
+    ("distance from the start", lambda run: run.from_start, True),
+)
+
+
+# Numbers
+
+
+def _score(facts: Findings, value: float) -> str:
+    return score_in_words(value, facts.metric)
+
+
+def _scored(facts: Findings, single: Single) -> str:
+    return f"{single.name} {_score(facts, single.score)}"
+
+
+def _points(facts: Findings, value: float) -> str:
+    return f"{100 * value:.1f} points" if traits_of(facts.metric).percent else f"{value:.4f}"
+
+
+def _loss(facts: Findings, lost: float, rows: int) -> str:
+    return "everything: it answers NaN" if math.isinf(lost) else loss_in_words(lost, facts.metric, rows)
+
+
+def _height(facts: Findings, barrier: float) -> str:
+    return "answers that are NaN" if math.isinf(barrier) else _points(facts, barrier)
+
+
+def _above(facts: Findings, difference: float) -> str:
+    """A difference with its direction; "better" and "worse", since for some metrics lower is better."""
+    if not math.isfinite(difference):
+        return "NaN beside"
+    if _points(facts, abs(difference)) == _points(facts, 0.0):
+        return "level with"
+    better, worse = ("above", "below") if facts.sign > 0 else ("better than", "worse than")
+    return f"{_points(facts, abs(difference))} {better if difference > 0 else worse}"
+
+
+def _settings(facts: Findings, run: Single | Absent) -> str:
+    """The settings that differ between runs, for this run: " (learning rate 8e-4, 2 epochs)"."""
+    everyone = [s.settings for s in facts.singles] + [a.settings for a in facts.absent]
+    varied = [k for k in KNOBS if k != "seed" and len({s.get(k) for s in everyone} - {None}) > 1]
+    values = [f"{KNOBS[k]} {_shown(KNOBS[k])(run.settings[k])}" for k in varied if k in run.settings]
+    return f" ({', '.join(values)})" if values else ""
+
+
+def _shown(setting: str) -> Callable[[float], str]:
+    return _rate if setting == "learning rate" else "{:.4g}".format
+
+
+def _rate(value: float) -> str:
+    """A learning rate in three digits.
+
+    >>> _rate(0.0008), _rate(0.000108208), rate(3e-05)
+    ('8e-4', '1.08e-4', '3e-5')
+    """
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _rounded(rows: float) -> str:
+    """Two digits are all such an estimate holds.
+
+    >>> _rounded(12345.6), rounded(87)
+    ('12,000', '87')
+    """
+    digits = max(len(str(round(rows))) - 2, 0)
+    return f"{round(rows, -digits):,.0f}"

@@ -17,7 +17,7 @@ from hf_soups.files.reading import read_json
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Stage, chosen, pictures_of, replaced
 from hf_soups.hub.local_paths import cleaned, told_of
-from hf_soups.leaderboard.snapshot import BOARD_FILE
+from hf_soups.leaderboard.table import BOARD_FILE
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.prompts import WORDS_KEY
 from hf_soups.report.cards.board import BOARD_PICTURE

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hf_soups.plots.costs import CostPicture
-
-from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import KINDS, Row, ScoredModel, ScoredModels, rank_of, search_among, with_cascades
-from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score
+from hf_soups.leaderboard.rows import (
+    KINDS,
+    Row,
+    ScoredModel,
+    ScoredModels,
+    rank_of,
+    read_scored_models,
+    search_among,
+    with_cascades,
+)
+from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score, traits_of
+from hf_soups.plots.canvas import Point, report_vs_select, shift_vs_report
+from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words
 
@@ -49,6 +53,16 @@ class Leaderboard:
     shifts: Mapping[str, ShiftRows] = field(default_factory=dict)  # by name, in the order of the columns
     notes: tuple[str, ...] = ()  # answers on shifts that cannot be used
 
+    @property
+    def scored(self) -> tuple[Row, ...]:
+        """The rows that have scores."""
+        return tuple(row for row in self.rows if row.report is not None)
+
+    @property
+    def best_name(self) -> str:
+        """The best on select; nothing where nothing is scored."""
+        return self.rows[0].name if self.scored else ""
+
     def shift_mean(self, row: Row) -> float | None:
         """The plain mean of a row's scores on all shifts; None where one is missing or there are fewer than two."""
         values = [row.shifts[name].value for name in self.shifts if name in row.shifts]
@@ -71,42 +85,55 @@ class Leaderboard:
         at = Path(folder)
         save_csv(self, at / "leaderboard.csv")
         save_parquet(self, at / "leaderboard.parquet")
-        written = (at / "leaderboard.csv", at / "leaderboard.parquet")
-        if not any(row.report is not None for row in self.rows):
+        written: tuple[Path, ...] = (at / "leaderboard.csv", at / "leaderboard.parquet")
+        if not self.scored:
             return written
-        shifted = [self._plot_shift(name, at / f"leaderboard_{name}.png") for name in self.shifts]
-        return (*written, self.draw(at / "leaderboard.png"), *shifted, *self._plot_costs(at / "score_vs_cost.png"))
+        written += (self.draw(at / "leaderboard.png"),)
+        for name, rows in self.shifts.items():
+            written += (at / f"leaderboard_{name}.png",)
+            counts = (self.report_rows, rows.rows)
+            shift_vs_report(self.shift_points(name), written[-1], metric=self.metric, shift=name, rows=counts)
+        picture = self.cost_picture()
+        return (*written, *(() if picture is None else draw_cost_picture(picture, at / "score_vs_cost.png")))
 
     def draw(self, path: Path) -> Path:
         """Draw report score against select score of everything that is scored; the path."""
-        from hf_soups.plots.canvas import Point, report_vs_select
-
-        points = [
-            Point(row.kind, name_with_count(row), row.select, row.report, row.report_low, row.report_high)
-            for row in self.rows
-            if row.select is not None and row.report is not None
-        ]
-        report_vs_select(points, path, metric=self.metric, rows=(self.select_rows, self.report_rows))
+        report_vs_select(self.points(), path, metric=self.metric, rows=(self.select_rows, self.report_rows))
         return path
 
-    def _plot_costs(self, path: Path) -> tuple[Path, ...]:
-        """Soups, ensembles and cascades in one picture with the single models; nothing where no cost is known."""
-        from hf_soups.plots.costs import draw_cost_picture
+    def points(self) -> list[Point]:
+        """Select and report score of everything that is scored."""
+        return [
+            Point(row.kind, name_with_count(row), row.select, row.report, row.report_low, row.report_high)
+            for row in self.scored
+            if row.select is not None and row.report is not None
+        ]
 
-        picture = board_picture(self)
-        return () if picture is None else draw_cost_picture(picture, path)
-
-    def _plot_shift(self, shift: str, path: Path) -> Path:
-        from hf_soups.plots.canvas import Point, shift_vs_report
-
-        points = [
+    def shift_points(self, shift: str) -> list[Point]:
+        """Report score, in the place of select, and the score on a shift, in that of report."""
+        return [
             Point(row.kind, name_with_count(row), row.report, found.value, found.low, found.high)
             for row in self.rows
             if row.report is not None and (found := row.shifts.get(shift)) is not None
         ]
-        rows = (self.report_rows, self.shifts[shift].rows)
-        shift_vs_report(points, path, metric=self.metric, shift=shift, rows=rows)
-        return path
+
+    def cost_picture(self) -> CostPicture | None:
+        """Everything whose multiply-adds are known, by its report score; None where none are known."""
+        points = tuple(
+            CostPoint(
+                row.kind, name_with_count(row) + " (optimistic)" * (row.status == "optimistic"), float(row.macs),
+                row.report, float(row.macs), interval=_interval(row),
+            )
+            for row in self.rows
+            if row.macs and row.report is not None and math.isfinite(row.report)
+            if not (row.kind == "run" and row.name == self.best_name)  # the best on select is there already
+        )  # fmt: skip
+        better = traits_of(self.metric).sign > 0
+        return CostPicture(points, self.metric, "macs", self.report_rows, "report", better) if points else None
+
+
+def _interval(row: Row) -> tuple[float, float] | None:
+    return None if row.report_low is None or row.report_high is None else (row.report_low, row.report_high)
 
 
 def name_with_count(row: Row) -> str:
@@ -135,7 +162,7 @@ def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bo
 
 
 def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
-    """The leaderboard of contenders that were read already; `folder` is where from."""
+    """The leaderboard of models that were read already; `folder` is where from."""
     metric = found.metric
     if not found.runs:
         return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
@@ -150,20 +177,20 @@ def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 
     return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
 
 
-def _scored(contender: ScoredModel, metric: Metric, resamples: int) -> Row:
+def _scored(model: ScoredModel, metric: Metric, resamples: int) -> Row:
     """Its row with the scores of all its answers."""
-    scores = {role: score(p, metric, resamples=resamples) for role, p in contender.answers.items()}
+    scores = {role: score(p, metric, resamples=resamples) for role, p in model.answers.items()}
     select, report = scores["select"], scores["report"]
     return replace(
-        contender.row,
+        model.row,
         select=select.value,
         select_low=select.low,
         select_high=select.high,
         report=report.value,
         report_low=report.low,
         report_high=report.high,
-        report_nll=negative_log_likelihood(contender.report),
-        report_ece=expected_calibration_error(contender.report),
+        report_nll=negative_log_likelihood(model.report),
+        report_ece=expected_calibration_error(model.report),
         shifts={role.removeprefix(SHIFT): found for role, found in scores.items() if role.startswith(SHIFT)},
     )
 
@@ -181,20 +208,3 @@ def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:
     assert best.report is not None
     words = difference_in_words(row.report, best.report, metric, rows)
     return replace(row, report_gain=row.report - best.report, gain=words)
-
-
-def board_picture(board: Leaderboard) -> CostPicture | None:
-    """Everything of a leaderboard whose multiply-adds are known, by its report score; None where none are known."""
-    from hf_soups.plots.costs import CostPicture, CostPoint
-
-    best = next((row.name for row in board.rows if row.kind == "best on select"), "")
-    points = tuple(
-        CostPoint(
-            "single" if row.kind in ("run", "best on select") else row.kind, name_with_count(row), float(row.macs),
-            row.report, float(row.macs),
-        )
-        for row in board.rows
-        if row.macs and row.report is not None and math.isfinite(row.report)
-        if not (row.kind == "run" and row.name == best)  # it stands there as the best already
-    )  # fmt: skip
-    return CostPicture(points, board.metric, "macs", board.report_rows, "report") if points else None

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels
+from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels, read_scored_models
 from hf_soups.metrics import traits_of
 from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
 from hf_soups.metrics.significance import mcnemar, paired_bootstrap
+from hf_soups.plots.canvas import unit_of
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words, score_in_words
 
@@ -39,7 +39,7 @@ class Comparison:
     low: float  # 95% interval of the difference, by paired bootstrap
     high: float
     bootstrap_p: float  # of the metric
-    holm_p: float  # of the test that decides, corrected for all comparisons of the call
+    holm_p: float = 1.0  # of the test that decides, corrected for all comparisons of the call
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +60,17 @@ class Comparisons:
         """The test that decides: of right answers where the metric counts them, else of the metric itself."""
         return "McNemar's exact test" if traits_of(self.metric).counts_rows else f"paired bootstrap of {self.metric}"
 
-    @property
-    def _unit(self) -> str:
-        return traits_of(self.metric).unit
-
     def decides(self, pair: Comparison) -> float:
         """The p-value of that test."""
         return pair.mcnemar_p if traits_of(self.metric).counts_rows else pair.bootstrap_p
 
     def words(self, pair: Comparison) -> list[str]:
         """One comparison line by line, and how to read it."""
-        low, high = (_signed(value, self.metric) for value in (pair.low, pair.high))
         a, b = (score_in_words(value, self.metric) for value in (pair.a_score, pair.b_score))
         difference = difference_in_words(pair.a_score, pair.b_score, self.metric, self.rows)
         return [
-            f"{self._unit} on {self.on}, {self.rows} rows: {pair.a} {a}, {pair.b} {b}: {difference}",
-            f"Paired bootstrap by row ({self.resamples} resamples): 95% of the difference in [{low}, {high}], "
+            f"{unit_of(self.metric)} on {self.on}, {self.rows} rows: {pair.a} {a}, {pair.b} {b}: {difference}",
+            f"Paired bootstrap by row ({self.resamples} resamples): 95% interval of the difference {self._ends(pair)}, "
             f"{p_in_words(pair.bootstrap_p)}",
             f"McNemar's exact test: only {pair.a} right on {pair.only_a} rows, only {pair.b} right on {pair.only_b}, "
             f"{p_in_words(pair.mcnemar_p)}",
@@ -89,33 +84,31 @@ class Comparisons:
         from rich.text import Text
 
         best = self.pairs[0].b if self.pairs else ""
-        title = Text(f"{self._unit} on {self.on} ({self.rows} rows) against {best}, the best on select")
+        title = Text(f"{unit_of(self.metric)} on {self.on} ({self.rows} rows) against {best}, the best on select")
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
         table.add_column("model", overflow="fold")
         for column in ("score", "difference [95%]", "only it", "only best", "p", "Holm"):
             table.add_column(column, justify="right", no_wrap=True)
         for pair in self.pairs:
-            low, high = (_signed(value, self.metric) for value in (pair.low, pair.high))
-            difference = _signed(pair.a_score - pair.b_score, self.metric)
-            table.add_row(
-                pair.a, score_in_words(pair.a_score, self.metric), f"{difference} [{low}, {high}]",
-                str(pair.only_a), str(pair.only_b), _p(self.decides(pair)), _p(pair.holm_p),
-            )  # fmt: skip
+            difference = f"{_signed(pair.a_score - pair.b_score, self.metric)} {self._ends(pair)}"
+            counts = str(pair.only_a), str(pair.only_b), _p(self.decides(pair)), _p(pair.holm_p)
+            table.add_row(pair.a, score_in_words(pair.a_score, self.metric), difference, *counts)
         return table
 
     def conclusion(self) -> str:
         """The table in one sentence, after the correction."""
         apart = [pair.a for pair in self.pairs if pair.holm_p < LEVEL]
-        told = (
-            f"{len(apart)} of {len(self.pairs)} differ from the best on select at the 5% level ({', '.join(apart)})"
-            if apart
-            else f"None of {len(self.pairs)} can be told from the best on select on these {self.rows} rows"
-        )
+        found = f"{len(apart)} of {len(self.pairs)} differ from the best on select at the 5% level ({', '.join(apart)})"
+        if not apart:
+            found = f"None of {len(self.pairs)} is distinguishable from the best on select on these {self.rows} rows"
         return (
             f"only it, only best: rows that one of the two alone answers right; p: {self.test}; Holm: corrected for "
-            f"{len(self.pairs)} comparisons. {told}. What cannot be told apart is not thereby equal, and other rows, "
-            "seeds or data are not tested here."
+            f"{len(self.pairs)} comparisons. {found}. Models that are not distinguishable need not be equal, and other "
+            "rows, seeds or data are not tested here."
         )
+
+    def _ends(self, pair: Comparison) -> str:
+        return f"[{_signed(pair.low, self.metric)}, {_signed(pair.high, self.metric)}]"
 
     def _reading(self, pair: Comparison) -> str:
         if not self.decides(pair) < LEVEL:
@@ -182,19 +175,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def print_comparisons(told: Comparisons) -> None:
+def print_comparisons(result: Comparisons) -> None:
     """Print one comparison in words, or several as a table."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    if told.against_best:
+    if result.against_best:
         # into a file or a pipe nobody set a width: names are then not folded
-        Console(width=None if console.is_terminal else 140, highlight=False, markup=False).print(told.to_rich())
-        console.print(told.conclusion())
+        Console(width=None if console.is_terminal else 140, highlight=False, markup=False).print(result.to_rich())
+        console.print(result.conclusion())
     else:
-        for line in told.words(told.pairs[0]):
+        for line in result.words(result.pairs[0]):
             console.print(line)
-    for warning in told.warnings:
+    for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow")
 
 
@@ -225,15 +218,17 @@ def _sides(
     found: ScoredModels, names: Sequence[str], role: str, folder: str | Path
 ) -> list[tuple[ScoredModel, ScoredModel]]:
     """Each comparison: the two that are named, or everything against the best on select."""
-    best, everything = found.runs[0], found.everything
-    chosen = [_named(found, name) for name in names] or [c for c in everything if role in c.answers]
+    best = found.runs[0]
+    chosen = [_named(found, name) for name in names] or [c for c in found.everything if role in c.answers]
     sides = [(chosen[0], chosen[1])] if len(names) == 2 else [(c, best) for c in chosen if c is not best]
     if not sides or sides[0][0] is sides[0][1]:
-        raise InputError(f"{best.row.name} stands alone here; name two rows of the leaderboard that differ.")
-    for contender in (c for side in sides for c in side):
-        if role not in contender.answers:
+        raise InputError(
+            f"{best.row.name} has nothing to be compared with; name two rows of the leaderboard that differ."
+        )
+    for model in (c for side in sides for c in side):
+        if role not in model.answers:
             raise InputError(
-                f"{contender.row.name} has no answers on {role.removeprefix(SHIFT)!r}: `hf-soups answer {folder}` "
+                f"{model.row.name} has no answers on {role.removeprefix(SHIFT)!r}: `hf-soups answer {folder}` "
                 "makes them."
             )
     return sides
@@ -241,10 +236,9 @@ def _sides(
 
 def _named(found: ScoredModels, name: str) -> ScoredModel:
     """A row by its name on the leaderboard, "greedy" for "greedy soup", "best", "ensemble" for the mean-logit one."""
-    everything = found.everything
-    for contender in everything:
-        if contender.row.name in (name, f"{name} soup", f"{name} ensemble"):
-            return contender
+    for model in found.everything:
+        if model.row.name in (name, f"{name} soup", f"{name} ensemble"):
+            return model
     if name == "best":
         return found.runs[0]
     if name == "ensemble" and found.ensembles:
@@ -252,27 +246,18 @@ def _named(found: ScoredModels, name: str) -> ScoredModel:
     for row in found.unscored:
         if row.name in (name, f"{name} soup"):
             raise InputError(f"{row.name} has no scores: {row.status}" + (f" ({row.reason})" if row.reason else ""))
-    known = ", ".join(c.row.name.removesuffix(" soup") for c in everything)
+    known = ", ".join(c.row.name.removesuffix(" soup") for c in found.everything)
     raise InputError(f"no row {name!r} on the leaderboard; there are: best, {known}.")
 
 
 def _compared(a: ScoredModel, b: ScoredModel, role: str, metric: Metric, resamples: int, seed: int) -> Comparison:
-    mine, theirs = a.answers[role], b.answers[role]
-    counts = mcnemar(mine, theirs)
-    drawn = paired_bootstrap(mine, theirs, metric, resamples=resamples, seed=seed)
+    first, second = a.answers[role], b.answers[role]
+    counts = mcnemar(first, second)
+    drawn = paired_bootstrap(first, second, metric, resamples=resamples, seed=seed)
     return Comparison(
-        a=a.row.name,
-        b=b.row.name,
-        a_score=metric.compute(mine),
-        b_score=metric.compute(theirs),
-        only_a=counts.only_a,
-        only_b=counts.only_b,
-        mcnemar_p=counts.p_value,
-        low=drawn.low,
-        high=drawn.high,
-        bootstrap_p=drawn.p_value,
-        holm_p=1.0,  # corrected when all are known
-    )
+        a.row.name, b.row.name, metric.compute(first), metric.compute(second), counts.only_a, counts.only_b,
+        counts.p_value, drawn.low, drawn.high, drawn.p_value,
+    )  # fmt: skip
 
 
 def _warnings(

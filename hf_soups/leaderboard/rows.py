@@ -1,25 +1,39 @@
-"""Rows of the leaderboard: what answered select and report, among them ensembles and cascades of runs and soups."""
+"""Rows of the leaderboard: every run and soup of a sweep with its answers, and ensembles and cascades of them.
+
+Everything is read from files; no model is loaded.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.provenance import Seen, changed
+from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics import METRICS, Metric, Score
+from hf_soups.finetune.run_record import PREDICTIONS
+from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.task import SHIFT
+from hf_soups.soups.soup_record import SoupRecord, read_soup
+from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
+MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
+SELECTED = "selected ensemble"
+FOLDER = "cascades"  # of a sweep; every frontier in it is shown
+FRONTIER = "frontier.json"
+POOL = 12  # the best on select that are searched: all triples of them take seconds
+MEMBERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ class ScoredModels:
     unscored: tuple[Row, ...]
     notes: tuple[str, ...]  # answers on shifts that cannot be used, and rows that are not there
     cascades: tuple[ScoredModel, ...] = ()
+    planned: tuple[Run, ...] = ()  # every run, finished or not
+    soup_records: Mapping[str, SoupRecord] = field(default_factory=dict)  # what soup.json holds, by row name
 
     @property
     def everything(self) -> tuple[ScoredModel, ...]:
@@ -98,80 +114,181 @@ def rank_of(metric: Metric, value: float | None) -> float:
     return math.inf if value is None else -metric.rank(value)
 
 
-def sum_of(values: Sequence[Any]) -> Any:
+def _sum(values: Sequence[Any]) -> Any:
     """The sum, or None when a part of it is not known."""
     return None if any(v is None for v in values) else sum(values)
 
 
-def devices_of(rows: Sequence[Row]) -> str:
+def _devices(rows: Sequence[Row]) -> str:
     """The devices that they were trained on."""
     return " + ".join(sorted({row.device for row in rows if row.device}))
 
 
-def shared_roles(members: Sequence[ScoredModel]) -> list[str]:
-    """The splits that all of them answered."""
-    return [role for role in members[0].answers if all(role in m.answers for m in members)]
+# Reading a sweep
 
 
-def together(members: Sequence[ScoredModel], runs: Mapping[str, Row], row: Row) -> tuple[Row, tuple[str, ...]]:
-    """The row with what its members hold and cost together, and the runs whose training they took, each once."""
-    trained = tuple(dict.fromkeys(name for m in members for name in m.trained))
-    known = [runs[name] for name in trained if name in runs]
-    complete = all(m.trained for m in members) and len(known) == len(trained)
-    filled = replace(
-        row,
-        ingredients=len(members),
-        parameters=sum_of([m.row.parameters for m in members]),
-        macs=sum_of([m.row.macs for m in members]),
-        train_seconds=sum_of([r.train_seconds for r in known]) if complete else None,
-        device=devices_of(known),
+def read_scored_models(folder: str | Path) -> ScoredModels:
+    """Everything under a sweep's folder that answered, from its cached predictions; no model is loaded.
+
+    Args:
+        folder: a sweep's folder, or one that holds run folders.
+    Raises:
+        InputError: if there is no run in the folder.
+    """
+    at = Path(folder)
+    sweep = SweepFolder(at)
+    runs = sweep.runs()
+    if not runs:
+        raise InputError(f"{at}: no runs here. Give the folder of a sweep (it holds plan.json and run folders).")
+    metric = metric_for(sweep.task(runs))
+    reader = _Reader()
+    answered = [c for run in runs if (c := reader.run(run)) is not None]
+    answered.sort(key=lambda c: rank_of(metric, metric.compute(c.select)))
+    members = {c.row.name: c.row for c in answered}
+    soups = [c for pointer in sweep.soups() if (c := reader.soup(pointer, members)) is not None]
+    found = ScoredModels(
+        metric,
+        runs=tuple(answered),
+        soups=tuple(soups if answered else ()),
+        ensembles=(),
+        unscored=tuple(reader.unscored),
+        notes=tuple(reader.notes),
+        planned=runs,
+        soup_records=reader.soup_records,
     )
-    return filled, trained
+    return with_cascades(with_ensembles(found), at)
 
 
-MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
-SELECTED = "selected ensemble"
+class _Reader:
+    """Reads predictions, with the rows of each split in the order of the first that was read."""
+
+    def __init__(self) -> None:
+        self.unscored: list[Row] = []
+        self.notes: list[str] = []
+        self.soup_records: dict[str, SoupRecord] = {}
+        self._first: dict[str, Predictions] = {}
+
+    def run(self, run: Run) -> ScoredModel | None:
+        """The run with its answers; without usable ones it joins the unscored."""
+        row = _run_row(run)
+        if not run.finished:
+            self.unscored.append(row)
+            return None
+        try:
+            return ScoredModel(row, self._answers(run.folder / PREDICTIONS, row.name), trained=(row.name,))
+        except PredictionsError as error:
+            self.unscored.append(replace(row, status=UNUSABLE[0], reason=str(error)))
+            return None
+
+    def soup(self, pointer: SoupPointer, members: Mapping[str, Row]) -> ScoredModel | None:
+        """A soup cooked from these runs; if it cannot be read any more it joins the unscored."""
+        row = Row("soup", f"{pointer.method} soup", "finished")
+        try:
+            folder = pointer.folder()
+            record = self.soup_records[row.name] = read_soup(folder)
+            answers = self._answers(folder / PREDICTIONS, row.name)
+            return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
+        except (OSError, InputError) as error:
+            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
+            return None
+
+    def _answers(self, folder: Path, name: str) -> dict[str, Predictions]:
+        found = {role: self._aligned(role, folder) for role in ("select", "report")}
+        for role, predictions in found.items():
+            self._first.setdefault(role, predictions)
+        return {**found, **dict(self._shifts(folder, name))}
+
+    def _shifts(self, folder: Path, name: str) -> Iterator[tuple[str, Predictions]]:
+        for path in sorted(folder.glob(f"{SHIFT}*.safetensors")):
+            try:
+                found = self._aligned(path.stem, folder)
+            except PredictionsError as error:
+                shift = path.stem.removeprefix(SHIFT)
+                self.notes.append(f"{name} on {shift}: {error} `hf-soups answer` makes these answers again.")
+                continue
+            self._first.setdefault(path.stem, found)
+            yield path.stem, found
+
+    def _aligned(self, role: str, folder: Path) -> Predictions:
+        path = folder / f"{role}.safetensors"
+        found = Predictions.load(path)
+        try:
+            return found.aligned_to(self._first[role]) if role in self._first else found
+        except PredictionsError as error:
+            raise PredictionsError(f"{path}: {error}") from error
+
+
+def _run_row(run: Run) -> Row:
+    if run.record is None:
+        return Row("run", run.name, run.status, run.reason)
+    about = {key: getattr(run.record, key) for key in ("parameters", "macs", "train_seconds", "device")}
+    return Row("run", run.name, run.status, run.reason, **about)
+
+
+def _soup_row(row: Row, record: SoupRecord, runs: Mapping[str, Row]) -> Row:
+    members = [runs[name] for name in record.models if name in runs]
+    return replace(
+        row,
+        status="optimistic" if record.optimistic else "finished",
+        reason="chosen on the report rows, so its report score is too good" if record.optimistic else "",
+        ingredients=len(record.models),
+        pool=len(record.pool) or None,
+        parameters=members[0].parameters if members else None,
+        macs=members[0].macs if members else None,
+        train_seconds=_sum([m.train_seconds for m in members]) if len(members) == len(record.models) else None,
+        device=_devices(members),
+    )
+
+
+# Ensembles and cascades of what was read
+
+
+Combination = Callable[[Mapping[str, Predictions]], Predictions]  # of members by name
 
 
 def with_ensembles(found: ScoredModels) -> ScoredModels:
-    """The contenders and, of two runs or more, both means of all and the ensemble that was selected on select.
+    """With both means of all runs, of two or more, and the ensemble that was selected on select.
 
     Where the metric is no sum over rows, as metrics by `evaluate`, selection would compute it thousands of times: it is
     left out, and a note says so.
     """
     if len(found.runs) < 2:
         return found
-    rows = {c.row.name: c.row for c in found.runs}
-    ensembles = [_mean_of_all(found, rows, name, combine) for name, combine in MEANS.items()]
-    if found.metric.row_statistics is not None:
-        return replace(found, ensembles=(*ensembles, _selected(found, rows)))
-    note = f"No {SELECTED}: {found.metric.name} is not a sum over rows, so that greedy selection would take too long."
-    return replace(found, ensembles=tuple(ensembles), notes=(*found.notes, note))
-
-
-def _mean_of_all(
-    found: ScoredModels, rows: Mapping[str, Row], name: str, combine: Callable[[list[Predictions]], Predictions]
-) -> ScoredModel:
-    row, trained = together(found.runs, rows, Row("ensemble", name, "finished", pool=len(found.runs)))
-    answers = {role: combine([c.answers[role] for c in found.runs]) for role in shared_roles(found.runs)}
-    return ScoredModel(row, answers, trained)
-
-
-def _selected(found: ScoredModels, rows: Mapping[str, Row]) -> ScoredModel:
+    ensembles = []
+    for name, combine in MEANS.items():
+        row = Row("ensemble", name, "finished", pool=len(found.runs))
+        ensembles.append(_joint(found, found.runs, row, partial(_all_of, combine)))
+    if found.metric.row_statistics is None:
+        why = f"{found.metric.name} is not a sum over rows, so that greedy selection would take too long."
+        return replace(found, ensembles=tuple(ensembles), notes=(*found.notes, f"No {SELECTED}: {why}"))
     chosen = select_ensemble({c.row.name: c.select for c in found.runs}, found.metric)
+    weights = ", ".join(f"{name} {weight:.2g}" for name, weight in chosen.weights.items())
+    row = Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {weights}")
     members = [c for name in chosen.weights for c in found.runs if c.row.name == name]
-    words = ", ".join(f"{name} {weight:.2g}" for name, weight in chosen.weights.items())
-    row, trained = together(
-        members, rows, Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {words}")
+    return replace(found, ensembles=(*ensembles, _joint(found, members, row, chosen.apply)))
+
+
+def _all_of(combine: Callable[[list[Predictions]], Predictions], known: Mapping[str, Predictions]) -> Predictions:
+    return combine(list(known.values()))
+
+
+def _joint(found: ScoredModels, members: Sequence[ScoredModel], row: Row, combine: Combination) -> ScoredModel:
+    """Several models as one: their combined answers, their costs, and the runs whose training they took, each once."""
+    roles = [role for role in members[0].answers if all(role in m.answers for m in members)]
+    answers = {role: combine({m.row.name: m.answers[role] for m in members}) for role in roles}
+    runs = {c.row.name: c.row for c in found.runs}
+    trained = tuple(dict.fromkeys(name for m in members for name in m.trained))
+    known = [runs[name] for name in trained if name in runs]
+    complete = all(m.trained for m in members) and len(known) == len(trained)
+    filled = replace(
+        row,
+        ingredients=len(members),
+        parameters=_sum([m.row.parameters for m in members]),
+        macs=_sum([m.row.macs for m in members]),
+        train_seconds=_sum([r.train_seconds for r in known]) if complete else None,
+        device=_devices(known),
     )
-    answers = {role: chosen.apply({c.row.name: c.answers[role] for c in members}) for role in shared_roles(members)}
-    return ScoredModel(row, answers, trained)
-
-
-FOLDER = "cascades"  # of a sweep; every frontier in it is shown
-FRONTIER = "frontier.json"
-POOL = 12  # the best on select that are searched: all triples of them take seconds
-MEMBERS = 3
+    return ScoredModel(filled, answers, trained)
 
 
 def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = MEMBERS, pool: int = POOL) -> Path:
@@ -215,7 +332,7 @@ def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = 
 
 
 def with_cascades(found: ScoredModels, folder: str | Path) -> ScoredModels:
-    """The contenders and the cascades of every frontier in the sweep's folder.
+    """With the cascades of every frontier in the sweep's folder.
 
     Of each frontier two plans are shown: the cheapest on average that scores as the best single model, and the one that
     scores best on select. A frontier that cannot be read, or whose members or rows are gone, joins the unscored.
@@ -234,17 +351,23 @@ def with_cascades(found: ScoredModels, folder: str | Path) -> ScoredModels:
 def _cascades_of(found: ScoredModels, frontier: Frontier, prefix: str) -> list[ScoredModel]:
     if frontier.data and not same_rows(frontier.data, found.runs[0].select.data):
         raise InputError("it was searched on other rows than the sweep's select.")
-    rows = {c.row.name: c.row for c in found.runs}
     known = {c.row.name: c for c in (*found.runs, *found.soups)}
     shown = tuple(_shown(frontier))
     names = list(dict.fromkeys(name for _, plan in shown for name in plan.members))
     now = Seen.of({name: known[name].select for name in names if name in known})
     if frontier.chosen_on is not None and (differ := changed(frontier.chosen_on, now, names)):
         raise InputError(f"{'; '.join(differ)}.")
-    return [
-        _contender(plan, known, rows, Row("cascade", f"{prefix}{name}", "finished", pool=len(frontier.singles)))
-        for name, plan in shown
-    ]
+    cascades = []
+    for name, plan in shown:
+        if missing := [member for member in plan.members if member not in known]:
+            raise InputError(f"{', '.join(missing)} did not answer here.")
+        row = Row("cascade", prefix + name, "finished", pool=len(frontier.singles), made_of=_stages_in_words(plan))
+        made = _joint(found, [known[member] for member in plan.members], row, plan.apply)
+        report = made.report
+        assert isinstance(report, CascadePredictions)
+        assert report.costs is not None
+        cascades.append(replace(made, row=replace(made.row, macs=round(float(report.costs.mean())))))
+    return cascades
 
 
 def _shown(frontier: Frontier) -> Iterator[tuple[str, Plan]]:
@@ -256,24 +379,9 @@ def _shown(frontier: Frontier) -> Iterator[tuple[str, Plan]]:
         yield "best cascade", best
 
 
-def _contender(plan: Plan, known: Mapping[str, ScoredModel], runs: Mapping[str, Row], row: Row) -> ScoredModel:
-    missing = [name for name in plan.members if name not in known]
-    if missing:
-        raise InputError(f"{', '.join(missing)} did not answer here.")
-    members = [known[name] for name in plan.members]
-    answers = {
-        role: plan.apply({name: known[name].answers[role] for name in plan.members}) for role in shared_roles(members)
-    }
-    costs = answers["report"].costs
-    assert costs is not None
-    filled, trained = together(members, runs, row)
-    return ScoredModel(replace(filled, macs=round(float(costs.mean())), made_of=_in_words(plan)), answers, trained)
-
-
-def _in_words(plan: Plan) -> str:
-    """Members in order, each with the confidence that rows leave at."""
+def _stages_in_words(plan: Plan) -> str:
+    """Members in order, each with the confidence that rows exit at."""
     stages = [
-        f"{name} (leaves at {t:.3g})" if t <= 1 else name
-        for name, t in zip(plan.members, plan.thresholds, strict=False)
+        f"{name} (exits at {t:.3g})" if t <= 1 else name for name, t in zip(plan.members, plan.thresholds, strict=False)
     ]
     return " -> ".join([*stages, plan.members[-1]])

@@ -1,6 +1,6 @@
 """Answer: rows of other distributions answered by everything that a sweep has made, with one live model.
 
-The answers lie beside those of select and report, so the leaderboard shows each shift as a column.
+The answers are kept beside those of select and report, so the leaderboard shows each shift as a column.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AnswerResult:
     """What a call answered, what had been answered before, and what could not be."""
 
     scores: Mapping[tuple[str, str], float]  # (answerer, shift) -> the task's metric
-    kept: int  # answers that lay there, of exactly these rows
+    kept: int  # answers that were there, of exactly these rows
     failed: Mapping[str, str]  # answerer or soup -> reason
 
     @property
@@ -66,7 +66,7 @@ def answer(
 ) -> AnswerResult:
     """Answer the shifts of a task with every finished run and every soup of a sweep, or with the given checkpoints.
 
-    What lies there already, of exactly these rows, is kept; so the call can be killed and repeated. A sweep remembers
+    What is there already, of exactly these rows, is kept; so the call can be killed and repeated. A sweep remembers
     its shifts: soups cooked later answer them as well.
 
     Args:
@@ -105,7 +105,7 @@ def print_result(result: AnswerResult) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    kept = f"; {result.kept} lay there before and are kept" if result.kept else ""
+    kept = f"; {result.kept} were there before and are kept" if result.kept else ""
     console.print(f"{len(result.scores)} answers written{kept}.", style="bold")
     for name, reason in result.failed.items():
         console.print(f"not answered: {name}: {reason}", style="yellow")

@@ -1,4 +1,7 @@
-"""Plots as PNG files, drawn on matplotlib's Agg canvas without pyplot's global state; readable at README size."""
+"""Figures of README size on matplotlib's Agg canvas, without pyplot's global state; the scatters of scores.
+
+This package knows points alone: whoever owns a leaderboard, a plan or a diagnosis makes them, for the PNG and the page.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.files.writing import write_file
+from hf_soups.files.writing import write_csv, write_file
 from hf_soups.metrics import traits_of
-from hf_soups.soups.soup import Step
 from hf_soups.wording import amount
 
 if TYPE_CHECKING:
@@ -29,11 +31,13 @@ STYLES = {
 ENSEMBLES = (("^", GREEN), ("v", GREEN), ("<", GREEN))
 CASCADES = (("*", "#000000"), ("p", "#000000"))
 SOUPS = (("D", VERMILION), ("s", ORANGE), ("P", PURPLE), ("X", "#56B4E9"))
+WIDE = 5.0  # costs that differ by more than this factor are drawn on a logarithmic axis
+SPREAD = 80.0  # beyond it a panel has no room for three numbers a decade
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One answerer with its score on select and on report, and the ends of the report score's interval."""
+    """One model with its score on select and on report, and the ends of the report score's interval."""
 
     kind: str  # a key of STYLES
     name: str
@@ -43,13 +47,22 @@ class Point:
     report_high: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TriedMixture:
+    """One mixture that a method tried, in the metric's own sign."""
+
+    candidate: str  # the ingredient that it adds, or takes out
+    ingredients: int
+    score: float
+    best_so_far: float
+    was: str  # "kept", "rejected" or "taken out"
+
+
 def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, rows: tuple[int, int]) -> None:
     """Report score against select score of all that answered; `rows` are the numbers of select and report rows."""
     figure, axes = _scattered(points, metric, "select = report")
-    axes.set_xlabel(f"select: {unit_of(metric)}, {rows[0]} rows, used to choose")
-    axes.set_ylabel(f"report: {unit_of(metric)}, {rows[1]} rows")
-    legend_below(axes)
-    save_figure(figure, path)
+    label_axes(axes, f"select: {unit_of(metric)}, {rows[0]} rows, used to choose", f"report: {_of(metric, rows[1])}")
+    finish(figure, path)
 
 
 def shift_vs_report(
@@ -65,11 +78,48 @@ def shift_vs_report(
         rows: numbers of report and shift rows.
     """
     figure, axes = _scattered(points, metric, f"report = {shift}")
-    axes.set_xlabel(f"report: {unit_of(metric)}, {rows[0]} rows")
-    axes.set_ylabel(f"{shift}: {unit_of(metric)}, {rows[1]} rows")
-    axes.set_title(f"out of distribution ({shift}) against in distribution", fontsize=11, loc="left")
-    legend_below(axes)
-    save_figure(figure, path)
+    title = f"out of distribution ({shift}) against in distribution"
+    label_axes(axes, f"report: {_of(metric, rows[0])}", f"{shift}: {_of(metric, rows[1])}", title)
+    finish(figure, path)
+
+
+def score_by_ingredients(
+    tried: Sequence[TriedMixture],
+    path: str | Path,
+    *,
+    metric: str,
+    rows: int,
+    role: str = "select",
+    marks: Mapping[str, tuple[int, float]] | None = None,
+    title: str = "",
+) -> None:
+    """Score of every mixture that was tried, against its number of ingredients.
+
+    Args:
+        tried: in their order.
+        path: the PNG file.
+        metric: the score's name, for the axis.
+        rows: number of rows that the scores are of.
+        role: of those rows.
+        marks: other mixtures that were measured: name -> (ingredients, score).
+        title: one line above the plot.
+    """
+    figure, axes = new_figure()
+    scale = scale_of(metric)
+    kept = [t for t in tried if t.was != "rejected"]
+    refused = [t for t in tried if t.was == "rejected"]
+    if kept:
+        x, y = [t.ingredients for t in kept], [scale * t.score for t in kept]
+        axes.plot(x, y, marker="D", color=VERMILION, ms=8, lw=2, label="joined", zorder=4)
+    if refused:
+        x, y = [t.ingredients for t in refused], [scale * t.score for t in refused]
+        axes.scatter(x, y, marker="x", color=GREY, s=45, label="tried, left out", zorder=3)
+    for (name, (ingredients, score)), (marker, colour) in zip((marks or {}).items(), SOUPS[1:], strict=False):
+        axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
+    whole_numbers(axes)
+    label_axes(axes, "ingredients in the mixture", f"{role}: {_of(metric, rows)}", title)
+    axes.margins(x=0.08, y=0.12)
+    finish(figure, path)
 
 
 def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Figure, Axes]:
@@ -92,52 +142,22 @@ def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Fig
     return figure, axes
 
 
-def score_by_ingredients(
-    steps: Sequence[Step],
-    path: str | Path,
-    *,
-    metric: str,
-    rows: int,
-    role: str = "select",
-    marks: Mapping[str, tuple[int, float]] | None = None,
-    title: str = "",
-) -> None:
-    """Select score of every mixture that was tried, against its number of ingredients.
+def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
+    # every run's interval would hide the picture: the runs' share one width, which the others show
+    if point.kind != "run" and point.report_low is not None and point.report_high is not None:
+        low, high = scale * point.report_low, scale * point.report_high
+        axes.vlines(scale * point.select, low, high, color=colour, lw=1.4, alpha=0.55)
 
-    Args:
-        steps: as greedy took them.
-        path: the PNG file.
-        metric: the score's name, for the axis.
-        rows: number of rows that the scores are of.
-        role: of those rows.
-        marks: other mixtures that were measured: name -> (ingredients, score).
-        title: one line above the plot.
-    """
-    from matplotlib.ticker import MaxNLocator
 
-    figure, axes = new_figure()
-    scale = scale_of(metric)
-    kept = [s for s in steps if s.accepted]
-    refused = [s for s in steps if not s.accepted]
-    if kept:
-        axes.plot(
-            [s.ingredients for s in kept], [scale * s.score for s in kept], marker="D", color=VERMILION, ms=8, lw=2,
-            label="joined", zorder=4,
-        )  # fmt: skip
-    if refused:
-        axes.scatter(
-            [s.ingredients for s in refused], [scale * s.score for s in refused], marker="x", color=GREY, s=45,
-            label="tried, left out", zorder=3,
-        )  # fmt: skip
-    for (name, (ingredients, score)), (marker, colour) in zip((marks or {}).items(), SOUPS[1:], strict=False):
-        axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("ingredients in the mixture")
-    axes.set_ylabel(f"{role}: {unit_of(metric)}, {rows} rows")
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.margins(x=0.08, y=0.12)
-    legend_below(axes)
-    save_figure(figure, path)
+def _legend(point: Point) -> str:
+    return {"run": "single run", "best on select": f"best on select ({point.name})"}.get(point.kind, point.name)
+
+
+def _of(metric: str, rows: int) -> str:
+    return f"{unit_of(metric)}, {rows} rows"
+
+
+# What all pictures are made with
 
 
 def new_figure() -> tuple[Figure, Axes]:
@@ -146,34 +166,42 @@ def new_figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def new_panels(columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
-    """The same with several axes side by side; `options` are matplotlib's of subplots."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(1, columns, 1 + i, **options) for i in range(columns)]
+def new_panels(columns: int) -> tuple[Figure, list[Axes]]:
+    """The same with several axes side by side."""
+    figure = bare_figure(7.2, 4.5, layout="constrained")
+    panels = [figure.add_subplot(1, columns, 1 + i) for i in range(columns)]
     for axes in panels:
-        _styled(axes)
+        axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=10)
+        axes.xaxis.label.set_fontsize(11)
+        axes.yaxis.label.set_fontsize(11)
     return figure, panels
 
 
-def _styled(axes: Axes) -> None:
-    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=10)
-    axes.xaxis.label.set_fontsize(11)
-    axes.yaxis.label.set_fontsize(11)
+def bare_figure(width: float, height: float, **options: Any) -> Figure:
+    """An empty figure of so many inches; `options` are matplotlib's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, **options)
+    FigureCanvasAgg(figure)
+    return figure
 
 
-def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
-    # every run's interval would hide the picture: the runs' share one width, which the others show
-    if point.kind != "run" and point.report_low is not None and point.report_high is not None:
-        axes.vlines(
-            scale * point.select, scale * point.report_low, scale * point.report_high, color=colour, lw=1.4, alpha=0.55
-        )
+def label_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Name both axes, and the plot in one line above it."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, fontsize=11, loc="left")
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Ticks across the figure at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def equal_line(axes: Axes, label: str) -> None:
@@ -184,44 +212,6 @@ def equal_line(axes: Axes, label: str) -> None:
         axes.plot([low, high], [low, high], color="#BBBBBB", lw=1, ls="--", zorder=1, label=label)
     axes.set_xlim(x)
     axes.set_ylim(y)
-
-
-def _legend(point: Point) -> str:
-    return {
-        "run": "single run",
-        "best on select": f"best on select ({point.name})",
-    }.get(point.kind, point.name)
-
-
-def legend_below(axes: Axes) -> None:
-    """One legend under the axes, each label once."""
-    handles: dict[str, Any] = {}
-    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-        handles.setdefault(label, handle)
-    if not handles:
-        return
-    # below the axes: it never covers a point
-    axes.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-
-
-def scale_of(metric: str) -> float:
-    """What scores are multiplied by before they are shown."""
-    return traits_of(metric).scale
-
-
-def unit_of(metric: str) -> str:
-    """The metric as an axis names it."""
-    return traits_of(metric).unit
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
-    write_file(Path(path), lambda staged: figure.savefig(staged, format="png", metadata={"Software": None}))
-
-
-WIDE = 5.0  # costs that differ by more than this factor are drawn on a logarithmic axis
-SPREAD = 80.0  # beyond it a panel has no room for three numbers a decade
 
 
 def cost_axis(axes: Axes) -> None:
@@ -238,3 +228,35 @@ def cost_axis(axes: Axes) -> None:
         low, high = axes.get_xlim()
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < SPREAD * low else (1.0, 3.0)))
         axes.xaxis.set_minor_formatter("")
+
+
+def scale_of(metric: str) -> float:
+    """What scores are multiplied by before they are shown."""
+    return traits_of(metric).scale
+
+
+def unit_of(metric: str) -> str:
+    """The metric as an axis names it."""
+    return traits_of(metric).unit
+
+
+def finish(figure: Figure, path: str | Path, rows: Sequence[Mapping[str, Any]] = ()) -> tuple[Path, ...]:
+    """Write the figure with one legend below all axes, and `rows`, its numbers, as CSV beside it; the paths."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:  # below the axes: it never covers a point
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    png = Path(path)
+    save_figure(figure, png)
+    if not rows:
+        return (png,)
+    write_csv(png.with_suffix(".csv"), rows)
+    return png, png.with_suffix(".csv")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
+    write_file(path, lambda staged: figure.savefig(staged, format="png", metadata={"Software": None}))

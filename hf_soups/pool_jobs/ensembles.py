@@ -149,7 +149,7 @@ def _combined(
 def _curves(
     rows: Mapping[str, Predictions], costs: Mapping[str, Cost], metric: str, combine: str, out: Path
 ) -> tuple[Path, ...]:
-    from hf_soups.plots.curves import draw_member_curves
+    from hf_soups.pool_jobs.pictures import draw_member_curves
 
     made = member_curves(rows, {name: costs[name] for name in rows}, metric=metric, combine=combine)
     return draw_member_curves(made, out / "score_vs_members.png")

@@ -162,7 +162,7 @@ def draw_plan(reference: str, out: str | Path, *, images: bool = True) -> tuple[
         out: the folder.
         images: read the pool's images again for the sheet.
     """
-    from hf_soups.plots.cascades import draw_cascade_pictures
+    from hf_soups.pool_jobs.pictures import draw_cascade_pictures
 
     opened = open_plan(reference)
     frontier, plan, pool, parts = opened.frontier, opened.plan, opened.pool, opened.parts

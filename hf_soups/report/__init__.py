@@ -1,1 +1,1 @@
-"""What people read: words for differences, and plots."""
+"""What people read: model cards, the page of a report, and frontiers as tables."""

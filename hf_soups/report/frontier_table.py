@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from hf_soups.pool_jobs.search import SearchResult
 
 
-TITLES = ("#", "members", "leave at", "score", ">= (95%)", "average", "x best", "worst", "leave here")
-LEFT = ("members", "leave at", "leave here")
+TITLES = ("#", "members", "exits at", "score", ">= (95%)", "average", "x best", "worst", "exit here")
+LEFT = ("members", "exits at", "exit here")
 NARROW = 110  # columns of a terminal below which names of members would be folded
-DISPENSABLE = ("x best", "worst", "leave here")  # what is left out there; `frontier.json` holds all
+DISPENSABLE = ("x best", "worst", "exit here")  # what is left out there; `frontier.json` holds all
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _doubt(frontier: Frontier, matching: tuple[int, Plan] | None) -> list[str]:
     if low >= own:
         return []
     return [
-        f"With thresholds chosen on other rows plan {matching[0]} is sure of {_number(low, single.metric)} (95%), "
-        f"{single.members[0]} of {_number(own, single.metric)}: {single.rows} rows do not show that it matches."
+        f"95% lower bounds (thresholds chosen on other rows): plan {matching[0]} {_number(low, single.metric)}, "
+        f"{single.members[0]} {_number(own, single.metric)}. {single.rows} rows are too few to show that they match."
     ]
 
 
@@ -128,8 +128,8 @@ def legend(frontier: Frontier, printed: int, *, bounded: bool) -> list[str]:
     scale = " x 100" if score_in_words(0.5, single.metric) == "50.0" else ""
     lines = [
         f"{printed} of {len(frontier)} plans; {single.metric}{scale} on the {single.rows} rows that thresholds were "
-        f"chosen on. Costs in {unit}{where}; x best: average cost against {single.members[0]}'s; leave here: share of "
-        "rows by stage."
+        f"chosen on. Costs in {unit}{where}; x best: average cost against {single.members[0]}'s; exits at: "
+        "least confidence; exit here: share of rows by stage."
     ]
     if bounded:
         lines.append(
@@ -144,14 +144,19 @@ def choice_in_words(choice: Choice, frontier: Frontier) -> str:
     plan = choice.plan or choice.nearest
     if plan is None:
         return choice.why or "The frontier holds no plan."
-    told = (
+    text = (
         f"plan {_index(plan, frontier)}: {' -> '.join(plan.members)}, {_score(plan)} at "
         f"{cost_in_words(plan.average_cost)} ({_relative(plan, frontier)} of {frontier.best_single.members[0]}), "
         f"at worst {cost_in_words(plan.worst_cost)}."
     )
     if choice.plan is not None:
-        return told[0].upper() + told[1:]
-    return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {told}"
+        return text[0].upper() + text[1:]
+    return f"{choice.why[0].upper()}{choice.why[1:]} The nearest is {text}"
+
+
+def threshold_in_words(threshold: float) -> str:
+    """The confidence at which rows exit; above 1 none does."""
+    return "never" if threshold > 1 else f"{threshold:.3f}"
 
 
 def _cells(index: str, plan: Plan, frontier: Frontier) -> dict[str, str]:
@@ -159,7 +164,7 @@ def _cells(index: str, plan: Plan, frontier: Frontier) -> dict[str, str]:
     cells = (
         index,
         (" + " if ensemble else " -> ").join(plan.members),
-        "" if ensemble else " ".join("never" if t > 1 else f"{t:.3f}" for t in plan.thresholds),
+        "" if ensemble else " ".join(map(threshold_in_words, plan.thresholds)),
         _number(plan.score, plan.metric),
         "-" if plan.score_low is None else _number(plan.score_low, plan.metric),
         cost_in_words(plan.average_cost),
@@ -218,15 +223,15 @@ class SearchTable:
 
         rows = self.result.reported
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="on report rows, which nothing was chosen on")
-        for title in ("", "members", "report", "[95%]", "average", "leave here", "p against best single"):
+        for title in ("", "members", "report", "[95%]", "average", "exit here", "p against best single"):
             table.add_column(title, justify="left" if title in ("", "members") else "right")
         for row in rows:
-            metric, told = row.plan.metric, row.score
+            metric, score = row.plan.metric, row.score
             table.add_row(
                 row.name,
                 " -> ".join(row.plan.members),
-                score_in_words(told.value, metric),
-                f"{score_in_words(told.low, metric)}, {score_in_words(told.high, metric)}",
+                score_in_words(score.value, metric),
+                f"{score_in_words(score.low, metric)}, {score_in_words(score.high, metric)}",
                 cost_in_words(row.average_cost),
                 " ".join(f"{100 * share:.0f}%" for share in row.exit_shares) if len(row.exit_shares) > 1 else "",
                 "" if row.p_value is None else f"{row.p_value:.2g}",

@@ -32,7 +32,7 @@ def build(world: Path) -> Path:
     from hf_soups.finetune.start import make_start
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.leaderboard.shifts import answer
-    from hf_soups.leaderboard.snapshot import keep_with_soups
+    from hf_soups.leaderboard.table import keep_with_soups
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.recipe import load_recipe

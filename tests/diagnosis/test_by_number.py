@@ -19,23 +19,24 @@ from typer.testing import CliRunner
 
 from hf_soups.cli import app
 from hf_soups.cook import cook
-from hf_soups.diagnosis.by_number import (
+from hf_soups.diagnosis.by_number import by_number, checked_sizes, nested_subsets, sizes_up_to
+from hf_soups.diagnosis.number_curves import (
     BEST,
     ENSEMBLE,
     GREEDY,
+    SHIFTS,
     UNIFORM,
     ByNumber,
     SubsetScore,
-    by_number,
-    checked_sizes,
-    nested_subsets,
-    sizes_up_to,
+    points_of,
+    write_results,
+    write_together,
 )
 from hf_soups.errors import InputError
 from hf_soups.finetune.run_record import RunRecord, write_run
 from hf_soups.leaderboard.shifts import answer
 from hf_soups.metrics import METRICS
-from hf_soups.plots.by_number import SHIFTS, points_of, write_together
+from hf_soups.plots import canvas
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.soups.scoring import SoupScorer
@@ -187,11 +188,9 @@ def test_points_are_means_over_subsets_and_of_shifts_subset_by_subset(found: ByN
 def test_the_picture_shows_report_and_what_is_out_of_distribution(
     found: ByNumber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_soups.plots import by_number as drawing
-
     figures: list = []
-    monkeypatch.setattr(drawing, "save_figure", lambda figure, path: figures.append(figure))
-    drawing.draw(points_of(found.scores), found, tmp_path / "p.png")
+    monkeypatch.setattr(canvas, "save_figure", lambda figure, path: figures.append(figure))
+    write_results(replace(found, folder=tmp_path))
     report, shifts = figures[0].axes
     assert (report.get_title(loc="left"), shifts.get_title(loc="left")) == ("report", "mean over the shifts")
     (soup,) = (line for line in report.lines if line.get_label() == UNIFORM)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.diagnosis.landscape import (
+from hf_soups.diagnosis.findings import (
     Line,
     along_line,
     choose_pairs,

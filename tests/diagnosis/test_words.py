@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from hf_soups.diagnosis.findings import Absent, Findings, Greedy, Mixed, RunPair, Single
-from hf_soups.diagnosis.landscape import Line
-from hf_soups.diagnosis.verdict import SettingRule, separating_rule
-from hf_soups.diagnosis.words import in_words
+from hf_soups.diagnosis.findings import Absent, Findings, Greedy, Line, Mixed, RunPair, Single
+from hf_soups.diagnosis.words import SettingRule, in_words, separating_rule
 from hf_soups.soups import Step
 
 

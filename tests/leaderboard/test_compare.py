@@ -114,8 +114,8 @@ def test_three_names_are_a_family_of_their_own(sweep: Path) -> None:
 
 def test_where_nothing_differs_it_is_not_called_equal(sweep: Path) -> None:
     result = compare(sweep, ["greedy", "ensemble", "run_02"], resamples=RESAMPLES)
-    assert "None of 3 can be told from the best on select on these 277 rows" in result.conclusion()
-    assert "What cannot be told apart is not thereby equal" in result.conclusion()
+    assert "None of 3 is distinguishable from the best on select on these 277 rows" in result.conclusion()
+    assert "Models that are not distinguishable need not be equal" in result.conclusion()
 
 
 def test_a_small_difference_is_not_called_one(sweep: Path) -> None:

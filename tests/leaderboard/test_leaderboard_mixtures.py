@@ -14,8 +14,7 @@ from hf_soups.errors import InputError
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
 from hf_soups.leaderboard.compare import compare
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import search_among, with_ensembles
+from hf_soups.leaderboard.rows import read_scored_models, search_among, with_ensembles
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from tests.makers.synthetic_sweep import (
@@ -129,7 +128,7 @@ def test_the_training_of_a_run_that_is_also_in_a_soup_counts_once(sweep: Path) -
     Frontier((replace(plan, score=1.0),), frontier.singles, data=frontier.data).save(sweep / "cascades/mine.json")
     (row,) = [r for r in rows(build_leaderboard(sweep), "cascade").values() if r.name.startswith("mine: ")]
     assert row.train_seconds == 20.0  # run_01 and run_02
-    assert row.made_of == "run_01 (leaves at 0.8) -> greedy soup"
+    assert row.made_of == "run_01 (exits at 0.8) -> greedy soup"
 
 
 def test_a_soup_chosen_on_report_is_not_searched(sweep: Path) -> None:

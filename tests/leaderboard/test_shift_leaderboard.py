@@ -16,7 +16,7 @@ from rich.console import Console
 from hf_soups.ensembles import geometric_mean
 from hf_soups.leaderboard import Leaderboard, build_leaderboard
 from hf_soups.leaderboard.board import Row
-from hf_soups.leaderboard.read_sweep import read_scored_models
+from hf_soups.leaderboard.rows import read_scored_models
 from hf_soups.metrics import METRICS, score
 from hf_soups.plots import canvas as plots
 from hf_soups.predictions import Predictions

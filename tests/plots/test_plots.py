@@ -11,8 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hf_soups.plots import canvas as plots
-from hf_soups.plots.canvas import Point, report_vs_select, score_by_ingredients
-from hf_soups.soups import Step
+from hf_soups.plots.canvas import Point, TriedMixture, report_vs_select, score_by_ingredients
 
 POINTS = [
     Point("best on select", "run_01", 0.92, 0.91, 0.88, 0.94),
@@ -24,10 +23,10 @@ POINTS = [
     Point("run", "run_02", 0.85, 0.87),
 ]
 STEPS = [
-    Step("run_01", 0.92, 0.92, True, 1),
-    Step("run_00", 0.90, 0.92, False, 2),
-    Step("run_02", 0.93, 0.93, True, 2),
-    Step("run_03", math.nan, 0.93, False, 3),
+    TriedMixture("run_01", 1, 0.92, 0.92, "kept"),
+    TriedMixture("run_00", 2, 0.90, 0.92, "rejected"),
+    TriedMixture("run_02", 2, 0.93, 0.93, "kept"),
+    TriedMixture("run_03", 3, math.nan, 0.93, "rejected"),
 ]
 
 
@@ -85,7 +84,8 @@ def test_soups_differ_in_shape_as_well_as_colour() -> None:
 def test_a_single_point_and_nan_scores_are_drawn_without_fail(tmp_path: Path) -> None:
     report_vs_select(POINTS[:1], tmp_path / "p.png", metric="accuracy", rows=(1, 1))
     score_by_ingredients(STEPS[:1], tmp_path / "s.png", metric="accuracy", rows=1)
-    score_by_ingredients([Step("a", math.nan, math.nan, True, 1)], tmp_path / "n.png", metric="accuracy", rows=1)
+    nan = TriedMixture("a", 1, math.nan, math.nan, "kept")
+    score_by_ingredients([nan], tmp_path / "n.png", metric="accuracy", rows=1)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
 
 

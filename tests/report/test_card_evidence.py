@@ -18,7 +18,7 @@ from hf_soups.cook import cook
 from hf_soups.errors import InputError, RecipeError
 from hf_soups.hub.pushing import gathered
 from hf_soups.leaderboard import build_leaderboard
-from hf_soups.leaderboard.snapshot import board_text, load_board
+from hf_soups.leaderboard.table import board_text, load_board
 from hf_soups.metrics import Score, score
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe

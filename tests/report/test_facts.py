@@ -23,7 +23,7 @@ from hf_soups.pool.report_rows import OtherPool
 from hf_soups.pool_jobs import select_and_report
 from hf_soups.predictions import Predictions
 from hf_soups.report.page import page_for
-from hf_soups.report.page.examples import data_uri, shown_rows
+from hf_soups.report.page.cascades import data_uri, shown_rows
 from hf_soups.report.page.html import Chart, Page, PageTable, Section
 from hf_soups.report.page.training import POINTS, loss_points, score_points
 from tests.makers.synthetic_sweep import write_plan

@@ -21,7 +21,7 @@ from hf_soups.errors import InputError, MissingExtra
 from hf_soups.report.page import html as rendering
 from hf_soups.report.page import page_for, write_report
 from hf_soups.report.page.charts import LOOKS
-from hf_soups.report.page.html import Block, Cell, Fact, Page, Section, plain_table, to_html
+from hf_soups.report.page.html import Block, Cell, Fact, Page, Section, page_table, to_html
 from tests.report.made import HOSTILE, write_sweep
 
 HERE = Path(rendering.__file__).parent
@@ -160,7 +160,7 @@ def test_what_strangers_wrote_stays_text(html: str, elements: Elements) -> None:
 @pytest.mark.parametrize("text", [HOSTILE, "{{ 7 * 7 }}", '" onmouseover="x', "&amp;", "a\u2028b", "<!-- --><b>"])
 def test_any_text_in_any_place_is_shown_as_it_is(text: str) -> None:
     def made(text: str) -> Elements:
-        table = plain_table("t", text, (text, text), [[Cell.words(text), Cell.words(text)]])
+        table = page_table("t", text, (text, text), [[Cell.words(text), Cell.words(text)]])
         block = Block(text, words=(text,), facts=(Fact(text, text, text),), table=table, listed=(text,))
         return Elements(to_html(Page(text, text, (Section("s", text, (block,)),))))
 
@@ -180,9 +180,7 @@ def test_a_page_without_charts_carries_no_chart_code(everything: Path) -> None:
 
 
 def test_what_is_not_known_sorts_as_nothing() -> None:
-    table = plain_table(
-        "t", "c", ("a", "b"), [[Cell("x", "x"), Cell("nan", float("nan"))], [Cell("-"), Cell("1", 1.0)]]
-    )
+    table = page_table("t", "c", ("a", "b"), [[Cell("x", "x"), Cell("nan", float("nan"))], [Cell("-"), Cell("1", 1.0)]])
     made = Elements(to_html(Page("t", "", (Section("s", "S", (Block(table=table),)),))))
     told = [about["data-value"] for _, about in made.found if "data-value" in about]
     assert told == ["x", "", "", "1.0"]

@@ -20,12 +20,13 @@ from hf_soups.data import load_report, load_splits
 from hf_soups.errors import InputError
 from hf_soups.finetune.start import load_start, make_start, with_random_weights
 from hf_soups.leaderboard import build_leaderboard
-from hf_soups.plots import cascades, costs
-from hf_soups.plots.cascades import draw_latency, latency_bars
+from hf_soups.plots import canvas
+from hf_soups.plots.cascades import draw_latency
 from hf_soups.pool import read_pool
 from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import Member
+from hf_soups.pool_jobs.pictures import cost_picture, draw_cascade_pictures, latency_bars
 from hf_soups.sweep.run import prepare
 from tests.ensembles.pool import pool
 from tests.makers.folders import folder_of
@@ -167,16 +168,16 @@ def test_a_soup_among_the_members_has_a_mark_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup/soup.json").write_text("{}")
     members = {"m0": Member("m0", str(tmp_path)), "m1": Member("m1", str(tmp_path / "soup"))}
-    cascades.draw_cascade_pictures(tmp_path / "out", frontier, both.apply(made), plan=both, members=members)
+    draw_cascade_pictures(tmp_path / "out", frontier, both.apply(made), plan=both, members=members)
     drawn = {r["name"]: r["kind"] for r in csv.DictReader((tmp_path / "out/score_vs_cost.csv").open())}
     assert drawn == {"m0": "single", "m1": "soup", "m0 + m1": "ensemble"}
     assert not (tmp_path / "out/latency.png").exists()
-    assert {p.kind for p in costs.cost_picture(frontier).points} == {"single", "ensemble"}
+    assert {p.kind for p in cost_picture(frontier).points} == {"single", "ensemble"}
 
 
 def test_everything_whose_cost_is_known_stands_in_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[matplotlib.figure.Figure] = []
-    monkeypatch.setattr(costs, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(canvas, "save_figure", lambda figure, path: figures.append(figure))
     sweep = write_plan(tmp_path / "sweep", 3)
     write_finished_run(sweep / "run_00", 170, 230, seed=1)
     write_finished_run(sweep / "run_01", 180, 225, seed=2)

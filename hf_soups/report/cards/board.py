@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.snapshot import BOARD_FILE
-from hf_soups.leaderboard.table import text_cells, training_of
+from hf_soups.leaderboard.table import BOARD_FILE, text_cells, training_of
 from hf_soups.metrics import traits_of
 from hf_soups.report.cards.markdown import MarkdownTable
 from hf_soups.wording import score_in_words

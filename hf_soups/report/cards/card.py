@@ -15,7 +15,7 @@ from hf_soups.cascades.evidence import EVIDENCE_FILE
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.writing import write_text
-from hf_soups.leaderboard.snapshot import load_board
+from hf_soups.leaderboard.table import load_board
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.report.cards.board import BOARD_PICTURE, has_picture
 from hf_soups.report.cards.card_facts import CardFacts, Said

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.snapshot import BOARD_FILE, load_board
+from hf_soups.leaderboard.table import BOARD_FILE, load_board
 from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY

@@ -1,131 +1,183 @@
-"""The leaderboard on the page: every column, sortable, and the report scores with their intervals as a picture."""
+"""The leaderboard on the page; before it what was chosen, and on what; at the end what limits the figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from hf_soups.leaderboard import Leaderboard
-from hf_soups.leaderboard.rows import Row
-from hf_soups.leaderboard.table import row_name
-from hf_soups.plots.canvas import scale_of, unit_of
+from hf_soups.leaderboard.table import board_columns, notes, row_name
+from hf_soups.metrics import METRICS, score, traits_of
+from hf_soups.plots.canvas import Point, scale_of, unit_of
+from hf_soups.report.frontier_table import threshold_in_words
 from hf_soups.report.page.charts import interval_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Column, PageTable, Section, plain_table
-from hf_soups.wording import amount, score_in_words
+from hf_soups.report.page.html import Block, Cell, Chart, Fact, Section, page_table
+from hf_soups.report.page.sources import ReportContent, ShownCascade
+from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
-DRAWN = 40  # rows of the picture; more would not be told apart
+DRAWN = 40  # rows of the picture; more would not be legible
+FACTS = {"best on select": "Best single model", "soup": "Soup", "ensemble": "Ensemble", "cascade": "Cascade"}
+SMALL = 1000  # rows; with fewer the standard error of 90% accuracy is above one point
+ROLES = (
+    "Select rows are the validation rows: members, weights and thresholds are chosen on them. Report rows are the test "
+    "rows: they were not looked at when choosing."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    title: str
-    cell: Callable[[Row], Cell]
-    number: bool = True
-
-
-def leaderboard_section(board: Leaderboard) -> Section:
-    """The section; of a sweep without a finished run it says so."""
-    rows = [row for row in board.rows if row.report is not None]
-    if not rows:
+def leaderboard_section(content: ReportContent) -> Section | None:
+    """Every column, sortable, and the report scores with their intervals; of no finished run it says so."""
+    board = content.board
+    if board is None:
+        return None
+    if not board.scored:
         words = ("No run has finished yet, so there is nothing to score.",)
         return Section("leaderboard", "Leaderboard", (Block(words=words),))
     words = (
-        f"Scores are {unit_of(board.metric)}, in brackets 95% bootstrap intervals by row. Select: {board.select_rows} "
-        f"rows that were chosen on; report: {board.report_rows} rows that were looked at once. A heading sorts; again, "
-        "the other way round.",
+        f"Scores are {unit_of(board.metric)}, in brackets 95% bootstrap intervals by row, on {board.select_rows} "
+        f"select rows and {board.report_rows} report rows. Click a heading to sort, again to reverse.",
     )
-    return Section("leaderboard", "Leaderboard", (Block(words=words, table=_table(board, rows)), _picture(board, rows)))
-
-
-def marked_name(row: Row) -> str:
-    """The row's name as the page shows it: marks in words."""
-    return row_name(row, " (optimistic)")
-
-
-def _table(board: Leaderboard, rows: Sequence[Row]) -> PageTable:
-    columns = _columns(board)
-    return PageTable(
+    columns = board_columns(board)
+    table = page_table(
         "leaderboard-table",
         f"Every run, soup, ensemble and cascade of {board.folder}",
-        tuple(Column(c.title, c.number) for c in columns),
-        tuple(tuple(c.cell(row) for c in columns) for row in rows),
-        strong=tuple(i for i, row in enumerate(rows) if row.kind in ("soup", "best on select")),
+        [c.title for c in columns],
+        [[Cell(c.full_text(row) or "-", c.value(row)) for c in columns] for row in board.scored],
+        strong=[i for i, row in enumerate(board.scored) if row.kind in ("soup", "best on select")],
     )
+    return Section("leaderboard", "Leaderboard", (Block(words=words, table=table), _intervals(board)))
 
 
-def _columns(board: Leaderboard) -> list[_Shown]:
-    metric = board.metric
-    shown = [
-        _Shown("model", lambda r: Cell.words(marked_name(r)), number=False),
-        _Shown("select", lambda r: _score(r.select, r.select_low, r.select_high, metric)),
-        _Shown("report", lambda r: _score(r.report, r.report_low, r.report_high, metric)),
-        _Shown("gain on best", lambda r: Cell(r.gain or "-", r.report_gain)),
-    ]
-    shown += [_Shown(name, lambda r, name=name: _shift(r, name, metric)) for name in board.shifts]  # type: ignore[misc]
-    if len(board.shifts) > 1:
-        mean = board.shift_mean
-        shown.append(_Shown("shifts' mean", lambda r: Cell(score_in_words(mean(r), metric), mean(r))))
-    return [
-        *shown,
-        _Shown("NLL", lambda r: _decimals(r.report_nll, 3)),
-        _Shown("ECE", lambda r: Cell(score_in_words(r.report_ece, "ece"), r.report_ece)),
-        _Shown("parameters", lambda r: Cell(amount(r.parameters), r.parameters)),
-        _Shown("MACs", lambda r: Cell(amount(r.macs), r.macs)),
-        _Shown("train s", lambda r: _decimals(r.train_seconds, 0)),
-    ]
-
-
-def interval(low: float | None, high: float | None, metric: str) -> str:
-    """An interval in brackets; nothing where it is not known."""
-    if low is None or high is None:
-        return ""
-    return f"[{score_in_words(low, metric)}, {score_in_words(high, metric)}]"
-
-
-def _score(value: float | None, low: float | None, high: float | None, metric: str) -> Cell:
-    return Cell(f"{score_in_words(value, metric)} {interval(low, high, metric)}".rstrip(), value)
-
-
-def _shift(row: Row, name: str, metric: str) -> Cell:
-    found = row.shifts.get(name)
-    return Cell("-") if found is None else _score(found.value, found.low, found.high, metric)
-
-
-def _decimals(value: float | None, digits: int) -> Cell:
-    return Cell("-" if value is None else f"{value:.{digits}f}", value)
-
-
-def _picture(board: Leaderboard, rows: Sequence[Row]) -> Block:
-    # the best on select stands there as a run again
-    drawn = [r for r in rows if not (r.kind == "run" and r.name == rows[0].name)][:DRAWN]
-    scale = scale_of(board.metric)
+def _intervals(board: Leaderboard) -> Block:
+    points = [p for p in board.points() if _drawable(p)]
+    # the best on select is drawn as that alone, not as a run again
+    points = [p for p in points if not (p.kind == "run" and p.name == board.best_name)][:DRAWN]
+    if not points:
+        return Block()
+    scale, metric = scale_of(board.metric), board.metric
     values: list[dict[str, Any]] = [
         {
-            "name": row.name,
-            "kind": row.kind,
-            "score": scale * row.report,
-            "low": scale * row.report_low,
-            "high": scale * row.report_high,
-            "told": f"{score_in_words(row.report, board.metric)} "
-            f"{interval(row.report_low, row.report_high, board.metric)}",
+            "name": p.name,
+            "kind": p.kind,
+            "score": scale * p.report,
+            "low": scale * (p.report_low or 0),
+            "high": scale * (p.report_high or 0),
+            "shown": f"{score_in_words(p.report, metric)} {interval_in_words(p.report_low, p.report_high, metric)}",
         }
-        for row in drawn
-        if row.report is not None and row.report_low is not None and row.report_high is not None
-        if all(map(math.isfinite, (row.report, row.report_low, row.report_high)))
+        for p in points
     ]
-    if not values:
-        return Block()
     words = f"Report scores with their 95% intervals, {board.report_rows} rows"
-    best = drawn[0]
     text = (
-        f"{words}, one line for each of {len(values)} models. The best on select, {best.name}, reaches "
-        f"{score_in_words(best.report, board.metric)} "
-        f"{interval(best.report_low, best.report_high, board.metric)}; where intervals overlap, a difference can be "
-        "chance."
+        f"{words}, one line for each of {len(values)} models. The best on select, {points[0].name}, reaches "
+        f"{values[0]['shown']}; where intervals overlap, a difference can be chance."
     )
-    cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["told"], v["score"])] for v in values]
-    table = plain_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
-    spec = interval_chart(values, axis=f"report: {unit_of(board.metric)}", text=text)
+    cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["shown"], v["score"])] for v in values]
+    table = page_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
+    spec = interval_chart(values, axis=f"report: {unit_of(metric)}", text=text)
     return Block("Scores with intervals", charts=(Chart("intervals", words, text, spec, table),))
+
+
+def _drawable(point: Point) -> bool:
+    known = (point.report, point.report_low, point.report_high)
+    return all(value is not None and math.isfinite(value) for value in known)
+
+
+# What was chosen
+
+
+def chosen_section(content: ReportContent) -> Section:
+    """Key figures of each kind's best on select, and in words on which rows it was chosen."""
+    board = content.board
+    facts = [*(_facts(board) if board is not None else ()), *map(_fact_of_cascade, content.cascades)]
+    words = [ROLES, *(_choices(board) if board is not None else ()), *map(_choice_of_cascade, content.cascades)]
+    return Section("chosen", "What was chosen, and on what", (Block(facts=tuple(facts), listed=tuple(words)),))
+
+
+def _facts(board: Leaderboard) -> Iterator[Fact]:
+    for kind, title in FACTS.items():
+        row = next((row for row in board.scored if row.kind == kind), None)
+        if row is not None:
+            ends = interval_in_words(row.report_low, row.report_high, board.metric)
+            gain = f"; {row.gain}" if row.gain else ""
+            text = f"{row_name(row)}: {board.metric} on report {ends}{gain}"
+            yield Fact(title, score_in_words(row.report, board.metric), text)
+
+
+def _fact_of_cascade(cascade: ShownCascade) -> Fact:
+    plan, title = cascade.plan, f"Cascade {cascade.name}"
+    most, known = plan.costs[-1], METRICS.get(plan.metric)
+    if cascade.answers is None or cascade.answers.costs is None or known is None:
+        share = f"; {plan.average_cost / most:.2f}x the cost of {plan.members[-1]}" if most else ""
+        value = traits_of(plan.metric).sign * plan.score  # a plan's losses are negated
+        text = f"{cascade.chain}: {plan.metric} on the select rows of the search{share}"
+        return Fact(title, score_in_words(value, plan.metric), text)
+    found, cost = score(cascade.answers, known), float(cascade.answers.costs.mean())
+    share = f", {cost / most:.2f}x the cost of {plan.members[-1]}" if most else ""
+    ends = interval_in_words(found.low, found.high, plan.metric)
+    text = f"{cascade.chain}: {plan.metric} on {cascade.role} {ends}; {cost_in_words(cost)} a row{share}"
+    return Fact(title, score_in_words(found.value, plan.metric), text)
+
+
+def _choices(board: Leaderboard) -> Iterator[str]:
+    scored = board.scored
+    if not scored:
+        yield "No run has finished yet: nothing was chosen."
+        return
+    optimistic = any(row.status == "optimistic" for row in scored)
+    yield (
+        f"Choices were made by {board.metric} on the {board.select_rows} select rows, which no run was trained on. The "
+        f"{board.report_rows} report rows were not looked at when choosing"
+        + (", except for rows marked optimistic." if optimistic else ".")
+    )
+    yield f"The best single model on select is {board.best_name}; gains are over it."
+    for row in scored:
+        if row.made_of:
+            yield f"{row.name}: {row.made_of}."
+        if row.status == "optimistic":
+            yield f"{row.name} was chosen on the report rows: its report score is too good."
+
+
+def _choice_of_cascade(cascade: ShownCascade) -> str:
+    plan = cascade.plan
+    thresholds = ", ".join(map(threshold_in_words, plan.thresholds))
+    return (
+        f"{cascade.name}: {cascade.chain}, thresholds {thresholds}. Members and thresholds were chosen by "
+        f"{plan.metric} on {plan.rows or 'an unknown number of'} select rows; shown here are {cascade.rows} "
+        f"{cascade.role} rows."
+    )
+
+
+# What limits the figures
+
+
+def limit_section(content: ReportContent) -> Section:
+    """What the figures cannot say, and what is missing."""
+    words = list(_limits(content))
+    if content.board is not None:
+        chosen = [f"{row.name}: {row.made_of}" for row in content.board.rows]  # the page begins with them
+        words += [note for note in notes(content.board) if note not in chosen]
+    if not content.cascades:
+        words.append("There is no cascade here, so no exits and no examples are shown.")
+    return Section("limits", "Limits and notes", (Block(listed=tuple(dict.fromkeys(words))),))
+
+
+def _limits(content: ReportContent) -> Iterator[str]:
+    board = content.board
+    if board is not None and board.select_rows:
+        yield from _standard_errors(board)
+        yield "Scores on select are too good for what was chosen there, the more so the more mixtures were tried."
+    if board is None or not board.shifts:
+        yield "All scores hold for rows like those they were measured on; nothing was measured on other data."
+    for some in content.answered:
+        if some.role == "select" and some.frontier.plans:
+            yield f"{some.name}: its scores are of the rows that it was chosen on, so they are too good."
+
+
+def _standard_errors(board: Leaderboard) -> Iterator[str]:
+    if not traits_of(board.metric).counts_rows:
+        return
+    best = board.rows[0]
+    for role, rows, value in (("Select", board.select_rows, best.select), ("Report", board.report_rows, best.report)):
+        if rows < SMALL and value is not None:
+            error = score_in_words(math.sqrt(value * (1 - value) / rows), board.metric)
+            yield f"{role} has {rows} rows: the standard error of {best.name}'s {board.metric} is {error} points."

@@ -1,115 +1,65 @@
-"""Cascades on the page: what each answered, how many rows exit where, and score against cost."""
+"""Cascades on the page: where rows exit, score against cost, and examples of the data by exit."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.cascades.frontier import Frontier, is_ensemble
+import numpy as np
+
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.simulate import CascadePredictions
-from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS
-from hf_soups.errors import HfSoupsError
-from hf_soups.files.downloads import refuse_links_out
+from hf_soups.data.split import Split, read_image
+from hf_soups.errors import DataError, HfSoupsError
 from hf_soups.leaderboard import Leaderboard
-from hf_soups.metrics import METRICS, traits_of
+from hf_soups.metrics import METRICS
 from hf_soups.plots.canvas import scale_of, unit_of
-from hf_soups.plots.cascades import Exit, exits_of
-from hf_soups.plots.costs import CostPicture, CostPoint, cost_picture, within_cost
-from hf_soups.report.frontier_table import verdicts
-from hf_soups.report.page.board import interval, marked_name
+from hf_soups.plots.cascades import Exit, accuracy_of_all
+from hf_soups.plots.costs import CostPicture, CostPoint
+from hf_soups.pool import Pool
+from hf_soups.pool.rows import rows_of_pool
+from hf_soups.pool_jobs.pictures import cost_picture, exits_of, surest
+from hf_soups.predictions import same_rows
+from hf_soups.report.frontier_table import threshold_in_words, verdicts
 from hf_soups.report.page.charts import bar_chart, cost_chart
-from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, plain_table
-from hf_soups.report.page.sources import AnsweredPool
-from hf_soups.wording import cost_in_words, score_in_words
+from hf_soups.report.page.html import Block, Cell, Chart, Example, Examples, PageTable, Section, page_table
+from hf_soups.report.page.sources import AnsweredPool, ReportContent, ShownCascade
+from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.cascades.running.config import CascadeConfig
+    from PIL.Image import Image
+
+CONFIDENCE = {
+    "max": "top probability",
+    "gap": "lead of the top class over the second",
+    "entropy": "certainty (1 - entropy / log of the classes)",
+    "agreement": "share of members that agree",
+}
+COMBINED = {
+    "mean": "Each stage answers with the mean probabilities of the members so far.",
+    "geometric": "Each stage answers with the mean log-probabilities of the members so far.",
+    "last": "Each member answers alone.",
+}
+PER_EXIT = 6
+LARGEST = 128  # pixels of an image's longer side
+SMALL = 64  # up to here an image is kept as it is, without loss
+LETTERS = 400  # of a text
+HOW = (
+    "For each exit, first the wrong answers with the highest probability, at most half of what is shown, then the "
+    "right ones. In brackets: the probability of the answer."
+)
 
 
-@dataclass(frozen=True)
-class ShownCascade:
-    """A cascade, and its answers where those of its members are at hand."""
-
-    name: str  # its folder, or a plan such as preds/frontier.json#3
-    plan: Plan
-    answered: AnsweredPool | None = None  # the models that its members are among
-    answers: CascadePredictions | None = None
-    note: str = ""  # why there are no answers
-
-    @property
-    def role(self) -> str:
-        """Of the rows that it answered."""
-        return self.answered.role if self.answered is not None else "select"
-
-
-def asked_cascades(folders: Sequence[Path], answered: Sequence[AnsweredPool]) -> tuple[ShownCascade, ...]:
-    """The cascades of the folders, then one for each search whose models none of them is made of.
-
-    Raises:
-        InputError: if a cascade's config cannot be used.
-    """
-    built = [_built(folder, answered) for folder in folders]
-    used = [b.answered for b in built if b.answered is not None]
-    return (*built, *_searched(a for a in answered if not any(a is u for u in used)))
-
-
-def chosen_plan(frontier: Frontier) -> tuple[int, Plan] | None:
-    """The cascade that a frontier stands for: the cheapest at the best single model's score, else the best one."""
-    several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
-    matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
-    if matching:
-        return min(matching, key=lambda found: (found[1].average_cost, -found[1].score))
-    return max(several, key=lambda found: (found[1].score, -found[1].average_cost), default=None)
-
-
-def _searched(answered: Iterable[AnsweredPool]) -> Iterator[ShownCascade]:
-    for some in answered:
-        found = chosen_plan(some.frontier)
-        if found is not None:
-            index, plan = found
-            yield ShownCascade(f"{some.name}#{index}", plan, some, plan.apply(some.shown))
-
-
-def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
-    from hf_soups.cascades.running.config import read_cascade
-
-    refuse_links_out(folder)
-    config = read_cascade(folder)
-    plan = config.built
-    for some in answered:
-        if _same_models(folder, config, some):
-            return ShownCascade(str(folder), plan, some, plan.apply(some.shown))
-    note = (
-        f"{folder}: no pool here holds what its members answered ({', '.join(plan.members)}), so that only the shares "
-        "of the search are known. Name the pool that it was built from as well."
-    )
-    return ShownCascade(str(folder), plan, note=note)
-
-
-def _same_models(folder: Path, config: CascadeConfig, some: AnsweredPool) -> bool:
-    """Whether a pool's members of the same names are the cascade's: at the same cost, copies with the same weights."""
-    plan, pool = config.built, some.pool
-    if pool is None or any(name not in pool.members for name in plan.members):
-        return False
-    try:
-        costs = tuple(pool.members[name].cost(plan.unit).value for name in plan.members)
-        if plan.unit and costs != plan.costs:
-            return False
-        own = {place.name: place.subfolder for place in config.places if place.repo is None}
-        copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
-        return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
-    except HfSoupsError:  # not measured in that unit, or a copy cannot be read
-        return False
-
-
-def exit_section(asked: Sequence[ShownCascade]) -> Section | None:
+def exit_section(content: ReportContent) -> Section | None:
     """The section; None without a cascade."""
-    blocks = [_block(cascade, f"exits-{number}") for number, cascade in enumerate(asked, 1)]
+    blocks = [_exits(cascade, f"exits-{number}") for number, cascade in enumerate(content.cascades, 1)]
     return Section("exits", "Who answers: exits of cascades", tuple(blocks)) if blocks else None
 
 
@@ -124,48 +74,54 @@ def known_exits(cascade: ShownCascade) -> tuple[Exit, ...]:
     )
 
 
-def member_chain(cascade: ShownCascade) -> str:
-    """Its members in order."""
-    return " → ".join(cascade.plan.members)
+def plan_in_words(plan: Plan, rule: Rule) -> str:
+    """Which member answers when.
+
+    >>> plan_in_words(Plan(("small", "big"), (0.638,), (1.0, 9.0)), Rule("last"))
+    'small answers if its top probability is at least 0.638, otherwise big does. Each member answers alone.'
+    """
+    whose = "its" if rule.combine == "last" else "the"
+    stages = [
+        f"{member} answers if {whose} {CONFIDENCE[rule.confidence]} is at least {threshold_in_words(threshold)}"
+        for member, threshold in zip(plan.members, plan.thresholds, strict=False)
+        if threshold <= 1
+    ]
+    answer = f"{', otherwise '.join([*stages, plan.members[-1]])} {'does' if stages else 'answers'}."
+    return f"{answer} {COMBINED[rule.combine]}"
 
 
-def _block(cascade: ShownCascade, name: str) -> Block:
+def _exits(cascade: ShownCascade, name: str) -> Block:
     plan, exits = cascade.plan, known_exits(cascade)
-    rows = len(cascade.answers) if cascade.answers is not None else plan.rows
     unit = UNITS.get(plan.unit, plan.unit or "the unit they were given in")
-    how = " ".join(
-        f"{member} answers what it is sure of by {t:.3g} or more."
-        for member, t in zip(plan.members, plan.thresholds, strict=False)
-        if t <= 1
-    )
-    rule = f"Confidence: {plan.rule.confidence}; answers of the members so far: {plan.rule.combine}."
-    words = (f"{member_chain(cascade)}. {how} {rule} Costs in {unit}.", *((cascade.note,) if cascade.note else ()))
+    how = f"{cascade.chain}. {plan_in_words(plan, plan.rule)} Costs in {unit}."
+    words = (how, cascade.note) if cascade.note else (how,)
     if not exits:
         return Block(cascade.name, words=(*words, "Its shares are not recorded."))
-    table = _table(exits, name, f"{rows} {cascade.role} rows by exit")
-    charts = [_shares(exits, f"{name}-shares", f"Share of {rows} {cascade.role} rows by exit", table)]
+    of_rows = f"{cascade.rows} {cascade.role} rows by exit"
+    table = _exit_table(exits, name, of_rows)
+    charts = [_shares(exits, f"{name}-shares", f"Share of {of_rows}", table)]
     if any(e.accuracy is not None for e in exits):
         charts.append(_accuracy(exits, f"{name}-accuracy", "Accuracy of the rows by exit", table))
     return Block(cascade.name, words=words, charts=tuple(charts))
 
 
 def _shares(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
-    values = [{"name": _stage(e), "value": 100 * e.share, "told": f"{100 * e.share:.1f}%"} for e in exits]
-    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + "."
+    values = [{"name": _stage(e), "value": 100 * e.share, "shown": f"{100 * e.share:.1f}%"} for e in exits]
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['shown']}" for v in values) + "."
     return Chart(name, title, text, bar_chart(values, axis="% of rows", colour="var(--blue)", text=text), table)
 
 
 def _accuracy(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:
     known = [(e, e.accuracy) for e in exits if e.accuracy is not None]
-    values = [{"name": _stage(e), "value": 100 * right, "told": f"{100 * right:.1f}"} for e, right in known]
-    whole = sum(100 * e.share * right for e, right in known)
-    text = f"{title}. " + ", ".join(f"{v['name']}: {v['told']}" for v in values) + f". All rows: {whole:.1f}, dashed."
+    values = [{"name": _stage(e), "value": 100 * right, "shown": f"{100 * right:.1f}"} for e, right in known]
+    whole = accuracy_of_all(exits)
+    text = f"{title}. " + ", ".join(f"{v['name']}: {v['shown']}" for v in values) + f". All rows: {whole:.1f}, dashed."
     spec = bar_chart(values, axis="accuracy x 100", colour="var(--green)", text=text, line=whole)
-    own = plain_table(f"{table.name}-2", title, ("exit", "accuracy"), [[r[0], r[3]] for r in table.rows])
+    own = page_table(f"{table.name}-2", title, ("exit", "accuracy"), [[row[0], row[3]] for row in table.rows])
     return Chart(name, f"{title}; all: {whole:.1f}", text, spec, own)
 
 
-def _table(exits: Sequence[Exit], name: str, caption: str) -> PageTable:
+def _exit_table(exits: Sequence[Exit], name: str, caption: str) -> PageTable:
     rows = [
         [
             Cell(_stage(e), e.stage),
@@ -176,109 +132,227 @@ def _table(exits: Sequence[Exit], name: str, caption: str) -> PageTable:
         ]
         for e in exits
     ]
-    return plain_table(f"{name}-table", caption, ("exit", "rows", "share", "accuracy x 100", "cost of each"), rows)
+    return page_table(f"{name}-table", caption, ("exit", "rows", "share", "accuracy x 100", "cost of each"), rows)
 
 
 def _stage(e: Exit) -> str:
     return f"{e.stage} {e.member}".rstrip()
 
 
-def cost_section(
-    board: Leaderboard | None, answered: Sequence[AnsweredPool], asked: Sequence[ShownCascade]
-) -> Section | None:
+def cost_section(content: ReportContent) -> Section | None:
     """The section; None where there is nothing with a cost."""
-    blocks = [] if board is None else _of_board(board)
-    for number, some in enumerate(answered, 1):
-        plan = next((a.plan for a in asked if a.answered is some), None)
+    blocks = [] if content.board is None else _of_board(content.board)
+    for number, some in enumerate(content.answered, 1):
+        plan = next((cascade.plan for cascade in content.cascades if cascade.answered is some), None)
         blocks.append(_of_search(some, plan, f"cost-{number}"))
     return Section("costs", "Score against cost", tuple(blocks)) if blocks else None
 
 
 def _of_board(board: Leaderboard) -> list[Block]:
     """A picture of the leaderboard's rows whose multiply-adds are known; none where they are not."""
-    rows = [r for r in board.rows if r.report is not None and math.isfinite(r.report) and r.macs]
-    best = next((r.name for r in rows if r.kind == "best on select"), "")
-    rows = [r for r in rows if not (r.kind == "run" and r.name == best)]  # it stands there as the best already
-    if not rows:
+    picture = board.cost_picture()
+    if picture is None:
         return []
-    scale = scale_of(board.metric)
-    values = []
-    for row in sorted(rows, key=lambda r: ("run", "best on select", "soup", "ensemble", "cascade").index(r.kind)):
-        assert row.report is not None
-        value: dict[str, Any] = {
-            "name": marked_name(row),
-            "kind": row.kind,
-            "cost": float(row.macs or 0),
-            "score": scale * row.report,
-        }
-        told = (score_in_words(row.report, board.metric), interval(row.report_low, row.report_high, board.metric))
-        words = {"told": " ".join(told), "costs": f"{cost_in_words(value['cost'])} MACs", "leaves": "-"}
-        if row.kind != "run" and row.report_low is not None and row.report_high is not None:
-            value |= {"low": scale * row.report_low, "high": scale * row.report_high}
-        values.append({**value, **words})
-    better = traits_of(board.metric).sign > 0
     title = f"The leaderboard's report scores against multiply-adds of an example, {board.report_rows} rows"
-    axis = f"report: {unit_of(board.metric)}"
-    return [Block("The sweep", charts=(_chart(values, "cost-board", title, axis, "macs", better=better),))]
+    return [Block("The sweep", charts=(_chart(picture, "cost-board", title, f"report: {unit_of(board.metric)}"),))]
 
 
 def _of_search(some: AnsweredPool, plan: Plan | None, name: str) -> Block:
     metric = some.frontier.best_single.metric
-    report = some.report if metric in METRICS else None
-    picture = cost_picture(some.frontier, plan=plan, report=report)
-    better = traits_of(metric).sign > 0
-    values = [_value(point, picture) for point in picture.points if math.isfinite(point.score)]
+    picture = cost_picture(some.frontier, plan=plan, report=some.report if metric in METRICS else None)
+    picture = replace(picture, points=tuple(p for p in picture.points if math.isfinite(p.score)))
+    axis, chosen, words = unit_of(metric), "", ["Nothing was searched here; these are its single models."]
     if some.frontier.plans:
+        axis = f"{picture.role}: {axis}"
         chosen = " that were chosen on" if picture.role == "select" else " that nothing was chosen on"
         words = [f"On the {some.frontier.best_single.rows} rows that were searched on:", *verdicts(some.frontier)]
-    else:
-        chosen, words = "", ["Nothing was searched here; these are its single models."]
     title = f"Score ({metric}) against cost on {picture.rows} rows{chosen}"
-    told = (*some.notes, " ".join(words))
-    if not values:
-        return Block(some.name, words=(*told, "No score of it is a number."))
-    axis = f"{picture.role}: {unit_of(metric)}" if some.frontier.plans else unit_of(metric)
-    chart = _chart(values, name, title, axis, picture.unit, better=better)
-    return Block(some.name, words=told, charts=(chart,))
+    said = (*some.notes, " ".join(words))
+    if not picture.points:
+        return Block(some.name, words=(*said, "No score of it is a number."))
+    return Block(some.name, words=said, charts=(_chart(picture, name, title, axis),))
+
+
+def _chart(picture: CostPicture, name: str, title: str, axis: str) -> Chart:
+    values = [_value(point, picture) for point in picture.points]
+    sign = 1 if picture.higher_is_better else -1
+    top = max(values, key=lambda v: sign * v["score"])
+    costs = sorted(v["cost"] for v in values)
+    text = (
+        f"{title}. {len(values)} models, ensembles and cascades, from {cost_in_words(costs[0])} to "
+        f"{cost_in_words(costs[-1])} in {UNITS.get(picture.unit, picture.unit or 'the unit they were given in')}. The "
+        f"best score is {top['shown']}, of {top['name']} at {top['costs']}. The line: the best score within each cost."
+    )
+    rows = [
+        [
+            Cell.words(v["name"] + (" (chosen)" if v.get("chosen") else "")),
+            Cell.words(v["kind"]),
+            Cell.words(v["exits"]),
+            Cell(v["shown"], v["score"]),
+            Cell(v["costs"], v["cost"]),
+        ]
+        for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
+    ]
+    table = page_table(f"{name}-table", title, ("model", "kind", "exits at", "score", "average cost"), rows, left=3)
+    scale = scale_of(picture.metric)
+    stairs = [{"cost": cost, "score": scale * score} for cost, score in picture.best_within_cost()]
+    return Chart(name, title, text, cost_chart(values, stairs, axis=axis, unit=picture.unit, text=text), table)
 
 
 def _value(point: CostPoint, picture: CostPicture) -> dict[str, Any]:
-    leaves = " ".join("never" if t > 1 else f"{t:.3f}" for t in point.thresholds)
+    """What the chart draws and the table shows of a point."""
+    scale, metric = scale_of(picture.metric), picture.metric
+    exits = " ".join(map(threshold_in_words, point.thresholds)) if point.kind == "cascade" else ""
     value: dict[str, Any] = {
         "name": point.name,
         "kind": point.kind,
         "cost": point.cost,
-        "score": scale_of(picture.metric) * point.score,
-        "told": score_in_words(point.score, picture.metric),
-        "costs": f"{cost_in_words(point.cost)}, at worst {cost_in_words(point.worst_cost)}",
-        "leaves": leaves if point.kind == "cascade" else "-",
+        "score": scale * point.score,
+        "shown": score_in_words(point.score, metric),
+        "costs": cost_in_words(point.cost),
+        "exits": exits or "-",
     }
+    if point.worst_cost > point.cost:
+        value["costs"] += f", at worst {cost_in_words(point.worst_cost)}"
+    if point.interval is not None:
+        low, high = point.interval
+        value["shown"] += f" {interval_in_words(low, high, metric)}"
+        if point.kind != "run":  # every run's interval would hide the picture
+            value |= {"low": scale * low, "high": scale * high}
     return {**value, "chosen": True} if point.chosen else value
 
 
-def _chart(values: Sequence[dict[str, Any]], name: str, title: str, axis: str, unit: str, *, better: bool) -> Chart:
-    stairs = _stairs(values, better=better)
-    top = max(values, key=lambda v: v["score"] if better else -v["score"])
-    costs = sorted(v["cost"] for v in values)
-    unit_words = UNITS.get(unit, unit or "the unit they were given in")
-    text = (
-        f"{title}. {len(values)} models, ensembles and cascades, from {cost_in_words(costs[0])} to "
-        f"{cost_in_words(costs[-1])} in {unit_words}. The best score is {top['told']}, of {top['name']} at "
-        f"{top['costs']}. The line is the best score within each cost."
+# Examples by exit, from the data at hand
+
+
+class RowFinder:
+    """Finds splits by fingerprint, in the data of pools and of a sweep's recipe; each is read once."""
+
+    def __init__(self, content: ReportContent) -> None:
+        self._content = content
+        self._known: dict[str, Split | None] = {}
+
+    def split_of(self, data: str) -> Split | None:
+        """The split with that fingerprint; None where it cannot be had any more, or is not the same."""
+        if data not in self._known:
+            self._known[data] = next((s for s in self._candidates(data) if same_rows(s.fingerprint, data)), None)
+        return self._known[data]
+
+    def _candidates(self, data: str) -> Iterator[Split]:
+        for pool in self._content.pools:
+            if same_rows(pool.data.fingerprint, data) and (found := _of_pool(pool)) is not None:
+                yield found
+        if self._content.sweep is not None:
+            yield from _of_sweep(self._content.sweep.folder).values()
+
+
+def _of_pool(pool: Pool) -> Split | None:
+    try:
+        return rows_of_pool(pool)
+    except HfSoupsError:
+        return None
+
+
+def _of_sweep(sweep: Path) -> Mapping[str, Split]:
+    from hf_soups.data import load_splits
+    from hf_soups.recipe.origin import RECIPE_FILE
+    from hf_soups.sweep.folder import SweepFolder
+
+    if not (sweep / RECIPE_FILE).is_file():
+        return {}
+    try:
+        recipe = SweepFolder(sweep).recipe()
+        return load_splits(recipe.task.model_copy(update={"shifts": {}}), recipe.data).answered
+    except HfSoupsError:  # the data is elsewhere
+        return {}
+
+
+def example_section(content: ReportContent, *, per_exit: int = PER_EXIT) -> Section | None:
+    """Rows of the data by exit; None without a cascade that answered, or when no example is wanted."""
+    shown = [cascade for cascade in content.cascades if cascade.answers is not None and len(cascade.answers)]
+    if not shown or per_exit < 1:
+        return None
+    rows = RowFinder(content)
+    blocks = [_block(cascade, rows, per_exit) for cascade in shown]
+    return Section("examples", "Examples by exit", (Block(words=(HOW,)), *blocks))
+
+
+def shown_rows(answers: CascadePredictions, stage: int, count: int) -> list[int]:
+    """Positions of the rows to show of a stage: wrong answers, at most half, then right ones; the surest first."""
+    sure = surest(answers, stage)
+    if answers.labels is None:
+        return [int(i) for i in sure[:count]]
+    hit = answers.answers[sure] == answers.labels[sure]
+    wrong = sure[~hit][: max(count // 2, count - int(hit.sum()))]
+    return [int(i) for i in (*wrong, *sure[hit][: count - len(wrong)])]
+
+
+def _block(cascade: ShownCascade, rows: RowFinder, per_exit: int) -> Block:
+    answers = cascade.answers
+    assert answers is not None
+    split = rows.split_of(answers.data)
+    if split is None:
+        words = "The data of these rows are not at hand (moved, or cannot be read), so none is shown."
+        return Block(cascade.name, words=(words,))
+    position = {row_id: i for i, row_id in enumerate(split.row_ids.tolist())}
+    groups = []
+    for stage, member in enumerate(cascade.plan.members):
+        chosen = [row for row in shown_rows(answers, stage, per_exit) if answers.row_ids[row].item() in position]
+        made = tuple(_example(answers, row, split, position[answers.row_ids[row].item()]) for row in chosen)
+        groups.append(Examples(f"Exit {stage + 1}: {member}", _exit_in_words(cascade, stage), made))
+    return Block(cascade.name, words=(cascade.chain + ".",), examples=tuple(groups))
+
+
+def _exit_in_words(cascade: ShownCascade, stage: int) -> str:
+    found = known_exits(cascade)[stage]
+    right = "" if found.accuracy is None else f"; {100 * found.accuracy:.1f}% of their answers are right"
+    return f"{found.rows} of {cascade.rows} {cascade.role} rows exit here{right}."
+
+
+def _example(answers: CascadePredictions, row: int, split: Split, at: int) -> Example:
+    logs = np.asarray(answers.log_probs[row])
+    answer = int(logs.argmax())
+    label = None if answers.labels is None else int(answers.labels[row])
+    about = (
+        f"row {answers.row_ids[row]}",
+        f"{_name(answers, answer)} ({100 * float(np.exp(logs.max())):.0f}%)",
+        "not known" if label is None else _name(answers, label),
+        label in (None, answer),
     )
-    titles = ("model", "kind", "leaves at", "score", "average cost")
-    rows = [
-        [
-            Cell.words(v["name"] + (" (chosen)" if v.get("chosen") else "")), Cell.words(v["kind"]),
-            Cell.words(v["leaves"]), Cell(v["told"], v["score"]), Cell(v["costs"], v["cost"]),
-        ]
-        for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
-    ]  # fmt: skip
-    table = plain_table(f"{name}-table", title, titles, rows, left=3)
-    return Chart(name, title, text, cost_chart(values, stairs, axis=axis, unit=unit, text=text), table)
+    texts = _texts(split, at)
+    if texts:
+        return Example(*about, texts=texts)
+    try:
+        uri, size = data_uri(read_image(split, at, edge=LARGEST))
+    except DataError:
+        return Example(*about, broken="this image cannot be decoded")
+    return Example(*about, image=uri, size=size)
 
 
-def _stairs(values: Sequence[dict[str, Any]], *, better: bool) -> list[dict[str, float]]:
-    """Cost and score of the best within each cost, up to the largest cost."""
-    best = within_cost(((v["cost"], v["score"]) for v in values), better=better)
-    return [{"cost": cost, "score": score} for cost, score in best]
+def data_uri(image: Image) -> tuple[str, tuple[int, int]]:
+    """An image as a data: URI, at most 128 pixels long, and its width and height there."""
+    whole = max(image.size) <= SMALL
+    small = image if whole else image.copy()
+    if not whole:
+        small.thumbnail((LARGEST, LARGEST))
+    buffer = io.BytesIO()
+    small.save(buffer, **({"format": "PNG"} if whole else {"format": "JPEG", "quality": 85}))
+    kind = "png" if whole else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", small.size
+
+
+def _texts(split: Split, at: int) -> tuple[str, ...]:
+    """The texts of a row, cut where they are long; none for an image."""
+    features = split.rows.features
+    if any(type(feature).__name__ == "Image" for feature in features.values()):
+        return ()
+    row = split.rows[at]
+    return tuple(_cut(str(row[name])) for name in split.rows.column_names[:-1])  # the label is the last column
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+
+
+def _name(answers: CascadePredictions, label: int) -> str:
+    return answers.label_names[label] if answers.label_names else str(label)

@@ -1,6 +1,6 @@
 """Charts by Altair as Vega-Lite specifications: colours and shapes by kind, as wide as their place in the page.
 
-Colours are those of page.css, which follow light and dark.
+Colours are those of page.css, which follow light and dark. In all values `shown` is the score, share or loss in words.
 
 Every view and parameter is named here: Altair would count them, and the second report of a process would differ.
 """
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.costs import UNITS
+from hf_soups.plots.costs import spans_decades
 
 if TYPE_CHECKING:
     import altair
 
-
 Values = Sequence[Mapping[str, Any]]
 
-# kind -> (colour of page.css, shape): told apart by either
+# kind -> (colour of page.css, shape): either tells them apart
 LOOKS = {
     "run": ("var(--grey)", "circle"),
     "single": ("var(--grey)", "circle"),
@@ -27,72 +27,15 @@ LOOKS = {
     "soup": ("var(--vermilion)", "diamond"),
     "ensemble": ("var(--green)", "triangle-up"),
     "cascade": ("var(--purple)", "square"),
+    "kept": ("var(--vermilion)", "diamond"),
+    "taken out": ("var(--green)", "triangle-down"),
+    "rejected": ("var(--grey)", "cross"),
 }
-WIDE = 5.0  # costs that differ by more than this factor stand on a logarithmic axis
 STEP = 24  # pixels of a line in a chart of lines
 ROOM = 36  # pixels beside the cheapest and the most expensive point, for half of a name
 NEAR = 300  # square pixels around a point that answer the pointer
-NAMED = 8  # single models whose names stand at their points; more would cover one another
+NAMED = 8  # single models that are named at their points; more names would cover one another
 LABEL = 122  # pixels of a name beside an axis
-
-
-def chart_of(alt: Any, values: Values) -> altair.Chart:
-    """A chart of these values, without a mark."""
-    made: altair.Chart = alt.Chart(alt.Data(values=[dict(v) for v in values]))
-    return made
-
-
-def described(values: Values, *keys: str) -> list[dict[str, Any]]:
-    """The values with what a screen reader says of each as `alt`."""
-    return [{**v, "alt": ", ".join(str(v[key]) for key in keys)} for v in values]
-
-
-def colour(alt: Any, values: Values) -> Any:
-    """Colours of the kinds that there are."""
-    return _look(alt, alt.Color, values, 0)
-
-
-def shape(alt: Any, values: Values) -> Any:
-    """Shapes of the kinds that there are."""
-    return _look(alt, alt.Shape, values, 1)
-
-
-def _look(alt: Any, channel: Any, values: Values, part: int) -> Any:
-    """Colours or shapes of the kinds that there are, in one legend below."""
-    used = [kind for kind in LOOKS if any(v["kind"] == kind for v in values)]
-    scale = alt.Scale(domain=used, range=[LOOKS[kind][part] for kind in used])
-    return channel("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=2))
-
-
-def told(alt: Any, axis: str) -> list[Any]:
-    """What the pointer is told of a point."""
-    return [alt.Tooltip("name:N", title="model"), alt.Tooltip("kind:N"), alt.Tooltip("told:N", title=axis)]
-
-
-def whole_numbers(most: float) -> list[int]:
-    """At most seven whole numbers from 0."""
-    last = math.ceil(most)
-    return list(range(0, last + 1, max(1, math.ceil(last / 6))))
-
-
-def snug(alt: Any) -> Any:
-    """A scale just around the values."""
-    return alt.Scale(zero=False, nice=False, padding=14)
-
-
-def names_axis(alt: Any) -> Any:
-    """An axis of names, without a line."""
-    return alt.Axis(title=None, labelLimit=LABEL, labelFontSize=11, ticks=False, domain=False, labelPadding=6)
-
-
-def spec_of(chart: Any, text: str, *, height: float) -> dict[str, Any]:
-    """The specification as wide as its place in the page, without the address of its schema."""
-    sized = chart.properties(width="container", height=height, description=text)
-    spec: dict[str, Any] = sized.configure(**_CONFIG).to_dict()
-    spec.pop("$schema", None)  # an address, though nothing would be loaded from it
-    return spec
-
-
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -109,35 +52,73 @@ _CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _chart_of(alt: Any, values: Values, *described_by: str) -> altair.Chart:
+    """A chart of these values, without a mark; `alt` is what a screen reader says of each."""
+    rows = [{**v, "alt": ", ".join(str(v[key]) for key in described_by)} if described_by else dict(v) for v in values]
+    made: altair.Chart = alt.Chart(alt.Data(values=rows))
+    return made
+
+
+def _looks(alt: Any, values: Values) -> dict[str, Any]:
+    """Colours and shapes of the kinds that there are, in one legend below."""
+    used = [kind for kind in LOOKS if any(v["kind"] == kind for v in values)]
+    colours, shapes = (alt.Scale(domain=used, range=[LOOKS[kind][part] for kind in used]) for part in (0, 1))
+    legend = alt.Legend(title=None, orient="bottom", columns=2)
+    color, shape = alt.Color("kind:N", scale=colours, legend=legend), alt.Shape("kind:N", scale=shapes, legend=legend)
+    return {"color": color, "shape": shape}
+
+
+def _tooltips(alt: Any, axis: str) -> list[Any]:
+    return [alt.Tooltip("name:N", title="model"), alt.Tooltip("kind:N"), alt.Tooltip("shown:N", title=axis)]
+
+
+def _snug(alt: Any) -> Any:
+    """A scale just around the values."""
+    return alt.Scale(zero=False, nice=False, padding=14)
+
+
+def _names(alt: Any, values: Values) -> Any:
+    """A line for each name, in their order."""
+    axis = alt.Axis(title=None, labelLimit=LABEL, labelFontSize=11, ticks=False, domain=False, labelPadding=6)
+    return alt.Y("name:N", sort=None, scale=alt.Scale(domain=[v["name"] for v in values]), axis=axis)
+
+
+def _spec_of(chart: Any, text: str, *, height: float) -> dict[str, Any]:
+    """The specification as wide as its place in the page, without the address of its schema."""
+    sized = chart.properties(width="container", height=height, description=text)
+    spec: dict[str, Any] = sized.configure(**_CONFIG).to_dict()
+    spec.pop("$schema", None)  # an address, though nothing would be loaded from it
+    return spec
+
+
 def interval_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     """Scores with intervals, a line for each name.
 
     Args:
-        values: name, kind, score, low, high, and `told`, the score in words.
+        values: name, kind, score, low, high, and `shown`.
         axis: the title of the scores.
         text: what the chart shows.
     """
     import altair as alt
 
-    names = [v["name"] for v in values]
-    y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
-    base = chart_of(alt, described(values, "name", "kind", "told"))
+    y = _names(alt, values)
+    base = _chart_of(alt, values, "name", "kind", "shown")
     lines = base.mark_rule(strokeWidth=2, opacity=0.55, aria=False).encode(
         x=alt.X("low:Q", title=axis, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=7)), x2="high:Q", y=y,
-        color=colour(alt, values),
+        color=_looks(alt, values)["color"],
     )  # fmt: skip
     points = base.mark_point(size=70, filled=True, opacity=1).encode(
-        x="score:Q", y=y, color=colour(alt, values), shape=shape(alt, values), tooltip=told(alt, axis),
+        x="score:Q", y=y, **_looks(alt, values), tooltip=_tooltips(alt, axis),
         description="alt:N",
     )  # fmt: skip
-    return spec_of(alt.layer(lines, points), text, height=STEP * len(names) + 8)
+    return _spec_of(alt.layer(lines, points), text, height=STEP * len(values) + 8)
 
 
 def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: str) -> dict[str, Any]:
     """Scores against costs.
 
     Args:
-        values: name, kind, cost, score, and in words `told` and `costs`; `low` and `high` where they are known, and
+        values: name, kind, cost, score, `shown`, and `costs` in words; `low` and `high` where they are known, and
             `chosen` for a ring around the point.
         stairs: cost and score of the best within each cost.
         axis: the title of the scores.
@@ -146,31 +127,30 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
     """
     import altair as alt
 
-    y = alt.Y("score:Q", title=axis, scale=snug(alt))
+    y = alt.Y("score:Q", title=axis, scale=_snug(alt))
     where = {"x": _cost_axis(alt, [v["cost"] for v in values], unit), "y": y}
-    stair = chart_of(alt, stairs).mark_line(interpolate="step-after", color="var(--blue)", strokeWidth=1.5, aria=False)
-    tooltip = [*told(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("leaves:N", title="leaves at")]
-    base = chart_of(alt, described(values, "name", "kind", "told", "costs"))
+    stair = _chart_of(alt, stairs).mark_line(interpolate="step-after", color="var(--blue)", strokeWidth=1.5, aria=False)
+    tooltip = [*_tooltips(alt, axis), alt.Tooltip("costs:N", title="cost"), alt.Tooltip("exits:N", title="exits at")]
+    base = _chart_of(alt, values, "name", "kind", "shown", "costs")
     points = base.mark_point(size=75, filled=True, opacity=0.9, stroke="var(--surface)", strokeWidth=0.7).encode(
-        **where, color=colour(alt, values), shape=shape(alt, values), tooltip=tooltip, description="alt:N"
+        **where, **_looks(alt, values), tooltip=tooltip, description="alt:N"
     )
     layers = [stair.encode(**where), *_bars(alt, values, where["x"], axis), points]
     singles = [v for v in values if v["kind"] == "single"]
     if 0 < len(singles) <= NAMED:
-        names = chart_of(alt, singles).mark_text(dy=15, limit=2 * ROOM, color="var(--soft)", aria=False)
+        names = _chart_of(alt, singles).mark_text(dy=15, limit=2 * ROOM, color="var(--soft)", aria=False)
         layers.append(names.encode(**where, text="name:N"))
     if rings := [v for v in values if v.get("chosen")]:
-        ring = chart_of(alt, rings).mark_point(size=320, filled=False, color="var(--ink)", strokeWidth=1.8, aria=False)
+        ring = _chart_of(alt, rings).mark_point(size=320, filled=False, color="var(--ink)", strokeWidth=1.8, aria=False)
         layers.append(ring.encode(**where))
-    return spec_of(alt.layer(*layers), text, height=340)
+    return _spec_of(alt.layer(*layers), text, height=340)
 
 
 def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:
-    wide = max(costs) > WIDE * min(costs) > 0
     return alt.X(
         "cost:Q",
         title=f"{UNITS.get(unit, unit or 'cost')}, average",
-        scale=alt.Scale(type="log" if wide else "linear", zero=False, padding=ROOM, nice=False),
+        scale=alt.Scale(type="log" if spans_decades(costs) else "linear", zero=False, padding=ROOM, nice=False),
         axis=alt.Axis(format="~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
     )
 
@@ -179,15 +159,15 @@ def _bars(alt: Any, values: Values, x: Any, axis: str) -> Iterator[Any]:
     """The intervals of scores, where they are known."""
     known = [v for v in values if "low" in v]
     if known:
-        bars = chart_of(alt, known).mark_rule(strokeWidth=1.5, opacity=0.35, aria=False)
-        yield bars.encode(x=x, y=alt.Y("low:Q", title=axis), y2="high:Q", color=colour(alt, values))
+        bars = _chart_of(alt, known).mark_rule(strokeWidth=1.5, opacity=0.35, aria=False)
+        yield bars.encode(x=x, y=alt.Y("low:Q", title=axis), y2="high:Q", color=_looks(alt, values)["color"])
 
 
 def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str, Any]:
     """A line for each run over epochs; the best stands out, and so does the one that the pointer is on.
 
     Args:
-        values: run, epoch, value, `told`, the value in words, and whether the run is the `best`.
+        values: run, epoch, value, `shown`, the value in words, and whether the run is the `best`.
         axis: the title of the values.
         text: what the chart shows.
         name: of the parameter, unique in the page.
@@ -197,8 +177,9 @@ def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str,
     # not `nearest`: under it Vega-Lite tells of a run's name that it is undefined
     near = alt.selection_point(name=name, fields=["run"], on="pointerover", clear="pointerout", empty=False)
     is_best = alt.datum.best
-    ticks = whole_numbers(max(v["epoch"] for v in values))
-    base = chart_of(alt, values).encode(
+    last = math.ceil(max(v["epoch"] for v in values))
+    ticks = list(range(0, last + 1, max(1, math.ceil(last / 6))))  # at most seven whole numbers
+    base = _chart_of(alt, values).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d")),
         y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False)),
     )
@@ -209,52 +190,41 @@ def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str,
         opacity=alt.when(near).then(alt.value(1)).when(is_best).then(alt.value(1)).otherwise(alt.value(0.55)),
     )
     points = base.mark_point(filled=True, opacity=0, size=NEAR, aria=False).encode(
-        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("told:N", title=axis)]
+        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("shown:N", title=axis)]
     )
     marked = base.transform_filter(near).mark_point(filled=True, size=45, color="var(--ink)", aria=False)
-    return spec_of(alt.layer(lines, points.add_params(near), marked), text, height=260)
+    return _spec_of(alt.layer(lines, points.add_params(near), marked), text, height=260)
 
 
 def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     """Scores of the mixtures that were tried, one after another, and the best so far.
 
     Args:
-        values: step, candidate, score, best, `was` ("kept", "rejected" or "taken out"), and `told`.
+        values: step, candidate, score, best, kind ("kept", "rejected" or "taken out"), shown.
         axis: the title of the scores.
         text: what the chart shows.
     """
     import altair as alt
 
-    looks = {
-        "kept": ("var(--vermilion)", "diamond"), "taken out": ("var(--green)", "triangle-down"),
-        "rejected": ("var(--grey)", "cross"),
-    }  # fmt: skip
-    used = [kind for kind in looks if any(v["was"] == kind for v in values)]
-    colours, shapes = ([looks[kind][i] for kind in used] for i in (0, 1))
-    legend = alt.Legend(title=None, orient="bottom")
-    x = alt.X("step:Q", title="mixture tried", axis=alt.Axis(tickMinStep=1, format="d"), scale=snug(alt))
-    y = alt.Y("score:Q", title=axis, scale=snug(alt))
-    base = chart_of(alt, described(values, "candidate", "was", "told"))
+    x = alt.X("step:Q", title="mixture tried", axis=alt.Axis(tickMinStep=1, format="d"), scale=_snug(alt))
+    y = alt.Y("score:Q", title=axis, scale=_snug(alt))
+    base = _chart_of(alt, values, "candidate", "kind", "shown")
     best = base.mark_line(interpolate="step-after", color="var(--vermilion)", strokeWidth=1.5, aria=False)
+    tooltip = [
+        alt.Tooltip("step:Q"), alt.Tooltip("candidate:N"), alt.Tooltip("shown:N", title=axis),
+        alt.Tooltip("kind:N", title="was"),
+    ]  # fmt: skip
     points = base.mark_point(size=80, filled=True, opacity=1).encode(
-        x=x,
-        y=y,
-        color=alt.Color("was:N", scale=alt.Scale(domain=used, range=colours), legend=legend),
-        shape=alt.Shape("was:N", scale=alt.Scale(domain=used, range=shapes), legend=legend),
-        tooltip=[
-            alt.Tooltip("step:Q"), alt.Tooltip("candidate:N"), alt.Tooltip("told:N", title=axis),
-            alt.Tooltip("was:N"),
-        ],
-        description="alt:N",
-    )  # fmt: skip
-    return spec_of(alt.layer(best.encode(x=x, y=alt.Y("best:Q", title=axis)), points), text, height=260)
+        x=x, y=y, **_looks(alt, values), tooltip=tooltip, description="alt:N"
+    )
+    return _spec_of(alt.layer(best.encode(x=x, y=alt.Y("best:Q", title=axis)), points), text, height=260)
 
 
 def bar_chart(values: Values, *, axis: str, colour: str, text: str, line: float | None = None) -> dict[str, Any]:
     """Horizontal bars from 0 to 100, a line for each name.
 
     Args:
-        values: name, value, and `told`, the value in words, which stands at the bar's end.
+        values: name, value, and `shown`, the value in words, at the bar's end.
         axis: the title of the values.
         colour: one of page.css, such as "var(--blue)".
         text: what the chart shows.
@@ -262,16 +232,18 @@ def bar_chart(values: Values, *, axis: str, colour: str, text: str, line: float 
     """
     import altair as alt
 
-    names = [v["name"] for v in values]
-    y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=names), axis=names_axis(alt))
+    y = _names(alt, values)
     shown = alt.Axis(values=[0, 25, 50, 75, 100])
     x = alt.X("value:Q", title=axis, scale=alt.Scale(domain=[0, 125], nice=False), axis=shown)  # room for the words
-    base = chart_of(alt, described(values, "name", "told")).encode(y=y, x=x)
+    base = _chart_of(alt, values, "name", "shown").encode(y=y, x=x)
     bars = base.mark_bar(color=colour, height={"band": 0.55}).encode(
-        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("told:N", title=axis)], description="alt:N"
+        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("shown:N", title=axis)], description="alt:N"
     )
-    layers: list[Any] = [bars, base.mark_text(align="left", dx=5, color="var(--ink)", aria=False).encode(text="told:N")]
+    layers: list[Any] = [
+        bars,
+        base.mark_text(align="left", dx=5, color="var(--ink)", aria=False).encode(text="shown:N"),
+    ]
     if line is not None:
-        rule = chart_of(alt, [{"value": line}]).mark_rule(color="var(--ink)", strokeDash=[4, 3], aria=False)
+        rule = _chart_of(alt, [{"value": line}]).mark_rule(color="var(--ink)", strokeDash=[4, 3], aria=False)
         layers.append(rule.encode(x=x))
-    return spec_of(alt.layer(*layers), text, height=STEP * 1.6 * len(names) + 8)
+    return _spec_of(alt.layer(*layers), text, height=STEP * 1.6 * len(values) + 8)

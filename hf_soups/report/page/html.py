@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-Value = float | str | None  # what a cell sorts by; None stands last in either direction
+Value = float | str | None  # what a cell sorts by; None is last in either direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,20 @@ class Cell:
         """A text that sorts by itself."""
         return cls(text, text)
 
+    @property
+    def sorts_by(self) -> str:
+        """What the page's script sorts by: a number or a word; nothing for what is not known."""
+        if isinstance(self.value, int | float):
+            return repr(self.value) if math.isfinite(self.value) else ""
+        return self.value or ""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table."""
 
     title: str
-    number: bool = True  # stands to the right, and sorts the largest first
+    number: bool = True  # aligned to the right, and sorts the largest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,20 @@ class PageTable:
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), self.name
+
+
+def page_table(
+    name: str,
+    caption: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    left: int = 1,
+    strong: Sequence[int] = (),
+) -> PageTable:
+    """A table whose first `left` columns hold words and whose others hold numbers."""
+    columns = tuple(Column(title, number=i >= left) for i, title in enumerate(titles))
+    return PageTable(name, caption, columns, tuple(map(tuple, rows)), tuple(strong))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +158,6 @@ class Page:
         return tuple(chart for section in self.sections for block in section.blocks for chart in block.charts)
 
 
-def plain_table(
-    name: str, caption: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, left: int = 1
-) -> PageTable:
-    """A table whose first `left` columns hold words and whose others hold numbers."""
-    columns = tuple(Column(title, number=i >= left) for i, title in enumerate(titles))
-    return PageTable(name, caption, columns, tuple(tuple(row) for row in rows))
-
-
 HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="hf_soups'  # by which an earlier report is known
 PACKAGES = ("altair", "vl_convert")
@@ -178,19 +190,10 @@ def to_html(page: Page) -> str:
     """The whole file. Names and texts come from anywhere, so all of them are escaped."""
     style, script = (_own(name) for name in ("page.css", "page.js"))
     charts = _vega() if page.charts else ""
-    text: str = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            page=page,
-            version=metadata.version("hf_soups"),
-            policy=_policy([charts, script] if charts else [script], style),
-            style=_raw(style),
-            charts=_raw(charts),
-            script=_raw(script),
-        )
-    )
-    return text.strip() + "\n"
+    policy = _policy([charts, script] if charts else [script], style)
+    about = {"version": metadata.version("hf_soups"), "policy": policy}
+    template = _environment().get_template("page.html")
+    return str(template.render(page=page, style=style, charts=charts, script=script, **about)).strip() + "\n"
 
 
 def _environment() -> Environment:
@@ -199,29 +202,8 @@ def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"data": _json_for_html, "sort_value": _sort_value}
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return made
-
-
-def _json_for_html(spec: Mapping[str, Any]) -> Any:
-    """JSON that no text in it can end or leave, whatever it holds."""
-    text = json.dumps(spec, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return _raw(text)
-
-
-def _raw(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 (our own files, the bundle of vl-convert, and JSON that is escaped above)
-
-
-def _sort_value(cell: Cell) -> str:
-    """What the page's script sorts by: a number or a word; nothing for what is not known."""
-    if isinstance(cell.value, int | float):
-        return repr(cell.value) if math.isfinite(cell.value) else ""
-    return cell.value or ""
 
 
 @cache

@@ -46,7 +46,7 @@
     const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
     window.vegaEmbed(place, spec, options).catch((error) => {
       place.classList.add("chart-failed");
-      place.textContent = `This chart could not be drawn (${error.message}); the numbers stand below.`;
+      place.textContent = `This chart could not be drawn (${error.message}); the numbers are below.`;
     });
   }
 })();

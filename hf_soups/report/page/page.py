@@ -8,12 +8,10 @@ from pathlib import Path
 
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
-from hf_soups.report.page.board import leaderboard_section
-from hf_soups.report.page.cascades import asked_cascades, cost_section, exit_section
-from hf_soups.report.page.examples import PER_EXIT, RowFinder, example_section
-from hf_soups.report.page.html import Page, Section, is_ours, require_extra, to_html
-from hf_soups.report.page.key_figures import chosen_section, limit_section
-from hf_soups.report.page.sources import ShownSweep, find_sources, read_pools, read_sweep, searched_in
+from hf_soups.report.page.board import chosen_section, leaderboard_section, limit_section
+from hf_soups.report.page.cascades import PER_EXIT, cost_section, example_section, exit_section
+from hf_soups.report.page.html import Page, is_ours, require_extra, to_html
+from hf_soups.report.page.sources import ReportContent, read_content
 from hf_soups.report.page.training import curve_section, soup_section
 
 
@@ -61,38 +59,28 @@ def page_for(
     Raises:
         InputError: if a folder is none of these, or one cannot be read.
     """
-    sources = find_sources(folders)
-    sweep = None if sources.sweep is None else read_sweep(sources.sweep, resamples=resamples)
-    answered, pools = read_pools(sources.pools)
-    answered = (*(searched_in(sweep) if sweep is not None else ()), *answered)
-    asked = asked_cascades(sources.cascades, answered)
-    board = None if sweep is None else sweep.board
+    content = read_content(folders, resamples=resamples)
     sections = (
-        chosen_section(sweep, asked),
-        *([] if sweep is None else [leaderboard_section(sweep.board)]),
-        cost_section(board, answered, asked),
-        *([] if sweep is None else _of_sweep(sweep)),
-        exit_section(asked),
-        example_section(asked, RowFinder(pools, sources.sweep), per_exit=examples),
-        limit_section(sweep, answered, asked),
+        chosen_section(content),
+        leaderboard_section(content),
+        cost_section(content),
+        curve_section(content),
+        soup_section(content),
+        exit_section(content),
+        example_section(content, per_exit=examples),
+        limit_section(content),
     )
-    task = _task(sweep)
+    task = _task(content)
     named = title or (f"{task}: model soups and cascades" if task else "Model soups and cascades")
     about = "hf_soups report of " + ", ".join(map(str, folders))
     return Page(named, about, tuple(s for s in sections if s is not None))
 
 
-def _of_sweep(sweep: ShownSweep) -> tuple[Section, Section]:
-    metric = sweep.board.metric
-    best = next((row.name for row in sweep.board.rows if row.kind == "best on select"), "")
-    return curve_section(sweep.runs, metric=metric, best=best), soup_section(sweep.soups, str(sweep.folder))
-
-
-def _task(sweep: ShownSweep | None) -> str:
+def _task(content: ReportContent) -> str:
     """The task's name, where the runs know it."""
-    records = [run.record for run in sweep.runs if run.record is not None] if sweep is not None else []
-    names = [str((record.recipe.get("task") or {}).get("name") or "") for record in records]
-    return next(iter(names), "")
+    runs = content.sweep.found.planned if content.sweep is not None else ()
+    names = (str((run.record.recipe.get("task") or {}).get("name") or "") for run in runs if run.record is not None)
+    return next(names, "")
 
 
 def _refuse(out: Path, *, overwrite: bool) -> None:

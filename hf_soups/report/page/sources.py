@@ -1,21 +1,23 @@
-"""Reading what a report shows: a sweep with its soups, pools of predictions, cascades and searches."""
+"""What a report shows, read once: a sweep with its soups, pools of predictions with their searches, and cascades."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.cascades.frontier import Frontier
+from hf_soups.cascades.frontier import Frontier, is_ensemble
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.simulate import CascadePredictions
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import is_there, read_json
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
-from hf_soups.leaderboard.read_sweep import read_scored_models
-from hf_soups.leaderboard.rows import ScoredModels
+from hf_soups.leaderboard.rows import ScoredModels, read_scored_models
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
 from hf_soups.pool.report_rows import OtherPool
@@ -23,8 +25,11 @@ from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
-from hf_soups.sweep.folder import PLAN_FILE, Run, SoupPointer, SweepFolder
+from hf_soups.soups.soup_record import SOUP_FILE
+from hf_soups.sweep.folder import PLAN_FILE
+
+if TYPE_CHECKING:
+    from hf_soups.cascades.running.config import CascadeConfig
 
 Kind = Literal["sweep", "pool", "cascade"]
 WANTED = (
@@ -32,6 +37,109 @@ WANTED = (
     "folder that holds them."
 )
 DEPTH = 2  # levels below a folder that holds them: preds/select
+
+
+@dataclass(frozen=True)
+class ShownSweep:
+    """A sweep with all that was made of it."""
+
+    folder: Path
+    found: ScoredModels
+    board: Leaderboard
+
+
+@dataclass(frozen=True)
+class AnsweredPool:
+    """Models that answered the same rows, with the plans that a search found among them."""
+
+    name: str  # of the frontier's file, or the pool's folder
+    frontier: Frontier  # without plans where nothing was searched
+    select: Mapping[str, Predictions]
+    report: Mapping[str, Predictions] | None  # rows that nothing was chosen on
+    pool: Pool | None = None  # None: the models of a sweep
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Mapping[str, Predictions]:
+        """The answers that a report shows: those that nothing was chosen on, where there are any."""
+        return self.select if self.report is None else self.report
+
+    @property
+    def role(self) -> str:
+        """Of the rows that are shown."""
+        return "select" if self.report is None else "report"
+
+    @property
+    def chosen_plan(self) -> tuple[int, Plan] | None:
+        """The cascade that stands for the frontier: the cheapest at the best single model's score, else the best."""
+        frontier = self.frontier
+        several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
+        matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
+        if matching:
+            return min(matching, key=lambda found: (found[1].average_cost, -found[1].score))
+        return max(several, key=lambda found: (found[1].score, -found[1].average_cost), default=None)
+
+
+@dataclass(frozen=True)
+class ShownCascade:
+    """A cascade, and its answers where those of its members are at hand."""
+
+    name: str  # its folder, or a plan such as preds/frontier.json#3
+    plan: Plan
+    answered: AnsweredPool | None = None  # the models that its members are among
+    answers: CascadePredictions | None = None
+    note: str = ""  # why there are no answers
+
+    @property
+    def role(self) -> str:
+        """Of the rows that it answered."""
+        return self.answered.role if self.answered is not None else "select"
+
+    @property
+    def rows(self) -> int:
+        """That it answered; without answers those of the search."""
+        return len(self.answers) if self.answers is not None else self.plan.rows
+
+    @property
+    def chain(self) -> str:
+        """Its members in order."""
+        return " → ".join(self.plan.members)
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that the sections are made of."""
+
+    sweep: ShownSweep | None
+    answered: tuple[AnsweredPool, ...]
+    cascades: tuple[ShownCascade, ...]
+    pools: tuple[Pool, ...]  # also those that are only the report rows of another
+
+    @property
+    def board(self) -> Leaderboard | None:
+        """The sweep's leaderboard."""
+        return None if self.sweep is None else self.sweep.board
+
+
+def read_content(folders: Sequence[str | Path], *, resamples: int = 1000) -> ReportContent:
+    """Everything in the folders; no model is loaded.
+
+    Args:
+        folders: a sweep, pools of predictions, cascades, or folders that hold them.
+        resamples: bootstrap resamples of each interval.
+    Raises:
+        InputError: if a folder is none of these, or one cannot be read.
+    """
+    sources, sweep = find_sources(folders), None
+    if sources.sweep is not None:
+        found = read_scored_models(sources.sweep)
+        sweep = ShownSweep(sources.sweep, found, leaderboard_of(found, sources.sweep, resamples=resamples))
+    answered, pools = _read_pools(sources.pools)
+    answered = (*(_searched_in(sweep) if sweep is not None else ()), *answered)
+    return ReportContent(sweep, answered, _cascades(sources.cascades, answered), pools)
+
+
+# Which folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,107 +218,53 @@ def _model_type(config: Path) -> Any:
         return None
 
 
-@dataclass(frozen=True)
-class ShownSweep:
-    """A sweep with all that was made of it."""
-
-    folder: Path
-    found: ScoredModels
-    board: Leaderboard
-    runs: tuple[Run, ...]
-    soups: Mapping[str, SoupRecord]  # by the soup's name in the leaderboard
+# Searches
 
 
-@dataclass(frozen=True)
-class AnsweredPool:
-    """Models that answered the same rows, with the plans that a search found among them."""
-
-    name: str  # of the frontier's file, or the pool's folder
-    frontier: Frontier  # without plans where nothing was searched
-    select: Mapping[str, Predictions]
-    report: Mapping[str, Predictions] | None  # rows that nothing was chosen on
-    pool: Pool | None = None  # None: the models of a sweep
-    notes: tuple[str, ...] = ()
-
-    @property
-    def shown(self) -> Mapping[str, Predictions]:
-        """The answers that a report shows: those that nothing was chosen on, where there are any."""
-        return self.select if self.report is None else self.report
-
-    @property
-    def role(self) -> str:
-        """Of the rows that are shown."""
-        return "select" if self.report is None else "report"
-
-
-def read_sweep(folder: Path, *, resamples: int) -> ShownSweep:
-    """The sweep's contenders, leaderboard and soups.
-
-    Raises:
-        InputError: if there is no run in the folder.
-    """
-    found, sweep = read_scored_models(folder), SweepFolder(folder)
-    records = {f"{pointer.method} soup": record for pointer in sweep.soups() if (record := _record(pointer))}
-    return ShownSweep(folder, found, leaderboard_of(found, folder, resamples=resamples), sweep.runs(), records)
-
-
-def searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
+def _searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
     """The frontiers that are kept in a sweep; those that its leaderboard could not use are left out, as it says."""
-    members = {c.row.name: c for c in (*sweep.found.runs, *sweep.found.soups)}
+    found = sweep.found
+    members = {c.row.name: c for c in (*found.runs, *found.soups)}
     for path in sorted((sweep.folder / "cascades").glob("*.json")):
         try:
             frontier = Frontier.load(path)
         except InputError:
             continue
-        known = all(plan.members[0] in members for plan in frontier.singles)
-        if (
-            known
-            and sweep.found.runs
-            and (not frontier.data or same_rows(frontier.data, sweep.found.runs[0].select.data))
-        ):
-            select, report = ({n: getattr(c, role) for n, c in members.items()} for role in ("select", "report"))
+        known = found.runs and all(plan.members[0] in members for plan in frontier.singles)
+        if known and (not frontier.data or same_rows(frontier.data, found.runs[0].select.data)):
+            select, report = ({n: c.answers[role] for n, c in members.items()} for role in ("select", "report"))
             yield AnsweredPool(str(path), frontier, select, report)
 
 
-def read_pools(folders: Sequence[Path]) -> tuple[tuple[AnsweredPool, ...], tuple[Pool, ...]]:
-    """What was answered in each pool that is not the report of another, and all pools.
-
-    Raises:
-        InputError: if a pool cannot be read.
-    """
-    pools = [read_pool(folder) for folder in folders]
-    read = [_answered(pool) for pool in pools]
-    reports = {r.report_folder.resolve() for r in read if r.report_folder is not None}
-    kept = tuple(r.answered for r in read if r.answered.pool and r.answered.pool.folder.resolve() not in reports)
-    others = [read_pool(r.report_folder) for r in read if r.report_folder is not None]
-    return kept, (*pools, *others)
+def _read_pools(folders: Sequence[Path]) -> tuple[tuple[AnsweredPool, ...], tuple[Pool, ...]]:
+    """What was answered in each pool that is not the report of another, and all pools."""
+    read = [_read_pool(folder) for folder in folders]
+    elsewhere = [folder for _, _, folder in read if folder is not None]
+    reports = {folder.resolve() for folder in elsewhere}
+    kept = tuple(answered for pool, answered, _ in read if pool.folder.resolve() not in reports)
+    return kept, (*(pool for pool, _, _ in read), *map(read_pool, elsewhere))
 
 
-@dataclass(frozen=True)
-class _Read:
-    answered: AnsweredPool
-    report_folder: Path | None = None  # where the rows to report on are another pool's
-
-
-def _answered(pool: Pool) -> _Read:
-    """The pool with the frontier that was searched on it.
+def _read_pool(at: Path) -> tuple[Pool, AnsweredPool, Path | None]:
+    """The pool with the frontier that was searched on it; and where another pool holds its rows to report on.
 
     Raises:
         InputError: if the pool, or the one to report on, is not any more what the search saw.
     """
-    path = pool.folder / FRONTIER_FILE
+    path = at / FRONTIER_FILE
     if not is_there(path):
-        return _Read(_unsearched(pool))
-    frontier, folder = Frontier.load(path), None
-    notes: tuple[str, ...] = ()
+        pool = read_pool(at)
+        return pool, _unsearched(pool), None
+    frontier, folder, notes = Frontier.load(path), None, tuple[str, ...]()
     if isinstance(frontier.report, OtherPool):
         folder = Path(frontier.report.folder)
         if not folder.is_dir():
-            notes = (f"The rows that {path} was to report on ({folder}) are not there: its scores are of the rows it "
-                     "chose on.",)  # fmt: skip
+            notes = (
+                f"The report rows of {path} ({folder}) are not there: its scores are of the rows it was chosen on.",
+            )
             frontier, folder = replace(frontier, report=None), None
-    parts = check_frontier(path, frontier, pool.folder)
-    return _Read(AnsweredPool(str(path), frontier, parts.select, parts.report, pool, notes), folder)
+    parts = check_frontier(path, frontier, at)
+    return parts.pool, AnsweredPool(str(path), frontier, parts.select, parts.report, parts.pool, notes), folder
 
 
 def _unsearched(pool: Pool) -> AnsweredPool:
@@ -219,13 +273,11 @@ def _unsearched(pool: Pool) -> AnsweredPool:
         raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
     metric = METRICS["accuracy"]
     unit, costs = _costs(pool)
-    singles = [
-        Plan(
-            (name,), (), (costs.get(name, 0.0),), score=metric.compute(answers), average_cost=costs.get(name, 0.0),
-            exit_shares=(1.0,), unit=unit, rows=len(answers),
-        )
-        for name, answers in pool.predictions.items()
-    ]  # fmt: skip
+    singles = []
+    for name, answers in pool.predictions.items():
+        score, cost = metric.compute(answers), costs.get(name, 0.0)
+        how = {"average_cost": cost, "exit_shares": (1.0,), "unit": unit, "rows": len(answers)}
+        singles.append(Plan((name,), (), (cost,), score=score, **how))  # type: ignore[arg-type]
     best = sorted(singles, key=lambda plan: (-plan.score, plan.average_cost))
     return AnsweredPool(str(pool.folder), Frontier((), tuple(best)), pool.predictions, None, pool)
 
@@ -239,9 +291,47 @@ def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
     return "", {}
 
 
-def _record(pointer: SoupPointer) -> SoupRecord | None:
-    """What a soup's soup.json says; None where it cannot be read, which the leaderboard's notes tell."""
+# Cascades
+
+
+def _cascades(folders: Sequence[Path], answered: Sequence[AnsweredPool]) -> tuple[ShownCascade, ...]:
+    """The cascades of the folders, then one for each search whose models none of them is made of."""
+    shown = [_built(folder, answered) for folder in folders]
+    used = [cascade.answered for cascade in shown]
+    for some in answered:
+        if not any(some is other for other in used) and some.chosen_plan is not None:
+            index, plan = some.chosen_plan
+            shown.append(ShownCascade(f"{some.name}#{index}", plan, some, plan.apply(some.shown)))
+    return tuple(shown)
+
+
+def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
+    from hf_soups.cascades.running.config import read_cascade
+
+    refuse_links_out(folder)
+    config = read_cascade(folder)
+    plan = config.built
+    for some in answered:
+        if _same_models(folder, config, some):
+            return ShownCascade(str(folder), plan, some, plan.apply(some.shown))
+    note = (
+        f"{folder}: no pool here holds the predictions of its members ({', '.join(plan.members)}), so only the shares "
+        "of the search are known. Name the pool that it was built from as well."
+    )
+    return ShownCascade(str(folder), plan, note=note)
+
+
+def _same_models(folder: Path, config: CascadeConfig, some: AnsweredPool) -> bool:
+    """Whether a pool's members of the same names are the cascade's: at the same cost, copies with the same weights."""
+    plan, pool = config.built, some.pool
+    if pool is None or any(name not in pool.members for name in plan.members):
+        return False
     try:
-        return read_soup(pointer.folder())
-    except (OSError, HfSoupsError):
-        return None
+        costs = tuple(pool.members[name].cost(plan.unit).value for name in plan.members)
+        if plan.unit and costs != plan.costs:
+            return False
+        own = {place.name: place.subfolder for place in config.places if place.repo is None}
+        copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
+        return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
+    except HfSoupsError:  # not measured in that unit, or a copy cannot be read
+        return False
