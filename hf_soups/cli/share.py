@@ -37,15 +37,15 @@ def card(
 ) -> None:
     """Write the model card (README.md) of a soup or cascade, every figure taken from its files."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.cards.card import Said, check_card, write_card
+    from hf_soups.report.cards.card import CardDetails, check_card, write_card
 
     if check:
         check_card(folder)
         printed(f"{folder}: the card says what the files say.")
         return
     known = None if recipe is None else load_recipe(recipe)
-    said = Said(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
-    printed(f"wrote {write_card(folder, name=name, recipe=known, said=said, overwrite=overwrite)}")
+    details = CardDetails(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
+    printed(f"wrote {write_card(folder, name=name, recipe=known, details=details, overwrite=overwrite)}")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,77 +19,11 @@ from hf_soups.hub.local_paths import cleaned, told_of
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.prompts import WORDS_KEY
-from hf_soups.report.cards.board import BOARD_PICTURE
-from hf_soups.report.cards.card import (
-    README,
-    card_files,
-    check_card,
-    draw_pictures,
-    marked,
-    run_snippet,
-    unmarked,
-    write_card,
-)
+from hf_soups.report.cards.card import README, FolderCard, check_card, run_snippet
 from hf_soups.report.cards.card_facts import PIPELINES
-from hf_soups.report.cards.soups import PICTURE
+from hf_soups.report.cards.markdown import MarkedText
+from hf_soups.report.cards.soups import BOARD_PICTURE, PICTURE
 from hf_soups.soups.soup_record import SOUP_FILE
-
-_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-
-
-def ensured(folder: Path, repo_id: str) -> list[str]:
-    """Write a card where there is none; what to tell of it.
-
-    Raises:
-        InputError: if the folder's records cannot be read.
-        HfSoupsError: if it cannot be written.
-    """
-    if (folder / README).is_file():
-        return []
-    write_card(folder, name=repo_id)
-    return [f"{folder / README}, the model card, was written for this push. Edit it and push again."]
-
-
-def carded(folder: Path, repo_id: str, stage: Stage) -> tuple[list[LocalFile], list[str]]:
-    """Files of the card to push in place of the folder's own, and what to tell of it; nothing is written there.
-
-    One that was not changed by hand gets the repo's name in place of its own; one that was is pushed as it is. Its
-    figures must be those of the files in any case.
-
-    Raises:
-        InputError: if a figure of the folder's card is not that of its files.
-    """
-    if not (folder / README).is_file():
-        made = [stage.text(path, text) for path, text in card_files(folder, name=repo_id).items()]
-        made += [LocalFile.at(path.name, path) for path in draw_pictures(folder, stage.folder)]
-        return made, ["there is no README.md, the model card: a push writes it into the folder first."]
-    check_card(folder)
-    text = (folder / README).read_text(encoding="utf-8")
-    own = unmarked(text)
-    if own is not None:
-        return [stage.text(README, marked(renamed(own, repo_id)))], []
-    if json.dumps(repo_id) in text:
-        return [], []
-    return [], [f'README.md was changed by hand and its code does not load "{repo_id}": look at it before others do.']
-
-
-def renamed(card: str, name: str) -> str:
-    """A card with another name: in its title, its metadata and its code.
-
-    >>> renamed("# old\\n\\nclassify = pipeline(model=\\"old\\")\\n", "me/new")
-    '# me/new\\n\\nclassify = pipeline(model="me/new")\\n'
-    """
-    head, dashes, body = card.partition("\n---\n") if card.startswith("---\n") else ("", "", card)
-    found = _TITLE.search(body)
-    if found is None or found[1] == name:
-        return card
-    old = found[1]
-    body = body.replace(found[0], f"# {name}", 1)
-    body = body.replace(f"model={json.dumps(old)}", f"model={json.dumps(name)}")
-    named = rf"^(- name: |model_name: )['\"]?{re.escape(old)}['\"]?$"
-    head = re.sub(named, rf"\g<1>{name}", head, count=1, flags=re.MULTILINE)
-    return head + dashes + body
-
 
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
@@ -98,19 +31,58 @@ CASCADE = ("config.json", "handler.py", "requirements.txt", EVIDENCE_FILE, *PICT
 MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 
 
-def model_contents(folder: Path, kind: Kind, repo_id: str, stage: Stage, include: Sequence[str] = ()) -> Contents:
+def model_contents(
+    folder: Path, kind: Kind, repo_id: str, stage: Stage, include: Sequence[str] = (), *, write: bool = False
+) -> Contents:
     """A soup or cascade as it would be pushed; the headers of its weights are read, so that no torn file is.
 
+    Args:
+        folder: of it.
+        kind: "soup" or "cascade".
+        repo_id: that its card names.
+        stage: for files that are made for this push.
+        include: patterns of further files.
+        write: write a card into the folder where there is none.
     Raises:
         InputError: if it holds a link that leads out of it, lacks a member, or has a card that is not true.
         CheckpointError: if its config or weights are missing or corrupt.
     """
+    card, notes = None, []
+    if write and not (folder / README).is_file():
+        card = FolderCard.of(folder, name=repo_id)
+        notes = [f"{card.write()}, the model card, was written for this push. Edit it and push again."]
     bare = without_card(folder, kind, stage, include)
-    card, told = carded(folder, repo_id, stage)
+    card = card or FolderCard.of(folder, name=repo_id)
+    files, more = _card_files(card, stage)
     return Contents(
-        kind, replaced(bare.files, card), bare.left_out, (*told, *bare.notes), usage(folder, kind, repo_id),
-        check=cache(lambda: run_snippet(folder, name=repo_id)),
+        kind, replaced(bare.files, files), bare.left_out, (*notes, *more, *bare.notes), usage(folder, kind, repo_id),
+        check=cache(lambda: run_snippet(card)),
     )  # fmt: skip
+
+
+def _card_files(card: FolderCard, stage: Stage) -> tuple[list[LocalFile], list[str]]:
+    """Files to push in place of the folder's own card, and what to tell of it; nothing is written in the folder.
+
+    A card that was not changed by hand between its marks is made again with the repo's name; one that was is pushed as
+    it is. Its figures must be those of the files in any case.
+
+    Raises:
+        InputError: if a figure of the folder's card is not that of its files.
+    """
+    if not (card.folder / README).is_file():
+        made = [stage.text(path, text) for path, text in card.files().items()]
+        made += [LocalFile.at(path.name, path) for path in card.draw_pictures(stage.folder)]
+        return made, ["there is no README.md, the model card: a push writes it into the folder first."]
+    card.check()
+    text = (card.folder / README).read_text(encoding="utf-8")
+    before = MarkedText.of(text)
+    if before is not None and before.untouched:
+        return [stage.text(README, card.files(before)[README])], []
+    if json.dumps(card.title) in text:
+        return [], []
+    return [], [
+        f'README.md was changed by hand and its code does not load "{card.title}": look at it before others do.'
+    ]
 
 
 def without_card(folder: Path, kind: Kind, stage: Stage, include: Sequence[str] = ()) -> Contents:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from hf_soups.files.hub_refusals import check_token, is_passing, one_line, statu
 from hf_soups.files.writing import temporary_folder
 from hf_soups.hub.contents import CALLED, REPO_TYPES, Contents, Kind, LeftOut, LocalFile, Stage, kind_of, listing
 from hf_soups.hub.data_sets import board_contents, pool_contents
-from hf_soups.hub.models import PageFiles, ensured, model_contents, space_contents
+from hf_soups.hub.models import PageFiles, model_contents, space_contents
 from hf_soups.hub.repo import (
     PushRequest,
     Unanswered,
@@ -118,9 +118,7 @@ def gathered(
         elif kind == "leaderboard":
             yield board_contents(at, repo_id, stage, include)
         else:
-            told = () if dry_run else tuple(ensured(at, repo_id))
-            found = model_contents(at, kind, repo_id, stage, include)
-            yield replace(found, notes=(*told, *found.notes))
+            yield model_contents(at, kind, repo_id, stage, include, write=not dry_run)
 
 
 WAITS = (1.0, 4.0, 15.0)  # seconds before another try; the client itself retries uploads within each
