@@ -1,6 +1,6 @@
-"""What is pushed: files with their places in the repo, chosen from those that hf_soups writes and the user names.
+"""What is pushed: files with their paths in the repo, those that hf_soups writes and those that the user names.
 
-Whatever else lies beside them (logs, optimizer states, tables, keys) is listed and stays here.
+Whatever else is in the folder (logs, optimizer states, tables, keys) is listed and stays here.
 """
 
 from __future__ import annotations
@@ -129,10 +129,10 @@ def listing(files: Sequence[LocalFile], left_out: Sequence[LeftOut]) -> list[str
     if not left_out:
         return lines
     total = sum(one.size for one in left_out)
-    told = f"Not sent: {len(left_out)} files, {total:,} bytes, that are not part of it. --include PATTERN adds some."
+    heading = f"Not sent: {len(left_out)} files, {total:,} bytes, that are not part of it. --include PATTERN adds some."
     rows = _by_folder(left_out)
     more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-    return [*lines, told, *rows[:SHOWN], *more]
+    return [*lines, heading, *rows[:SHOWN], *more]
 
 
 def shown(path: str | Path) -> str:
@@ -225,7 +225,7 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\s[^>]*?src=[\"']([^\"'
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
 
 
-def chosen(
+def files_to_send(
     folder: Path, own: Iterable[str], include: Sequence[str] = (), *, whole: bool = False
 ) -> tuple[list[LocalFile], list[LeftOut]]:
     """The files of a folder that are sent, and those that are not.

@@ -21,8 +21,18 @@ from hf_soups.cascades.frontier import Frontier
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.writing import writable
-from hf_soups.hub.contents import BOARD, CARD, Contents, LocalFile, Stage, chosen, inside_file, pictures_of, replaced
-from hf_soups.hub.local_paths import cleaned, told_of, without_local_paths
+from hf_soups.hub.contents import (
+    BOARD,
+    CARD,
+    Contents,
+    LocalFile,
+    Stage,
+    files_to_send,
+    inside_file,
+    pictures_of,
+    replaced,
+)
+from hf_soups.hub.local_paths import cleaned, note_of, without_local_paths
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
@@ -70,14 +80,14 @@ def board_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[s
     """
     rows = _rows(folder)
     shifts = [glob.escape(f"leaderboard_{name}.png") for name in _shifts(rows)]
-    files, left_out = chosen(folder, [*BOARD_FILES, *shifts, *pictures_of(folder)], include)
+    files, left_out = files_to_send(folder, [*BOARD_FILES, *shifts, *pictures_of(folder)], include)
     taken = [file.path for file in files]
     notes = ["run folders, soups and caches stay here: a leaderboard is pushed without weights."]
     table = TABLE if TABLE in taken else BOARD
     if table == TABLE:
         _check_same(folder, rows)
     made = [*cleaned(files, stage), *_clean_table(folder, taken, stage)]
-    notes += told_of(made)
+    notes += note_of(made)
     pictures = [path for path in taken if path.endswith(".png")]
     if README in taken:
         notes.append("README.md of the folder is pushed as it is: load_dataset reads what its `configs:` name.")
@@ -251,10 +261,10 @@ def pool_contents(folder: Path, repo_id: str, stage: Stage, include: Sequence[st
     if (folder / FRONTIER_FILE).exists():
         check_frontier(folder / FRONTIER_FILE, Frontier.load(folder / FRONTIER_FILE), folder)
     answers = [inside_file(folder, member.file).path for member in pool.members.values()]
-    files, left_out = chosen(folder, [*POOL_FILES, *answers, *pictures_of(folder)], include)
+    files, left_out = files_to_send(folder, [*POOL_FILES, *answers, *pictures_of(folder)], include)
     tables = tables_of(pool)
     made = cleaned(files, stage)
-    notes = (*_notes(pool), *told_of(made))
+    notes = (*_notes(pool), *note_of(made))
     for table in tables:
         write_table(pool.predictions[table.member], stage.place(table.path))
         made.append(inside_file(stage.folder, table.path))

@@ -1,4 +1,4 @@
-"""A soup or a cascade as a model repo or a Space: its whole folder, weights that are read, a card that is true."""
+"""A soup or a cascade as a model repo or a Space: its folder with weights that can be read and a checked card."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.weights import INDEX, SINGLE
-from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Stage, chosen, pictures_of, replaced
-from hf_soups.hub.local_paths import cleaned, told_of
+from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Stage, files_to_send, pictures_of, replaced
+from hf_soups.hub.local_paths import cleaned, note_of
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.prompts import WORDS_KEY
@@ -44,7 +44,7 @@ def model_contents(
         include: patterns of further files.
         write: write a card into the folder where there is none.
     Raises:
-        InputError: if it holds a link that leads out of it, lacks a member, or has a card that is not true.
+        InputError: if it holds a link that leads out of it, lacks a member, or has a card with other figures than its files.
         CheckpointError: if its config or weights are missing or corrupt.
     """
     card, notes = None, []
@@ -80,20 +80,18 @@ def _card_files(card: FolderCard, stage: Stage) -> tuple[list[LocalFile], list[s
         return [stage.text(README, card.files(before)[README])], []
     if json.dumps(card.title) in text:
         return [], []
-    return [], [
-        f'README.md was changed by hand and its code does not load "{card.title}": look at it before others do.'
-    ]
+    return [], [f'README.md was changed by hand and its code does not load "{card.title}": check it.']
 
 
 def without_card(folder: Path, kind: Kind, stage: Stage, include: Sequence[str] = ()) -> Contents:
     """The folder as it would be pushed, whatever README.md it has or lacks."""
-    chosen(folder, (), whole=True)  # links first: nothing outside is read
+    files_to_send(folder, (), whole=True)  # links first: nothing outside is read
     parts = _member_folders(folder) if kind == "cascade" else ["."]
     own = [*(CASCADE if kind == "cascade" else SOUP), *pictures_of(folder)]
     own += [f"{part}/{name}".removeprefix("./") for part in parts for name in _model_files(folder, part)]
-    files, left_out = chosen(folder, own, include, whole=True)
+    files, left_out = files_to_send(folder, own, include, whole=True)
     clean = cleaned(files, stage)
-    return Contents(kind, replaced(tuple(files), clean), tuple(left_out), told_of(clean))
+    return Contents(kind, replaced(tuple(files), clean), tuple(left_out), note_of(clean))
 
 
 def _model_files(folder: Path, part: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A folder to a repo of the Hub, by what it is: one commit, made only if something changed, checked and told."""
+"""A folder to a repo of the Hub: what it is decides what is sent; one commit, only if something changed, checked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from hf_soups.hub.repo import (
     check_arrived,
     check_name,
     commit,
+    hub_errors_explained,
     look,
-    refusals_told,
     refuse,
     url_of,
 )
@@ -48,13 +48,13 @@ class Pushed:
     card: str = ""  # README.md
 
     def words(self) -> list[str]:
-        """What to tell the user, line by line; of a dry run the files, and the card at the end."""
+        """Lines for the user; of a dry run also the files, and the card at the end."""
         total = sum(file.size for file in self.files)
         notes = [f"note: {note}" for note in self.notes]
         if self.commit is None:
-            told = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
+            first = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
             files = listing(self.files, self.left_out)
-            return [told, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
+            return [first, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
         if self.unchanged:
             return [f"{self.url} holds the same {len(self.files)} files already: no commit was made.", *self._next()]
         return [
@@ -68,7 +68,7 @@ class Pushed:
 
     def _next(self) -> list[str]:
         if self.kind == "space":
-            return ["Next: open that page; the Space is built within some minutes."]
+            return ["Next: open that page; building the Space takes some minutes."]
         merged = "once it is merged, " if "/discussions/" in self.url else ""
         return [f"Next: {merged}{self.usage}"]
 
@@ -102,7 +102,7 @@ def gathered(
         dry_run: do not even write a card.
         include: patterns of further files to send, as in .gitignore.
     Raises:
-        InputError: if it is none of them, holds what may not be pushed, or has a card that is not true.
+        InputError: if it is none of them, holds what may not be pushed, or has a card with other figures than its files.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
     """
     at = Path(folder).expanduser()
@@ -167,8 +167,8 @@ def push(
         confirm: asked, with a question, before other content is replaced without `force`; True replaces it.
         tell: called with what is begun, before anything that takes long.
     Raises:
-        InputError: if the folder is none of these; for a name that is none; for a card that is not true or whose code
-            fails; offline; without a token that may write there; if the repo holds other content and neither `force`
+        InputError: if the folder is none of these; for a name that is none; for a card with other figures than its files, or
+            whose code fails; offline; without a token that may write there; if the repo holds other content and neither `force`
             nor `create_pr` is given.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
         HfSoupsError: if the Hub cannot be reached, or fails again and again.
@@ -183,7 +183,7 @@ def push(
             return pushed(found, url_of(repo_id, REPO_TYPES[found.kind]), None, revision=revision)
     check_access(token)
     api = HfApi(token=token, library_name="hf_soups")
-    with refusals_told(repo_id):
+    with hub_errors_explained(repo_id):
         whole = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         title = message or f"Push a {CALLED[kind]} with hf_soups"
         with gathered(folder, whole, page=space, include=include) as found:
@@ -212,7 +212,7 @@ def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> 
 
 
 def _patiently(api: HfApi, order: PushRequest) -> Pushed:
-    tried = False  # whether a commit was sent, which may have arrived though its answer did not
+    tried = False  # whether a commit was sent: it may have arrived although its answer did not
     waits = iter(WAITS)
     failures: tuple[type[Exception], ...] = (Unanswered, *transport_errors())
     while True:
@@ -239,7 +239,7 @@ def _push_once(api: HfApi, order: PushRequest, tried: bool) -> Pushed:
     if remote.head and remote.has_revision and same and not (order.force and remote.others(found.files)):
         return pushed(found, url, remote.head, revision=order.revision, unchanged=not tried)
     if found.check is not None:
-        order.tell("running the card's code against the folder, as whoever copies it will")
+        order.tell("running the card's code against the folder, as a user would")
         found.check()
     if remote.head is None:
         sdk = "gradio" if kind == "space" else None

@@ -1,4 +1,4 @@
-"""A repo of the Hub: what lies in it, what may be overwritten, one commit, and whether it arrived."""
+"""A repo of the Hub: what it holds, what may be overwritten, one commit, and whether that arrived."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi, RepoFile
 
 
-# What the Hub's page keeps beside the model: never a reason to refuse, never removed.
+# What the Hub itself or its web page adds: never a reason to refuse, never removed.
 KEPT = (".gitattributes", "README.md", "LICENSE")
 LONGEST_NAME = 96  # characters of a repo's id, the Hub's own limit
 
@@ -27,12 +27,12 @@ class Remote:
 
     head: str | None = None
     private: bool = False
-    has_revision: bool = True  # the branch that was asked for; if not, `head` is main's
-    is_mains: bool = False  # another branch than main was asked for: what lies at `head` stays on main in any case
+    has_revision: bool = True  # there is the branch to push to; if not, `head` is main's
+    is_mains: bool = False  # another branch at main's commit: whatever is replaced there, main keeps it
     files: Mapping[str, RepoFile] = field(default_factory=dict)
 
     def holds(self, file: LocalFile) -> bool:
-        """Whether the same bytes lie there under the same path."""
+        """Whether the repo has the same bytes under the same path."""
         there = self.files.get(file.path)
         if there is None or there.size != file.size:
             return False
@@ -53,7 +53,7 @@ class Remote:
 
 
 def look(api: HfApi, repo_id: str, revision: str | None, repo_type: RepoType = "model") -> Remote:
-    """What a repo holds at a branch, or at main where there is no such branch."""
+    """What a repo holds at a branch; at main where there is no such branch."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -120,43 +120,45 @@ def check_access(token: str | None) -> None:
 
 
 @contextmanager
-def refusals_told(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub, or the way to it, answers with an error into one message."""
+def hub_errors_explained(repo_id: str) -> Iterator[None]:
+    """Turn errors of the Hub, and of the connection to it, into one message that says what to do."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
     except HfHubHTTPError as error:
-        raise _told(repo_id, error) from error
+        raise _explained(repo_id, error) from error
     except transport_errors() as error:
         raise HfSoupsError(
-            f"{repo_id}: {constants.ENDPOINT} cannot be reached, or broke off ({one_line(error)}). Nothing that was "
-            "sent is lost: the same command again goes on from there."
+            f"{repo_id}: {constants.ENDPOINT} cannot be reached, or broke off ({one_line(error)}). Run the "
+            "same command again: what was uploaded is kept."
         ) from error
 
 
-def _told(repo_id: str, error: Any) -> HfSoupsError:
+def _explained(repo_id: str, error: Any) -> HfSoupsError:
     from huggingface_hub import constants
 
-    status, said = status_of(error), one_line(error.server_message or str(error))
+    status, answer = status_of(error), one_line(error.server_message or str(error))
     tokens = f"{constants.ENDPOINT}/settings/tokens"
     if status == 401:
         return InputError(
-            f"{repo_id}: the Hub does not accept this token (401: {said}). Log in again (hf auth login), or set "
+            f"{repo_id}: the Hub does not accept this token (401: {answer}). Log in again (hf auth login), or set "
             f"HF_TOKEN to one from {tokens}."
         )
     if status == 403:
         return InputError(
-            f"{repo_id}: this token may not write there (403: {said}). Make one with the right to write to that "
+            f"{repo_id}: this token may not write there (403: {answer}). Make one with the right to write to that "
             f"owner's repos at {tokens}, or push under your own name."
         )
     if status == 404:
-        return InputError(f"{repo_id}: not found, or not for this token (404: {said}). Check name and revision.")
+        return InputError(f"{repo_id}: not found, or not for this token (404: {answer}). Check name and revision.")
     if status == 412:
-        return HfSoupsError(f"{repo_id}: someone else committed meanwhile (412: {said}). Push again to compare anew.")
+        return HfSoupsError(
+            f"{repo_id}: someone else committed meanwhile (412: {answer}). Push again to compare with it."
+        )
     again = "Try again later: what was uploaded is kept." if is_passing(error) else "Nothing was committed."
-    return HfSoupsError(f"{repo_id}: the Hub answered {status}: {said}. {again}")
+    return HfSoupsError(f"{repo_id}: the Hub answered {status}: {answer}. {again}")
 
 
 SHOWN = 8  # paths at most in a message
@@ -208,11 +210,11 @@ def refuse(remote: Remote, order: PushRequest) -> None:
         _refuse_or_ask(order, f"{order.repo_id}: the repo holds other content: {_listed(lost)}.")
 
 
-def _refuse_or_ask(order: PushRequest, told: str) -> None:
+def _refuse_or_ask(order: PushRequest, problem: str) -> None:
     advice = "propose the change with --create-pr, or choose another name or --revision."
     if order.confirm is None:
-        raise InputError(f"{told} Replace it with --force, {advice}")
-    if not order.confirm(f"{told} Replace it?"):
+        raise InputError(f"{problem} Replace it with --force, {advice}")
+    if not order.confirm(f"{problem} Replace it?"):
         raise InputError(f"{order.repo_id}: left as it is, nothing was sent. You can {advice}")
     order.force = True
 
@@ -251,7 +253,7 @@ def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
 
 
 def check_arrived(api: HfApi, order: PushRequest, oid: str) -> None:
-    """Announce no repo as good that lacks a file (one that its .gitignore names) or holds other bytes.
+    """Refuse to call a push done if the repo lacks a file (its .gitignore may name it) or holds other bytes.
 
     Raises:
         HfSoupsError: naming the files.

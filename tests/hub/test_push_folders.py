@@ -225,7 +225,7 @@ def test_places_on_this_machine_go_by_their_last_name(copied: Path) -> None:
     told = json.loads(texts(copied)["soup.json"])
     assert [i["source"] for i in told["ingredients"]] == ["./run_0", "me/run_1"]
     assert told["label_names"] == record["label_names"]
-    assert "places on this machine go by their last name alone: soup.json." in contents(copied).notes
+    assert "local paths are pushed as their last part alone, in soup.json." in contents(copied).notes
     assert json.loads((copied / "soup.json").read_text()) == record
 
 
