@@ -75,8 +75,8 @@ def _readme(name: str, config: Any) -> str:
     return (
         f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---\n\n"
         f"A cascade of {', '.join(members)}: each is asked only where those before it were not sure enough. The page "
-        "shows every answer with the member that it left at, what each member said, and what was saved.\n\n"
-        f"The cascade lies in `{MODEL}/`; the same page opens elsewhere with `hf-soups demo {MODEL}/`.\n"
+        "shows each answer, the member that gave it, what every member said, and what was saved.\n\n"
+        f"The cascade is in `{MODEL}/`; to open the same page elsewhere, run `hf-soups demo {MODEL}/`.\n"
     )
 
 
@@ -120,14 +120,13 @@ def build_page(
         CheckpointError, MemberError: if it cannot be loaded.
     """
     require_gradio()
-    from hf_soups.demo.cascade import load_demo_cascade
-    from hf_soups.demo.examples import examples_of
+    from hf_soups.demo.cascade import examples_of, load_demo_cascade
 
-    subject = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
-    shown = examples_of(examples, subject.kind)
+    loaded = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
+    shown = examples_of(examples, loaded.kind)
     from hf_soups.demo.page import page_of  # imports gradio, which takes seconds
 
-    return page_of(subject, shown)
+    return page_of(loaded, shown)
 
 
 def serve(

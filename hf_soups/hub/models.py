@@ -44,7 +44,7 @@ def model_contents(
         include: patterns of further files.
         write: write a card into the folder where there is none.
     Raises:
-        InputError: if it holds a link that leads out of it, lacks a member, or has a card with other figures than its files.
+        InputError: if it holds a link that leads out of it, lacks a member, or has a card that its files contradict.
         CheckpointError: if its config or weights are missing or corrupt.
     """
     card, notes = None, []

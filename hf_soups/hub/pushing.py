@@ -102,7 +102,7 @@ def gathered(
         dry_run: do not even write a card.
         include: patterns of further files to send, as in .gitignore.
     Raises:
-        InputError: if it is none of them, holds what may not be pushed, or has a card with other figures than its files.
+        InputError: if it is none of them, holds what may not be pushed, or has a card that its files contradict.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
     """
     at = Path(folder).expanduser()
@@ -167,9 +167,9 @@ def push(
         confirm: asked, with a question, before other content is replaced without `force`; True replaces it.
         tell: called with what is begun, before anything that takes long.
     Raises:
-        InputError: if the folder is none of these; for a name that is none; for a card with other figures than its files, or
-            whose code fails; offline; without a token that may write there; if the repo holds other content and neither `force`
-            nor `create_pr` is given.
+        InputError: if the folder is none of these; for a name that is none; for a card that its files contradict or
+            whose code fails; offline; without a token that may write there; if the repo holds other content and neither
+            `force` nor `create_pr` is given.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
         HfSoupsError: if the Hub cannot be reached, or fails again and again.
     """

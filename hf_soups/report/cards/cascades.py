@@ -76,7 +76,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
-            f"easy rows never meet the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
+            f"easy inputs never reach the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
             "the package `hf_soups`."
         ),
         library="hf_soups",
@@ -267,24 +267,24 @@ def _notes(folder: Path, found: Evidence) -> dict[str, str]:
         )
     if (folder / exits).is_file():
         told["Members"] = (
-            f"![Share of {rows} and accuracy on them, by the member that they leave at]({exits})\n\n"
+            f"![Share of {rows} and accuracy on them, by the member that they exit at]({exits})\n\n"
             f"The table shows select rows, the picture {rows}."
         )
     return told
 
 
 def _limits(plan: Plan, found: Evidence) -> tuple[str, ...]:
-    told = ["The average cost holds for rows like those it was chosen on: harder rows go further and cost more."]
+    told = ["The average cost holds for rows like those it was chosen on: harder rows pass more members and cost more."]
     scored = not math.isnan(plan.score)
     if scored:
         told.append(
-            "Members and thresholds were chosen on the select rows, so the score on these is too good, the more so the "
-            "fewer rows there were; a small lead over the best single model may be chance."
+            "Members and thresholds were chosen on the select rows, so the score on these is optimistic, more so with "
+            "fewer rows; a small lead over the best single model may be chance."
         )
     else:
         told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if scored and found.reported("chosen") is None:
         told.append("It was not measured on rows that nothing was chosen on.")
     told += [f"{name}: {note}." for name, member in found.members.items() for note in member.notes]
-    told.append("On data of another distribution it was not measured; there confidences, and so exits, may mislead.")
+    told.append("It was not measured on data of another distribution, where confidences, and so exits, may mislead.")
     return tuple(told)

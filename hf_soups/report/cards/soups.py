@@ -230,7 +230,7 @@ def _notes(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
         told["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
     if "coefficients_by_tensor" in record:
         told["Ingredients"] = (
-            f"Each tensor has coefficients of its own, in `{SOUP_FILE}`; here is their mean over all parameters."
+            f"Each tensor has its own coefficients, in `{SOUP_FILE}`; here is their mean over all parameters."
         )
     return told
 
@@ -242,22 +242,20 @@ def _limits(record: Mapping[str, Any], scores: Sequence[CardScore]) -> tuple[str
         told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if chosen_on and rows < FEW:
         told.append(
-            "Few rows chose it: differences within the intervals above are what chance alone makes, and other rows "
-            "might have chosen another mixture."
+            "It was chosen on few rows: differences within the intervals above may be chance, and other rows might "
+            "have led to another mixture."
         )
     if chosen_on:
         told.append(
-            "Scores on the rows it was chosen on are too good, the more so the fewer rows and the more mixtures were "
-            "tried; a small lead over the best single model may be chance."
+            "Scores on the rows it was chosen on are optimistic, more so with fewer rows and with more mixtures tried; "
+            "a small lead over the best single model may be chance."
         )
     if record.get("optimistic"):
-        told.append(
-            "It was chosen on the report rows, so no score here comes from rows that it has not been fitted to."
-        )
+        told.append("It was chosen on the report rows, so every score here is on rows that it was fitted to.")
     if any(role.startswith(SHIFT) for role in roles):
-        told.append("Of other distributions only the shifts above were measured; on others it may do worse.")
+        told.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:
-        told.append("On data of another distribution it was not measured.")
+        told.append("It was not measured on data of another distribution.")
     told.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
     return tuple(told)
 
@@ -297,9 +295,9 @@ def board_note(board: Leaderboard) -> str:
     scale = " x 100" if board.metric in PERCENT else ""
     seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
     return (
-        f"{board.metric}{scale}, with 95% bootstrap intervals by row. Select rows chose, report rows were not looked "
-        "at when choosing; gains are over the model that was best on select, NLL and ECE (x 100) are of report. "
-        f"Training seconds are the sum over all fine-tunes in a row.{seen if has_picture(board) else ''}"
+        f"{board.metric}{scale}, with 95% bootstrap intervals over the examples. Choices were made on select rows "
+        "alone. Gains are over the model that was best on select; NLL and ECE (x 100) are on report rows. Training "
+        f"seconds are the sum over all fine-tunes that a line of the table holds.{seen if has_picture(board) else ''}"
     )
 
 
