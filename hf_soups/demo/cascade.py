@@ -29,6 +29,11 @@ from hf_soups.data.images import FORMATS, MOST_PIXELS, ROOM, Picture, picture
 from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
 
+BETWEEN = "|||"  # or a tab: between the two texts of a pair
+MOST_EXAMPLES = 64
+HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
+AT_ONCE = 32  # inputs of a batch that go through the members together
+
 
 def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple[Plan, ...]:
     """The plans over a cascade's members, the cheapest first; of two that run alike only one.
@@ -73,12 +78,6 @@ def _fitting(config: CascadeConfig, path: Path) -> list[Plan]:
     return fitting
 
 
-BETWEEN = "|||"  # or a tab: between the two texts of a pair
-MOST_EXAMPLES = 64
-HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
-AT_ONCE = 32  # inputs of a batch that go through the members together
-
-
 @dataclass(frozen=True, eq=False)
 class DemoCascade:
     """What the page shows.
@@ -119,10 +118,8 @@ class DemoCascade:
 
     def follow_each(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
         """As `follow`, with the reason in the place of an input that cannot be read."""
-        told: list[Journey | str] = []
-        for start in range(0, len(inputs), AT_ONCE):
-            told += self._chunk(inputs[start : start + AT_ONCE], plan)
-        return told
+        starts = range(0, len(inputs), AT_ONCE)
+        return [way for start in starts for way in self._chunk(inputs[start : start + AT_ONCE], plan)]
 
     def _chunk(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
         values: list[Any] = []

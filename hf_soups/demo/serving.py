@@ -1,4 +1,4 @@
-"""Serving the page: on this machine alone unless told otherwise; or the files of a Space, served by the Hub."""
+"""Serving the page, by default to this machine only; or the files of a Space, which the Hub serves."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import gradio
 
 
+HOST = "127.0.0.1"
+PORT = 7860  # gradio's own first choice
+PORTS = 100  # tried from there on, where none is named
+LARGEST_FILE = "20mb"
 MODEL = "model"  # the Space's folder that holds the cascade
 SPACE_PORT = 7860  # where the Hub looks for the page
 APP = '''"""The demo of a cascade; the page itself is part of hf_soups."""
@@ -88,12 +92,6 @@ def _gradio() -> str:
             "a Space names the version of gradio that its page was tried with, but gradio is not installed. Run: "
             'pip install "hf_soups[demo]".'
         ) from None
-
-
-HOST = "127.0.0.1"
-PORT = 7860  # gradio's own first choice
-PORTS = 100  # tried from there on, where none is named
-LARGEST_FILE = "20mb"
 
 
 def build_page(

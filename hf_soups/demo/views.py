@@ -15,6 +15,7 @@ from hf_soups.demo.journeys import Always, Journey, Meeting, totals
 from hf_soups.metrics import METRICS
 from hf_soups.wording import PERCENT, cost_in_words, score_in_words
 
+CLASSES = 4  # shown of each member
 CONFIDENCES: dict[Confidence, str] = {
     "max": "the largest probability",
     "gap": "the gap between the two largest probabilities",
@@ -146,9 +147,6 @@ def place_of(exit: int, members: Sequence[str]) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:.3f}"
-
-
-CLASSES = 4  # shown of each member
 
 
 def message(text: str, *, wrong: bool = False) -> str:

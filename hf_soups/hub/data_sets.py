@@ -66,6 +66,8 @@ BOARD_COLUMNS = (
 )
 TABLE = "leaderboard.parquet"
 BOARD_FILES = (BOARD, TABLE, "leaderboard.png", COSTS, RECIPE_FILE, *CARD)
+POOL_FILES = (POOL_FILE, FRONTIER_FILE, RECIPE_FILE, *CARD)
+ROWS_AT_ONCE = 4096
 NEEDED = ("kind", "name", "status", "select", "report")
 MAKE_IT = "Make it again: hf-soups leaderboard {folder}"
 
@@ -232,10 +234,6 @@ def _shown_by(picture: str) -> str:
         return "Report score against multiply-adds of an example"
     shift = picture.removesuffix(".png").removeprefix("leaderboard").lstrip("_")
     return f"Score on the shift {shift} against report score" if shift else "Report score against select score"
-
-
-POOL_FILES = (POOL_FILE, FRONTIER_FILE, RECIPE_FILE, *CARD)
-ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,19 +51,13 @@ def cleaned(files: Sequence[LocalFile], stage: Stage) -> list[LocalFile]:
     """
     records = {file: _read(file.source) for file in files if PurePosixPath(file.path).name in RECORDS}
     short = _short(place for value in records.values() for place in _places_in(value))
-    made = []
-    for file, value in records.items():
-        clean = _clean(value, short)
-        if clean != value:
-            made.append(stage.text(file.path, as_text(file.path, clean)))
+    changes = [(file.path, value, _clean(value, short)) for file, value in records.items()]
     for file in files:
         with suppress(InputError):  # a file that the user includes need not be one of a model
             if file.path.endswith("config.json"):
                 value = _read(file.source)
-                clean = _clean_config(value)
-                if clean != value:
-                    made.append(stage.text(file.path, as_text(file.path, clean)))
-    return made
+                changes.append((file.path, value, _clean_config(value)))
+    return [stage.text(path, as_text(path, clean)) for path, value, clean in changes if clean != value]
 
 
 def note_of(clean: list[LocalFile]) -> tuple[str, ...]:

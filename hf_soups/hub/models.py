@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
@@ -18,13 +17,14 @@ from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Sta
 from hf_soups.hub.local_paths import cleaned, note_of
 from hf_soups.leaderboard.snapshot import BOARD_FILE
 from hf_soups.recipe.origin import RECIPE_FILE
-from hf_soups.recipe.prompts import WORDS_KEY
 from hf_soups.report.cards.card import README, FolderCard, check_card, run_snippet
-from hf_soups.report.cards.card_facts import PIPELINES
+from hf_soups.report.cards.card_facts import CardFacts
 from hf_soups.report.cards.markdown import MarkedText
 from hf_soups.report.cards.soups import BOARD_PICTURE, PICTURE
 from hf_soups.soups.soup_record import SOUP_FILE
 
+PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
+MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
 CASCADE = ("config.json", "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
@@ -55,7 +55,7 @@ def model_contents(
     card = card or FolderCard.of(folder, name=repo_id)
     files, more = _card_files(card, stage)
     return Contents(
-        kind, replaced(bare.files, files), bare.left_out, (*notes, *more, *bare.notes), usage(folder, kind, repo_id),
+        kind, replaced(bare.files, files), bare.left_out, (*notes, *more, *bare.notes), _usage(card.facts, repo_id),
         check=cache(lambda: run_snippet(card)),
     )  # fmt: skip
 
@@ -107,34 +107,19 @@ def _model_files(folder: Path, part: str) -> list[str]:
     return [*MODEL, *weights, *([] if weights == [SINGLE] else [INDEX])]
 
 
-def usage(folder: Path, kind: Kind, repo_id: str) -> str:
+def _usage(facts: CardFacts, repo_id: str) -> str:
     """A line of Python that loads the model; `{revision}` stands where a branch would be named."""
-    config = _config(folder)
-    if kind == "cascade":
-        task = f"cascade-{'image' if config.get('kind') == 'image' else 'text'}-classification"
-        return f'import hf_soups; transformers.pipeline("{task}", model="{repo_id}"{{revision}})'
-    if WORDS_KEY in config:
+    if facts.words:
         place = "from hf_soups.models.word_classifier import WordClassifier"
         return f'{place}; WordClassifier.load("{repo_id}"{{revision}})'
-    name = str(next(iter(config.get("architectures") or ()), ""))
-    task = next((task for ending, task in PIPELINES.items() if name.endswith(ending)), "")
-    if task:
-        return f'transformers.pipeline("{task}", model="{repo_id}"{{revision}})'
-    return f'transformers.AutoModel.from_pretrained("{repo_id}"{{revision}})'
+    start, kind = ("import hf_soups; ", "cascade-") if facts.cascade else ("", "")
+    return f'{start}transformers.pipeline("{kind}{facts.pipeline_tag}", model="{repo_id}"{{revision}})'
 
 
 def _member_folders(folder: Path) -> list[str]:
-    members = _config(folder).get("members") or []
+    members = read_json(folder / "config.json").get("members") or []
     inside = [m for m in members if isinstance(m, dict) and m.get("subfolder") and not m.get("repo")]
     return list(dict.fromkeys(str(m["subfolder"]) for m in inside))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
-
-
-PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
-MODEL_FOLDER = "model"
 
 
 def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequence[str] = ()) -> Contents:

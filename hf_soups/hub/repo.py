@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi, RepoFile
 
 
+SHOWN = 8  # paths at most in a message
+FRESH = {".gitattributes", "README.md"}  # what the Hub itself puts into a new Space
 # What the Hub itself or its web page adds: never a reason to refuse, never removed.
 KEPT = (".gitattributes", "README.md", "LICENSE")
 LONGEST_NAME = 96  # characters of a repo's id, the Hub's own limit
@@ -161,16 +163,12 @@ def _explained(repo_id: str, error: Any) -> HfSoupsError:
     return HfSoupsError(f"{repo_id}: the Hub answered {status}: {answer}. {again}")
 
 
-SHOWN = 8  # paths at most in a message
-FRESH = {".gitattributes", "README.md"}  # what the Hub itself puts into a new Space
-
-
 @dataclass(slots=True)
 class PushRequest:
     """What the user asked for."""
 
     repo_id: str
-    found: Contents
+    contents: Contents
     private: bool | None
     revision: str | None
     create_pr: bool
@@ -188,7 +186,7 @@ class Unanswered(Exception):
         self.cause = cause
 
 
-def refuse(remote: Remote, order: PushRequest) -> None:
+def refuse(remote: Remote, request: PushRequest) -> None:
     """Refuse what would be public against the user's word, and what would overwrite other content.
 
     Raises:
@@ -196,30 +194,30 @@ def refuse(remote: Remote, order: PushRequest) -> None:
     """
     if remote.head is None:
         return
-    if order.private and not remote.private:
+    if request.private and not remote.private:
         raise InputError(
-            f"{order.repo_id}: this repo is public, and private was asked for. Make it private in its settings, or "
+            f"{request.repo_id}: this repo is public, and private was asked for. Make it private in its settings, or "
             "choose another name."
         )
-    if order.force or order.create_pr or remote.is_mains:
+    if request.force or request.create_pr or remote.is_mains:
         return
-    lost = remote.overwritten(order.found.files)
-    if order.found.kind == "space" and set(remote.files) <= FRESH:
+    lost = remote.overwritten(request.contents.files)
+    if request.contents.kind == "space" and set(remote.files) <= FRESH:
         return
-    if lost and remote.changed(order.found.files):
-        _refuse_or_ask(order, f"{order.repo_id}: the repo holds other content: {_listed(lost)}.")
+    if lost and remote.changed(request.contents.files):
+        _refuse_or_ask(request, f"{request.repo_id}: the repo holds other content: {_listed(lost)}.")
 
 
-def _refuse_or_ask(order: PushRequest, problem: str) -> None:
+def _refuse_or_ask(request: PushRequest, problem: str) -> None:
     advice = "propose the change with --create-pr, or choose another name or --revision."
-    if order.confirm is None:
+    if request.confirm is None:
         raise InputError(f"{problem} Replace it with --force, {advice}")
-    if not order.confirm(f"{problem} Replace it?"):
-        raise InputError(f"{order.repo_id}: left as it is, nothing was sent. You can {advice}")
-    order.force = True
+    if not request.confirm(f"{problem} Replace it?"):
+        raise InputError(f"{request.repo_id}: left as it is, nothing was sent. You can {advice}")
+    request.force = True
 
 
-def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
+def commit(api: HfApi, remote: Remote, request: PushRequest) -> CommitInfo:
     """Send what changed, and remove what the folder lacks, in one commit.
 
     Raises:
@@ -228,17 +226,17 @@ def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    files = order.found.files
+    files = request.contents.files
     added = [CommitOperationAdd(file.path, str(file.source)) for file in remote.changed(files)]
     removed = [CommitOperationDelete(path, is_folder=False) for path in remote.others(files)]
     try:
         return api.create_commit(
-            order.repo_id,
+            request.repo_id,
             [*added, *removed],
-            repo_type=order.found.repo_type,
-            commit_message=order.message,
-            revision=order.revision,
-            create_pr=order.create_pr,
+            repo_type=request.contents.repo_type,
+            commit_message=request.message,
+            revision=request.revision,
+            create_pr=request.create_pr,
             parent_commit=remote.head,  # the Hub refuses if someone else committed since the look
         )
     except transport_errors() as error:
@@ -247,22 +245,22 @@ def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
         # the client wraps a broken upload in one that names the file alone
         if isinstance(error.__cause__, transport_errors()):
             raise Unanswered(error.__cause__) from error
-        raise HfSoupsError(f"{order.repo_id}: {error} Nothing was committed; push again.") from error
+        raise HfSoupsError(f"{request.repo_id}: {error} Nothing was committed; push again.") from error
     except ValueError as error:  # a card's metadata, or an answer that the client does not understand
-        raise HfSoupsError(f"{order.repo_id}: nothing was committed. {one_line(error)}") from error
+        raise HfSoupsError(f"{request.repo_id}: nothing was committed. {one_line(error)}") from error
 
 
-def check_arrived(api: HfApi, order: PushRequest, oid: str) -> None:
+def check_arrived(api: HfApi, request: PushRequest, oid: str) -> None:
     """Refuse to call a push done if the repo lacks a file (its .gitignore may name it) or holds other bytes.
 
     Raises:
         HfSoupsError: naming the files.
     """
-    there = files_at(api, order.repo_id, oid, order.found.repo_type)
-    missing = Remote(oid, files=there).changed(order.found.files)
+    there = files_at(api, request.repo_id, oid, request.contents.repo_type)
+    missing = Remote(oid, files=there).changed(request.contents.files)
     if missing:
         raise HfSoupsError(
-            f"{order.repo_id}: commit {oid} was made, but lacks {_listed([file.path for file in missing])}, or holds "
+            f"{request.repo_id}: commit {oid} was made, but lacks {_listed([file.path for file in missing])}, or holds "
             "other bytes there. Look at the repo's .gitignore and whether the folder changed meanwhile, and push again "
             "with --force."
         )

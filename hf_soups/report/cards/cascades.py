@@ -152,7 +152,7 @@ def _results(plan: Plan, found: Evidence) -> MarkdownTable:
 def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTable:
     chosen = found.reported("chosen")
     p_value = None if chosen is None else chosen.p_value
-    told = {
+    values = {
         "chosen on": f"{plan.rows} select rows" if plan.rows else "not recorded",
         "by": plan.metric,
         "answer of members 1..k": COMBINED[plan.rule.combine],
@@ -163,7 +163,7 @@ def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTa
         "p against the best single model": None if p_value is None else f"{p_value:.2g} (McNemar, on report rows)",
         "plans stored for `budget`": len(config.plans),
     }
-    table = MarkdownTable.of_values("How it was chosen", told)
+    table = MarkdownTable.of_values("How it was chosen", values)
     kept = ("models searched", "plans on the frontier", "number of this plan", "p against the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
@@ -192,7 +192,7 @@ def _where(place: Place) -> str:
 def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
     counted = "counted, so the same everywhere" if plan.unit in ("macs", "parameters") else "not recorded"
     chosen, single = found.reported("chosen"), found.reported("best single")
-    told = {
+    values = {
         "unit": UNITS.get(plan.unit, plan.unit) or "plain numbers",
         "hardware": plan.hardware or counted,
         "on average": MISSING if math.isnan(plan.average_cost) else _number(plan.average_cost),
@@ -201,7 +201,7 @@ def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
         "of a row that meets every member": _number(plan.worst_cost),
         "of the most expensive member alone": _number(max(plan.costs)),
     }
-    table = MarkdownTable.of_values("Costs of one row", told)
+    table = MarkdownTable.of_values("Costs of one row", values)
     kept = ("on average, on report rows", "of the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
@@ -259,32 +259,34 @@ def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
 
 def _notes(folder: Path, found: Evidence) -> dict[str, str]:
     rows = "report rows" if "report" in found.data else "the select rows that chose it"
-    (costs, exits), told = PICTURES, {}
+    (costs, exits), notes = PICTURES, {}
     if (folder / costs).is_file():
-        told["Costs of one row"] = (
+        notes["Costs of one row"] = (
             f"![Score against average cost on {rows}: single models, ensembles and cascades]({costs})\n\n"
             f"The picture shows {rows}."
         )
     if (folder / exits).is_file():
-        told["Members"] = (
+        notes["Members"] = (
             f"![Share of {rows} and accuracy on them, by the member that they exit at]({exits})\n\n"
             f"The table shows select rows, the picture {rows}."
         )
-    return told
+    return notes
 
 
 def _limits(plan: Plan, found: Evidence) -> tuple[str, ...]:
-    told = ["The average cost holds for rows like those it was chosen on: harder rows pass more members and cost more."]
+    limits = [
+        "The average cost holds for rows like those it was chosen on: harder rows pass more members and cost more."
+    ]
     scored = not math.isnan(plan.score)
     if scored:
-        told.append(
+        limits.append(
             "Members and thresholds were chosen on the select rows, so the score on these is optimistic, more so with "
             "fewer rows; a small lead over the best single model may be chance."
         )
     else:
-        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
+        limits.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if scored and found.reported("chosen") is None:
-        told.append("It was not measured on rows that nothing was chosen on.")
-    told += [f"{name}: {note}." for name, member in found.members.items() for note in member.notes]
-    told.append("It was not measured on data of another distribution, where confidences, and so exits, may mislead.")
-    return tuple(told)
+        limits.append("It was not measured on rows that nothing was chosen on.")
+    limits += [f"{name}: {note}." for name, member in found.members.items() for note in member.notes]
+    limits.append("It was not measured on data of another distribution, where confidences, and so exits, may mislead.")
+    return tuple(limits)

@@ -152,7 +152,7 @@ def _scores(record: Mapping[str, Any]) -> tuple[CardScore, ...]:
 
 def _rows(record: Mapping[str, Any]) -> dict[str, int]:
     """By role, the rows that were answered."""
-    return {role: int(told["rows"]) for role, told in (record.get("measured") or {}).items()}
+    return {role: int(measured["rows"]) for role, measured in (record.get("measured") or {}).items()}
 
 
 def _results(record: Mapping[str, Any], scores: Sequence[CardScore], best: Mapping[str, str] | None) -> MarkdownTable:
@@ -187,27 +187,27 @@ def _chosen_on(record: Mapping[str, Any]) -> str | None:
 
 def _selection(record: Mapping[str, Any], short: Mapping[str, str]) -> MarkdownTable:
     chosen_on, metric, role = _chosen_on(record), record.get("metric"), record.get("selected_on")
-    told: dict[str, Any] = {"method": record["method"] or "by hand"}
-    told["chosen on"] = f"{chosen_on} rows, by {metric}" if chosen_on else "nothing: no score was looked at"
+    values: dict[str, Any] = {"method": record["method"] or "by hand"}
+    values["chosen on"] = f"{chosen_on} rows, by {metric}" if chosen_on else "nothing: no score was looked at"
     if role is not None and metric is not None:
         rows, score = record["select_rows"], record["scores"].get(role, {}).get(metric)
-        told[f"{role} rows"] = rows
+        values[f"{role} rows"] = rows
         if best := record.get("best_single"):
             name = short.get(best["name"], best["name"])
-            told[f"best single model on {role} rows"] = f"{name}: {score_in_words(best['score'], metric)}"
+            values[f"best single model on {role} rows"] = f"{name}: {score_in_words(best['score'], metric)}"
         if metric in COUNTS_ROWS and score is not None and rows:
             error = math.sqrt(score * (1 - score) / rows)
-            told[f"standard error of the score on {role} rows"] = score_in_words(error, metric)
-    told |= {"models in the pool": len(record["pool"])} if "pool" in record else {}
-    told |= {"mixtures tried": len(record["steps"])} if record["steps"] else {}
+            values[f"standard error of the score on {role} rows"] = score_in_words(error, metric)
+    values |= {"models in the pool": len(record["pool"])} if "pool" in record else {}
+    values |= {"mixtures tried": len(record["steps"])} if record["steps"] else {}
     for number, why in enumerate(_whys(record)):
-        told["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
-    return MarkdownTable.of_values("How it was chosen", told)
+        values["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
+    return MarkdownTable.of_values("How it was chosen", values)
 
 
 def _whys(record: Mapping[str, Any]) -> list[str]:
-    told = [record.get("why"), (record.get("learned") or {}).get("why"), record.get("batchnorm_why")]
-    return [str(why) for why in told if why]
+    whys = [record.get("why"), (record.get("learned") or {}).get("why"), record.get("batchnorm_why")]
+    return [str(why) for why in whys if why]
 
 
 def _without_paths(text: str, short: Mapping[str, str]) -> str:
@@ -218,46 +218,46 @@ def _without_paths(text: str, short: Mapping[str, str]) -> str:
 
 def _ingredients(record: Mapping[str, Any], short: Mapping[str, str], repos: Sequence[str]) -> MarkdownTable:
     rows = []
-    for told in record["ingredients"]:
-        where = "@".join(filter(None, (told["source"], told["revision"]))) if told["source"] in repos else MISSING
-        rows.append((short[told["name"]], f"{told['coefficient']:.6g}", where, told["sha256"]))
+    for one in record["ingredients"]:
+        where = "@".join(filter(None, (one["source"], one["revision"]))) if one["source"] in repos else MISSING
+        rows.append((short[one["name"]], f"{one['coefficient']:.6g}", where, one["sha256"]))
     return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
 
 
 def _notes(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    told = {}
+    notes = {}
     if (folder / PICTURE).is_file():
-        told["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
+        notes["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
     if "coefficients_by_tensor" in record:
-        told["Ingredients"] = (
+        notes["Ingredients"] = (
             f"Each tensor has its own coefficients, in `{SOUP_FILE}`; here is their mean over all parameters."
         )
-    return told
+    return notes
 
 
 def _limits(record: Mapping[str, Any], scores: Sequence[CardScore]) -> tuple[str, ...]:
     roles = {s.role for s in scores}
-    told, chosen_on, rows = [], _chosen_on(record), record.get("select_rows") or 0
+    limits, chosen_on, rows = [], _chosen_on(record), record.get("select_rows") or 0
     if not scores:
-        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
+        limits.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if chosen_on and rows < FEW:
-        told.append(
+        limits.append(
             "It was chosen on few rows: differences within the intervals above may be chance, and other rows might "
             "have led to another mixture."
         )
     if chosen_on:
-        told.append(
+        limits.append(
             "Scores on the rows it was chosen on are optimistic, more so with fewer rows and with more mixtures tried; "
             "a small lead over the best single model may be chance."
         )
     if record.get("optimistic"):
-        told.append("It was chosen on the report rows, so every score here is on rows that it was fitted to.")
+        limits.append("It was chosen on the report rows, so every score here is on rows that it was fitted to.")
     if any(role.startswith(SHIFT) for role in roles):
-        told.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
+        limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:
-        told.append("It was not measured on data of another distribution.")
-    told.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
-    return tuple(told)
+        limits.append("It was not measured on data of another distribution.")
+    limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
+    return tuple(limits)
 
 
 def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row | None:
@@ -268,11 +268,11 @@ def own_row(board: Leaderboard, record: Mapping[str, Any], folder: Path) -> Row 
     """
     name, metric = f"{record['method']} soup", record.get("metric")
     row = next((row for row in board.rows if row.kind == "soup" and row.name == name), None)
-    told = record["scores"].get("report", {}).get(metric)
-    if row is not None and row.report is not None and told is not None and row.report != told:
+    recorded = record["scores"].get("report", {}).get(metric)
+    if row is not None and row.report is not None and recorded is not None and row.report != recorded:
         raise InputError(
-            f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says {told}. "
-            "Make it anew: hf-soups leaderboard with the sweep's folder."
+            f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says "
+            f"{recorded}. Make it anew: hf-soups leaderboard with the sweep's folder."
         )
     return row
 
@@ -320,7 +320,7 @@ def best_single(board: Leaderboard) -> dict[str, str] | None:
 def costs_table(board: Leaderboard, row: Row) -> MarkdownTable:
     """What the soup costs to run, and what it took to train."""
     runs, seconds, devices = training_of(board.rows)
-    told = {
+    values = {
         "parameters": f"{row.parameters:,}" if row.parameters else None,
         "multiply-adds of one row": f"{row.macs:,}" if row.macs else None,
         "hardware of these": "counted, so the same everywhere",
@@ -328,7 +328,7 @@ def costs_table(board: Leaderboard, row: Row) -> MarkdownTable:
         "training seconds of the whole pool": _seconds(seconds if runs else None),
         "hardware of the seconds": devices if runs else None,
     }
-    return MarkdownTable.of_values("Costs", told, record=BOARD_FILE)
+    return MarkdownTable.of_values("Costs", values, record=BOARD_FILE)
 
 
 def _seconds(value: float | None) -> str | None:
