@@ -14,56 +14,58 @@ from hf_soups.cli.app import Overwrite, app, printed
 
 @app.command()
 def card(
-    folder: Annotated[Path, typer.Argument(help="A soup's or a cascade's folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a soup or cascade.")],
     name: Annotated[
         str | None, typer.Option(help="OWNER/NAME that users will load it by. Default: the folder's name.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="The recipe of a soup that keeps none: it names the task and its data.")
+        Path | None, typer.Option(help="A recipe that names task and data, for a soup whose folder has none.")
     ] = None,
     license: Annotated[
         str | None,
-        typer.Option(help="The Hub's word for it, such as apache-2.0. Default: as in the card that is there."),
+        typer.Option(help="The Hub's name of the license, such as apache-2.0. Default: that of the present card."),
     ] = None,
     language: Annotated[
-        list[str] | None, typer.Option(help="Code of the texts' language, such as en (repeatable).")
+        list[str] | None, typer.Option(help="Language code of the texts, such as en (repeatable).")
     ] = None,
     data_set: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hub that local data are a copy of.")] = None,
     base_model: Annotated[
         list[str] | None, typer.Option(help="OWNER/NAME on the Hub that local models come from (repeatable).")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only compare the card's figures with the files.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: compare the card's figures with the files.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the model card (README.md) of a soup or cascade, every figure taken from its files."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.cards.card import Said, check_card, write_card
+    from hf_soups.report.cards.card import CardDetails, check_card, write_card
 
     if check:
         check_card(folder)
-        printed(f"{folder}: the card says what the files say.")
+        printed(f"{folder}: the card's figures are those of the files.")
         return
     known = None if recipe is None else load_recipe(recipe)
-    said = Said(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
-    printed(f"wrote {write_card(folder, name=name, recipe=known, said=said, overwrite=overwrite)}")
+    details = CardDetails(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
+    printed(f"wrote {write_card(folder, name=name, recipe=known, details=details, overwrite=overwrite)}")
 
 
 @app.command()
 def push(
     folder: Annotated[
         Path,
-        typer.Argument(help="Of a soup, a cascade, a sweep with its leaderboard, or a pool of predictions."),
+        typer.Argument(help="The folder of a soup, a cascade, a sweep with its leaderboard, or a pool of predictions."),
     ],
     repo: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME", help="The repo; made where there is none, as a model or a data set.")
+        str, typer.Argument(metavar="OWNER/NAME", help="The repo, created if needed: a model or a data set.")
     ],
-    space: Annotated[bool, typer.Option("--space", help="Make a Space of a cascade: its demo page.")] = False,
+    space: Annotated[bool, typer.Option("--space", help="Make a Space with the demo page of a cascade.")] = False,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repo. Default: as your settings on the Hub say.")
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repo. Default: as set on the Hub.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch. Default: main.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files, sizes and the card; send nothing, run nothing.")
     ] = False,
@@ -77,11 +79,11 @@ def push(
         bool, typer.Option("--force", help="Replace what the repo holds, without asking.")
     ] = False,
 ) -> None:  # fmt: skip
-    """Push to the Hub in one commit; the same content again makes none. HF_TOKEN or `hf auth login`.
+    """Push a folder to the Hub in one commit; unchanged content makes no commit. Needs HF_TOKEN or `hf auth login`.
 
-    What hf_soups wrote is sent; other files stay here unless --include names them. The list is shown first.
-    Soups and cascades go as models, with a card whose figures were checked and whose code was run; leaderboards and
-    pools of predictions as data sets; with --space a cascade goes with its demo page.
+    Files that hf_soups wrote are sent, others only if --include names them; both are listed first. Soups and cascades
+    become models, with a card whose figures are checked and whose code is run; leaderboards and pools of predictions
+    become data sets; with --space a cascade becomes a Space with its demo page.
     """
     from hf_soups.hub import push as push_folder
 
@@ -113,17 +115,15 @@ def report(
         typer.Argument(metavar="FOLDER", help="A sweep, pools of predictions, cascades, or a folder that holds them."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option("--title", help="Of the page. Default: after the sweep's task.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Title of the page. Default: the sweep's task.")] = None,
     examples: Annotated[
         int,
-        typer.Option(
-            min=0, help="Rows of the data that the file shows of each exit of a cascade; 0 keeps data out of it."
-        ),
+        typer.Option(min=0, help="Examples shown for each exit of a cascade; with 0 the file holds no data."),
     ] = 6,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """One HTML file to read and to send: leaderboard, costs, learning curves, soups, exits; opens offline."""
+    """Write a report as one HTML file that opens offline: leaderboard, costs, learning curves, soups, exits."""
     from hf_soups.report.page import write_report
 
     path = write_report(folders, out, title=title, examples=examples, resamples=resamples, overwrite=overwrite)
@@ -132,26 +132,29 @@ def report(
 
 @app.command()
 def demo(
-    cascade: Annotated[str, typer.Argument(metavar="FOLDER|REPO", help="A cascade; or a soup or single classifier.")],
+    cascade: Annotated[str, typer.Argument(metavar="FOLDER|REPO", help="A cascade, a soup or a single classifier.")],
     title: Annotated[str | None, typer.Option(help="Heading. Default: the name of the folder or repo.")] = None,
     examples: Annotated[
         Path | None,
-        typer.Option(help="Folder of images; for texts a file with one text, or pair (a ||| b), on a line."),
+        typer.Option(
+            help="Examples to pick from: a folder of images, or a file with one text, or pair (a ||| b), on a line."
+        ),
     ] = None,
     frontier: Annotated[
-        Path | None, typer.Option(help="Plans for the slider, such as preds/frontier.json. Default: the stored ones.")
+        Path | None,
+        typer.Option(help="Plans for the slider, such as preds/frontier.json. Default: those that the cascade stores."),
     ] = None,
-    pair: Annotated[bool, typer.Option("--pair", help="A single text classifier takes pairs of texts.")] = False,
-    device: Annotated[str | None, typer.Option(help="Default: the GPU where there is one.")] = None,
+    pair: Annotated[bool, typer.Option("--pair", help="The single classifier takes pairs of texts.")] = False,
+    device: Annotated[str | None, typer.Option(help="Default: the GPU if there is one.")] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; the default is reached from this machine alone.")
+        str, typer.Option(help="Address to listen at. The default can be reached from this machine only.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a page where a cascade is tried: answers, members asked, cost saved, a slider over its plans."""
+    """Serve a page to try a cascade: its answers, the members asked, the cost saved, a slider over its plans."""
     from hf_soups.demo import serve
 
     printed(f"[dim]loading {cascade}[/dim]")

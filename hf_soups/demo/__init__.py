@@ -1,7 +1,7 @@
-"""The demo: a page on which a cascade (or one classifier) is tried on images and texts, here or as a Space.
+"""The demo: a page to try a cascade (or one classifier) on images and texts, on this machine or as a Space.
 
-`subject` loads it, `journeys` says what happened to an input, `words` and `views` tell it, `page` puts it together with
-gradio, `serving` opens it, `space` makes a Space of it.
+`cascade` loads it and reads inputs, `journeys` says which members an input met, `views` shows that as HTML, `page` puts
+the page together with gradio, `serving` opens it or makes the files of a Space.
 """
 
 from hf_soups.demo.serving import build_page, serve, space_files

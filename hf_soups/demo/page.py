@@ -10,8 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from hf_soups.demo.cascade import DemoCascade
-from hf_soups.demo.examples import pairs_of, texts_of
+from hf_soups.demo.cascade import DemoCascade, pairs_of, texts_of
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import HfSoupsError, InputError
 
@@ -21,34 +20,34 @@ KEPT = 3600  # seconds after which what visitors sent is deleted
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "monospace")
 HINTS = {
-    "image": "Upload an image, or take an example, and see which members were asked.",
-    "text": "Type a text, or take an example, and see which members were asked.",
-    "text-pair": "Type two texts, or take an example, and see which members were asked.",
+    "image": "Upload an image or pick an example, and see which members were asked.",
+    "text": "Type a text or pick an example, and see which members were asked.",
+    "text-pair": "Type two texts or pick an example, and see which members were asked.",
 }
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the models share the cores
 
 
-def page_of(subject: DemoCascade, examples: Sequence[Any] = ()) -> gr.Blocks:
+def page_of(cascade: DemoCascade, examples: Sequence[Any] = ()) -> gr.Blocks:
     """The page of a loaded cascade.
 
     Args:
-        subject: the cascade.
+        cascade: it.
         examples: inputs that visitors can take instead of their own, as `DemoCascade.follow` takes them.
     """
-    page: gr.Blocks = gr.Blocks(title=subject.name, analytics_enabled=False, delete_cache=(KEPT, KEPT))
+    page: gr.Blocks = gr.Blocks(title=cascade.name, analytics_enabled=False, delete_cache=(KEPT, KEPT))
     with page:
-        gr.Markdown(_about(subject))
-        number = _budget(subject)
+        gr.Markdown(_about(cascade))
+        number = _budget(cascade)
         with gr.Tab("One input"):
-            _one(subject, examples, number)
+            _one(cascade, examples, number)
         with gr.Tab("Many inputs"):
-            _many(subject, examples, number)
+            _many(cascade, examples, number)
     # what gradio 6 takes at the launch; a caller's own values win
-    page.launch = functools.partial(page.launch, **look())  # type: ignore[method-assign]  # this page's alone
+    page.launch = functools.partial(page.launch, **appearance())  # type: ignore[method-assign]  # this page's alone
     return page
 
 
-def look() -> dict[str, Any]:
+def appearance() -> dict[str, Any]:
     """Theme and style: the system's own fonts, so that nothing is fetched from anywhere."""
     return {
         "theme": gr.themes.Soft(primary_hue="blue", secondary_hue="blue", font=FONTS, font_mono=MONO).set(
@@ -68,48 +67,48 @@ def look() -> dict[str, Any]:
     }
 
 
-def _about(subject: DemoCascade) -> str:
-    members = subject.model.config.built.members
-    told = (
+def _about(cascade: DemoCascade) -> str:
+    members = cascade.model.config.built.members
+    text = (
         f"{len(members)} models are asked one after another, from {members[0]} to {members[-1]}, until the answer is "
-        f"sure enough. {len(subject.label_names)} classes."
+        f"sure enough. {len(cascade.label_names)} classes."
         if len(members) > 1
-        else f"One model, {members[0]}, so every input costs the same. {len(subject.label_names)} classes."
+        else f"One model, {members[0]}, so every input costs the same. {len(cascade.label_names)} classes."
     )
-    return f"# {subject.name}\n\n{told}"
+    return f"# {cascade.name}\n\n{text}"
 
 
-def _budget(subject: DemoCascade) -> gr.Slider:
-    """The slider over the plans, with the plan that it stands at; hidden where there is only one."""
-    count = len(subject.plans)
+def _budget(cascade: DemoCascade) -> gr.Slider:
+    """The slider over the plans, with the plan that it is at; hidden where there is only one."""
+    count = len(cascade.plans)
     with gr.Row(visible=count > 1):
         with gr.Column(scale=1):
             number = gr.Slider(
-                1, max(count, 2), subject.built + 1, step=1, label="Budget", buttons=[],
-                info="Number of the plan, from the cheapest on average to the most expensive", elem_id="budget",
+                1, max(count, 2), cascade.built + 1, step=1, label="Budget", buttons=[],
+                info="Number of the plan, from the cheapest to the most expensive on average", elem_id="budget",
             )  # fmt: skip
-            drawn = _view(frontier_view(subject.plans, subject.built), "frontier")
+            drawn = _view(frontier_view(cascade.plans, cascade.built), "frontier")
         with gr.Column(scale=1):
-            told = _view(_plan_view(subject, subject.built), "plan")
+            plan = _view(_plan_view(cascade, cascade.built), "plan")
     number.change(
-        functools.partial(_moved, subject), number, [told, drawn], show_progress="hidden", queue=False,
+        functools.partial(_moved, cascade), number, [plan, drawn], show_progress="hidden", queue=False,
         api_visibility="private",
     )  # fmt: skip
     return number
 
 
-def _one(subject: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
+def _one(cascade: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
     shown: Examples | None = None
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            asked = _inputs(subject.kind)
-            button = None if subject.kind == "image" else gr.Button("Classify", variant="primary")
+            asked = _inputs(cascade.kind)
+            button = None if cascade.kind == "image" else gr.Button("Classify", variant="primary")
             if examples:
                 rows = [list(e) if isinstance(e, tuple) else [str(e)] for e in examples[:SHOWN]]
                 shown = gr.Examples(rows, asked, label="Examples", examples_per_page=SHOWN, cache_examples=False)
         with gr.Column(scale=3, min_width=300):
-            result = _view(message(HINTS[subject.kind]), "result")
-    _wire(subject, asked, result, button, shown, number)
+            result = _view(message(HINTS[cascade.kind]), "result")
+    _wire(cascade, asked, result, button, shown, number)
 
 
 def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
@@ -118,26 +117,26 @@ def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
             label="Image", type="filepath", sources=["upload", "clipboard"], height=320, elem_id="image",
             alt_text="The image that was uploaded",
         )  # fmt: skip
-        # the file as it came: gradio's own step would re-encode it, and say nothing useful of a damaged one.
+        # the file as it was sent: gradio's own step would re-encode it, and say nothing useful of a damaged one.
         # Not a subclass: gradio writes a .pyi beside each one's source.
         picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]  # see above
         return [picture]
     labels = ("Text",) if kind == "text" else ("First text", "Second text")
-    # one line that grows: Enter asks, Shift and Enter begin a new line
+    # one line that grows: Enter runs it, Shift and Enter begin a new line
     return [gr.Textbox(label=label, max_lines=8, elem_id=f"text-{i}") for i, label in enumerate(labels)]
 
 
 def _wire(
-    subject: DemoCascade,
+    cascade: DemoCascade,
     asked: list[gr.Image | gr.Textbox],
     result: gr.HTML,
     button: gr.Button | None,
     examples: Examples | None,
     number: gr.Slider,
 ) -> None:
-    """An image, or the button, Enter and an example's text, ask; the slider asks again what was asked before."""
+    """An image starts a run, as do the button, Enter and an example of texts; the slider runs the same input again."""
     how: dict[str, Any] = {"inputs": [*asked, number], "outputs": result, **ONE_AT_A_TIME}
-    ask = functools.partial(_ask, subject)
+    ask = functools.partial(_ask, cascade)
     if button is None:
         asked[0].change(ask, api_name="classify", scroll_to_output=True, **how)
     else:
@@ -147,23 +146,23 @@ def _wire(
             text.submit(ask, api_visibility="private", scroll_to_output=True, **how)
         if examples is not None:
             examples.load_input_event.then(ask, api_visibility="private", scroll_to_output=True, **how)
-    number.change(functools.partial(_ask, subject, again=True), api_visibility="private", **how)
+    number.change(functools.partial(_ask, cascade, again=True), api_visibility="private", **how)
 
 
-def _many(subject: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
+def _many(cascade: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> None:
     given: gr.File | gr.Textbox
-    if subject.kind == "image":
+    if cascade.kind == "image":
         given = gr.File(label="Images", file_count="multiple", file_types=["image"], height=200, elem_id="images")
     else:
-        what = "Texts, one on a line" if subject.kind == "text" else "Pairs, one on a line: first ||| second"
+        what = "Texts, one on a line" if cascade.kind == "text" else "Pairs, one on a line: first ||| second"
         given = gr.Textbox(label=what, lines=8, elem_id="lines")
     with gr.Row():
         button = gr.Button("Classify all", variant="primary")
         taken = gr.Button(f"Classify the {len(examples)} examples", visible=bool(examples))
-    told = _view(message(f"Up to {MOST} at once; what they cost together stands above the answers."), "batch")
-    how: dict[str, Any] = {"outputs": told, **ONE_AT_A_TIME}
-    button.click(functools.partial(_ask_many, subject), [given, number], api_name="classify_many", **how)
-    taken.click(lambda at: _batch(subject, list(examples), at), number, api_visibility="private", **how)
+    result = _view(message(f"Up to {MOST} inputs at once. The average cost is shown above the answers."), "batch")
+    how: dict[str, Any] = {"outputs": result, **ONE_AT_A_TIME}
+    button.click(functools.partial(_ask_many, cascade), [given, number], api_name="classify_many", **how)
+    taken.click(lambda at: _batch(cascade, list(examples), at), number, api_visibility="private", **how)
 
 
 def _view(html: str, name: str) -> gr.HTML:
@@ -177,60 +176,60 @@ def _view(html: str, name: str) -> gr.HTML:
     )
 
 
-def _moved(subject: DemoCascade, number: float) -> tuple[str, str]:
-    at = _at(subject, number)
-    return _plan_view(subject, at), frontier_view(subject.plans, at)
+def _moved(cascade: DemoCascade, number: float) -> tuple[str, str]:
+    at = _at(cascade, number)
+    return _plan_view(cascade, at), frontier_view(cascade.plans, at)
 
 
-def _plan_view(subject: DemoCascade, number: int) -> str:
-    return plan_view(subject.plans[number], number, len(subject.plans), subject.built, subject.always)
+def _plan_view(cascade: DemoCascade, number: int) -> str:
+    return plan_view(cascade.plans[number], number, len(cascade.plans), cascade.built, cascade.always)
 
 
-def _ask(subject: DemoCascade, *given: Any, again: bool = False) -> str:
+def _ask(cascade: DemoCascade, *given: Any, again: bool = False) -> str:
     """The view of one input's journey; the last of `given` is the plan's number, from 1."""
     *inputs, number = given
     if inputs[0] is None or (again and not any(inputs)):
-        return message(HINTS[subject.kind])
-    plan = subject.plans[_at(subject, number)]
+        return message(HINTS[cascade.kind])
+    plan = cascade.plans[_at(cascade, number)]
     value = inputs[0] if len(inputs) == 1 else (str(inputs[0] or ""), str(inputs[1] or ""))
     try:
-        way = subject.follow([value], plan)[0]
+        way = cascade.follow([value], plan)[0]
     except HfSoupsError as error:
         return message(str(error), wrong=True)
-    return journey_view(way, plan, subject.label_names, subject.always)
+    return journey_view(way, plan, cascade.label_names, cascade.always)
 
 
-def _ask_many(subject: DemoCascade, given: Any, number: float) -> str:
+def _ask_many(cascade: DemoCascade, given: Any, number: float) -> str:
     """The view of a batch: files, or texts line by line."""
     try:
-        if subject.kind == "image":
+        if cascade.kind == "image":
             inputs: list[Any] = list(given or ())
         else:
-            inputs = texts_of(given or "") if subject.kind == "text" else pairs_of(given or "")
+            inputs = texts_of(given or "") if cascade.kind == "text" else pairs_of(given or "")
     except InputError as error:
         return message(str(error), wrong=True)
-    return _batch(subject, inputs, number)
+    return _batch(cascade, inputs, number)
 
 
-def _batch(subject: DemoCascade, inputs: list[Any], number: float) -> str:
+def _batch(cascade: DemoCascade, inputs: list[Any], number: float) -> str:
     if not inputs:
         return message("nothing to classify: give at least one input.", wrong=True)
     if len(inputs) > MOST:
         return message(
             f"{len(inputs)} inputs; the page takes {MOST} at once. Use hf-soups predict for more.", wrong=True
         )
-    plan = subject.plans[_at(subject, number)]
-    names = [Path(value).name if subject.kind == "image" else _line(value) for value in inputs]
+    plan = cascade.plans[_at(cascade, number)]
+    names = [Path(value).name if cascade.kind == "image" else _line(value) for value in inputs]
     try:
-        ways = subject.follow_each(inputs, plan)
+        ways = cascade.follow_each(inputs, plan)
     except HfSoupsError as error:
         return message(str(error), wrong=True)
-    return batch_view(names, ways, plan, subject.label_names, subject.always)
+    return batch_view(names, ways, plan, cascade.label_names, cascade.always)
 
 
-def _at(subject: DemoCascade, number: float) -> int:
+def _at(cascade: DemoCascade, number: float) -> int:
     """The slider counts from 1; who calls without a browser may send anything."""
-    return min(max(int(number), 1), len(subject.plans)) - 1
+    return min(max(int(number), 1), len(cascade.plans)) - 1
 
 
 def _line(value: str | tuple[str, str]) -> str:

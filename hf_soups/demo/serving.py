@@ -1,4 +1,4 @@
-"""Serving the page: on this machine alone unless told otherwise; or the files of a Space, served by the Hub."""
+"""Serving the page, by default to this machine only; or the files of a Space, which the Hub serves."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import gradio
 
 
+HOST = "127.0.0.1"
+PORT = 7860  # gradio's own first choice
+PORTS = 100  # tried from there on, where none is named
+LARGEST_FILE = "20mb"
 MODEL = "model"  # the Space's folder that holds the cascade
 SPACE_PORT = 7860  # where the Hub looks for the page
 APP = '''"""The demo of a cascade; the page itself is part of hf_soups."""
@@ -75,8 +79,8 @@ def _readme(name: str, config: Any) -> str:
     return (
         f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---\n\n"
         f"A cascade of {', '.join(members)}: each is asked only where those before it were not sure enough. The page "
-        "shows every answer with the member that it left at, what each member said, and what was saved.\n\n"
-        f"The cascade lies in `{MODEL}/`; the same page opens elsewhere with `hf-soups demo {MODEL}/`.\n"
+        "shows each answer, the member that gave it, what every member said, and what was saved.\n\n"
+        f"The cascade is in `{MODEL}/`; to open the same page elsewhere, run `hf-soups demo {MODEL}/`.\n"
     )
 
 
@@ -88,12 +92,6 @@ def _gradio() -> str:
             "a Space names the version of gradio that its page was tried with, but gradio is not installed. Run: "
             'pip install "hf_soups[demo]".'
         ) from None
-
-
-HOST = "127.0.0.1"
-PORT = 7860  # gradio's own first choice
-PORTS = 100  # tried from there on, where none is named
-LARGEST_FILE = "20mb"
 
 
 def build_page(
@@ -120,14 +118,13 @@ def build_page(
         CheckpointError, MemberError: if it cannot be loaded.
     """
     require_gradio()
-    from hf_soups.demo.cascade import load_demo_cascade
-    from hf_soups.demo.examples import examples_of
+    from hf_soups.demo.cascade import examples_of, load_demo_cascade
 
-    subject = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
-    shown = examples_of(examples, subject.kind)
+    loaded = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
+    shown = examples_of(examples, loaded.kind)
     from hf_soups.demo.page import page_of  # imports gradio, which takes seconds
 
-    return page_of(subject, shown)
+    return page_of(loaded, shown)
 
 
 def serve(

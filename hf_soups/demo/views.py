@@ -1,4 +1,4 @@
-"""What the page shows as HTML: a plan, one journey, a batch. Everything that is not ours is escaped."""
+"""What the page shows as HTML: a plan, one input's way, a batch. Every text that is not ours is escaped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hf_soups.costs import UNITS
 from hf_soups.demo.journeys import Always, Journey, Meeting, totals
 from hf_soups.metrics import traits_of
 from hf_soups.wording import cost_in_words, score_in_words
+
+CLASSES = 4  # shown of each member
 
 
 def unit_in_words(unit: str) -> str:
@@ -34,10 +36,10 @@ def one_unit_in_words(unit: str) -> str:
 
 
 def plan_in_words(plan: Plan) -> str:
-    """Members in order, each with the confidence that inputs leave at.
+    """Members in order, each with the confidence from which on it answers.
 
     >>> plan_in_words(Plan(("small", "large"), (0.7790,), (1.0, 5.0)))
-    'small, leaving at 0.779 or more, then large'
+    'small (answers at confidence 0.779 or more), then large'
     >>> plan_in_words(Plan(("small",), (), (1.0,)))
     'small alone'
     """
@@ -46,7 +48,7 @@ def plan_in_words(plan: Plan) -> str:
     if all(threshold > 1 for threshold in plan.thresholds):
         return f"{', '.join(plan.members[:-1])} and {plan.members[-1]}, all asked for every input"
     parts = [
-        name if threshold > 1 else f"{name}, leaving at {_digits(threshold)} or more"
+        name if threshold > 1 else f"{name} (answers at confidence {_digits(threshold)} or more)"
         for name, threshold in zip(plan.members, plan.thresholds, strict=False)
     ]
     return ", then ".join([*parts, plan.members[-1]])
@@ -70,7 +72,7 @@ def score_line(plan: Plan) -> str:
     bound = ""
     if plan.score_low is not None:
         low = score_in_words(as_metric(plan.score_low, plan.metric), plan.metric)
-        bound = f"; lower bound on other rows (95%) {low}"
+        bound = f"; 95% lower bound on new rows: {low}"
     score = score_in_words(as_metric(plan.score, plan.metric), plan.metric)
     return f"{plan.metric} {score}{scale} on {rows} that the plans were chosen on, so optimistic{bound}"
 
@@ -109,25 +111,25 @@ def saved_in_words(cost: float, always: Always) -> str:
 
 
 def decision(meeting: Meeting) -> str:
-    """Why an input left at a member, or went on.
+    """Why a member answered, or the next was asked.
 
     >>> import numpy as np
     >>> p = np.array([0.9, 0.1])
     >>> decision(Meeting("small", p.astype(np.float32), p, 0.9, 0.95, 1.0))
     'confidence 0.900, below the threshold of 0.950: asks the next member'
     """
-    told = f"confidence {_digits(meeting.confidence)}"
+    confidence = f"confidence {_digits(meeting.confidence)}"
     if meeting.threshold is None:
-        return f"{told}; the last member answers whatever its confidence"
+        return f"{confidence}; the last member answers whatever its confidence"
     if meeting.threshold > 1:
-        return f"{told}; the next member is always asked"
+        return f"{confidence}; the next member is always asked"
     if meeting.leaves:
-        return f"{told}, at or above the threshold of {_digits(meeting.threshold)}: answers"
-    return f"{told}, below the threshold of {_digits(meeting.threshold)}: asks the next member"
+        return f"{confidence}, at or above the threshold of {_digits(meeting.threshold)}: answers"
+    return f"{confidence}, below the threshold of {_digits(meeting.threshold)}: asks the next member"
 
 
 def place_of(exit: int, members: Sequence[str]) -> str:
-    """Where an input left.
+    """The member that answered.
 
     >>> place_of(0, ("small", "large"))
     'small (member 1 of 2)'
@@ -139,16 +141,13 @@ def _digits(value: float) -> str:
     return f"{value:.3f}"
 
 
-CLASSES = 4  # shown of each member
-
-
 def message(text: str, *, wrong: bool = False) -> str:
     """A sentence in the place of a result; `wrong` for what the visitor has to change."""
     return f'<p class="hs-alert" role="alert">{escape(text)}</p>' if wrong else f'<p class="hs-hint">{escape(text)}</p>'
 
 
 def plan_view(plan: Plan, number: int, count: int, built: int, always: Always) -> str:
-    """The plan that the slider stands at.
+    """The plan that the slider is at.
 
     Args:
         plan: it.
@@ -157,18 +156,18 @@ def plan_view(plan: Plan, number: int, count: int, built: int, always: Always) -
         built: the number of the one that the cascade was built with.
         always: what costs are held against.
     """
-    stands = f"Plan {number + 1} of {count}" + (", the one it was built with" if number == built else "")
+    title = f"Plan {number + 1} of {count}" + (", the one it was built with" if number == built else "")
     facts = {"Score": score_line(plan), "Average cost": cost_line(plan.average_cost, always, plan.unit)}
     return (
-        f'<div class="hs-plan"><p class="hs-small">{escape(stands)}</p>'
+        f'<div class="hs-plan"><p class="hs-small">{escape(title)}</p>'
         f"<p><strong>{escape(plan_in_words(plan))}</strong></p>{_list(facts)}</div>"
     )
 
 
 def journey_view(way: Journey, plan: Plan, labels: Sequence[str], always: Always) -> str:
-    """One input's answer, where it left, what that cost, and what every member said."""
+    """One input's answer, the member that gave it, what that cost, and what every member said."""
     facts = {
-        "Left at": place_of(way.exit, plan.members),
+        "Answered by": place_of(way.exit, plan.members),
         "Cost": f"{cost_in_words(way.cost)} {one_unit_in_words(plan.unit)}",
         f"Against {always.member} for every input": f"{share_of(way.cost, always)}: {saved_in_words(way.cost, always)}",
     }
@@ -195,11 +194,13 @@ def batch_view(
         always: what costs are held against.
     """
     rows = "".join(_row(name, way, plan, labels, always) for name, way in zip(names, ways, strict=True))
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("Input", "Answer", "Probability", "Left at", "Cost"))
+    head = "".join(
+        f'<th scope="col">{title}</th>' for title in ("Input", "Answer", "Probability", "Answered by", "Cost")
+    )
     return (
         f"{_totals_view([way for way in ways if isinstance(way, Journey)], len(ways), plan, always)}"
-        f'<p class="hs-small">Costs in {escape(one_unit_in_words(plan.unit))}; in brackets the share of asking '
-        f"{escape(always.member)}.</p>"
+        f'<p class="hs-small">Costs in {escape(one_unit_in_words(plan.unit))}; in brackets, as a share of '
+        f"the cost of {escape(always.member)}.</p>"
         '<div class="hs-scroll" role="region" aria-label="Answers" tabindex="0"><table class="hs-table">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
@@ -229,17 +230,17 @@ def frontier_view(plans: Sequence[Plan], at: int) -> str:
 
 def _totals_view(ways: Sequence[Journey], count: int, plan: Plan, always: Always) -> str:
     if not ways:
-        return message("none of these could be read.", wrong=True)
-    told = totals(ways, plan)
+        return message("None of these could be read.", wrong=True)
+    batch = totals(ways, plan)
     exits = ", ".join(
         f"{name} {left} ({_percent(share)})"
-        for name, left, share in zip(plan.members, told.exits, told.shares, strict=True)
+        for name, left, share in zip(plan.members, batch.exits, batch.shares, strict=True)
     )
     facts = {
         "Plan": plan_in_words(plan),
-        "Answered": f"{told.count} of {count}",
-        "Left at": exits,
-        "Average cost": cost_line(told.average_cost, always, plan.unit),
+        "Answered": f"{batch.count} of {count}",
+        "Answered by": exits,
+        "Average cost": cost_line(batch.average_cost, always, plan.unit),
     }
     return f'<div class="hs-answer hs-totals">{_list(facts)}</div>'
 

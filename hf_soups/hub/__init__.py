@@ -1,8 +1,8 @@
 """Pushing to the Hub: soups and cascades as models, leaderboards and pools of predictions as data sets, Spaces.
 
-`kinds` tells what a folder is; `models`, `boards`, `pools` and `spaces` say what belongs to it, `choosing` which of its
-files are sent (`contents`), and `gathering` puts them together; `remote` looks at the repo, `commits` makes one commit,
-`pushing` is the whole of it.
+`contents` says what a folder is and which of its files are sent, `models` and `data_sets` what belongs to each kind and
+which card goes with it, `local_paths` takes paths of this machine out of records; `repo` compares with what the Hub
+holds and makes one commit, `pushing` is the whole of it.
 """
 
 from hf_soups.hub.contents import LeftOut, LocalFile

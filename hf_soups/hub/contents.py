@@ -1,6 +1,6 @@
-"""What is pushed: files with their places in the repo, chosen from those that hf_soups writes and the user names.
+"""What is pushed: files with their paths in the repo, those that hf_soups writes and those that the user names.
 
-Whatever else lies beside them (logs, optimizer states, tables, keys) is listed and stays here.
+Whatever else is in the folder (logs, optimizer states, tables, keys) is listed and stays here.
 """
 
 from __future__ import annotations
@@ -37,6 +37,29 @@ CALLED: dict[Kind, str] = {
 }  # fmt: skip
 
 
+BOARD = "leaderboard.csv"
+NAMED = 8  # names at most in a message
+ELSEWHERE = {
+    "plan.json": f"a sweep without {BOARD}. Make it (hf-soups leaderboard {{folder}}), or push one of the soups",
+    RUN_FILE: "one fine-tune, which is an ordinary checkpoint: `hf upload` pushes it. Cook a soup of several",
+    "frontier.json": "a frontier. Push the pool of predictions it was searched in, or a cascade built from it",
+}
+LICENCES = tuple(f"{name}{end}" for name in ("LICENSE", "LICENCE", "COPYING", "NOTICE") for end in ("", ".txt", ".md"))
+CARD = (README, ".eval_results/*.yaml", *LICENCES)
+NOT_ON_THE_HUB = (".git", ".cache")  # folders that its client refuses
+# Names of keys, tokens and passwords, in lower case: sent only if the user writes the whole path.
+SECRETS = (
+    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".htpasswd", ".git-credentials",
+    ".gitconfig", ".boto", ".s3cfg", ".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".huggingface", "gcloud",
+    "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.ppk", "*.p8", "*.p12", "*.pfx", "*.jks",
+    "*.keystore", "*.kdbx", "*.gpg", "*.asc", "*private_key*", "*private-key*", "*secret*", "*password*", "*passwd*",
+    "*credential*", "*apikey*", "*api_key*", "*api-key*", "service*account*.json", "kaggle.json", "token", "tokens",
+    ".token*", "token.*", "*.token", "*_token", "*-token", "*_token.*", "*-token.*", "hf_token*", "stored_tokens",
+    "*_history",
+)  # fmt: skip
+NAME_IT = "it looks like a key, a token or a password: --include sends it only by its whole path"
+_PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\s[^>]*?src=[\"']([^\"']+)", re.IGNORECASE)
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
 FEW = 4  # files of a folder that stay here and are listed one by one
 SHOWN = 40  # lines at most of what stays here
 
@@ -129,10 +152,10 @@ def listing(files: Sequence[LocalFile], left_out: Sequence[LeftOut]) -> list[str
     if not left_out:
         return lines
     total = sum(one.size for one in left_out)
-    told = f"Not sent: {len(left_out)} files, {total:,} bytes, that are not part of it. --include PATTERN adds some."
+    heading = f"Not sent: {len(left_out)} files, {total:,} bytes, that are not part of it. --include PATTERN adds some."
     rows = _by_folder(left_out)
     more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-    return [*lines, told, *rows[:SHOWN], *more]
+    return [*lines, heading, *rows[:SHOWN], *more]
 
 
 def shown(path: str | Path) -> str:
@@ -160,15 +183,6 @@ def _by_folder(left_out: Sequence[LeftOut]) -> list[str]:
 
 def _line(size: int, path: str) -> str:
     return f"  {size:>13,} bytes  {shown(path)}"
-
-
-BOARD = "leaderboard.csv"
-NAMED = 8  # names at most in a message
-ELSEWHERE = {
-    "plan.json": f"a sweep without {BOARD}. Make it (hf-soups leaderboard {{folder}}), or push one of the soups",
-    RUN_FILE: "one fine-tune, which is an ordinary checkpoint: `hf upload` pushes it. Cook a soup of several",
-    "frontier.json": "a frontier. Push the pool of predictions it was searched in, or a cascade built from it",
-}
 
 
 def kind_of(folder: Path) -> Kind:
@@ -207,25 +221,7 @@ def _what_else(folder: Path) -> str:
     )
 
 
-LICENCES = tuple(f"{name}{end}" for name in ("LICENSE", "LICENCE", "COPYING", "NOTICE") for end in ("", ".txt", ".md"))
-CARD = (README, ".eval_results/*.yaml", *LICENCES)
-NOT_ON_THE_HUB = (".git", ".cache")  # folders that its client refuses
-# Names of keys, tokens and passwords, in lower case: sent only if the user writes the whole path.
-SECRETS = (
-    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".htpasswd", ".git-credentials",
-    ".gitconfig", ".boto", ".s3cfg", ".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".huggingface", "gcloud",
-    "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.ppk", "*.p8", "*.p12", "*.pfx", "*.jks",
-    "*.keystore", "*.kdbx", "*.gpg", "*.asc", "*private_key*", "*private-key*", "*secret*", "*password*", "*passwd*",
-    "*credential*", "*apikey*", "*api_key*", "*api-key*", "service*account*.json", "kaggle.json", "token", "tokens",
-    ".token*", "token.*", "*.token", "*_token", "*-token", "*_token.*", "*-token.*", "hf_token*", "stored_tokens",
-    "*_history",
-)  # fmt: skip
-NAME_IT = "it looks like a key, a token or a password: --include sends it only by its whole path"
-_PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\s[^>]*?src=[\"']([^\"']+)", re.IGNORECASE)
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
-
-
-def chosen(
+def files_to_send(
     folder: Path, own: Iterable[str], include: Sequence[str] = (), *, whole: bool = False
 ) -> tuple[list[LocalFile], list[LeftOut]]:
     """The files of a folder that are sent, and those that are not.

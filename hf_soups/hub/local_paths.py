@@ -49,41 +49,35 @@ def cleaned(files: Sequence[LocalFile], stage: Stage) -> list[LocalFile]:
     Raises:
         InputError: if one cannot be read.
     """
-    told = {file: _read(file.source) for file in files if PurePosixPath(file.path).name in RECORDS}
-    short = _short(place for value in told.values() for place in _places_in(value))
-    made = []
-    for file, value in told.items():
-        clean = _clean(value, short)
-        if clean != value:
-            made.append(stage.text(file.path, as_text(file.path, clean)))
+    records = {file: _read(file.source) for file in files if PurePosixPath(file.path).name in RECORDS}
+    short = _short(place for value in records.values() for place in _places_in(value))
+    changes = [(file.path, value, _clean(value, short)) for file, value in records.items()]
     for file in files:
         with suppress(InputError):  # a file that the user includes need not be one of a model
             if file.path.endswith("config.json"):
                 value = _read(file.source)
-                clean = _clean_config(value)
-                if clean != value:
-                    made.append(stage.text(file.path, as_text(file.path, clean)))
-    return made
+                changes.append((file.path, value, _clean_config(value)))
+    return [stage.text(path, as_text(path, clean)) for path, value, clean in changes if clean != value]
 
 
-def told_of(clean: list[LocalFile]) -> tuple[str, ...]:
-    """What to tell the user of the records that are pushed in other words than the folder's."""
+def note_of(clean: list[LocalFile]) -> tuple[str, ...]:
+    """A note for the user on the records that are pushed with other paths than the folder's."""
     return (
-        (f"places on this machine go by their last name alone: {', '.join(f.path for f in clean)}.",) if clean else ()
+        (f"local paths are pushed as their last part alone, in {', '.join(f.path for f in clean)}.",) if clean else ()
     )
 
 
-def as_text(name: str, told: Any) -> str:
+def as_text(name: str, record: Any) -> str:
     """A record as the text of its file, by the ending of its name."""
     import yaml
 
     if name.endswith(".yaml"):
-        return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+        return str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     if name.endswith(".csv"):
         made = io.StringIO(newline="")
-        csv.writer(made, lineterminator="\n").writerows(told)
+        csv.writer(made, lineterminator="\n").writerows(record)
         return made.getvalue()
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
 def _read(path: Path) -> Any:

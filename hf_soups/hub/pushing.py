@@ -1,4 +1,4 @@
-"""A folder to a repo of the Hub, by what it is: one commit, made only if something changed, checked and told."""
+"""A folder to a repo of the Hub: what it is decides what is sent; one commit, only if something changed, checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from hf_soups.files.hub_refusals import check_token, is_passing, one_line, statu
 from hf_soups.files.writing import temporary_folder
 from hf_soups.hub.contents import CALLED, REPO_TYPES, Contents, Kind, LeftOut, LocalFile, Stage, kind_of, listing
 from hf_soups.hub.data_sets import board_contents, pool_contents
-from hf_soups.hub.models import PageFiles, ensured, model_contents, space_contents
+from hf_soups.hub.models import PageFiles, model_contents, space_contents
 from hf_soups.hub.repo import (
     PushRequest,
     Unanswered,
@@ -23,14 +23,18 @@ from hf_soups.hub.repo import (
     check_arrived,
     check_name,
     commit,
+    hub_errors_explained,
     look,
-    refusals_told,
     refuse,
     url_of,
 )
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+
+WAITS = (1.0, 4.0, 15.0)  # seconds before another try; the client itself retries uploads within each
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,13 @@ class Pushed:
     card: str = ""  # README.md
 
     def words(self) -> list[str]:
-        """What to tell the user, line by line; of a dry run the files, and the card at the end."""
+        """Lines for the user; of a dry run also the files, and the card at the end."""
         total = sum(file.size for file in self.files)
         notes = [f"note: {note}" for note in self.notes]
         if self.commit is None:
-            told = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
+            first = f"Would push {len(self.files)} files, {total:,} bytes, to {self.url}; nothing was sent:"
             files = listing(self.files, self.left_out)
-            return [told, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
+            return [first, *files, *notes, *self._unchecked(), "", "README.md:", *self.card.splitlines()]
         if self.unchanged:
             return [f"{self.url} holds the same {len(self.files)} files already: no commit was made.", *self._next()]
         return [
@@ -68,19 +72,19 @@ class Pushed:
 
     def _next(self) -> list[str]:
         if self.kind == "space":
-            return ["Next: open that page; the Space is built within some minutes."]
+            return ["Next: open that page; building the Space takes some minutes."]
         merged = "once it is merged, " if "/discussions/" in self.url else ""
         return [f"Next: {merged}{self.usage}"]
 
 
 def pushed(
-    found: Contents, url: str, commit: str | None, *, revision: str | None = None, unchanged: bool = False
+    contents: Contents, url: str, commit: str | None, *, revision: str | None = None, unchanged: bool = False
 ) -> Pushed:
     """The outcome of a push of these contents."""
     named = f', revision="{revision}"' if revision else ""
     return Pushed(
-        found.kind, url, commit, found.files, unchanged, found.left_out, found.notes,
-        found.usage.replace("{revision}", named), found.card,
+        contents.kind, url, commit, contents.files, unchanged, contents.left_out, contents.notes,
+        contents.usage.replace("{revision}", named), contents.card,
     )  # fmt: skip
 
 
@@ -102,7 +106,7 @@ def gathered(
         dry_run: do not even write a card.
         include: patterns of further files to send, as in .gitignore.
     Raises:
-        InputError: if it is none of them, holds what may not be pushed, or has a card that is not true.
+        InputError: if it is none of them, holds what may not be pushed, or has a card that its files contradict.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
     """
     at = Path(folder).expanduser()
@@ -118,13 +122,7 @@ def gathered(
         elif kind == "leaderboard":
             yield board_contents(at, repo_id, stage, include)
         else:
-            told = () if dry_run else tuple(ensured(at, repo_id))
-            found = model_contents(at, kind, repo_id, stage, include)
-            yield replace(found, notes=(*told, *found.notes))
-
-
-WAITS = (1.0, 4.0, 15.0)  # seconds before another try; the client itself retries uploads within each
-_log = logging.getLogger(__name__)
+            yield model_contents(at, kind, repo_id, stage, include, write=not dry_run)
 
 
 def push(
@@ -169,9 +167,9 @@ def push(
         confirm: asked, with a question, before other content is replaced without `force`; True replaces it.
         tell: called with what is begun, before anything that takes long.
     Raises:
-        InputError: if the folder is none of these; for a name that is none; for a card that is not true or whose code
-            fails; offline; without a token that may write there; if the repo holds other content and neither `force`
-            nor `create_pr` is given.
+        InputError: if the folder is none of these; for a name that is none; for a card that its files contradict or
+            whose code fails; offline; without a token that may write there; if the repo holds other content and neither
+            `force` nor `create_pr` is given.
         CheckpointError, PredictionsError: if weights or predictions are missing or corrupt.
         HfSoupsError: if the Hub cannot be reached, or fails again and again.
     """
@@ -181,19 +179,21 @@ def push(
     kind = "space" if space is not None else kind_of(Path(folder).expanduser())
     if dry_run:
         check_token(token)
-        with gathered(folder, repo_id, page=space, dry_run=True, include=include) as found:
-            return pushed(found, url_of(repo_id, REPO_TYPES[found.kind]), None, revision=revision)
+        with gathered(folder, repo_id, page=space, dry_run=True, include=include) as contents:
+            return pushed(contents, url_of(repo_id, REPO_TYPES[contents.kind]), None, revision=revision)
     check_access(token)
     api = HfApi(token=token, library_name="hf_soups")
-    with refusals_told(repo_id):
+    with hub_errors_explained(repo_id):
         whole = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         title = message or f"Push a {CALLED[kind]} with hf_soups"
-        with gathered(folder, whole, page=space, include=include) as found:
-            order = PushRequest(whole, found, private, revision, create_pr, title, force, confirm, tell or _log.info)
-            order.tell(f"{len(found.files)} files for {url_of(whole, found.repo_type)}:")
-            for line in listing(found.files, found.left_out):
-                order.tell(line)
-            return _patiently(api, order)
+        with gathered(folder, whole, page=space, include=include) as contents:
+            request = PushRequest(
+                whole, contents, private, revision, create_pr, title, force, confirm, tell or _log.info
+            )
+            request.tell(f"{len(contents.files)} files for {url_of(whole, contents.repo_type)}:")
+            for line in listing(contents.files, contents.left_out):
+                request.tell(line)
+            return _patiently(api, request)
 
 
 def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> Pushed:
@@ -213,51 +213,51 @@ def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> 
         return push(folder, repo_id, **options)
 
 
-def _patiently(api: HfApi, order: PushRequest) -> Pushed:
-    tried = False  # whether a commit was sent, which may have arrived though its answer did not
+def _patiently(api: HfApi, request: PushRequest) -> Pushed:
+    tried = False  # whether a commit was sent: it may have arrived although its answer did not
     waits = iter(WAITS)
     failures: tuple[type[Exception], ...] = (Unanswered, *transport_errors())
     while True:
         try:
-            return _push_once(api, order, tried)
+            return _push_once(api, request, tried)
         except failures as error:
             sent = isinstance(error, Unanswered)
             cause = error.cause if isinstance(error, Unanswered) else error
             # a pull request whose answer was lost may have been opened: a second one would be no repair
-            twice = sent and order.create_pr and status_of(cause) is None
+            twice = sent and request.create_pr and status_of(cause) is None
             wait = None if twice or not is_passing(cause) else next(waits, None)
             if wait is None:
                 raise cause from None
-            _log.warning("%s: %s; trying again in %g s", order.repo_id, one_line(cause), wait)
+            _log.warning("%s: %s; trying again in %g s", request.repo_id, one_line(cause), wait)
             tried = tried or sent
         time.sleep(wait)
 
 
-def _push_once(api: HfApi, order: PushRequest, tried: bool) -> Pushed:
-    found, kind = order.found, order.found.repo_type
-    remote = look(api, order.repo_id, order.revision, kind)
-    refuse(remote, order)
-    url, same = url_of(order.repo_id, kind), not remote.changed(found.files)
-    if remote.head and remote.has_revision and same and not (order.force and remote.others(found.files)):
-        return pushed(found, url, remote.head, revision=order.revision, unchanged=not tried)
-    if found.check is not None:
-        order.tell("running the card's code against the folder, as whoever copies it will")
-        found.check()
+def _push_once(api: HfApi, request: PushRequest, tried: bool) -> Pushed:
+    contents, kind = request.contents, request.contents.repo_type
+    remote = look(api, request.repo_id, request.revision, kind)
+    refuse(remote, request)
+    url, same = url_of(request.repo_id, kind), not remote.changed(contents.files)
+    if remote.head and remote.has_revision and same and not (request.force and remote.others(contents.files)):
+        return pushed(contents, url, remote.head, revision=request.revision, unchanged=not tried)
+    if contents.check is not None:
+        request.tell("running the card's code against the folder, as a user would")
+        contents.check()
     if remote.head is None:
         sdk = "gradio" if kind == "space" else None
-        api.create_repo(order.repo_id, repo_type=kind, private=order.private, space_sdk=sdk, exist_ok=True)
-        remote = look(api, order.repo_id, order.revision, kind)
-        refuse(remote, order)
+        api.create_repo(request.repo_id, repo_type=kind, private=request.private, space_sdk=sdk, exist_ok=True)
+        remote = look(api, request.repo_id, request.revision, kind)
+        refuse(remote, request)
     if remote.head is None:
         raise InputError(
-            f"{order.repo_id}: the Hub has this repo, but does not show it to this token. Use a token with the right "
+            f"{request.repo_id}: the Hub has this repo, but does not show it to this token. Use a token with the right "
             "to read and write it, or another name."
         )
-    if order.revision and not remote.has_revision:
+    if request.revision and not remote.has_revision:
         api.create_branch(
-            order.repo_id, repo_type=kind, branch=order.revision, revision=remote.head, exist_ok=True
+            request.repo_id, repo_type=kind, branch=request.revision, revision=remote.head, exist_ok=True
         )  # fmt: skip
-    order.tell(f"sending {len(remote.changed(found.files))} files to {url}")
-    made = commit(api, remote, order)
-    check_arrived(api, order, made.oid)
-    return pushed(found, made.pr_url or url, made.oid, revision=order.revision)
+    request.tell(f"sending {len(remote.changed(contents.files))} files to {url}")
+    made = commit(api, remote, request)
+    check_arrived(api, request, made.oid)
+    return pushed(contents, made.pr_url or url, made.oid, revision=request.revision)

@@ -1,4 +1,4 @@
-"""A repo of the Hub: what lies in it, what may be overwritten, one commit, and whether it arrived."""
+"""A repo of the Hub: what it holds, what may be overwritten, one commit, and whether that arrived."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi, RepoFile
 
 
-# What the Hub's page keeps beside the model: never a reason to refuse, never removed.
+SHOWN = 8  # paths at most in a message
+FRESH = {".gitattributes", "README.md"}  # what the Hub itself puts into a new Space
+# What the Hub itself or its web page adds: never a reason to refuse, never removed.
 KEPT = (".gitattributes", "README.md", "LICENSE")
 LONGEST_NAME = 96  # characters of a repo's id, the Hub's own limit
 
@@ -27,12 +29,12 @@ class Remote:
 
     head: str | None = None
     private: bool = False
-    has_revision: bool = True  # the branch that was asked for; if not, `head` is main's
-    is_mains: bool = False  # another branch than main was asked for: what lies at `head` stays on main in any case
+    has_revision: bool = True  # there is the branch to push to; if not, `head` is main's
+    is_mains: bool = False  # another branch at main's commit: whatever is replaced there, main keeps it
     files: Mapping[str, RepoFile] = field(default_factory=dict)
 
     def holds(self, file: LocalFile) -> bool:
-        """Whether the same bytes lie there under the same path."""
+        """Whether the repo has the same bytes under the same path."""
         there = self.files.get(file.path)
         if there is None or there.size != file.size:
             return False
@@ -53,7 +55,7 @@ class Remote:
 
 
 def look(api: HfApi, repo_id: str, revision: str | None, repo_type: RepoType = "model") -> Remote:
-    """What a repo holds at a branch, or at main where there is no such branch."""
+    """What a repo holds at a branch; at main where there is no such branch."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -120,47 +122,45 @@ def check_access(token: str | None) -> None:
 
 
 @contextmanager
-def refusals_told(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub, or the way to it, answers with an error into one message."""
+def hub_errors_explained(repo_id: str) -> Iterator[None]:
+    """Turn errors of the Hub, and of the connection to it, into one message that says what to do."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
     except HfHubHTTPError as error:
-        raise _told(repo_id, error) from error
+        raise _explained(repo_id, error) from error
     except transport_errors() as error:
         raise HfSoupsError(
-            f"{repo_id}: {constants.ENDPOINT} cannot be reached, or broke off ({one_line(error)}). Nothing that was "
-            "sent is lost: the same command again goes on from there."
+            f"{repo_id}: {constants.ENDPOINT} cannot be reached, or broke off ({one_line(error)}). Run the "
+            "same command again: what was uploaded is kept."
         ) from error
 
 
-def _told(repo_id: str, error: Any) -> HfSoupsError:
+def _explained(repo_id: str, error: Any) -> HfSoupsError:
     from huggingface_hub import constants
 
-    status, said = status_of(error), one_line(error.server_message or str(error))
+    status, answer = status_of(error), one_line(error.server_message or str(error))
     tokens = f"{constants.ENDPOINT}/settings/tokens"
     if status == 401:
         return InputError(
-            f"{repo_id}: the Hub does not accept this token (401: {said}). Log in again (hf auth login), or set "
+            f"{repo_id}: the Hub does not accept this token (401: {answer}). Log in again (hf auth login), or set "
             f"HF_TOKEN to one from {tokens}."
         )
     if status == 403:
         return InputError(
-            f"{repo_id}: this token may not write there (403: {said}). Make one with the right to write to that "
+            f"{repo_id}: this token may not write there (403: {answer}). Make one with the right to write to that "
             f"owner's repos at {tokens}, or push under your own name."
         )
     if status == 404:
-        return InputError(f"{repo_id}: not found, or not for this token (404: {said}). Check name and revision.")
+        return InputError(f"{repo_id}: not found, or not for this token (404: {answer}). Check name and revision.")
     if status == 412:
-        return HfSoupsError(f"{repo_id}: someone else committed meanwhile (412: {said}). Push again to compare anew.")
+        return HfSoupsError(
+            f"{repo_id}: someone else committed meanwhile (412: {answer}). Push again to compare with it."
+        )
     again = "Try again later: what was uploaded is kept." if is_passing(error) else "Nothing was committed."
-    return HfSoupsError(f"{repo_id}: the Hub answered {status}: {said}. {again}")
-
-
-SHOWN = 8  # paths at most in a message
-FRESH = {".gitattributes", "README.md"}  # what the Hub itself puts into a new Space
+    return HfSoupsError(f"{repo_id}: the Hub answered {status}: {answer}. {again}")
 
 
 @dataclass(slots=True)
@@ -168,7 +168,7 @@ class PushRequest:
     """What the user asked for."""
 
     repo_id: str
-    found: Contents
+    contents: Contents
     private: bool | None
     revision: str | None
     create_pr: bool
@@ -186,7 +186,7 @@ class Unanswered(Exception):
         self.cause = cause
 
 
-def refuse(remote: Remote, order: PushRequest) -> None:
+def refuse(remote: Remote, request: PushRequest) -> None:
     """Refuse what would be public against the user's word, and what would overwrite other content.
 
     Raises:
@@ -194,30 +194,30 @@ def refuse(remote: Remote, order: PushRequest) -> None:
     """
     if remote.head is None:
         return
-    if order.private and not remote.private:
+    if request.private and not remote.private:
         raise InputError(
-            f"{order.repo_id}: this repo is public, and private was asked for. Make it private in its settings, or "
+            f"{request.repo_id}: this repo is public, and private was asked for. Make it private in its settings, or "
             "choose another name."
         )
-    if order.force or order.create_pr or remote.is_mains:
+    if request.force or request.create_pr or remote.is_mains:
         return
-    lost = remote.overwritten(order.found.files)
-    if order.found.kind == "space" and set(remote.files) <= FRESH:
+    lost = remote.overwritten(request.contents.files)
+    if request.contents.kind == "space" and set(remote.files) <= FRESH:
         return
-    if lost and remote.changed(order.found.files):
-        _refuse_or_ask(order, f"{order.repo_id}: the repo holds other content: {_listed(lost)}.")
+    if lost and remote.changed(request.contents.files):
+        _refuse_or_ask(request, f"{request.repo_id}: the repo holds other content: {_listed(lost)}.")
 
 
-def _refuse_or_ask(order: PushRequest, told: str) -> None:
+def _refuse_or_ask(request: PushRequest, problem: str) -> None:
     advice = "propose the change with --create-pr, or choose another name or --revision."
-    if order.confirm is None:
-        raise InputError(f"{told} Replace it with --force, {advice}")
-    if not order.confirm(f"{told} Replace it?"):
-        raise InputError(f"{order.repo_id}: left as it is, nothing was sent. You can {advice}")
-    order.force = True
+    if request.confirm is None:
+        raise InputError(f"{problem} Replace it with --force, {advice}")
+    if not request.confirm(f"{problem} Replace it?"):
+        raise InputError(f"{request.repo_id}: left as it is, nothing was sent. You can {advice}")
+    request.force = True
 
 
-def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
+def commit(api: HfApi, remote: Remote, request: PushRequest) -> CommitInfo:
     """Send what changed, and remove what the folder lacks, in one commit.
 
     Raises:
@@ -226,17 +226,17 @@ def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    files = order.found.files
+    files = request.contents.files
     added = [CommitOperationAdd(file.path, str(file.source)) for file in remote.changed(files)]
     removed = [CommitOperationDelete(path, is_folder=False) for path in remote.others(files)]
     try:
         return api.create_commit(
-            order.repo_id,
+            request.repo_id,
             [*added, *removed],
-            repo_type=order.found.repo_type,
-            commit_message=order.message,
-            revision=order.revision,
-            create_pr=order.create_pr,
+            repo_type=request.contents.repo_type,
+            commit_message=request.message,
+            revision=request.revision,
+            create_pr=request.create_pr,
             parent_commit=remote.head,  # the Hub refuses if someone else committed since the look
         )
     except transport_errors() as error:
@@ -245,22 +245,22 @@ def commit(api: HfApi, remote: Remote, order: PushRequest) -> CommitInfo:
         # the client wraps a broken upload in one that names the file alone
         if isinstance(error.__cause__, transport_errors()):
             raise Unanswered(error.__cause__) from error
-        raise HfSoupsError(f"{order.repo_id}: {error} Nothing was committed; push again.") from error
+        raise HfSoupsError(f"{request.repo_id}: {error} Nothing was committed; push again.") from error
     except ValueError as error:  # a card's metadata, or an answer that the client does not understand
-        raise HfSoupsError(f"{order.repo_id}: nothing was committed. {one_line(error)}") from error
+        raise HfSoupsError(f"{request.repo_id}: nothing was committed. {one_line(error)}") from error
 
 
-def check_arrived(api: HfApi, order: PushRequest, oid: str) -> None:
-    """Announce no repo as good that lacks a file (one that its .gitignore names) or holds other bytes.
+def check_arrived(api: HfApi, request: PushRequest, oid: str) -> None:
+    """Refuse to call a push done if the repo lacks a file (its .gitignore may name it) or holds other bytes.
 
     Raises:
         HfSoupsError: naming the files.
     """
-    there = files_at(api, order.repo_id, oid, order.found.repo_type)
-    missing = Remote(oid, files=there).changed(order.found.files)
+    there = files_at(api, request.repo_id, oid, request.contents.repo_type)
+    missing = Remote(oid, files=there).changed(request.contents.files)
     if missing:
         raise HfSoupsError(
-            f"{order.repo_id}: commit {oid} was made, but lacks {_listed([file.path for file in missing])}, or holds "
+            f"{request.repo_id}: commit {oid} was made, but lacks {_listed([file.path for file in missing])}, or holds "
             "other bytes there. Look at the repo's .gitignore and whether the folder changed meanwhile, and push again "
             "with --force."
         )

@@ -73,10 +73,10 @@ def test_words_of_plans_and_decisions() -> None:
     both = Plan(("a", "b", "c"), (NEVER, NEVER), (1.0, 1.0, 1.0))
     assert plan_in_words(both) == "a, b and c, all asked for every input"
     some = Plan(("a", "b", "c"), (NEVER, 0.5), (1.0, 1.0, 1.0))
-    assert plan_in_words(some) == "a, then b, leaving at 0.500 or more, then c"
+    assert plan_in_words(some) == "a, then b (answers at confidence 0.500 or more), then c"
     first = journeys(some, [(np.array([0]), logs(SMALL[:1]))], 1)[0]
     assert decision(first.meetings[0]) == "confidence 0.900; the next member is always asked"
     loss = Plan(("a",), (), (1.0,), score=-0.25, score_low=-0.5, metric="nll", rows=40)
     assert score_line(loss).startswith("nll 0.2500 on the 40 rows")
-    assert score_line(loss).endswith("lower bound on other rows (95%) 0.5000")
+    assert score_line(loss).endswith("95% lower bound on new rows: 0.5000")
     assert score_line(Plan(("a",), (), (1.0,))) == "not scored"

@@ -11,7 +11,7 @@ import pytest
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
-from hf_soups.demo.examples import examples_of, pairs_of, texts_of
+from hf_soups.demo.cascade import examples_of, pairs_of, texts_of
 from hf_soups.demo.journeys import Always, Journey, journeys
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import InputError
@@ -38,7 +38,7 @@ def test_an_answer_at_the_first_member_says_what_was_saved_and_who_was_not_asked
     assert "<b>cat" not in html
     assert "&lt;b&gt;cat&lt;/b&gt;" in html
     told = words(html)
-    assert "Left at small (member 1 of 2) Cost 1 M MACs Against large for every input 20%: 80% saved" in told
+    assert "Answered by small (member 1 of 2) Cost 1 M MACs Against large for every input 20%: 80% saved" in told
     assert "confidence 0.800, at or above the threshold of 0.750: answers" in told
     assert "2. large not asked" in told
     assert "Together so far" not in told  # one member alone
@@ -57,17 +57,19 @@ def test_an_answer_at_the_last_member_shows_each_ones_own_and_common_probabiliti
 def test_a_batch_says_what_it_came_to_and_names_what_could_not_be_read() -> None:
     html = batch_view(["a.png", "<i>b</i>.png", "c.png"], [*ways(), "c.png is <broken>"], PLAN, LABELS, ALWAYS)
     told = words(html)
-    assert "Answered 2 of 3 Left at small 1 (50.0%), large 1 (50.0%)" in told
+    assert "Answered 2 of 3 Answered by small 1 (50.0%), large 1 (50.0%)" in told
     assert "Average cost 3.5 M MACs per example, 70% of asking large for every input (5 M): 30% saved" in told
     assert "&lt;i&gt;b" in html
     assert "c.png is &lt;broken&gt;" in html
     assert html.count("<tr>") == 4
-    assert "none of these could be read" in batch_view(["c.png"], ["broken"], PLAN, LABELS, ALWAYS)
+    assert "None of these could be read" in batch_view(["c.png"], ["broken"], PLAN, LABELS, ALWAYS)
 
 
 def test_a_plan_is_told_with_score_and_average_cost() -> None:
     told = words(plan_view(PLAN, 1, 3, 1, ALWAYS))
-    assert told.startswith("Plan 2 of 3, the one it was built with small, leaving at 0.750 or more, then large")
+    assert told.startswith(
+        "Plan 2 of 3, the one it was built with small (answers at confidence 0.750 or more), then large"
+    )
     assert "accuracy 81.0 (x 100) on the 500 rows that the plans were chosen on, so optimistic" in told
     assert "2 M MACs per example, 40% of asking large for every input (5 M): 60% saved" in told
 

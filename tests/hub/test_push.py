@@ -19,7 +19,7 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.hub import push, push_saved
-from hf_soups.hub.repo import look, refusals_told
+from hf_soups.hub.repo import hub_errors_explained, look
 from hf_soups.report.cards.card import write_card
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing, run
@@ -255,7 +255,7 @@ def test_an_expired_token_is_not_taken_for_a_repo_that_is_not_there(code: str | 
     else:
         with (
             pytest.raises(InputError, match=r"does not accept this token \(401: the token is expired\)"),
-            refusals_told(REPO),
+            hub_errors_explained(REPO),
         ):
             look(api, REPO, None)
 

@@ -162,7 +162,7 @@ def test_a_pool_goes_with_a_table_for_each_member_and_says_that_labels_go_along(
         "tables/small.parquet",
     ]  # fmt: skip
     assert [one.path for one in found.left_out] == ["old.safetensors"]
-    assert "ids and labels go along" in found.notes[0]
+    assert "ids and labels are pushed" in found.notes[0]
     assert b"/home/me" not in files["pool.json"]
 
 

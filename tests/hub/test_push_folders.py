@@ -225,7 +225,7 @@ def test_places_on_this_machine_go_by_their_last_name(copied: Path) -> None:
     told = json.loads(texts(copied)["soup.json"])
     assert [i["source"] for i in told["ingredients"]] == ["./run_0", "me/run_1"]
     assert told["label_names"] == record["label_names"]
-    assert "places on this machine go by their last name alone: soup.json." in contents(copied).notes
+    assert "local paths are pushed as their last part alone, in soup.json." in contents(copied).notes
     assert json.loads((copied / "soup.json").read_text()) == record
 
 
@@ -255,11 +255,22 @@ def test_a_card_of_another_name_is_pushed_as_one_made_for_the_repo(copied: Path)
 
 def test_a_card_changed_by_hand_is_pushed_as_it_is_and_told_where_it_loads_something_else(copied: Path) -> None:
     write_card(copied, name="me/old")
-    mine = (copied / "README.md").read_text() + "\nThanks to all.\n"
+    mine = (copied / "README.md").read_text().replace("## Limits", "Thanks to all.\n\n## Limits")
     (copied / "README.md").write_text(mine)
     assert texts(copied, "me/new")["README.md"] == mine
     assert any('its code does not load "me/new"' in note for note in contents(copied, "me/new").notes)
     assert not any("its code does not load" in note for note in contents(copied, "me/old").notes)
+
+
+def test_a_card_of_another_name_keeps_what_was_written_beside_the_marks(copied: Path) -> None:
+    thanks = "\nThanks to all.\n"
+    write_card(copied, name="me/old")
+    (copied / "README.md").write_text((copied / "README.md").read_text() + thanks)
+    there = texts(copied, "me/new")["README.md"]
+    write_card(copied, name="me/new")
+    assert there == (copied / "README.md").read_text()
+    assert there.endswith(thanks)
+    assert 'model="me/new"' in there
 
 
 def test_a_card_whose_figures_are_not_those_of_the_record_is_refused(copied: Path) -> None:

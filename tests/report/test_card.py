@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
 from hf_soups.report.cards.card import card_for, check_card, run_snippet, snippet_of, write_card
 from hf_soups.report.cards.card_facts import hub_ids
-from hf_soups.report.cards.markdown import MarkdownTable, cells_of, run_code
+from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from tests.cascades.made import Made, make
@@ -336,6 +337,48 @@ def test_words_and_sections_added_by_hand_are_left_alone(soup: Path) -> None:
     assert path.read_text() == text
     write_card(soup, overwrite=True)
     assert "mine" not in path.read_text()
+
+
+def test_text_above_and_below_the_marks_is_kept_when_the_card_is_written_again(soup: Path) -> None:
+    path = write_card(soup)
+    above, below = "Read me first.\n\n", "\n## Thanks\n\nTo all.\n"
+    path.write_text(path.read_text().replace(BEGIN, above + BEGIN) + below)
+    check_card(soup)
+    change_json(soup / "soup.json", "select_rows", to=40)
+    with pytest.raises(InputError, match="'Value' of 'select rows'"):
+        check_card(soup)
+    write_card(soup)
+    check_card(soup)
+    assert above + BEGIN in path.read_text()
+    assert path.read_text().endswith(below)
+    path.write_text(path.read_text().replace("- greedy\n", "- mine\n"))  # metadata
+    with pytest.raises(InputError, match="written or changed by hand"):
+        write_card(soup)
+    write_card(soup, overwrite=True)
+    assert above + BEGIN in path.read_text()
+    assert "- mine" not in path.read_text()
+
+
+def as_by_0_1_0(card: str) -> str:
+    """The same card with the one mark that hf_soups 0.1.0 set below it."""
+    text = card.replace(f"{BEGIN}\n\n", "").rpartition("\n<!-- made by")[0]
+    return f"{text}\n<!-- made by hf_soups {hashlib.sha256(text.encode()).hexdigest()[:16]} -->\n"
+
+
+def test_a_card_by_0_1_0_is_checked_and_replaced_unless_it_was_changed_by_hand(soup: Path) -> None:
+    path = write_card(soup)
+    new, old = path.read_text(), as_by_0_1_0(path.read_text())
+    path.write_text(old)
+    check_card(soup)
+    write_card(soup)
+    assert path.read_text() == new
+    for changed in (old + "\nMine.\n", old.replace("# soup", "# my soup")):
+        path.write_text(changed)
+        check_card(soup)
+        with pytest.raises(InputError, match="written or changed by hand"):
+            write_card(soup)
+        write_card(soup, overwrite=True)
+        assert path.read_text() == new
 
 
 def test_a_readme_of_somebody_else_is_kept(soup: Path) -> None:

@@ -20,7 +20,7 @@ from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import write_pool
 from hf_soups.pool_jobs import build_from, search_pool, select_and_report
 from hf_soups.recipe.origin import recipe_kept
-from hf_soups.report.cards.card import Said, card_for, check_card, write_card
+from hf_soups.report.cards.card import CardDetails, card_for, check_card, write_card
 from hf_soups.report.cards.markdown import cells_of, code_of
 from tests.makers.folders import change_json
 from tests.makers.pile import make_pile
@@ -113,7 +113,7 @@ def test_the_card_says_what_was_kept(cascade: Path) -> None:
 
 
 def test_the_report_score_goes_to_eval_results_with_its_number_of_rows(cascade: Path) -> None:
-    write_card(cascade, said=Said(data_set="org/pictures"))
+    write_card(cascade, details=CardDetails(data_set="org/pictures"))
     (entry,) = yaml.safe_load((cascade / ".eval_results/hf_soups.yaml").read_text())
     told = json.loads((cascade / "evidence.json").read_text())
     assert entry["value"] == next(t["score"] for t in told["report"] if t["name"] == "chosen")

@@ -23,7 +23,7 @@ from hf_soups.metrics import Score, score
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE, place_shown, recipe_kept, recipe_text
-from hf_soups.report.cards.card import Said, card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.report.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
 from hf_soups.report.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
 from tests.makers.folders import change_json
@@ -248,8 +248,8 @@ def test_the_same_cooking_again_keeps_both_with_soups_that_lack_them(cooked: Pat
 
 
 def test_what_no_file_holds_can_be_said_and_is_not_forgotten(soup: Path) -> None:
-    said = Said("apache-2.0", ("en",), "nyu-mll/glue", ("org/start",))
-    write_card(soup, said=said)
+    said = CardDetails("apache-2.0", ("en",), "nyu-mll/glue", ("org/start",))
+    write_card(soup, details=said)
     again = write_card(soup, name="me/soup")
     told = yaml.safe_load(again.read_text().split("---\n")[1])
     assert (told["license"], told["language"], told["datasets"]) == ("apache-2.0", ["en"], ["nyu-mll/glue"])
@@ -258,10 +258,10 @@ def test_what_no_file_holds_can_be_said_and_is_not_forgotten(soup: Path) -> None
     assert entry["dataset"]["id"] == "nyu-mll/glue"
     assert entry["notes"] == "accuracy on 61 rows of validation"
     check_card(soup)
-    write_card(soup, said=Said("mit"))
+    write_card(soup, details=CardDetails("mit"))
     assert "license: mit\n" in again.read_text()
     with pytest.raises(InputError, match="'no id' is no id of a Hub repo"):
-        Said(data_set="no id")
+        CardDetails(data_set="no id")
 
 
 def test_the_card_command_takes_what_no_file_holds(soup: Path) -> None:

@@ -1,27 +1,37 @@
-"""Facts: everything that a card says of one folder, read from its files before any of it becomes text."""
+"""Facts of a card: everything that it says of one folder, before any of it becomes text, and its scores for the Hub."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
+from hf_soups.cascades.evidence import Evidence
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
-from hf_soups.recipe.task import SHIFT
-from hf_soups.report.cards.data import DataUsed
+from hf_soups.metrics import traits_of
+from hf_soups.recipe.origin import place_shown
+from hf_soups.recipe.task import SHIFT, Task
 from hf_soups.report.cards.markdown import MarkdownTable
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from hf_soups.leaderboard import Leaderboard
 
 PIPELINES = {"ForImageClassification": "image-classification", "ForSequenceClassification": "text-classification"}
 # what hf_soups adds to transformers, see families.clip_model
 OURS = ("CLIPVisionForImageClassification", "SiglipVisionForImageClassification")
 CHOSEN = "chosen on these rows, so optimistic"
+SCORE_NAME = re.compile(rf"\S+ on (select|report|{SHIFT}\w+)( \({CHOSEN}\))?")  # names of scores that cards are given
 SHOWN = 12  # classes at most that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What no file of a soup or cascade holds, so that somebody has to say it; empty: nothing is said."""
+class CardDetails:
+    """What no file of a soup or cascade holds, so that somebody has to name it; empty: not named."""
 
     license: str = ""  # the Hub's word for it, such as "apache-2.0"
     language: tuple[str, ...] = ()  # codes such as "en"
@@ -51,6 +61,88 @@ class CardScore:
 
 
 @dataclass(frozen=True, slots=True)
+class DataUsed:
+    """A data set and, by role of rows ("train", "select", "report", "shift-<name>"), where the rows were taken."""
+
+    path: str  # an id of the Hub, or ./NAME
+    name: str = ""  # of the task
+    kind: str = ""  # text, text-pair or image; "" where it is not known
+    config: str | None = None
+    revision: str | None = None
+    columns: tuple[str, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)  # by role, where they were counted
+    share: str = ""  # of the select split's rows that became report rows; "": other rows
+    elsewhere: Mapping[str, DataUsed] = field(default_factory=dict)  # by role: shifts of other data sets
+
+    @classmethod
+    def of_task(cls, task: Task, rows: Mapping[str, int] | None = None) -> DataUsed:
+        """The data of a recipe's task; select rows are cut from train."""
+        shifts = {f"{SHIFT}{name}": task.of_shift(name) for name in task.shifts}
+        splits = {"train": task.train, "select": task.train, "report": task.report}
+        others = {
+            role: cls(shift.path, role.removeprefix(SHIFT), config=shift.config, revision=shift.revision)
+            for role, shift in shifts.items()
+            if shift.path != task.path
+        }
+        return cls(
+            task.path, task.name, task.kind, task.config, task.revision, task.columns,
+            splits | {role: shift.report for role, shift in shifts.items()}, dict(rows or {}), elsewhere=others,
+        )  # fmt: skip
+
+    @classmethod
+    def of_evidence(cls, evidence: Evidence) -> DataUsed | None:
+        """The data of a cascade's pool; None where it keeps no evidence."""
+        if not evidence.data:
+            return None
+        rows = {role: data.rows for role, data in evidence.data.items()}
+        splits = {role: data.split for role, data in evidence.data.items()}
+        if evidence.recipe:
+            known = cls.of_task(Task.model_validate(evidence.recipe["task"]), rows)
+            # a pool's split is one of the recipe's roles, such as "select", and has another name in the data set
+            named = {role: known.splits.get(split, split) for role, split in splits.items()}
+            return replace(known, splits={**known.splits, **named}, share=evidence.report_share)
+        data = evidence.data["select"]
+        place = (data.config, data.revision, data.columns)
+        return cls(data.path, "", "", *place, splits, rows, evidence.report_share)
+
+    def table(self, data_set: str | None, record: str, counted: str) -> MarkdownTable:
+        """All of it; a local path is not shown.
+
+        Args:
+            data_set: its id on the Hub, where it has one.
+            record: the file that says so.
+            counted: the file that holds the numbers of rows.
+        """
+        shifts = [role for role in self.splits if role.startswith(SHIFT)]
+        values: dict[str, Any] = {
+            "task": self.name,
+            "data set": data_set or f"local files, ./{PurePath(self.path).name}",
+            "config": self.config,
+            "revision": self.revision,
+            "split for train": self.splits.get("train"),
+            "split for select": self._split("select"),
+            "split for report": self._split("report"),
+            **{f"shift {role.removeprefix(SHIFT)!r}": self._shift(role) for role in shifts},
+            **{f"{role} rows": count for role, count in self.rows.items()},
+            "columns": ", ".join(self.columns),
+        }
+        table = MarkdownTable.of_values("Data", values, record=record)
+        return replace(table, other_records={f"{role} rows": counted for role in self.rows})
+
+    def _shift(self, role: str) -> str:
+        other = self.elsewhere.get(role)
+        return self.splits[role] if other is None else f"{self.splits[role]} of {place_shown(other.path)}"
+
+    def _split(self, role: str) -> str | None:
+        split = self.splits.get(role)
+        if split is not None and self.share:
+            return f"{split}, {self.share if role == 'report' else 'the others'} of the rows that were answered"
+        cut = role == "select" and split is not None and split == self.splits.get("train")
+        return f"{split}, rows cut from it" if cut else split
+
+
+@dataclass(frozen=True, slots=True)
 class CardFacts:
     """What one folder's card says; `tables` hold every figure of its text."""
 
@@ -71,6 +163,12 @@ class CardFacts:
     recipe: str = ""  # YAML
     ours: bool = False  # its class is one that hf_soups adds to transformers
     words: bool = False  # it answers with label words, which no stock pipeline asks for
+    board: Leaderboard | None = None  # to be drawn
+
+    @property
+    def published(self) -> tuple[CardScore, ...]:
+        """Scores fit to stand beside those of others: of the metric chosen by, on rows that nothing was chosen on."""
+        return tuple(s for s in self.scores if s.role == "report" and s.metric == self.metric and not s.optimistic)
 
 
 def classes_in_words(kind: str, names: Sequence[str]) -> str:
@@ -117,3 +215,65 @@ def hub_ids(sources: Sequence[tuple[str, str | None]], folder: Path) -> tuple[st
         return not any((place / source).exists() for place in places)
 
     return tuple(dict.fromkeys(source for source, revision in sources if is_hub(source, revision)))
+
+
+def hub_metrics(metric: str | None) -> list[str] | None:
+    """The Hub's names of what a metric consists of.
+
+    >>> hub_metrics("accuracy_f1"), hub_metrics("accuracy"), hub_metrics(None)
+    (['accuracy', 'f1'], ['accuracy'], None)
+    """
+    return list(traits_of(metric).hub_parts or (_hub_name(metric),)) if metric else None
+
+
+def _hub_name(metric: str) -> str:
+    return traits_of(metric).hub_name or metric
+
+
+def eval_results(facts: CardFacts, data_set: str | None) -> list[EvalResult] | None:
+    """Every score for `model-index` in the metadata, with the split of its rows where the data are known."""
+    return [_eval_result(facts, score, data_set) for score in facts.scores] or None
+
+
+def _eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    data = facts.data or DataUsed("")
+    other = data.elsewhere.get(score.role)
+    place = data if other is None else other
+    known = data_set if other is None else other.path if is_repo_id(other.path) else None
+    return EvalResult(
+        task_type=facts.pipeline_tag,
+        dataset_type=known or "not-recorded",
+        dataset_name=place.name or known or place.path.removeprefix("./") or "not recorded",
+        dataset_split=data.splits.get(score.role, score.role),
+        metric_type=_hub_name(score.metric),
+        metric_value=score.value,
+        metric_name=score.name,
+        dataset_config=place.config,
+        dataset_revision=place.revision,
+    )
+
+
+def eval_entries(facts: CardFacts, data_set: str | None) -> str:
+    """YAML for `.eval_results/`; empty where there is no such score, no data set of the Hub, or no such format yet."""
+    import yaml
+
+    try:
+        from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    except ImportError:  # huggingface_hub before it knew the format
+        return ""
+    data = facts.data
+    if data is None or data_set is None or not facts.published:
+        return ""
+    entries = [
+        EvalResultEntry(
+            data_set,
+            data.config or "default",
+            s.value,
+            dataset_revision=data.revision,
+            notes=f"{s.metric} on {f'{s.rows} rows of ' if s.rows else ''}{data.splits.get('report', 'report')}",
+        )
+        for s in facts.published
+    ]
+    return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))

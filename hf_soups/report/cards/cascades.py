@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,14 @@ from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of
 from hf_soups.metrics import traits_of
-from hf_soups.report.cards.card_facts import CardFacts, CardScore, classes_in_words, hub_ids, rows_in_words
-from hf_soups.report.cards.data import data_of_evidence
+from hf_soups.report.cards.card_facts import (
+    CardFacts,
+    CardScore,
+    DataUsed,
+    classes_in_words,
+    hub_ids,
+    rows_in_words,
+)
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words
@@ -59,7 +65,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
-            f"easy rows never meet the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
+            f"easy inputs never reach the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
             "the package `hf_soups`."
         ),
         library="hf_soups",
@@ -73,7 +79,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         cascade=True,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
-        data=data_of_evidence(found),
+        data=DataUsed.of_evidence(found),
         recipe=_recipe(config, plan, found),
     )
 
@@ -92,9 +98,9 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
 
 def _scores(plan: Plan, found: Evidence) -> tuple[CardScore, ...]:
     """On report rows, where there are any, and on those that it was chosen on."""
-    told = found.reported("chosen")
-    rows = found.data.get("report", {}).get("rows")
-    report = () if told is None else (CardScore(plan.metric, float(told["score"]), "report", False, rows),)
+    chosen, data = found.reported("chosen"), found.data.get("report")
+    rows = None if data is None else data.rows
+    report = () if chosen is None else (CardScore(plan.metric, chosen.score, "report", False, rows),)
     if math.isnan(plan.score):
         return report
     return (*report, CardScore(plan.metric, _sign(plan) * plan.score, "select", True, plan.rows or None))
@@ -109,14 +115,13 @@ def _results(plan: Plan, found: Evidence) -> MarkdownTable:
     rows, records = [], {}
     unit = f"Average cost ({UNITS.get(plan.unit, plan.unit) or 'plain numbers'})"
     for name, words in REPORTED.items():
-        if told := found.reported(name):
-            members = (" + " if name == "best ensemble" else " -> ").join(told["members"])
-            ends = [score_in_words(told[end], plan.metric) for end in ("low", "high")]
+        if scored := found.reported(name):
+            ends = [score_in_words(end, plan.metric) for end in (scored.low, scored.high)]
             row = {
-                "Rows": words.format(members),
-                plan.metric: score_in_words(told["score"], plan.metric),
+                "Rows": words.format((" + " if name == "best ensemble" else " -> ").join(scored.members)),
+                plan.metric: score_in_words(scored.score, plan.metric),
                 "95% interval": f"{ends[0]} to {ends[1]}",
-                unit: _number(told["average_cost"]),
+                unit: _number(scored.average_cost),
             }
             rows.append(row)
             records[row["Rows"]] = EVIDENCE_FILE
@@ -133,9 +138,9 @@ def _results(plan: Plan, found: Evidence) -> MarkdownTable:
 
 
 def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTable:
-    chosen = found.reported("chosen") or {}
-    p_value, (combined, confidence) = chosen.get("p_value"), plan.rule.in_words()
-    told = {
+    chosen = found.reported("chosen")
+    p_value, (combined, confidence) = None if chosen is None else chosen.p_value, plan.rule.in_words()
+    values = {
         "chosen on": f"{plan.rows} select rows" if plan.rows else "not recorded",
         "by": plan.metric,
         "answer of members 1..k": combined,
@@ -146,7 +151,7 @@ def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTa
         "p against the best single model": None if p_value is None else f"{p_value:.2g} (McNemar, on report rows)",
         "plans stored for `budget`": len(config.plans),
     }
-    table = MarkdownTable.of_values("How it was chosen", told)
+    table = MarkdownTable.of_values("How it was chosen", values)
     kept = ("models searched", "plans on the frontier", "number of this plan", "p against the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
@@ -175,16 +180,16 @@ def _where(place: Place) -> str:
 def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
     counted = "counted, so the same everywhere" if plan.unit in ("macs", "parameters") else "not recorded"
     chosen, single = found.reported("chosen"), found.reported("best single")
-    told = {
+    values = {
         "unit": UNITS.get(plan.unit, plan.unit) or "plain numbers",
         "hardware": plan.hardware or counted,
         "on average": MISSING if math.isnan(plan.average_cost) else _number(plan.average_cost),
-        "on average, on report rows": chosen and _number(chosen["average_cost"]),
-        "of the best single model": single and _number(single["average_cost"]),
+        "on average, on report rows": chosen and _number(chosen.average_cost),
+        "of the best single model": single and _number(single.average_cost),
         "of a row that meets every member": _number(plan.worst_cost),
         "of the most expensive member alone": _number(max(plan.costs)),
     }
-    table = MarkdownTable.of_values("Costs of one row", told)
+    table = MarkdownTable.of_values("Costs of one row", values)
     kept = ("on average, on report rows", "of the best single model")
     return replace(table, other_records=dict.fromkeys(kept, EVIDENCE_FILE))
 
@@ -193,19 +198,18 @@ def _weights(plan: Plan, found: Evidence) -> MarkdownTable:
     """Counted sizes, measured seconds with their hardware, and hashes of the members."""
     rows = []
     for name in plan.members:
-        told = found.members.get(name)
-        if told is None:
+        member = found.members.get(name)
+        if member is None:
             continue
-        row = {"Member": name}
-        for column, key in (("Parameters", "parameters"), ("Multiply-adds", "macs"), ("Bytes of memory", "bytes")):
-            row |= {column: _number(told[key])} if key in told else {}
-        if "seconds" in told:
+        counts = {"Parameters": member.parameters, "Multiply-adds": member.macs, "Bytes of memory": member.bytes}
+        row = {"Member": name, **{column: _number(n) for column, n in counts.items() if n is not None}}
+        if member.seconds is not None and member.seconds_batch_1 is not None:
             row |= {
-                "Seconds at batch 1": _number(told["seconds_batch_1"]),
-                "Seconds at its best batch": f"{_number(told['seconds'])} (batch {told['best_batch']})",
-                "Seconds on": told.get("hardware", MISSING),
+                "Seconds at batch 1": _number(member.seconds_batch_1),
+                "Seconds at its best batch": f"{_number(member.seconds)} (batch {member.best_batch})",
+                "Seconds on": member.hardware or MISSING,
             }
-        rows.append({**row, "SHA-256 of the weights": told.get("sha256", MISSING)})
+        rows.append({**row, "SHA-256 of the weights": member.sha256 or MISSING})
     return MarkdownTable.of("Weights", rows, record=EVIDENCE_FILE)
 
 
@@ -221,11 +225,13 @@ def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
     import yaml
 
     places = {place.name: str(place) for place in config.places if place.repo is not None}
-    rows = {role: {k: v for k, v in told.items() if v not in (None, [])} for role, told in found.data.items()}
-    told = {
+    rows = {
+        role: {k: v for k, v in asdict(data).items() if v not in (None, "", ())} for role, data in found.data.items()
+    }
+    searched = {
         **found.recipe,
         "rows": rows,
-        "members": {name: places.get(name, str(told.get("source"))) for name, told in found.members.items()},
+        "members": {name: places.get(name, member.source) for name, member in found.members.items()},
         "search": {
             "cost": plan.unit,
             "metric": plan.metric,
@@ -236,37 +242,39 @@ def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
             "seed": found.search.get("seed"),
         },
     }
-    return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(searched, sort_keys=False, allow_unicode=True))
 
 
 def _notes(folder: Path, found: Evidence) -> dict[str, str]:
     rows = "report rows" if "report" in found.data else "the select rows that chose it"
-    (costs, exits), told = PICTURES, {}
+    (costs, exits), notes = PICTURES, {}
     if (folder / costs).is_file():
-        told["Costs of one row"] = (
+        notes["Costs of one row"] = (
             f"![Score against average cost on {rows}: single models, ensembles and cascades]({costs})\n\n"
             f"The picture shows {rows}."
         )
     if (folder / exits).is_file():
-        told["Members"] = (
-            f"![Share of {rows} and accuracy on them, by the member that they leave at]({exits})\n\n"
+        notes["Members"] = (
+            f"![Share of {rows} and accuracy on them, by the member that they exit at]({exits})\n\n"
             f"The table shows select rows, the picture {rows}."
         )
-    return told
+    return notes
 
 
 def _limits(plan: Plan, found: Evidence) -> tuple[str, ...]:
-    told = ["The average cost holds for rows like those it was chosen on: harder rows go further and cost more."]
+    limits = [
+        "The average cost holds for rows like those it was chosen on: harder rows pass more members and cost more."
+    ]
     scored = not math.isnan(plan.score)
     if scored:
-        told.append(
-            "Members and thresholds were chosen on the select rows, so the score on these is too good, the more so the "
-            "fewer rows there were; a small lead over the best single model may be chance."
+        limits.append(
+            "Members and thresholds were chosen on the select rows, so the score on these is optimistic, more so with "
+            "fewer rows; a small lead over the best single model may be chance."
         )
     else:
-        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
+        limits.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if scored and found.reported("chosen") is None:
-        told.append("It was not measured on rows that nothing was chosen on.")
-    told += [f"{name}: {note}." for name, about in found.members.items() for note in about.get("notes", ())]
-    told.append("On data of another distribution it was not measured; there confidences, and so exits, may mislead.")
-    return tuple(told)
+        limits.append("It was not measured on rows that nothing was chosen on.")
+    limits += [f"{name}: {note}." for name, member in found.members.items() for note in member.notes]
+    limits.append("It was not measured on data of another distribution, where confidences, and so exits, may mislead.")
+    return tuple(limits)

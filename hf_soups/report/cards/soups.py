@@ -1,4 +1,4 @@
-"""What the card of a soup says, from its soup.json and config.json."""
+"""What the card of a soup says, from its soup.json, its config.json and the leaderboard that its folder keeps."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.leaderboard.table import BOARD_FILE, load_board
+from hf_soups.leaderboard.table import BOARD_FILE, load_board, text_cells, training_of
 from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.recipe.task import SHIFT
-from hf_soups.report.cards.board import best_single, board_note, board_table, costs_table, own_row
 from hf_soups.report.cards.card_facts import (
     OURS,
     PIPELINES,
     CardFacts,
     CardScore,
+    DataUsed,
     classes_in_words,
     hub_ids,
     report_first,
     rows_in_words,
 )
-from hf_soups.report.cards.data import data_of_task
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord
 from hf_soups.wording import score_in_words
 
+if TYPE_CHECKING:
+    from hf_soups.leaderboard import Leaderboard
+    from hf_soups.leaderboard.board import Row
+
+BOARD_PICTURE = "leaderboard.png"
+BEST = "report: the best single model on select"
 PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
 
@@ -87,8 +92,9 @@ def soup_facts(
         words=WORDS_KEY in config,
         pair=kind == "text-pair" or "{text_pair}" in str(config.get(PROMPT_KEY, "")),
         notes=notes if board is None else {**notes, "Leaderboard": board_note(board)},
-        data=None if recipe is None else data_of_task(recipe.task, _rows(record)),
+        data=None if recipe is None else DataUsed.of_task(recipe.task, _rows(record)),
         recipe=recipe_shown,
+        board=board,
     )
 
 
@@ -180,22 +186,22 @@ def _chosen_on(record: SoupRecord) -> str | None:
 
 def _selection(record: SoupRecord, short: Mapping[str, str]) -> MarkdownTable:
     chosen_on, metric, role = _chosen_on(record), record.metric, record.selected_on
-    told: dict[str, Any] = {"method": record.method or "by hand"}
-    told["chosen on"] = f"{chosen_on} rows, by {metric}" if chosen_on else "nothing: no score was looked at"
+    values: dict[str, Any] = {"method": record.method or "by hand"}
+    values["chosen on"] = f"{chosen_on} rows, by {metric}" if chosen_on else "nothing: no score was looked at"
     if role is not None and metric is not None:
         rows, score = record.select_rows, record.score
-        told[f"{role} rows"] = rows
+        values[f"{role} rows"] = rows
         if best := record.best_single:
             name = short.get(best.name, best.name)
-            told[f"best single model on {role} rows"] = f"{name}: {score_in_words(best.score, metric)}"
+            values[f"best single model on {role} rows"] = f"{name}: {score_in_words(best.score, metric)}"
         if traits_of(metric).counts_rows and score is not None and rows:
             error = math.sqrt(score * (1 - score) / rows)
-            told[f"standard error of the score on {role} rows"] = score_in_words(error, metric)
-    told |= {"models in the pool": len(record.pool)} if record.pool else {}
-    told |= {"mixtures tried": len(record.steps)} if record.steps else {}
+            values[f"standard error of the score on {role} rows"] = score_in_words(error, metric)
+    values |= {"models in the pool": len(record.pool)} if record.pool else {}
+    values |= {"mixtures tried": len(record.steps)} if record.steps else {}
     for number, why in enumerate(record.whys):
-        told["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
-    return MarkdownTable.of_values("How it was chosen", told)
+        values["why" if not number else f"why ({number + 1})"] = _without_paths(why, short)
+    return MarkdownTable.of_values("How it was chosen", values)
 
 
 def _without_paths(text: str, short: Mapping[str, str]) -> str:
@@ -206,45 +212,118 @@ def _without_paths(text: str, short: Mapping[str, str]) -> str:
 
 def _ingredients(record: SoupRecord, short: Mapping[str, str], repos: Sequence[str]) -> MarkdownTable:
     rows = []
-    for told in record.ingredients:
-        where = "@".join(filter(None, (told.source, told.revision))) if told.source in repos else MISSING
-        rows.append((short[told.name], f"{told.coefficient:.6g}", where, told.sha256))
+    for one in record.ingredients:
+        where = "@".join(filter(None, (one.source, one.revision))) if one.source in repos else MISSING
+        rows.append((short[one.name], f"{one.coefficient:.6g}", where, one.sha256))
     return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
 
 
 def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
-    told = {}
+    notes = {}
     if (folder / PICTURE).is_file():
-        told["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
+        notes["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
     if record.coefficients_by_tensor is not None:
-        told["Ingredients"] = (
-            f"Each tensor has coefficients of its own, in `{SOUP_FILE}`; here is their mean over all parameters."
+        notes["Ingredients"] = (
+            f"Each tensor has its own coefficients, in `{SOUP_FILE}`; here is their mean over all parameters."
         )
-    return told
+    return notes
 
 
 def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
     roles = {s.role for s in scores}
-    told, chosen_on, rows = [], _chosen_on(record), record.select_rows
+    limits, chosen_on, rows = [], _chosen_on(record), record.select_rows
     if not scores:
-        told.append("It was not scored when it was made: measure it on rows of your own before you use it.")
+        limits.append("It was not scored when it was made: measure it on rows of your own before you use it.")
     if chosen_on and rows < FEW:
-        told.append(
-            "Few rows chose it: differences within the intervals above are what chance alone makes, and other rows "
-            "might have chosen another mixture."
+        limits.append(
+            "It was chosen on few rows: differences within the intervals above may be chance, and other rows might "
+            "have led to another mixture."
         )
     if chosen_on:
-        told.append(
-            "Scores on the rows it was chosen on are too good, the more so the fewer rows and the more mixtures were "
-            "tried; a small lead over the best single model may be chance."
+        limits.append(
+            "Scores on the rows it was chosen on are optimistic, more so with fewer rows and with more mixtures tried; "
+            "a small lead over the best single model may be chance."
         )
     if record.optimistic:
-        told.append(
-            "It was chosen on the report rows, so no score here comes from rows that it has not been fitted to."
-        )
+        limits.append("It was chosen on the report rows, so every score here is on rows that it was fitted to.")
     if any(role.startswith(SHIFT) for role in roles):
-        told.append("Of other distributions only the shifts above were measured; on others it may do worse.")
+        limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:
-        told.append("On data of another distribution it was not measured.")
-    told.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
-    return tuple(told)
+        limits.append("It was not measured on data of another distribution.")
+    limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
+    return tuple(limits)
+
+
+def own_row(board: Leaderboard, record: SoupRecord, folder: Path) -> Row | None:
+    """The soup's own row; None where the leaderboard does not know it.
+
+    Raises:
+        InputError: if its report score is not the soup's.
+    """
+    name, metric = f"{record.method} soup", record.metric
+    row = next((row for row in board.rows if row.kind == "soup" and row.name == name), None)
+    recorded = record.scores.get("report", {}).get(metric)
+    if row is not None and row.report is not None and recorded is not None and row.report != recorded:
+        raise InputError(
+            f"{folder / BOARD_FILE}: the {metric} of the {name} on report is {row.report}, but soup.json says "
+            f"{recorded}. Make it anew: hf-soups leaderboard with the sweep's folder."
+        )
+    return row
+
+
+def board_table(board: Leaderboard) -> MarkdownTable:
+    """Everything that was compared; single fine-tunes, of which there may be many, when they are asked for."""
+    columns, rows = text_cells(board)
+    single = sum(row.kind == "run" for row in board.rows if row.report is not None)
+    summary = f"the {single} single fine-tunes"
+    return MarkdownTable("Leaderboard", columns, rows, record=BOARD_FILE, folded=single, summary=summary)
+
+
+def has_picture(board: Leaderboard | None) -> bool:
+    """Whether a card draws the leaderboard: where anything is scored."""
+    return board is not None and any(row.report is not None for row in board.rows)
+
+
+def board_note(board: Leaderboard) -> str:
+    """How to read the leaderboard, and the picture that is written with the card."""
+    scale = " x 100" if traits_of(board.metric).percent else ""
+    seen = f"\n\n![Report score against select score of everything that was compared]({BOARD_PICTURE})"
+    return (
+        f"{board.metric}{scale}, with 95% bootstrap intervals over the examples. Choices were made on select rows "
+        "alone. Gains are over the model that was best on select; NLL and ECE (x 100) are on report rows. Training "
+        f"seconds are the sum over all fine-tunes that a line of the table holds.{seen if has_picture(board) else ''}"
+    )
+
+
+def best_single(board: Leaderboard) -> dict[str, str] | None:
+    """The report row of the model that was best on select, for the table of results."""
+    best = next((row for row in board.rows if row.kind == "best on select" and row.report is not None), None)
+    if best is None:
+        return None
+    ends = [score_in_words(end, board.metric) for end in (best.report_low, best.report_high)]
+    return {
+        "Rows": f"{BEST}, {best.name}",
+        board.metric: score_in_words(best.report, board.metric),
+        "95% interval": f"{ends[0]} to {ends[1]}",
+        "nll": score_in_words(best.report_nll, "nll"),
+        "ece": score_in_words(best.report_ece, "ece"),
+        "Number of rows": str(board.report_rows),
+    }
+
+
+def costs_table(board: Leaderboard, row: Row) -> MarkdownTable:
+    """What the soup costs to run, and what it took to train."""
+    runs, seconds, devices = training_of(board.rows)
+    values = {
+        "parameters": f"{row.parameters:,}" if row.parameters else None,
+        "multiply-adds of one row": f"{row.macs:,}" if row.macs else None,
+        "hardware of these": "counted, so the same everywhere",
+        "training seconds of its ingredients": _seconds(row.train_seconds),
+        "training seconds of the whole pool": _seconds(seconds if runs else None),
+        "hardware of the seconds": devices if runs else None,
+    }
+    return MarkdownTable.of_values("Costs", values, record=BOARD_FILE)
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.1f}"
