@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from hf_soups.cascades.search.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.costs import Cost
+    from hf_soups.demo import build_page
     from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.models.adapters import multiplied_out
+    from hf_soups.models.word_classifier import WordClassifier
     from hf_soups.pool import read_pool
     from hf_soups.pool.predict import predict_pool
+    from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
@@ -43,6 +47,11 @@ if TYPE_CHECKING:
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
+    "WordClassifier": "models.word_classifier",
+    "build_from": "pool_jobs",
+    "build_page": "demo",
+    "multiplied_out": "models.adapters",
+    "search_pool": "pool_jobs",
     "CascadeConfig": "cascades.running.config",
     "CascadeForImageClassification": "cascades.running.model",
     "CascadeForSequenceClassification": "cascades.running.model",
@@ -93,9 +102,12 @@ __all__ = [
     "Rule",
     "Soup",
     "Task",
+    "WordClassifier",
     "average_of_run",
     "build_cascade",
+    "build_from",
     "build_leaderboard",
+    "build_page",
     "calibrated",
     "certify",
     "diagnose",
@@ -106,12 +118,14 @@ __all__ = [
     "learned",
     "load_recipe",
     "model_stock",
+    "multiplied_out",
     "named_task",
     "predict_pool",
     "preflight",
     "read_pool",
     "run_checkpoints",
     "search_cascades",
+    "search_pool",
     "select_ensemble",
     "task_vectors",
     "uniform",
