@@ -9,7 +9,8 @@ import sys
 from io import StringIO
 from pathlib import Path
 
-from reference import commands_page, recipe_page  # beside this script
+from python_api import map_of_floors, python_page  # beside this script
+from reference import commands_page, recipe_page
 from rich.console import Console
 
 from hf_soups import build_leaderboard
@@ -29,11 +30,12 @@ def rendered(what: object) -> str:
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
 
-def put(page: Path, name: str, text: str) -> None:
+def put(page: Path, name: str, text: str, *, fence: str = "```") -> None:
     """Replace the block between its two marks on the page."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    inside = f"{fence}text\n{text}\n{fence}" if fence else text
     before, rest = page.read_text(encoding="utf-8").split(begin)
-    page.write_text(f"{before}{begin}\n```text\n{text}\n```\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{inside}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def without_runs(board: str) -> str:
@@ -52,8 +54,10 @@ def the_plan(search: str) -> str:
 
 def main(job: Path | None) -> None:
     """Write the reference pages; of a quickstart's folder the blocks and pictures too."""
-    for name, page in (("commands", commands_page()), ("recipe", recipe_page())):
+    pages = {"commands": commands_page(), "recipe": recipe_page(), "python-api": python_page()}
+    for name, page in pages.items():
         (DOCS / f"{name}.md").write_text(page, encoding="utf-8")
+    put(DOCS / "how-it-hangs-together.md", "floors", map_of_floors(), fence="")
     if job is None:
         return
     board = rendered(build_leaderboard(job / "runs").to_rich())

@@ -133,8 +133,7 @@ def main() -> None:
     from datasets import load_dataset
     from transformers import pipeline
 
-    from hf_soups.pool.predict import predict_pool
-    from hf_soups.pool_jobs import build_from, search_pool
+    from hf_soups import build_from, predict_pool, search_pool
     from hf_soups.report.frontier_table import print_frontier
 
     with tempfile.TemporaryDirectory() as scratch:

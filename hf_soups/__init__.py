@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from hf_soups.cascades.search.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.costs import Cost
+    from hf_soups.demo import build_page
     from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.models.adapters import multiplied_out
     from hf_soups.models.label_words import WordClassifier
     from hf_soups.pool import read_pool
     from hf_soups.pool.predict import predict_pool
+    from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
@@ -44,6 +47,11 @@ if TYPE_CHECKING:
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
+    "WordClassifier": "models.label_words",
+    "build_from": "pool_jobs",
+    "build_page": "demo",
+    "multiplied_out": "models.adapters",
+    "search_pool": "pool_jobs",
     "CascadeConfig": "cascades.running.config",
     "CascadeForImageClassification": "cascades.running.model",
     "CascadeForSequenceClassification": "cascades.running.model",
@@ -64,7 +72,6 @@ _HOME = {
     "Recipe": "recipe",
     "Soup": "soups",
     "Task": "recipe.task",
-    "WordClassifier": "models.label_words",
     "build_leaderboard": "leaderboard",
     "diagnose": "diagnosis",
     "ensemble": "ensembles",
@@ -98,7 +105,9 @@ __all__ = [
     "WordClassifier",
     "average_of_run",
     "build_cascade",
+    "build_from",
     "build_leaderboard",
+    "build_page",
     "calibrated",
     "certify",
     "diagnose",
@@ -109,12 +118,14 @@ __all__ = [
     "learned",
     "load_recipe",
     "model_stock",
+    "multiplied_out",
     "named_task",
     "predict_pool",
     "preflight",
     "read_pool",
     "run_checkpoints",
     "search_cascades",
+    "search_pool",
     "select_ensemble",
     "task_vectors",
     "uniform",

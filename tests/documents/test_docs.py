@@ -19,7 +19,11 @@ from hf_soups.recipe import Train
 from tests.documents.pages import PAGES, blocks
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = {"commands.md": "commands_page", "recipe.md": "recipe_page"}
+REFERENCE = {
+    "commands.md": ("reference", "commands_page"),
+    "recipe.md": ("reference", "recipe_page"),
+    "python-api.md": ("python_api", "python_page"),
+}
 GUIDES = [page for page in PAGES if page.name not in REFERENCE]
 MINUTES, WORDS_A_MINUTE = 3, 240  # of somebody who reads English prose; tables and code are looked at, not read
 
@@ -104,8 +108,9 @@ def test_every_command_stands_in_a_guide() -> None:
     assert [name for name in programs() if f"hf-soups {name}" not in text and name != "version"] == []
 
 
-def reference() -> Any:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+def script(name: str = "reference") -> Any:
+    """One of the scripts in docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -115,8 +120,44 @@ def reference() -> Any:
 
 @pytest.mark.parametrize("page", REFERENCE)
 def test_the_reference_is_what_the_program_says(page: str) -> None:
-    made = getattr(reference(), REFERENCE[page])()
+    module, function = REFERENCE[page]
+    made = getattr(script(module), function)()
     assert made == (ROOT / "docs" / page).read_text(), "run python docs/refresh.py"
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
+    shown = [name for names in script("python_api").GROUPS.values() for name in names]
+    assert sorted(shown) == sorted(hf_soups.__all__)
+
+
+def test_the_map_of_the_floors_is_the_contract() -> None:
+    """Packages, floors and what they say of themselves; sizes are those of the day when the page was written."""
+    page = (ROOT / "docs/how-it-hangs-together.md").read_text()
+    shown = page.split("<!-- floors: begin -->\n")[1].split("\n<!-- floors: end -->")[0]
+    without_sizes = re.compile(r"(\| `\w+`) \| \d+ \| [\d,]+ \|")
+    made = script("python_api").map_of_floors()
+    assert without_sizes.sub(r"\1", shown) == without_sizes.sub(r"\1", made), "run python docs/refresh.py"
+
+
+def test_the_drawing_of_the_floors_has_every_package_once_from_the_top_down() -> None:
+    drawing = (ROOT / "docs/how-it-hangs-together.md").read_text().split("```mermaid\n")[1].split("```")[0]
+    drawn = [re.findall(r"\w+", line) for line in drawing.splitlines() if "~~~" in line]
+    storey = {name: number for number, names in enumerate(drawn) for name in names}
+    floors = script("python_api").floors()
+    assert sorted(name for names in drawn for name in names) == sorted(name for floor in floors for name in floor)
+    order = [storey[name] for floor in floors for name in floor]
+    assert order == sorted(order)
+
+
+def test_the_way_of_one_row_names_what_exists() -> None:
+    """Dotted names on the page and in its drawing are modules, functions and classes of the package."""
+    page = (ROOT / "docs/how-it-hangs-together.md").read_text().partition("## The way of one row")[2]
+    named = set(re.findall(r"`([a-z_]+(?:\.\w+)+)`", page)) | set(re.findall(r'\["([a-z_]+(?:\.\w+)+)<br>', page))
+    assert len(named) > 15
+    for name in named - {"pyproject.toml"}:
+        pkgutil.resolve_name(f"hf_soups.{name}")
+    for path in re.findall(r"`(hf_soups/[\w/.]+)`", page):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_option_stands_near_its_command_with_words() -> None:
@@ -141,7 +182,7 @@ def test_every_option_of_a_fine_tune_stands_in_its_help() -> None:
 
 def test_every_key_of_a_recipe_stands_on_its_page_with_words() -> None:
     text = (ROOT / "docs/recipe.md").read_text()
-    for prefix, model in reference().PARTS.values():
+    for prefix, model in script().PARTS.values():
         for name, field in model.model_fields.items():
             assert field.description, f"{prefix}{name}"
             assert f"| `{prefix}{name}` |" in text
