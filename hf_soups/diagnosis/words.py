@@ -405,7 +405,7 @@ def _shown(setting: str) -> Callable[[float], str]:
 def _rate(value: float) -> str:
     """A learning rate in three digits.
 
-    >>> _rate(0.0008), _rate(0.000108208), rate(3e-05)
+    >>> _rate(0.0008), _rate(0.000108208), _rate(3e-05)
     ('8e-4', '1.08e-4', '3e-5')
     """
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -415,7 +415,7 @@ def _rate(value: float) -> str:
 def _rounded(rows: float) -> str:
     """Two digits are all such an estimate holds.
 
-    >>> _rounded(12345.6), rounded(87)
+    >>> _rounded(12345.6), _rounded(87)
     ('12,000', '87')
     """
     digits = max(len(str(round(rows))) - 2, 0)

@@ -72,4 +72,12 @@ def test_no_command_hides_outside_the_blocks_that_are_run() -> None:
         outside = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
         hidden = [line for line in outside.splitlines() if re.match(r"    (hf-soups|accelerate|pip) ", line)]
         assert not hidden, f"{page.name}: {hidden}"
-        assert {block.language for block in blocks(page)} <= {"sh", "python", "yaml", "text", "json"}, page.name
+        assert {block.language for block in blocks(page)} <= {
+            "sh",
+            "python",
+            "yaml",
+            "text",
+            "json",
+            "pycon",
+            "mermaid",
+        }, page.name
