@@ -62,7 +62,7 @@ def test_a_soup_has_its_record_its_card_and_its_weights(kept: Path) -> None:
 def test_cooking_its_sweep_again_keeps_the_soups(kept: Path) -> None:
     before = {path: path.read_bytes() for path in (kept / "soups").rglob("*.safetensors")}
     result = cook([kept / "runs"], methods=["uniform", "greedy"], out=kept / "soups")
-    assert [cooked.record.method for cooked in result.cooked] == ["uniform", "greedy"]
+    assert [cooked.record.method for cooked in result.soups] == ["uniform", "greedy"]
     assert {path: path.read_bytes() for path in before} == before
 
 

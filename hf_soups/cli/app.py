@@ -52,7 +52,7 @@ def written_out(status: int) -> tuple[int, str]:
 
 app = typer.Typer(
     name="hf-soups",
-    help="Fine-tune a pile of classifiers, make soups, ensembles and cascades of it, and see what came out.",
+    help="Fine-tune many classifiers, combine them as soups, ensembles and cascades, and compare the results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -62,7 +62,7 @@ def predict(
         str | None,
         typer.Option("--label-names", help="Names of the classes, separated by commas. Default: the data's."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many rows; of a pool, stratified.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most N rows (stratified for pools).")] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 128,
     image_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Ask every model at this size in pixels (repeatable).")
@@ -71,7 +71,7 @@ def predict(
         list[str] | None, typer.Option(help="Prompt of zero-shot models, with {} for the class (repeatable).")
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Keep so many classes of each row. Default: all; of answers: 5.")
+        int | None, typer.Option(min=1, help="Keep the N likeliest classes of each row. Default: all; for answers: 5.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 64,
     shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,

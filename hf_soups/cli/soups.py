@@ -186,7 +186,7 @@ def diagnose(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs at most: the best run with each other first.")] = 12,
     points: Annotated[int, typer.Option(min=1, help="Mixtures between the ends of each line.")] = 3,
     grid: Annotated[int, typer.Option(min=0, help="Points along each side of the plane; 0: no plane.")] = 7,
-    rows: Annotated[int | None, typer.Option(min=2, help="Score on so many select rows. Default: all.")] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="Score on at most N select rows. Default: all.")] = None,
     batchnorm: BatchNorm = "averaged",
     align_labels: AlignLabels = False,
     changes: Set = None,
