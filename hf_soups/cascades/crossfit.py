@@ -187,7 +187,7 @@ def _chosen(stages: Stages, pick: Pick, shares: Sequence[float]) -> tuple[float,
 
 
 def thresholds_of_shares(stages: Stages, shares: Sequence[float]) -> tuple[float, ...]:
-    """The thresholds with which about these shares of the rows leave at each stage; labels are not looked at."""
+    """The thresholds with which about these shares of the rows exit at each stage; labels are not looked at."""
     remaining, thresholds = np.ones(stages.rows, dtype=bool), []
     for stage, confidence in enumerate(stages.confidence):
         ordered = np.sort(confidence[remaining])

@@ -162,5 +162,5 @@ _CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy}
 
 
 def leaving(confidence: Float32[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:
-    """Which rows leave at a stage: those with a confidence of the threshold or more, compared in float32."""
+    """Which rows exit at a stage: those with a confidence of the threshold or more, compared in float32."""
     return np.asarray(confidence >= np.float32(threshold))

@@ -51,7 +51,7 @@ class Stages:
     def exits(self, thresholds: Sequence[float]) -> Int64[np.ndarray, " rows"]:
         """The stage that each row leaves at, as the simulation finds it."""
         exits = np.full(self.rows, len(self.costs) - 1, dtype=np.int64)
-        for stage in range(len(thresholds) - 1, -1, -1):  # the first stage that a row can leave at is written last
+        for stage in range(len(thresholds) - 1, -1, -1):  # the first stage that a row can exit at is written last
             exits[leaving(self.confidence[stage], thresholds[stage])] = stage
         return exits
 

@@ -32,7 +32,7 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DataSource:
     """A kind of place that rows come from; a new kind is one entry of `SOURCES`."""
 
     takes: Callable[[Task, str], bool]  # whether the task's split, by its name, is of this kind
@@ -126,9 +126,9 @@ def _from_folder_or_hub(task: Task, split_name: str, where: str) -> datasets.Dat
 
 
 SOURCES = [  # the first that takes a split reads it
-    Source(lambda task, split_name: _file_pattern(task, split_name) is not None, _from_files),
-    Source(lambda task, split_name: _is_pattern(split_name), _from_files_of_a_repo),
-    Source(lambda task, split_name: True, _from_folder_or_hub),
+    DataSource(lambda task, split_name: _file_pattern(task, split_name) is not None, _from_files),
+    DataSource(lambda task, split_name: _is_pattern(split_name), _from_files_of_a_repo),
+    DataSource(lambda task, split_name: True, _from_folder_or_hub),
 ]
 
 

@@ -19,8 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import CookResult, cook, print_result
-from hf_soups.cook import one_soup as kitchen
+from hf_soups.cook import CookResult, cook, one_soup, print_result
 from hf_soups.cook.one_soup import why_one
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
@@ -343,7 +342,7 @@ def test_a_failure_half_way_leaves_no_half_soup_and_earlier_ones_intact(
     def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kitchen, stage, full)
+    monkeypatch.setattr(one_soup, stage, full)
     with pytest.raises(HfSoupsError, match="the disk is full"):
         quietly([sweep], ("greedy",), tmp_path / "soups", overwrite=True)
     after = everything(tmp_path / "soups")
@@ -651,7 +650,7 @@ def test_recomputed_statistics_are_in_the_saved_folder_and_answer_as_recorded(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The choice is forced to the recomputed variant, so that the test does not depend on which is better."""
-    monkeypatch.setattr(kitchen, "_better", lambda found: "recomputed")
+    monkeypatch.setattr(one_soup, "_better", lambda found: "recomputed")
     sources = [str(images / f"m{i}") for i in range(3)]
     quietly(sources, ("uniform",), tmp_path / "soup", recipe=images / "recipe.yaml")
     averaged = np.mean([load_file(Path(s) / "model.safetensors")[MEAN] for s in sources], axis=0)
@@ -676,7 +675,9 @@ def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, 
     places = [shutil.copytree(pile / "m0", tmp_path / place) for place in ("a/run", "b/run", "third")]
     a, b, third = map(Checkpoint, places)
     pool = SimpleNamespace(checkpoints=(a, b, third))
-    told = kitchen._named(Soup((a, third), (0.5, 0.5), about={"pool": [str(places[0]), str(places[1]), "third"]}), pool)
+    told = one_soup._named(
+        Soup((a, third), (0.5, 0.5), about={"pool": [str(places[0]), str(places[1]), "third"]}), pool
+    )
     assert [one["name"] for one in told.record()["ingredients"]] == [str(places[0]), "third"]
     (tmp_path / "soup.json").write_text(json.dumps(told.record()))
     assert read_soup(tmp_path).models == (str(places[0]), "third")

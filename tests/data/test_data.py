@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pictures
 
 from hf_soups.data import Split, Splits, load_dataset_split, load_splits, read_image, splits_from_datasets
-from hf_soups.data.sources import READERS, SOURCES, Source
+from hf_soups.data.sources import READERS, SOURCES, DataSource
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import DataError
 from hf_soups.recipe import Data
@@ -600,7 +600,7 @@ def test_a_pipe_in_the_place_of_a_table_is_refused_at_once(tmp_path: Path, endin
 
 
 def test_a_new_kind_of_source_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Source(
+    made = DataSource(
         lambda task, split_name: task.path.startswith("made:"),
         lambda task, split_name, where: reviews(int(task.path.removeprefix("made:")), first=len(split_name)),
     )

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_soups.ensembles import ensemble, select_ensemble
-from hf_soups.ensembles import gains as contested
+from hf_soups.ensembles import ensemble, gains, select_ensemble
 from hf_soups.ensembles import gains as trials
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
@@ -85,7 +84,7 @@ def test_contested_rows_give_the_answers_of_all_rows_also_for_ties(
     predictions = {str(i): Predictions.from_probs(p, labels=labels) for i, p in enumerate(grid)}
     members = trials.Members.of(list(predictions.values()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contested, "CONTESTED_AT_ONCE", values)
+        patch.setattr(gains, "CONTESTED_AT_ONCE", values)
         fast = trials.trial_of(members, METRICS["accuracy"], combine, picks=8)
     assert isinstance(fast, trials.ContestedRows)
     path: list[int] = []
@@ -106,7 +105,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def test_a_pool_too_large_to_keep_is_read_again_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = pool(3, members=4, rows=60, classes=4)
     fast = select_ensemble(predictions, rounds=5)
-    monkeypatch.setattr(contested, "LARGEST", 0)
+    monkeypatch.setattr(gains, "LARGEST", 0)
     kinds = trials.trial_of(trials.Members.of(list(predictions.values())), METRICS["accuracy"], "mean", 6)
     assert isinstance(kinds, trials.WholeRows)
     assert select_ensemble(predictions, rounds=5) == fast

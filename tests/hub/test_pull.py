@@ -115,10 +115,10 @@ from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.cli import app
 from hf_soups.hub import models, push, pushing
 from hf_soups.pool.store import Member
-from hf_soups.files import downloads as pulling
+from hf_soups.files import downloads
 
 torch.set_num_threads(1)
-pushing.WAITS, pulling.WAITS = (0.0, 0.0, 0.0), (0.0, 0.0)
+pushing.WAITS, downloads.WAITS = (0.0, 0.0, 0.0), (0.0, 0.0)
 models.run_snippet = lambda *_, **__: None  # test_push_cards.py runs it
 IMAGES = [Image.linear_gradient("L").convert("RGB").rotate(90 * turn) for turn in range(4)]
 TEXTS = ["a good film", "the story was terrible and boring", "dogs"]

@@ -140,7 +140,7 @@ def beam(
         Plans that none beats in score, average and worst cost, with what they score and cost by the exact rule; every
         single model; the ensembles of the members of the plans.
     Raises:
-        InputError: for numbers below 1, costs missing or in several units, or an unbar option.
+        InputError: for numbers below 1, costs missing or in several units, or an unknown option.
         PredictionsError: if there are fewer than two models, or rows or labels differ or are missing.
     """
     given = {"width": width, "max_members": max_members, "rows": rows, "classes": classes, "grid": grid - 2}

@@ -189,7 +189,7 @@ def leaves_at(confidence: np.ndarray, thresholds: np.ndarray, row: int, first: i
 def count_exits(
     confidence: np.ndarray, thresholds: np.ndarray, statistics: np.ndarray, sums: np.ndarray, leaving: np.ndarray
 ) -> None:
-    """Sums of the statistics that rows leave with, and how many leave at each stage; one line for each plan.
+    """Sums of the statistics that rows exit with, and how many exit at each stage; one line for each plan.
 
     Without a branch for each row, which the processor would guess wrong time and again.
 

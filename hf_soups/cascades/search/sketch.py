@@ -72,7 +72,7 @@ class Opening:
     committee: Committee
     labels: Int64[np.ndarray, " rows"]
     metric: Metric
-    statistics: Real[np.ndarray, "rows statistics"]  # of rows that leave at the last member
+    statistics: Real[np.ndarray, "rows statistics"]  # of rows that exit at the last member
     shape: tuple[int, ...]  # thresholds of each stage but the last
     at: Int64[np.ndarray, " rows"]  # the lowest combination of thresholds with which a row reaches the last member
     sums: Float64[np.ndarray, "cells statistics"]
