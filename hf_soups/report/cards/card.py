@@ -1,6 +1,6 @@
 """Model cards: README.md of a soup's or a cascade's folder, every figure taken from the files and checked against them.
 
-What is generated stands between two marks: text of one's own above and below them is kept when it is written again. It
+What is generated is between two marks: text of one's own above and below them is kept when it is written again. It
 may be edited too; what must stay true is what its tables, its recipe and its metadata say.
 """
 

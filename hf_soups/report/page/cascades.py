@@ -36,17 +36,6 @@ from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONFIDENCE = {
-    "max": "top probability",
-    "gap": "lead of the top class over the second",
-    "entropy": "certainty (1 - entropy / log of the classes)",
-    "agreement": "share of members that agree",
-}
-COMBINED = {
-    "mean": "Each stage answers with the mean probabilities of the members so far.",
-    "geometric": "Each stage answers with the mean log-probabilities of the members so far.",
-    "last": "Each member answers alone.",
-}
 PER_EXIT = 6
 LARGEST = 128  # pixels of an image's longer side
 SMALL = 64  # up to here an image is kept as it is, without loss
@@ -78,16 +67,16 @@ def plan_in_words(plan: Plan, rule: Rule) -> str:
     """Which member answers when.
 
     >>> plan_in_words(Plan(("small", "big"), (0.638,), (1.0, 9.0)), Rule("last"))
-    'small answers if its top probability is at least 0.638, otherwise big does. Each member answers alone.'
+    'small answers if the largest probability is at least 0.638, otherwise big does. Answers: the last member alone.'
     """
-    whose = "its" if rule.combine == "last" else "the"
+    combined, confidence = rule.in_words()
     stages = [
-        f"{member} answers if {whose} {CONFIDENCE[rule.confidence]} is at least {threshold_in_words(threshold)}"
+        f"{member} answers if {confidence} is at least {threshold_in_words(threshold)}"
         for member, threshold in zip(plan.members, plan.thresholds, strict=False)
         if threshold <= 1
     ]
     answer = f"{', otherwise '.join([*stages, plan.members[-1]])} {'does' if stages else 'answers'}."
-    return f"{answer} {COMBINED[rule.combine]}"
+    return f"{answer} Answers: {combined}."
 
 
 def _exits(cascade: ShownCascade, name: str) -> Block:
