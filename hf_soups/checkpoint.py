@@ -180,7 +180,7 @@ class Checkpoint:
 
     @cached_property
     def processor_folder(self) -> Path:
-        """Where its tokenizer or image processor lies: with its weights, or one folder up.
+        """Where its tokenizer or image processor is: with its weights, or one folder up.
 
         A Trainer that was not given the processor leaves `checkpoint-<step>` folders without one; scripts then save it
         beside them.

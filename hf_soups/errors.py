@@ -89,8 +89,8 @@ def is_short_of_memory(error: BaseException) -> bool:
     >>> is_short_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True
     """
-    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
-    return told or isinstance(error, MemoryError)
+    by_words = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
+    return by_words or isinstance(error, MemoryError)
 
 
 @contextmanager

@@ -114,10 +114,10 @@ def main() -> None:
     end_in_one_line("hf-soups")
     made_safe()
     _quiet_without_caches()
-    status, told = _status(debug="--debug" in sys.argv)
+    status, message = _status(debug="--debug" in sys.argv)
     status, why = written_out(status)
-    if why or told:
-        typer.echo(f"hf-soups: {why or told}", err=True)
+    if why or message:
+        typer.echo(f"hf-soups: {why or message}", err=True)
     sys.exit(status)
 
 

@@ -115,7 +115,7 @@ def open_image(value: Any, row: object, column: str) -> Image | Picture:
 
 
 def cells(rows: datasets.Dataset, column: str, start: int, stop: int) -> list[Any]:
-    """What a column of a data set holds in some rows: of images their encoding, as it lies in the files, not copied."""
+    """What a column of a data set holds in some rows: of images their encoding, as it is in the files, not copied."""
     from datasets import Image as ImageColumn
 
     stop = min(stop, len(rows))

@@ -74,7 +74,7 @@ class LocalFile:
 
     @classmethod
     def at(cls, path: str, source: Path) -> LocalFile:
-        """A file as it lies on the disk."""
+        """A file as it is on the disk."""
         return cls(path, source.stat().st_size, source)
 
     @cached_property

@@ -71,7 +71,7 @@ class AnsweredPool:
 
     @property
     def chosen_plan(self) -> tuple[int, Plan] | None:
-        """The cascade that stands for the frontier: the cheapest at the best single model's score, else the best."""
+        """The cascade that represents the frontier: the cheapest at the best single model's score, else the best."""
         frontier = self.frontier
         several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
         matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
