@@ -34,7 +34,8 @@ WHOLE = 2**20  # pixels up to which an image is decoded as it is
 MARGIN = 3  # Pillow's reducing_gap: from 3 on, what is resized afterwards "in most cases" looks the same
 SHIFT = 1 / 16  # pixels of what is made of it: edges that the number does not divide are rounded up
 PIXELS_AT_ONCE = 2**24  # decoded pixels of large images that the process holds; one that is larger is held alone
-DECODING = (FORMATS, WHOLE, MARGIN, SHIFT)  # what the pixels depend on, for keys of caches
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of values from 0 to 65535
+DECODING = (FORMATS, WHOLE, MARGIN, SHIFT, SIXTEEN_BITS)  # what the pixels depend on, for keys of caches
 DECODERS = max(1, min(8, os.cpu_count() or 1))  # threads that decode: Pillow releases the interpreter's lock
 FILE_PART = 2**20  # bytes of a file that are read at once for its digest
 JPEG_SCALE = 8  # that its decoder divides by at most; by 4 and 2 too
@@ -85,7 +86,9 @@ def picture(value: Any, where: str) -> Image | Picture:
     """An image of what holds one, in RGB: encoded bytes, a path, an array of 8-bit values, or an image of Pillow's.
 
     Orientation and colour modes are handled as transformers' pipelines do: grey and palettes become RGB, and an alpha
-    channel is dropped, so that what lies under transparent pixels shows.
+    channel is dropped, so that what lies under transparent pixels shows. Unlike there, 16-bit values are scaled to
+    8 bits (Pillow's own conversion cuts them off at 255, which leaves nearly white pixels), and values of an unknown
+    range, such as 32-bit ones, are refused where 8 bits do not hold them.
 
     Args:
         value: also a mapping of "bytes" and "path", as data sets have them.
@@ -238,7 +241,24 @@ def _upright(image: Image) -> Image:
 
     ImageOps.exif_transpose(image, in_place=True)  # without a copy, which else it makes of upright ones too
     image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else _eight_bits(image).convert("RGB")
+
+
+def _eight_bits(image: Image) -> Image:
+    """The image in values that 8 bits hold, as `convert` expects; it would cut off all above."""
+    from PIL.Image import fromarray
+
+    # a PGM's values are scaled to 16 bits by Pillow, whatever their largest one is
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        values = np.asarray(image, dtype=np.uint32)
+        return fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+    if image.mode in ("I", "F"):
+        values = np.asarray(image)
+        # floats of at most 1 are shares of white more often than 8-bit values; nobody can know
+        if not (values.min() >= 0 and values.max() <= 255) or (image.mode == "F" and values.max() <= 1):
+            kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+            raise ValueError(f"its values are {kind} from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+    return image
 
 
 @contextlib.contextmanager
