@@ -20,7 +20,7 @@ from hf_soups.files.configs import check_config
 from hf_soups.files.digests import sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, NATIVE, decode_into
-from hf_soups.files.reading import read_bytes
+from hf_soups.files.reading import read_bytes, visible
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
     INDEX,
@@ -325,7 +325,7 @@ HEAD = re.compile(
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
     """Files right inside a folder by patterns of their names; indices of shards are none of them."""
-    found = (path for pattern in patterns for path in folder.glob(pattern))
+    found = (path for pattern in patterns for path in visible(folder, pattern))
     return {path for path in found if path.is_file() and not path.name.endswith(".index.json")}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
-from hf_soups.errors import InputError, SelectionOnReport, memory_told
+from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
@@ -267,7 +267,7 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     try:
         if new:
             keep_board(build_leaderboard(pool.sweep.path), new)
-    except InputError as error:  # the soups themselves are good
+    except HfSoupsError as error:  # the soups themselves are good
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 import stat
@@ -54,6 +55,11 @@ _T = TypeVar("_T")
 def is_there(path: Path) -> bool:
     """Whether there is anything at a path; where that is no file, reading it says so."""
     return os.path.lexists(path)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What matches in a folder, by name; hidden entries are not read, as another process may be writing them."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 (Path.glob gives hidden ones)
 
 
 def read_bytes(path: Path, *, error: type[InputError] = InputError, again: str = "") -> bytes:
