@@ -113,7 +113,7 @@ def main() -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for wrong input; see `ending` for signals."""
     end_in_one_line("hf-soups")
     made_safe()
-    _quiet_without_caches()
+    _plain_warnings()
     status, message = _status(debug="--debug" in sys.argv)
     status, why = written_out(status)
     if why or message:
@@ -121,8 +121,9 @@ def main() -> None:
     sys.exit(status)
 
 
-def _quiet_without_caches() -> None:
-    """Libraries that cannot keep something for the next time need not say so."""
+def _plain_warnings() -> None:
+    """Warnings without the line of code that they come from; libraries that cannot cache something need not say so."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 

@@ -166,12 +166,10 @@ def cook(
 
 
 def print_result(result: CookResult) -> None:
-    """Print what came out."""
+    """Print what came out; warnings were told when they came up."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow")
     for name, reason in result.left_out.items():
         console.print(f"left out: {name}: {reason}", style="dim")
     for soup in result.soups:
