@@ -12,6 +12,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of values f
 DECODING = (FORMATS, WHOLE, MARGIN, SHIFT, SIXTEEN_BITS)  # what the pixels depend on, for keys of caches
 DECODERS = max(1, min(8, os.cpu_count() or 1))  # threads that decode: Pillow releases the interpreter's lock
 FILE_PART = 2**20  # bytes of a file that are read at once for its digest
+OPENED = re.compile(r" <_io\.[^>]*>")  # how Pillow calls what it read from
 JPEG_SCALE = 8  # that its decoder divides by at most; by 4 and 2 too
 
 
@@ -98,9 +100,10 @@ def picture(value: Any, where: str) -> Image | Picture:
     """
     from PIL import ImageOps
 
-    with _refusing(where):
-        if isinstance(value, Mapping) and "bytes" in value:
-            value = value["path"] if value["bytes"] is None else value["bytes"]
+    if isinstance(value, Mapping) and "bytes" in value:
+        value = value["path"] if value["bytes"] is None else value["bytes"]
+    named = str(value) if isinstance(value, str | Path) and Path(value).name not in where else ""
+    with _refusing(where, named):
         if isinstance(value, io.BytesIO):
             value = value.getbuffer()
         if isinstance(value, list | np.ndarray):
@@ -262,11 +265,12 @@ def _eight_bits(image: Image) -> Image:
 
 
 @contextlib.contextmanager
-def _refusing(where: str) -> Iterator[None]:
+def _refusing(where: str, file: str = "") -> Iterator[None]:
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
-        why = str(error)[:200] or type(error).__name__
+        why = OPENED.sub("", str(error))[:200] or type(error).__name__
+        why = f"{file}: {why}" if file and file not in why else why
         raise DataError(f"{where} cannot be read ({why}). Replace or remove it.") from error

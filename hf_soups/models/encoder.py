@@ -88,6 +88,7 @@ class Encoders(Family):
             check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, **at))
             tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
             tokenizer.model_max_length = _limit_of(tokenizer)
+        _check_vocabulary(tokenizer, Path(source) / (at.get("subfolder") or ""))
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
                 f"{place(source, **at)}: its tokenizer has no padding token, so rows of different length "
@@ -117,6 +118,16 @@ def _limit_of(tokenizer: Any) -> int:
     if not limit > 0 or limit % 1:
         raise ValueError(f"model_max_length is {limit}, not a number of tokens")
     return int(limit)
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Refuse a folder without a tokenizer's files: transformers makes one of special tokens alone."""
+    files = {*tokenizer.vocab_files_names.values(), "tokenizer.json"}
+    if folder.is_dir() and tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
+        raise CheckpointError(
+            f"{folder}: no tokenizer there; expected {' or '.join(sorted(files))}. Save the tokenizer that it was "
+            "trained with beside it (save_pretrained)."
+        )
 
 
 def _fit_to_model(tokenizer: Any, auto: Any, config: PreTrainedConfig) -> None:

@@ -57,7 +57,8 @@ class ImageReader:
         """RGB images (PIL, or arrays of 8-bit values), and pictures not decoded yet, resized and cropped.
 
         Raises:
-            DataError: if one is damaged, or they come out at different sizes, which cannot be put in one batch.
+            DataError: if one is damaged.
+            CheckpointError: if they come out at different sizes, which cannot be put in one batch.
         """
         threads = min(len(images), DECODERS) if any(isinstance(image, Picture) for image in images) else 1
         step = normalised if self.affine is None else moved

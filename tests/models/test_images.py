@@ -216,7 +216,7 @@ def test_augmentation_sees_8_bit_images_and_their_row_ids(vit: Path) -> None:
 def test_images_of_different_sizes_are_refused(vit: Path) -> None:
     processor = Vision().processor(vit)
     processor.size = type(processor.size)(shortest_edge=32)
-    with pytest.raises(DataError, match=r"different sizes \(32x32 and 48x32\).*Give the checkpoint's preproc"):
+    with pytest.raises(CheckpointError, match=r"different sizes \(32x32 and 48x32\).*Give the checkpoint's preproc"):
         encoded([Image.new("RGB", (40, 60)), Image.new("RGB", (60, 90)), Image.new("RGB", (40, 41))], processor)
 
 
