@@ -95,6 +95,7 @@ def cook(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     align_labels: bool = False,
+    final_models: bool = False,
     select_on: Literal["select", "report"] | None = None,
     allow_selection_on_report: bool = False,
     overwrite: bool = False,
@@ -108,7 +109,8 @@ def cook(
     Killed at any moment, the same call goes on: finished soups are kept and measured scores are not measured again.
 
     Args:
-        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
+        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
+            transformers' Trainer stands for its checkpoint-<step> folders and its final model, once.
         methods: names in the table of `methods`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
@@ -117,6 +119,7 @@ def cook(
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
         align_labels: permute heads whose label names are in another order than the first's.
+        final_models: of Trainers' output folders take the final models alone.
         select_on: the rows to choose on; default: select, or report when that is allowed.
         allow_selection_on_report: let report rows choose; the soups are then marked optimistic.
         overwrite: replace soups in `out`.
@@ -139,7 +142,10 @@ def cook(
         tell or (lambda line: None),
     )
     least = min(method.least for method in wanted)
-    pool = gather(sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least)
+    pool = gather(
+        sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least,
+        final_models=final_models,
+    )  # fmt: skip
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     _check_needs(wanted, pool)
