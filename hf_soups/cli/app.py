@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import DataWarning, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for wrong input; see `ending` for signals."""
     end_in_one_line("hf-soups")
     made_safe()
-    _quiet_without_caches()
+    _quiet_and_plain()
     status, told = _status(debug="--debug" in sys.argv)
     status, why = written_out(status)
     if why or told:
@@ -121,8 +121,20 @@ def main() -> None:
     sys.exit(status)
 
 
-def _quiet_without_caches() -> None:
-    """Libraries that cannot keep something for the next time need not say so."""
+def _quiet_and_plain() -> None:
+    """Libraries that cannot keep something for the next time need not say so; warnings of data are one line each."""
+    others = warnings.showwarning
+
+    def shown(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, DataWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            typer.echo(f"hf-soups: warning: {message}", err=True)
+
+    told: set[str] = set()
+    warnings.showwarning = shown
+    warnings.simplefilter("always", DataWarning)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 
