@@ -13,12 +13,12 @@ from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, gather
+from hf_soups.soups.ingredients import Ingredients, doubt_in_words, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
 from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Cooked:
         lines += record.whys
         if record.optimistic:
             lines.append("optimistic: it was chosen on the report rows, so its report score is too good.")
+        if record.select_optimistic:
+            lines.append(f"select_optimistic: {MAYBE_TRAINED_ON}.")
         return lines
 
 
@@ -161,6 +163,9 @@ def cook(
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
         scorer = _scorer(pool, request, cache, device) if None in there else None
+        if scorer is not None and scorer.maybe_trained_on:
+            warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
+            request.tell(f"warning: {warnings[-1]}")
         for soup, record in zip(soups, there, strict=True):
             made = record or soup.cook(scorer, _marks(cooked))
             cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))

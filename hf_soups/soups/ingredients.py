@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, InputError
+from hf_soups.errors import CheckpointError, InputError, RecipeError
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.reading import is_there
 from hf_soups.finetune.run_record import RUN_FILE
-from hf_soups.recipe import Recipe, load_recipe
+from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.soups.methods.trajectory import holds_a_model, is_run_of_trainer, run_checkpoints, whole
 from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
+
+SHOWN = 12  # names at most in one warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,52 @@ def _not_there(checkpoints: Sequence[Checkpoint]) -> str:
         else:
             _ = checkpoint.config
     return f"no such folder here, so {', '.join(absent)} can only be on the Hub; " if absent else ""
+
+
+def without_proof(
+    checkpoints: Sequence[Checkpoint], recipe: Recipe, answered: Collection[Checkpoint]
+) -> tuple[str, ...]:
+    """Names of the checkpoints that may have been trained on the select rows: nothing says that they were not.
+
+    Rows that `task.select` names are none of train's. Else select is cut from train, and it takes a record of the run:
+    with answers on exactly these rows, or of a recipe that cuts the same ones.
+
+    Args:
+        checkpoints: to choose from.
+        recipe: whose select rows are chosen on.
+        answered: those that keep answers on exactly these rows.
+    """
+    if recipe.task.select is not None:
+        return ()
+    return tuple(c.name for c in checkpoints if not _kept_apart(c, recipe, c in answered))
+
+
+def doubt_in_words(names: Sequence[str]) -> str:
+    """What it means that models of these names may have been trained on the select rows, and the way out."""
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return (
+        f"{shown}: no run.json says that the select rows were kept out of their training. These are rows of the train "
+        "split, so scores on them may be too good, and what they choose a bad choice. To choose on others: "
+        "--set task.select=SPLIT, or --set task.select=0.5, which takes half of report."
+    )
+
+
+def _kept_apart(checkpoint: Checkpoint, recipe: Recipe, answered: bool) -> bool:
+    record = checkpoint.run
+    if record is None or answered:
+        return record is not None and not record.get("select_optimistic")
+    try:
+        own = recipe_from(record["recipe"])
+    except (KeyError, RecipeError):
+        return False
+    return _cut(own) == _cut(recipe)
+
+
+def _cut(recipe: Recipe) -> list[Any]:
+    """What decides which rows select is."""
+    task, data = recipe.task, recipe.data
+    place = [task.path, task.config, task.revision, task.label, task.train, task.report, task.select]
+    return [*place, data.seed, data.select_fraction, data.select_minimum, data.report_fraction]
 
 
 def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:
