@@ -30,6 +30,10 @@ class DataError(InputError):
     """A data set lacks a column, a split, rows, or has labels outside the names."""
 
 
+class DataWarning(UserWarning):
+    """Something about the rows that whoever uses them should know; the command line prints it in one line."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, truncated, corrupt or of an unknown layout."""
 

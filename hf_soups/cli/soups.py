@@ -96,6 +96,9 @@ def cook(
         str | None, typer.Option(help="Split the weights into files of at most this size, e.g. 5GB. Default: one file.")
     ] = None,
     align_labels: AlignLabels = False,
+    final_models: Annotated[
+        bool, typer.Option("--final-models", help="Of Trainers' output folders take the final models alone.")
+    ] = False,
     allow_selection_on_report: Annotated[
         bool,
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
@@ -122,6 +125,7 @@ def cook(
         dtype=dtype,
         max_shard_size=max_shard_size,
         align_labels=align_labels,
+        final_models=final_models,
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,
     )

@@ -148,15 +148,39 @@ def label_column(rows: datasets.Dataset, name: str, where: str) -> pa.ChunkedArr
     import pyarrow as pa
 
     column = rows.select_columns([name]).with_format("arrow")[:].column(name)
+    column = _whole_numbers(column)
     kind = column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        hint = " A column of whole numbers becomes float when cells are empty." if pa.types.is_floating(kind) else ""
+        hint = f" {_fraction(column)} is no whole number." if pa.types.is_floating(kind) else ""
         raise DataError(
             f"{where}: label column {name!r} holds {kind}; expected text, integers or ClassLabel.{hint} "
             "Name another column with `label`, or convert this one."
         )
     return column
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of floats as integers, where all are whole: what they become where cells are empty, or in JSON."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return column
+    known = pc.if_else(pc.is_nan(column), None, column).cast(pa.float64())
+    whole = pc.all(pc.equal(known, pc.floor(known))).as_py()  # None: of nothing
+    return known.cast(pa.int64()) if whole is not False and _is_finite(known) else column
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    return pc.all(pc.less(pc.abs(column), 2.0**53)).as_py() is not False
+
+
+def _fraction(column: pa.ChunkedArray) -> str:
+    """A value that is no whole number."""
+    return next((f"{v:g}" for v in column.to_pylist() if v is not None and v % 1 != 0), "a number")
 
 
 def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str, ...]:

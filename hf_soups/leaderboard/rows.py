@@ -24,7 +24,7 @@ from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.task import SHIFT
-from hf_soups.soups.soup_record import SoupRecord, read_soup
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord, read_soup
 from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
@@ -188,6 +188,8 @@ class _Reader:
             folder = pointer.folder()
             record = self.soup_records[row.name] = read_soup(folder)
             answers = self._answers(folder / PREDICTIONS, row.name)
+            if record.select_optimistic:
+                self.notes.append(f"{row.name}: {MAYBE_TRAINED_ON}.")
             return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))

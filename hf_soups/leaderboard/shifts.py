@@ -130,6 +130,8 @@ def _sweeps_recipe(sweep: SweepFolder, recipe: str | Path | None, overrides: Map
 def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
     if recipe is not None:
         return load_recipe(recipe, overrides)
+    for source in sources:
+        _ = Checkpoint(source).folder  # a path that is not there is the better reason
     runs = [Run.at(Path(s)) for s in sources]
     shared = shared_recipe(runs) if all(run.record is not None for run in runs) else None
     if shared is None or overrides:

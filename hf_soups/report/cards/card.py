@@ -319,6 +319,8 @@ def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:
 
 
 def _needed(folder: Path, name: str) -> Path:
+    if not is_there(folder):
+        raise InputError(f"{folder}: no such folder. Check the path.")
     if not is_there(folder / name):
         raise InputError(
             f"{folder} holds no {name}, so it is neither a soup nor a cascade. Name a folder that `hf-soups cook` or "
