@@ -20,6 +20,7 @@ from hf_soups.data.images import DECODERS, Picture
 from hf_soups.errors import InputError
 from hf_soups.models.family import Augment, Batch, Encoded
 from hf_soups.models.pixels import EncodedImages, affine_of, moved, normalised, processed, stacked_images
+from hf_soups.models.same_input import image_parts, kind_of
 from hf_soups.models.tokens import (
     UNLIMITED,
     EncodedPrompts,
@@ -42,7 +43,7 @@ class ImageReader:
     @cached_property
     def identity(self) -> str:
         """Equal for processors that give equal pixels."""
-        return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        return json.dumps([kind_of(self.processor), image_parts(self.processor)], sort_keys=True)
 
     @cached_property
     def affine(self) -> tuple[np.ndarray, np.ndarray] | None:

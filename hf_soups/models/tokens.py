@@ -5,7 +5,6 @@ Of a row in a prompt that is too long the texts are cut, never the prompt around
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from jaxtyping import Int64
 
 from hf_soups.errors import CheckpointError, DataError, InputError
 from hf_soups.models.row_cache import cache_key, cached_rows, damaged, read_rows
+from hf_soups.models.same_input import tokenizer_parts
 from hf_soups.recipe.prompts import Wording
 
 if TYPE_CHECKING:
@@ -191,16 +191,7 @@ def _read_flat(folder: Path, row_ids: np.ndarray, tokenizer: Any) -> EncodedText
 
 def tokenizer_identity(tokenizer: Any) -> str:
     """A text that is equal for tokenizers that give equal ids."""
-    about = [type(tokenizer).__name__, tokenizer.model_input_names, tokenizer.truncation_side]
-    if getattr(tokenizer, "is_fast", False):
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        # left behind by the last call, not part of the tokenizer
-        state.pop("truncation", None)
-        state.pop("padding", None)
-        about.append(state)
-    else:
-        about += [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
-    return cache_key(about)
+    return cache_key(tokenizer_parts(tokenizer))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.writing import write_text
 from hf_soups.pool.entries import PoolEntry, pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
@@ -202,6 +203,7 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
         )
         if getattr(a, name) != getattr(b, name)
         and not (name == "fingerprint" and same_rows(there.data.fingerprint, new.data.fingerprint))
+        and not (name == "label_names" and same_labels(there.label_names, new.label_names))
     ]
     if differ:
         raise InputError(
