@@ -51,6 +51,7 @@ class Frontier:
     seed: int = 0
     chosen_on: Seen | None = None  # None: by 0.1.0, or of no pool
     reported_on: Seen | None = None  # where the rows to report on are another pool's
+    optimistic: bool = False  # it was searched on report rows
 
     def __post_init__(self) -> None:
         if not self.singles:
@@ -262,6 +263,7 @@ def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     seen = {"chosen_on": frontier.chosen_on, "reported_on": frontier.reported_on}
     seen_values = {name: value and asdict(value) for name, value in seen.items()}
     head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen_values}
+    head |= {"optimistic": True} if frontier.optimistic else {}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]

@@ -28,7 +28,7 @@ from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
 from hf_soups.pool.predict import PoolResult
 from hf_soups.pool.rows import LabelledRows
 from hf_soups.pool.shards import WORK, MemberShards, Processes, answer_missing, check_disk
-from hf_soups.pool.store import POOL_FILE, Member, Pool, file_of, read_pool, write_pool
+from hf_soups.pool.store import POOL_FILE, Member, Pool, free_file, read_pool, write_pool
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
 
@@ -211,7 +211,7 @@ class Job:
         reason = shards.failure()
         if model is None or reason:
             raise PredictionsError(reason)
-        file = _free_file(pool, entry.name)
+        file = free_file(pool, entry.name)
         shards.assemble(pool.folder / file)
         of, zero_shot = entry.checkpoint, model.classifier.family.name == "zero-shot"
         member = Member(
@@ -269,6 +269,11 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
     member = pool.members.get(entry.name)
     if member is None:
         return False
+    if not member.has_model:
+        raise CheckpointError(
+            f"{pool.folder} has a member {entry.name!r} already, whose answers come from {member.from_file}. Give this "
+            "one another name: NAME=MODEL."
+        )
     same = (member.source, member.revision, member.subfolder, member.image_size) == (
         entry.checkpoint.source, entry.checkpoint.revision, entry.checkpoint.subfolder, entry.image_size,
     )  # fmt: skip
@@ -287,15 +292,6 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
         return len(pool.predictions[entry.name]) == pool.data.rows
     except PredictionsError:  # damaged or gone: answered again
         return False
-
-
-def _free_file(pool: Pool, name: str) -> str:
-    """The file for a member, which no other member has."""
-    taken = {member.file for other, member in pool.members.items() if other != name}
-    file = file_of(name)
-    while file in taken:
-        file = f"_{file}"
-    return file
 
 
 def _notes(p: Predictions, model: MemberModel, path: Path) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from hf_soups.cascades.frontier import Frontier, is_ensemble
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import is_there, read_json, visible
@@ -283,12 +282,11 @@ def _unsearched(pool: Pool) -> AnsweredPool:
 
 
 def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
-    for unit in UNITS:
-        try:
-            return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
-        except InputError:  # not measured for all of them
-            continue
-    return "", {}
+    unit = pool.unit()
+    try:
+        return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
+    except InputError:  # none is known of all of them
+        return "", {}
 
 
 # Cascades
