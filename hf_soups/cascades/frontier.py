@@ -115,9 +115,9 @@ class Frontier:
             return Choice(min(fitting, key=_by_score if bounds.score is None else _by_cost))
         affordable = self._fitting(replace(bounds, score=None))
         if affordable:
-            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.told())
+            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.in_words())
         nearest = min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
-        return Choice(None, nearest, bounds.told())
+        return Choice(None, nearest, bounds.in_words())
 
     def _fitting(self, bounds: _Bounds) -> list[Plan]:
         return [p for p in self.plans if bounds.fits(p)]
@@ -185,7 +185,7 @@ class _Bounds:
         over = ((plan.average_cost, self.average), (plan.worst_cost, self.worst))
         return max(((cost - most) / (most or 1.0) for cost, most in over if most is not None), default=0.0)
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         wanted = [] if self.score is None else [f"scores {self.score:.6g} or more"]
         for name, most in (("average", self.average), ("worst", self.worst)):
             if most is not None:

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from hf_soups.data.sources import quiet
 from hf_soups.errors import DataError
+from hf_soups.files.label_names import index_by_label, one_of_each
 
 if TYPE_CHECKING:
     import datasets
@@ -148,15 +149,39 @@ def label_column(rows: datasets.Dataset, name: str, where: str) -> pa.ChunkedArr
     import pyarrow as pa
 
     column = rows.select_columns([name]).with_format("arrow")[:].column(name)
+    column = _whole_numbers(column)
     kind = column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        hint = " A column of whole numbers becomes float when cells are empty." if pa.types.is_floating(kind) else ""
+        hint = f" {_fraction(column)} is no whole number." if pa.types.is_floating(kind) else ""
         raise DataError(
             f"{where}: label column {name!r} holds {kind}; expected text, integers or ClassLabel.{hint} "
             "Name another column with `label`, or convert this one."
         )
     return column
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of floats as integers, where all are whole: what they become where cells are empty, or in JSON."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return column
+    known = pc.if_else(pc.is_nan(column), None, column).cast(pa.float64())
+    whole = pc.all(pc.equal(known, pc.floor(known))).as_py()  # None: of nothing
+    return known.cast(pa.int64()) if whole is not False and _is_finite(known) else column
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    return pc.all(pc.less(pc.abs(column), 2.0**53)).as_py() is not False
+
+
+def _fraction(column: pa.ChunkedArray) -> str:
+    """A value that is no whole number."""
+    return next((f"{v:g}" for v in column.to_pylist() if v is not None and v % 1 != 0), "a number")
 
 
 def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str, ...]:
@@ -166,7 +191,7 @@ def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str
     if isinstance(feature, ClassLabel) and feature.names:
         return tuple(feature.names)
     values = label_column(rows, name, where).drop_null().unique().to_pylist()
-    return tuple(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
+    return one_of_each(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
 
 
 def _values_and_names(
@@ -189,12 +214,17 @@ def _values_and_names(
 
 def _looked_up(values: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Indices into `names` of values that are names, or indices into `known` where that is not empty."""
-    index = {name: i for i, name in enumerate(names)}
+    place = index_by_label(names)
+
+    def index(name: object) -> int:
+        found = place(name)
+        return OUTSIDE if found is None else found
+
     if known:
-        of_code = np.asarray([index.get(name, OUTSIDE) for name in known])
+        of_code = np.asarray([index(name) for name in known])
         inside = (values >= 0) & (values < len(known))
         return np.where(inside, of_code[np.where(inside, values, 0)], OUTSIDE)
-    return np.asarray([index.get(str(value), OUTSIDE) for value in values], dtype=np.int64)
+    return np.asarray([index(value) for value in values], dtype=np.int64)
 
 
 def _told(rows: datasets.Dataset, name: str, value: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_soups.data.split import stratified_rows
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.files.label_names import same_labels
 from hf_soups.pool.store import Pool, read_pool
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.task import SHIFT
@@ -152,7 +153,7 @@ def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     other = read_pool(folder)
     if same_rows(other.data.fingerprint, pool.data.fingerprint):
         raise InputError(f"{folder}: the same rows as {pool.folder}, which the cascades are chosen on.")
-    if other.label_names != pool.label_names:
+    if not same_labels(other.label_names, pool.label_names):
         raise InputError(f"{folder}: its classes are not those of {pool.folder}.")
     missing = [name for name in pool.members if name not in other.members]
     if missing:

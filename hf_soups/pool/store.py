@@ -13,6 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS, Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.predictions import Predictions, same_rows
@@ -240,7 +241,7 @@ def _checked(pool: Pool, name: str) -> Predictions:
     if (
         not same_rows(answers.data, pool.data.fingerprint)
         or len(answers) != pool.data.rows
-        or answers.label_names != pool.label_names
+        or not same_labels(answers.label_names, pool.label_names)
     ):
         raise PredictionsError(
             f"{path}: holds {len(answers)} rows of data {answers.data}, but the pool is of {pool.data.rows} rows of "

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import write_file
 from hf_soups.predictions.given import (
@@ -208,7 +209,7 @@ class Predictions:
         """
         both = f" of {self.model} and {other.model}" if self.model and other.model else ""
         if self.classes != other.classes or (
-            self.label_names and other.label_names and self.label_names != other.label_names
+            self.label_names and other.label_names and not same_labels(self.label_names, other.label_names)
         ):
             raise PredictionsError(
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "

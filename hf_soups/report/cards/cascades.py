@@ -42,7 +42,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
     """Facts of a cascade.
 
     Args:
-        folder: where it lies.
+        folder: of the cascade.
         config: its config.
     Raises:
         InputError: if the evidence that it keeps cannot be read, or is of another plan.
