@@ -127,13 +127,21 @@ def _sharded(index: Path) -> tuple[TensorHeader, ...]:
     return tuple(headers)
 
 
+def pickled_weights(folder: Path) -> list[str]:
+    """Names of weight files in formats that can run code, or that only TensorFlow reads."""
+    return sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
+
+
 def _without_weights(folder: Path) -> str:
     if is_adapter(folder):
         return f"an adapter, not a whole model. {MERGE_ADAPTER}"
-    pickled = sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
+    pickled = pickled_weights(folder)
     if pickled:
         return (
-            f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it with a "
-            "transformers that you trust: AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors."
+            f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it: hf-soups "
+            f"convert {folder} --out NEW-FOLDER reads its tensors alone, head and all, and writes safetensors."
         )
-    return f"no {SINGLE} and no {INDEX} there. Expected a folder written by save_pretrained()."
+    return (
+        f"no {SINGLE} and no {INDEX} there. Expected a folder written by save_pretrained(); of a Hub repo with pickled "
+        "weights (.bin) alone, hf-soups convert makes one."
+    )

@@ -93,8 +93,8 @@ def _checked(adapter: Checkpoint) -> tuple[Mapping[str, Any], TensorHeader]:
         )
     if not (adapter.folder / ADAPTER).is_file():
         raise CheckpointError(
-            f"{adapter}: no {ADAPTER} there. Pickled adapters (.bin) can run code and are not opened: load it with a "
-            "peft that you trust and save_pretrained() it again."
+            f"{adapter}: no {ADAPTER} there. Pickled adapters (.bin) can run code and are not opened: hf-soups convert "
+            f"{adapter} --out NEW-FOLDER reads their tensors alone and writes safetensors."
         )
     return config, read_header(adapter.folder / ADAPTER)
 

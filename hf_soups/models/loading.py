@@ -141,7 +141,7 @@ def load_own_head(
     checkpoint = Checkpoint(source, revision, subfolder)
     with fitting(checkpoint):
         model, info = auto.from_pretrained(
-            str(source), use_safetensors=True, output_loading_info=True, **_unwrapped(checkpoint),
+            str(source), use_safetensors=True, output_loading_info=True, **unwrapped(checkpoint),
             **where(revision, subfolder), **options(**how),
         )  # fmt: skip
     _check_layers(model, info, place(source, subfolder=subfolder))
@@ -181,7 +181,7 @@ def load_new_head(
     with seeded(seed), fitting(checkpoint):
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **_unwrapped(checkpoint), **where(revision, subfolder), **options(**how),
+            **unwrapped(checkpoint), **where(revision, subfolder), **options(**how),
         )  # fmt: skip
         torch.default_generator.manual_seed(seed)
         fresh = auto.from_config(config)
@@ -196,7 +196,7 @@ def load_new_head(
     return Loaded(model.eval(), new)
 
 
-def _unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
+def unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
     """What from_pretrained needs to find tensors that were saved with a wrapper around the model."""
     mapping = key_mapping(checkpoint.stored_names)
     return {"key_mapping": mapping} if mapping else {}

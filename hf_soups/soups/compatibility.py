@@ -21,6 +21,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.soups.config_differences import compare_configs
 from hf_soups.soups.findings import Finding, Notes, Topic
+from hf_soups.soups.missing_heads import why_headless
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
 from hf_soups.soups.model_input import ExtraRows, InputFiles, fed_alike, longest_vocabulary
@@ -135,6 +136,7 @@ def preflight(
         notes.taken["vocabulary"] = vocabulary.record()
     for summary in summaries:
         _check_run(notes, summary)
+        _check_has_head(notes, summary)
         _check_answers(notes, summary)
     readable = [summary.checkpoint for summary in summaries]
     if check_values:
@@ -298,6 +300,13 @@ def _check_run(notes: Notes, summary: CheckpointSummary) -> None:
     if status != "finished":
         because = f" ({reason})" if reason else ""
         notes.error(summary, "run", f"{summary}: its run ended as {status!r}{because}. Leave it out of the soup.")
+
+
+def _check_has_head(notes: Notes, summary: CheckpointSummary) -> None:
+    known = any(e.topic in ("labels", "tensors") and e.checkpoint == str(summary) for e in notes.errors)
+    why = None if known else why_headless(summary.checkpoint)
+    if why is not None:
+        notes.error(summary, "head", why)
 
 
 def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
