@@ -6,6 +6,7 @@ torch's weights-only reading builds tensors and nothing else, so no code of the 
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,23 @@ import torch
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError
 from hf_soups.files.downloads import download
-from hf_soups.files.weights import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, json_object, pickled_weights
+from hf_soups.files.reading import visible
+from hf_soups.files.weights import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    INDEX,
+    MODULES,
+    SINGLE,
+    json_object,
+    module_entries,
+    pickled_weights,
+)
 from hf_soups.files.writing import write_json, written_whole
 from hf_soups.models.loading import NO_HEAD, fitting, named, unwrapped
 
+# of sentence-transformers and SetFit, whose pickled head is copied unread
+AROUND = (MODULES, "config_sentence_transformers.json", "sentence_*_config.json", "config_setfit.json", "model_head.*")
+POOLER = re.compile(r"pooler\.")  # of a bare body, which sentence encoders are published without
 PICKLED, PICKLED_INDEX, PICKLED_ADAPTER = "pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin"
 
 
@@ -54,6 +68,7 @@ def convert(source: str | Path, out: str | Path, *, overwrite: bool = False) -> 
         count = _write(files, marker, to)
         for path in _beside(checkpoint):
             shutil.copyfile(path, to / path.name)
+        count += sum(_convert_module(checkpoint, entry["path"], to) for entry in module_entries(checkpoint.folder))
         checked = "" if marker == ADAPTER else _check(Checkpoint(to), str(checkpoint))
     return Converted(Path(out), count, checked)
 
@@ -167,6 +182,22 @@ def _beside(checkpoint: Checkpoint) -> Iterator[Path]:
     adapter = checkpoint.folder / ADAPTER_CONFIG
     yield from (adapter,) if adapter.is_file() else ()
     yield from (path for path in checkpoint.carried_files() if path.parent == checkpoint.folder)
+    yield from (path for like in AROUND for path in visible(checkpoint.folder, like))
+
+
+def _convert_module(checkpoint: Checkpoint, path: str, to: Path) -> int:
+    """Write a module of sentence-transformers beside its transformer; the number of its pickled tensors."""
+    if not path:
+        return 0
+    folder, inner = checkpoint.folder / path, "/".join(filter(None, (checkpoint.subfolder, path)))
+    if not Path(checkpoint.source).expanduser().is_dir():
+        folder = download(checkpoint.source, checkpoint.revision, inner, also=(PICKLED,)) / inner
+    (to / path).mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix in (".json", ".txt", ".safetensors"):
+            shutil.copyfile(file, to / path / file.name)
+    pickled = (folder / PICKLED).is_file() and not (folder / SINGLE).is_file()
+    return _write({folder / PICKLED: SINGLE}, SINGLE, to / path) if pickled else 0
 
 
 def _check(made: Checkpoint, source: str) -> str:
@@ -185,7 +216,9 @@ def _check(made: Checkpoint, source: str) -> str:
         _, info = model_class.from_pretrained(
             str(made.folder), use_safetensors=True, output_loading_info=True, trust_remote_code=False, **unwrapped(made)
         )
-    missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
+    missing = [
+        name for name in info["missing_keys"] if not (name.endswith(".num_batches_tracked") or POOLER.match(name))
+    ]
     wrong = [name for name, *_ in info["mismatched_keys"]]
     if missing or wrong:
         raise CheckpointError(

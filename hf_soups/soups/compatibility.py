@@ -25,6 +25,7 @@ from hf_soups.soups.missing_heads import why_headless
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
 from hf_soups.soups.model_input import ExtraRows, InputFiles, fed_alike, longest_vocabulary
+from hf_soups.soups.sentence_modules import compare_surroundings
 from hf_soups.soups.tensor_names import why_names_differ, wrapped
 
 
@@ -139,6 +140,7 @@ def preflight(
         _check_has_head(notes, summary)
         _check_answers(notes, summary)
     readable = [summary.checkpoint for summary in summaries]
+    compare_surroundings(notes, readable)
     if check_values:
         for checkpoint, error in _errors_of(_read_all, readable, threads):
             notes.error(checkpoint, "values", str(error))

@@ -6,11 +6,11 @@ import re
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.weights import MODULES
 from hf_soups.recipe.prompts import WORDS_KEY
 
 CLASSIFIER = re.compile(r"For(\w*Classification\w*|MultipleChoice)$")
 TABLE = re.compile(r"embed|token_type|position")  # tables whose first axis is no number of classes
-MODULES = "modules.json"  # of sentence-transformers, whose models have no head
 
 
 def why_headless(checkpoint: Checkpoint) -> str | None:
@@ -28,7 +28,7 @@ def why_headless(checkpoint: Checkpoint) -> str | None:
     bare = all(name.endswith("Model") for name in names)
     labelled = checkpoint.label_names is not None or config.get("problem_type") is not None
     if not (classifier or (bare and labelled)) or WORDS_KEY in config or (checkpoint.folder / MODULES).is_file():
-        return None
+        return None  # sentence encoders are meant to have none
     labels = len(config.get("id2label") or ()) or config.get("num_labels") or 2  # two without names are left out
     rows = (info for name, info in checkpoint.tensors.items() if info.dtype in FLOATS and not TABLE.search(name))
     if any(info.shape[:1] == (labels,) for info in rows):

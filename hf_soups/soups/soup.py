@@ -18,6 +18,7 @@ from hf_soups.files.publishing import Publishable
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.soups.mixing import Coefficients, mix_to_folder
+from hf_soups.soups.sentence_modules import write_surroundings
 from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
@@ -148,6 +149,7 @@ class Soup(Publishable):
             target = folder / _place(source, self.ingredients[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+        write_surroundings(self.ingredients, None if self.by_tensor is not None else self.coefficients, folder)
         if stored is not None:
             _set_config_dtype(folder / "config.json", stored)
         longer = self.ingredients[0].longer
