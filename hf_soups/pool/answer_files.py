@@ -17,12 +17,14 @@ import numpy as np
 from hf_soups.errors import DataError, InputError
 from hf_soups.predictions.given import EXACT, is_missing, sum_tolerance
 from hf_soups.predictions.predictions import POSITIVE
+from hf_soups.predictions.topk import load_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Values = Literal["probs", "log-probs", "logits"]
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".jsonl", ".npy", ".txt")  # .txt: a value a line
+# .txt: a value a line; .safetensors: what Predictions.save wrote
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".jsonl", ".npy", ".txt", ".safetensors")
 IDS = ("id", "ids", "row_id", "idx", "guid", "", "Unnamed: 0")  # the last two: the index that pandas writes
 LABELS = ("label", "labels", "target", "y", "y_true", "true_label", "gold")
 EMPTY = ["", "NA", "NaN", "nan", "null", "None"]  # cells of numbers that hold none
@@ -95,7 +97,9 @@ def read_answers(path: Path, texts: Sequence[str] = ()) -> AnswerFile:
             return AnswerFile(path, (), np.load(path, allow_pickle=False))
         if ending == ".txt":
             return AnswerFile(path, (), np.asarray(path.read_text(encoding="utf-8-sig").splitlines(), dtype=object))
-        table = _table(path, ending, texts)
+        table = _of_predictions(path) if ending == ".safetensors" else _table(path, ending, texts)
+    except InputError:
+        raise
     except (OSError, ValueError, ImportError) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Write it again.") from error
     return AnswerFile(path, tuple(map(str, table.columns)), table)
@@ -117,6 +121,16 @@ def _table(path: Path, ending: str, texts: Sequence[str]) -> pd.DataFrame:
         path, sep=separator, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False,
         na_values=numbers,
     )  # fmt: skip
+
+
+def _of_predictions(path: Path) -> pd.DataFrame:
+    """Saved predictions as a table of log-probabilities."""
+    import pandas as pd
+
+    p = load_predictions(path)
+    names = p.label_names or tuple(map(str, range(p.classes)))
+    labels = {} if p.labels is None else {"label": [names[i] for i in p.labels.tolist()]}
+    return pd.DataFrame({"row_id": p.row_ids.tolist(), **labels, **dict(zip(names, p.log_probs.T, strict=True))})
 
 
 def _header(path: Path) -> tuple[str, list[str]]:

@@ -27,8 +27,9 @@ def why_headless(checkpoint: Checkpoint) -> str | None:
     classifier = any(CLASSIFIER.search(name) for name in names)
     bare = all(name.endswith("Model") for name in names)
     labelled = checkpoint.label_names is not None or config.get("problem_type") is not None
-    if not (classifier or (bare and labelled)) or WORDS_KEY in config or (checkpoint.folder / MODULES).is_file():
-        return None  # sentence encoders are meant to have none
+    encoder = (checkpoint.folder / MODULES).is_file()  # of sentences, which is meant to have none
+    if not (classifier or (bare and labelled and not encoder)) or WORDS_KEY in config:
+        return None
     labels = len(config.get("id2label") or ()) or config.get("num_labels") or 2  # two without names are left out
     rows = (info for name, info in checkpoint.tensors.items() if info.dtype in FLOATS and not TABLE.search(name))
     if any(info.shape[:1] == (labels,) for info in rows):

@@ -241,7 +241,9 @@ def _effective(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
     prompts = told.get("prompts") or {}
+    further = {k: v for k, v in told.items() if k not in ("__version__", "model_type") and v is not None}
     return {
+        **further,
         "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
         "default_prompt_name": told.get("default_prompt_name"),
         "similarity_fn_name": told.get("similarity_fn_name") or "cosine",

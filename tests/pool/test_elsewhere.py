@@ -17,6 +17,7 @@ from hf_soups.cascades import Frontier
 from hf_soups.cli import app
 from hf_soups.errors import InputError
 from hf_soups.pool.elsewhere import set_cost
+from hf_soups.predictions import Predictions
 from tests.pool_jobs.made_pool import made_pool
 
 NAMES = ("cat", "dog", "bird")
@@ -133,6 +134,15 @@ def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "pushed.parquet")
     p = add_answers(pool_of(tmp_path), "pushed", tmp_path / "pushed.parquet").pool.predictions["pushed"]
     np.testing.assert_allclose(p.probs, PROBS, atol=1e-5)
+
+
+def test_saved_predictions_join_a_pool_or_make_one(tmp_path: Path) -> None:
+    Predictions.from_probs(PROBS, labels=TRUE, row_ids=IDS, label_names=NAMES).save(tmp_path / "own.safetensors")
+    joined = add_answers(pool_of(tmp_path), "own", tmp_path / "own.safetensors").pool
+    made = add_answers(tmp_path / "new", "own", tmp_path / "own.safetensors", labels="label").pool
+    for pool in (joined, made):
+        np.testing.assert_allclose(pool.predictions["own"].probs, PROBS, atol=1e-5)
+        assert pool.predictions["own"].needs_labels().tolist() == TRUE.tolist()
 
 
 def test_rounded_probabilities_are_taken_and_others_need_normalise(tmp_path: Path) -> None:
