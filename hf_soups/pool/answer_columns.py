@@ -45,6 +45,9 @@ class ClassColumns:
         lists = [name for name, kind in kinds.items() if kind == "lists"]
         if len(lists) == 1:
             return cls(_as_numbers(file.values[lists[0]].tolist(), f"{file.path}: column {lists[0]!r}"))
+        mappings = [name for name, kind in kinds.items() if kind == "mappings"]
+        if len(mappings) == 1:  # as APIs give them: a number by class
+            return cls._of_mappings(file.values[mappings[0]].tolist(), f"{file.path}: column {mappings[0]!r}")
         roles = {name.casefold() for name in (*IDS, *LABELS)}
         chosen = [
             name for name, kind in kinds.items() if kind == "numbers" and (wanted or name.casefold() not in roles)
@@ -58,6 +61,11 @@ class ClassColumns:
         if left:
             notes.append(f"not read: {', '.join(left)}")
         return cls(file.values[chosen].to_numpy(dtype=np.float64), tuple(chosen))
+
+    @classmethod
+    def _of_mappings(cls, rows: Sequence[dict[str, Any]], where: str) -> ClassColumns:
+        names = tuple(dict.fromkeys(name for row in rows for name in row or ()))
+        return cls(_as_numbers([[(row or {}).get(name, np.nan) for name in names] for row in rows], where), names)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -201,11 +209,11 @@ def names_from(columns: ClassColumns, given: Sequence[str], labels: Sequence[Any
 
 
 def _kind(column: Any) -> str:
-    """Whether a column holds numbers, lists of them, or anything else."""
+    """Whether a column holds numbers, lists or mappings of them, or anything else."""
     if column.dtype.kind in "iuf":
         return "numbers"
     first = column.iloc[0] if len(column) else None
-    return "lists" if isinstance(first, list | np.ndarray) else "other"
+    return "lists" if isinstance(first, list | np.ndarray) else "mappings" if isinstance(first, dict) else "other"
 
 
 def _as_numbers(values: Any, where: str) -> np.ndarray:

@@ -136,6 +136,20 @@ def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     np.testing.assert_allclose(p.probs, PROBS, atol=1e-5)
 
 
+def test_numbers_by_class_in_one_column_are_the_classes(tmp_path: Path) -> None:
+    preds, path = pool_of(tmp_path), tmp_path / "llm.jsonl"
+    said = [
+        {"id": row, "logprobs": dict(zip(NAMES, np.log(p).tolist(), strict=True))}
+        for row, p in zip(IDS, PROBS, strict=False)
+    ]
+    path.write_text("\n".join(map(json.dumps, said)))
+    np.testing.assert_allclose(add_answers(preds, "llm", path).pool.predictions["llm"].probs, PROBS, atol=1e-5)
+    del said[3]["logprobs"]["dog"]  # type: ignore[attr-defined]
+    path.write_text("\n".join(map(json.dumps, said)))
+    with pytest.raises(InputError, match=r"1 rows lack a number \(first: r03\)"):
+        add_answers(preds, "other", path)
+
+
 def test_saved_predictions_join_a_pool_or_make_one(tmp_path: Path) -> None:
     Predictions.from_probs(PROBS, labels=TRUE, row_ids=IDS, label_names=NAMES).save(tmp_path / "own.safetensors")
     joined = add_answers(pool_of(tmp_path), "own", tmp_path / "own.safetensors").pool
