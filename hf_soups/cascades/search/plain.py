@@ -24,14 +24,17 @@ def count_exits(
     leaving: Float64[np.ndarray, "plans stages"],
 ) -> None:
     """See `kernels.count_exits`: `sums` and `leaving` are written."""
+    whole = sums.dtype.kind == "i"  # then the order of adding does not matter
     rows = np.arange(statistics.shape[2])
+    columns = [np.ascontiguousarray(statistics[:, s]).ravel() for s in range(statistics.shape[1])]
     for plan, of_plan in enumerate(thresholds):
         exits = exits_at(confidence, of_plan)
         leaving[plan] = np.bincount(exits, minlength=len(statistics))
-        for s in range(statistics.shape[1]):
-            left = statistics[exits, s, rows].astype(sums.dtype)
-            # stage by stage, as the compiled loop adds
-            sums[plan, s] = np.cumsum(left[np.argsort(exits, kind="stable")])[-1]
+        at = exits * len(rows) + rows
+        at = at if whole else at[np.argsort(exits, kind="stable")]  # stage by stage, as the compiled loop adds
+        for s, column in enumerate(columns):
+            left = column[at]
+            sums[plan, s] = left.sum(dtype=sums.dtype) if whole else np.cumsum(left, dtype=sums.dtype)[-1]
 
 
 def exits_at(
