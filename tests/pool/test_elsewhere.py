@@ -17,6 +17,7 @@ from hf_soups.cascades import Frontier
 from hf_soups.cli import app
 from hf_soups.errors import InputError
 from hf_soups.pool.elsewhere import set_cost
+from hf_soups.pool_jobs import search_pool
 from hf_soups.predictions import Predictions
 from tests.pool_jobs.made_pool import made_pool
 
@@ -251,6 +252,17 @@ def test_predictions_of_models_and_answers_from_elsewhere_share_a_pool(tmp_path:
         set_cost(preds, name, 0.0001, "dollars")
     assert read_pool(preds).unit() == "dollars"
     assert [c.value for c in read_pool(preds).costs("dollars").values()] == [0.0001, 0.0001, 0.004]
+
+
+def test_ensembles_need_no_costs_and_searches_say_who_lacks_them(tmp_path: Path) -> None:
+    preds = pool_of(tmp_path)
+    table().to_csv(tmp_path / "free.csv", index=False)
+    add_answers(preds, "free", tmp_path / "free.csv")
+    assert "Costs are not known of all members" in " ".join(run("ensemble", preds).output.split())
+    with pytest.raises(InputError, match=r"no cost is known of all members in one unit \(first: dollars; free: none\)"):
+        search_pool(preds)
+    set_cost(preds, "free", 2, "dollars")
+    assert search_pool(preds, folds=0).frontier.best_single.unit == "dollars"
 
 
 def test_the_commands_take_a_pool_from_elsewhere_to_a_certificate_and_refuse_to_build_it(tmp_path: Path) -> None:
