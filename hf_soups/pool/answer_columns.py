@@ -91,9 +91,13 @@ class ClassColumns:
         """
         if self.count == 1 and len(names) == 2:
             return self._of_two(names, notes)
-        own = tuple(given) or self.names
+        own = self.names if _same_words(given, self.names or ()) else tuple(given)
         if own is not None and len(own) != self.count:
-            raise InputError(f"{who}: {len(own)} label names for {self.count} columns of numbers.")
+            there = f" ({', '.join(self.names[:8])})" if self.names else ""
+            raise InputError(
+                f"{who}: {len(own)} label names for {self.count} columns of numbers{there}. Name the columns that are "
+                "meant (--columns)."
+            )
         if own is None:
             if self.count != len(names):
                 raise InputError(f"{who}: {self.count} numbers a row for {len(names)} classes: {', '.join(names[:8])}.")
@@ -113,6 +117,11 @@ class ClassColumns:
             return own.strip().casefold() == names[1].strip().casefold(), numbers
         inside = ((numbers >= 0) & (numbers <= 1)).all()
         return True, 1 - numbers if inside else -numbers
+
+
+def _same_words(given: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether all names that were given are columns' own: then these say which is which, not the order."""
+    return {name.strip().casefold() for name in given} <= {name.strip().casefold() for name in columns} or not given
 
 
 def _matched(own: Sequence[str], names: Sequence[str], who: str, assume_order: bool) -> LabelMatch:

@@ -27,6 +27,7 @@ Values = Literal["probs", "log-probs", "logits"]
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".jsonl", ".npy", ".txt", ".safetensors")
 IDS = ("id", "ids", "row_id", "idx", "guid", "", "Unnamed: 0")  # the last two: the index that pandas writes
 LABELS = ("label", "labels", "target", "y", "y_true", "true_label", "gold")
+ODD = 1e-3  # numbers that are less below 0 may be probabilities that were computed carelessly
 EMPTY = ["", "NA", "NaN", "nan", "null", "None"]  # cells of numbers that hold none
 WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 
@@ -221,7 +222,7 @@ def values_of(numbers: np.ndarray, normalise: bool) -> tuple[Values, str]:
     elif (numbers <= POSITIVE).all():
         if rows and (normalise or _sum_to_1(np.exp(numbers))):
             return "log-probs", "none is positive" if normalise else "their exponentials sum to 1 in each row"
-    elif (numbers < 0).any():
+    elif numbers.min() < -ODD:
         return "logits", "some are negative, some positive"
     low, high = float(numbers.min()), float(numbers.max())
     sums = f" and rows sum to {numbers[0].sum():.4g} (the first)" if rows else ""

@@ -37,6 +37,7 @@ def table(columns: tuple[str, ...] = NAMES, values: np.ndarray = PROBS, **more: 
 
 def pool_of(at: Path, frame: pd.DataFrame | None = None, **how: Any) -> Path:
     """A pool made of one table of probabilities."""
+    at.mkdir(exist_ok=True)
     (at / "first.csv").write_text((table() if frame is None else frame).to_csv(index=False))
     add_answers(at / "preds", "first", at / "first.csv", labels="truth", cost=1, unit="dollars", **how)
     return at / "preds"
@@ -135,6 +136,33 @@ def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "pushed.parquet")
     p = add_answers(pool_of(tmp_path), "pushed", tmp_path / "pushed.parquet").pool.predictions["pushed"]
     np.testing.assert_allclose(p.probs, PROBS, atol=1e-5)
+
+
+def test_names_of_columns_outweigh_the_order_of_label_names(tmp_path: Path) -> None:
+    frame = table(("bird", "dog", "cat"), PROBS[:, [2, 1, 0]], confidence=PROBS.max(axis=1))
+    p = read_pool(pool_of(tmp_path, frame, label_names=NAMES)).predictions["first"]
+    assert p.label_names == NAMES
+    np.testing.assert_allclose(p.probs, PROBS, atol=1e-6)
+
+
+def test_label_names_name_columns_without_names_of_classes(tmp_path: Path) -> None:
+    frame = table(("c", "a", "b"), PROBS[:, [2, 0, 1]])
+    p = read_pool(pool_of(tmp_path, frame, label_names=("bird", "cat", "dog"))).predictions["first"]
+    assert p.label_names == ("bird", "cat", "dog")
+    np.testing.assert_allclose(p.probs, PROBS[:, [2, 0, 1]], atol=1e-6)
+    frame.assign(confidence=PROBS.max(axis=1)).to_csv(tmp_path / "four.csv", index=False)
+    with pytest.raises(
+        InputError, match=r"3 label names for 4 columns of numbers \(c, a, b, confidence\). Name the col"
+    ):
+        add_answers(tmp_path / "preds", "x", tmp_path / "four.csv", label_names=("bird", "cat", "dog"))
+
+
+def test_probabilities_a_little_below_0_are_not_taken_for_logits(tmp_path: Path) -> None:
+    careless = PROBS.copy()
+    careless[3] = [-1e-9, 0.5, 0.5 + 1e-9]
+    table(values=careless).to_csv(tmp_path / "careless.csv", index=False)
+    with pytest.raises(InputError, match="it is not clear what they are"):
+        add_answers(pool_of(tmp_path), "x", tmp_path / "careless.csv")
 
 
 def test_numbers_by_class_in_one_column_are_the_classes(tmp_path: Path) -> None:
