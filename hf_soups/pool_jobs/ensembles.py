@@ -130,7 +130,7 @@ def pool_ensembles(
     shown = {name: (parts.report or select)[name] for name in names}
     drawn = () if curves is None else _curves(shown, by_name, metric, combine, Path(curves))
     counts = len(select[best]), 0 if parts.report is None else len(parts.report[best])
-    optimistic = holds_report_rows(pool.data.split)
+    optimistic = holds_report_rows(pool.data.split) and parts.report is None
     return EnsemblesResult(tuple(rows), selection, metric, kind.unit, counts, drawn, optimistic)
 
 
