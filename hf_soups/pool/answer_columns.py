@@ -109,14 +109,14 @@ class ClassColumns:
 
     def _of_two(self, names: Sequence[str], notes: list[str]) -> tuple[bool, np.ndarray]:
         """One number a row is the second class's, unless its column is called as the first."""
-        numbers, own = self.numbers.reshape(-1), (self.names or ("",))[0]
-        first = own.strip().casefold() == names[0].strip().casefold()
-        at = names[0] if first else names[1]
+        own, at = (self.names or ("",))[0], names[0] if self.of_the_first(names) else names[1]
         notes.append(f"one number a row, taken to be of the class {at!r}")
-        if not first:
-            return own.strip().casefold() == names[1].strip().casefold(), numbers
-        inside = ((numbers >= 0) & (numbers <= 1)).all()
-        return True, 1 - numbers if inside else -numbers
+        return own.strip().casefold() == at.strip().casefold(), self.numbers.reshape(-1)
+
+    def of_the_first(self, names: Sequence[str]) -> bool:
+        """Whether there is one number a row, of the first of two classes."""
+        one = self.count == 1 and len(names) == 2 and self.names is not None
+        return one and (self.names or ("",))[0].strip().casefold() == names[0].strip().casefold()
 
 
 def _same_words(given: Sequence[str], columns: Sequence[str]) -> bool:

@@ -201,6 +201,8 @@ class _Given:
             )  # fmt: skip
         except PredictionsError as error:
             raise PredictionsError(f"{self.file.path}, taken as {kind}: {error}") from error
+        if self.numbers.of_the_first(rows.names):  # one number a row was taken for the second's
+            p = replace(p, log_probs=np.ascontiguousarray(p.log_probs[:, ::-1]))
         return self._sound(p, by_name=by_name)
 
     def _order(self, rows: _Rows) -> np.ndarray:

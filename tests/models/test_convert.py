@@ -173,6 +173,24 @@ def test_what_cannot_be_converted_whole_is_refused(change: Any, message: str, tm
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_pickled_weights_of_a_hub_repo_are_downloaded_for_this_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_bert(tmp_path / "snapshot")
+    pickled(folder)
+    asked = []
+
+    def snapshot(repo: str, *, revision: str | None, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((repo, revision, "pytorch_model*.bin" in allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    convert("org/model@v1", tmp_path / "made")
+    with pytest.raises(CheckpointError, match="hf-soups convert"):
+        _ = Checkpoint("org/model", "v1").tensors
+    assert asked == [("org/model", "v1", True), ("org/model", "v1", False)]
+
+
 def test_a_class_that_nobody_knows_is_converted_and_not_checked(tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "model")
     weights = pickled(folder)

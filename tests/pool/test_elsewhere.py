@@ -131,6 +131,17 @@ def test_one_score_a_row_is_of_the_second_class_or_of_the_one_it_is_called(
     np.testing.assert_allclose(p.probs[:, 1], [0.1, 0.9], atol=1e-6)
 
 
+@pytest.mark.parametrize("values", ["log-probs", "logits"])
+def test_one_number_a_row_may_be_a_logarithm_or_a_logit_of_either_class(tmp_path: Path, values: Any) -> None:
+    second = np.array([0.1, 0.9])
+    preds = pool_of(tmp_path, pd.DataFrame({"id": [1, 2], "truth": ["a", "b"], "b": second}), label_names=("a", "b"))
+    for name, p in (("b", second), ("a", 1 - second)):
+        numbers = np.log(p) if values == "log-probs" else np.log(p / (1 - p))
+        pd.DataFrame({"id": [1, 2], name: numbers}).to_csv(tmp_path / "one.csv", index=False)
+        pool = add_answers(preds, name, tmp_path / "one.csv", values=values).pool
+        np.testing.assert_allclose(pool.predictions[name].probs[:, 1], second, atol=1e-6)
+
+
 def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": IDS, "answer": TRUE, "log_probs": list(np.log(PROBS))})
     frame.to_parquet(tmp_path / "pushed.parquet")
