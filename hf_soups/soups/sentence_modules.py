@@ -103,12 +103,16 @@ def write_surroundings(checkpoints: Sequence[Checkpoint], coefficients: Sequence
         coefficients: one for each; None: they differ from tensor to tensor.
         folder: of the soup.
     Raises:
-        IncompatibleCheckpoints: if weights of modules cannot be averaged so.
+        IncompatibleCheckpoints: if they differ, or weights of modules cannot be averaged so.
     """
     having = [(c, s) for c in checkpoints if (s := Surroundings.of(c)) is not None]
     if not having:
         return
     first, own = having[0]
+    for other in having[1:]:
+        why = _difference(having[0], other)
+        if why is not None:
+            raise IncompatibleCheckpoints(f"{other[0]}: {why}")
     at = first.folder
     for path in [at / MODULES, at / SETTINGS, at / SETFIT, at / PICKLED_HEAD, *visible(at, LENGTHS)]:
         if path.is_file():

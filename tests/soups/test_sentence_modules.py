@@ -152,6 +152,13 @@ def test_what_differs_is_refused_with_what_it_is(
     assert not (tmp_path / "soup").exists()
 
 
+def test_a_soup_that_no_preflight_saw_does_not_take_the_firsts_modules_for_all(tmp_path: Path) -> None:
+    folders = pair(tmp_path, put("1_Pooling/config.json", {**POOLING, "pooling_mode": "cls"}))
+    with pytest.raises(IncompatibleCheckpoints, match=r"its Pooling \(1_Pooling\) differs"):
+        uniform([Checkpoint(folder) for folder in folders]).save_pretrained(tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
+
+
 def setfit(folder: Path, head: bytes, labels: tuple[str, ...] = ("bad", "good")) -> None:
     write(folder / "config_setfit.json", {"labels": labels, "normalize_embeddings": False})
     (folder / "model_head.pkl").write_bytes(head)
