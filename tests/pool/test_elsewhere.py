@@ -149,6 +149,27 @@ def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     np.testing.assert_allclose(p.probs, PROBS, atol=1e-5)
 
 
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("txt", " "), ("tsv", "\t"), ("csv.gz", ";")])
+def test_lines_of_numbers_without_a_header_are_an_array(tmp_path: Path, ending: str, separator: str) -> None:
+    np.savetxt(tmp_path / f"saved.{ending}", PROBS, delimiter=separator)
+    p = add_answers(pool_of(tmp_path), "saved", tmp_path / f"saved.{ending}").pool.predictions["saved"]
+    np.testing.assert_allclose(p.probs, PROBS, atol=1e-6)
+
+
+def test_ids_of_a_file_of_their_own_are_read_as_they_are_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", PROBS[:2])
+    (tmp_path / "names.csv").write_text("name\n007\n08\n")
+    (tmp_path / "gold.csv").write_text("name,animal\n08,dog\n007,cat\n")
+    with pytest.raises(
+        InputError, match=r"it is not clear which of the columns name, animal is meant.*gold.csv#COLUMN"
+    ):
+        add_answers(tmp_path / "p", "a", tmp_path / "two.npy", labels=str(tmp_path / "gold.csv"), label_names=NAMES)
+    (tmp_path / "gold.csv").write_text("id,animal\n08,dog\n007,cat\n")
+    where = {"ids": str(tmp_path / "names.csv"), "labels": str(tmp_path / "gold.csv")}
+    p = add_answers(tmp_path / "p", "a", tmp_path / "two.npy", label_names=NAMES, **where).pool.predictions["a"]
+    assert (p.row_ids.tolist(), p.needs_labels().tolist()) == (["08", "007"], [1, 0])
+
+
 def test_names_of_columns_outweigh_the_order_of_label_names(tmp_path: Path) -> None:
     frame = table(("bird", "dog", "cat"), PROBS[:, [2, 1, 0]], confidence=PROBS.max(axis=1))
     p = read_pool(pool_of(tmp_path, frame, label_names=NAMES)).predictions["first"]
