@@ -22,7 +22,7 @@ MEAN_OF_ABSOLUTE = math.sqrt(2 / math.pi)  # of a standard normal number
 Bins = Float64[np.ndarray, "*resamples bins"]
 
 
-def wilson_interval(hits: int, rows: int, confidence: float) -> tuple[float, float]:
+def wilson_interval(hits: int | float, rows: int, confidence: float) -> tuple[float, float]:
     """Wilson's interval of a share.
 
     Source: Wilson 1927, Probable inference, the law of succession, and statistical inference.
@@ -37,9 +37,8 @@ def wilson_interval(hits: int, rows: int, confidence: float) -> tuple[float, flo
     return max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < rows else 1.0
 
 
-def accuracy_interval(p: Predictions, confidence: float) -> tuple[float, float] | None:
-    """Wilson's interval of the accuracy where rows are few, or few of them right or wrong; else None."""
-    rows, hits = len(p), int((p.answers == p.needs_labels()).sum())
+def share_interval(hits: float, rows: int, confidence: float) -> tuple[float, float] | None:
+    """Wilson's interval of a share of rows where these are few, or few are in it or outside; else None."""
     if rows >= FEW_ROWS and min(hits, rows - hits) >= FEW:
         return None
     return wilson_interval(hits, rows, confidence)

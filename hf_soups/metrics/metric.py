@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError, RecipeError
 from hf_soups.metrics.closed_intervals import (
-    accuracy_interval,
     calibration_interval,
     calibration_rows,
     debiased_value,
+    share_interval,
 )
 from hf_soups.metrics.foreign import load_foreign
 from hf_soups.predictions import Predictions
@@ -310,6 +310,11 @@ def _accuracy_rows(p: Predictions) -> Statistics:
     return np.stack([hit, np.ones_like(hit)], axis=1)
 
 
+def _accuracy_interval(p: Predictions, confidence: float) -> tuple[float, float] | None:
+    sums = _accuracy_rows(p).sum(axis=0, dtype=np.float64)
+    return share_interval(float(sums[0]), int(sums[-1]), confidence)
+
+
 def _mean_value(sums: Sums) -> Values:
     return _divided(sums[..., 0], sums[..., -1])
 
@@ -447,7 +452,7 @@ METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
         metric_of_answers(
-            "accuracy", _accuracy, _accuracy_rows, _mean_value, counts_rows=True, interval=accuracy_interval
+            "accuracy", _accuracy, _accuracy_rows, _mean_value, counts_rows=True, interval=_accuracy_interval
         ),
         metric_of_answers("f1", _f1, _f1_rows, _f1_value, labels=_two_classes),
         metric_of_answers("f1_macro", _f1_macro, _f1_macro_rows, _f1_macro_value, hub_parts=("f1",)),
