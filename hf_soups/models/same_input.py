@@ -114,9 +114,16 @@ def tokenizer_parts(tokenizer: Any) -> Parts:
 
 
 def _around(tokenizer: Any) -> list[Any]:
-    """What is put around a text and a pair: ids and types."""
-    made = [tokenizer(*texts, return_attention_mask=False) for texts in (("a",), ("a", "a"))]
-    return [[list(one["input_ids"]), list(one.get("token_type_ids") or [])] for one in made]
+    """What is put around a text and a pair: ids, and types where the model is given them."""
+    typed = "token_type_ids" in tokenizer.model_input_names
+    if not getattr(tokenizer, "is_fast", False):
+        made = [tokenizer(*texts, return_attention_mask=False) for texts in (("a",), ("a", "a"))]
+        return [[list(one["input_ids"]), list(one.get("token_type_ids") or [])] for one in made]
+    backend = tokenizer.backend_tokenizer
+    one, two = (backend.encode("a", add_special_tokens=False) for _ in range(2))
+    put = backend.post_processor
+    made = [one, two] if put is None else [put.process(one), put.process(one, two)]
+    return [[encoding.ids, encoding.type_ids if typed else []] for encoding in made]
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
