@@ -15,6 +15,7 @@ from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.soups.compatibility import CheckpointSummary
 from hf_soups.soups.findings import Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
+from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.tensor_names import ties
 
 
@@ -202,6 +203,7 @@ def distances_of(checkpoints: Sequence[Checkpoint], start: Checkpoint | None, th
 
 def _as_first(start: Checkpoint, first: Checkpoint) -> Checkpoint:
     """The start, its labels in the order of the first where it names the same."""
+    start = with_all_rows(start, [first])
     shared_names([start, first])
     a, b = first.label_names, start.label_names
     return start.with_labels(a) if a and b and order_of(b, a) is not None else start

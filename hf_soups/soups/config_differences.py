@@ -65,7 +65,7 @@ def compare_configs(first: Mapping[str, Any], other: Mapping[str, Any]) -> Confi
             continue
         harmless = last in NEUTRAL or NEUTRAL_PART in last or (last in UNSET and None in values)
         if harmless or (known is not None and key.partition(".")[0] not in known):
-            ignored.append(key)
+            ignored += [key] * any(values)  # one that is off, or not there, is no difference
         else:
             function[key] = values
     kinds = problem_kind(first), problem_kind(other)

@@ -142,7 +142,9 @@ def _difference(kind: Kind, first: Checkpoint, other: Checkpoint, *digests: str)
         return image_difference(a, b)
     config = first.config
     places = next((config[key] for key in ("max_position_embeddings", "n_positions") if config.get(key)), None)
-    return tokenizer_difference(a, b, places=places)
+    # DistilBERT's config does not say that it has none
+    types = config.get("type_vocab_size", 1 if config.get("model_type") == "distilbert" else 2) != 1
+    return tokenizer_difference(a, b, places=places, types=types)
 
 
 @functools.lru_cache(maxsize=4)
@@ -249,3 +251,13 @@ def longest_vocabulary(checkpoints: Sequence[Checkpoint]) -> LongestVocabulary |
     found = [longer_rows(c.tensors, longest.tensors, c.config, longest.config) for c in checkpoints]
     tensors = tuple(sorted({name for one in found for name in one}))
     return LongestVocabulary(longest, min(sizes.values()), sizes[longest], tensors) if tensors else None
+
+
+def with_all_rows(start: Checkpoint, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """A start with rows for the tokens that its fine-tunes know besides: those that they have."""
+    longest = next((c.longer for c in checkpoints if c.longer is not None), checkpoints[0])
+    try:
+        found = longer_rows(start.tensors, longest.tensors, start.config, longest.config)
+    except HfSoupsError:
+        return start  # whoever needs it says what is wrong
+    return start.with_rows_of(longest) if found else start

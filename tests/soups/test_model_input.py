@@ -18,7 +18,16 @@ from hf_soups.models.readers import ImageReader, TextReader, numbered
 from hf_soups.soups import model_input
 from hf_soups.soups.compatibility import PreflightReport, preflight
 from tests.makers.folders import change_json, edit_json
-from tests.makers.tiny import tiny_bert, tiny_clip, tiny_deit, tiny_gpt2, tiny_roberta, tiny_t5_classifier, tiny_vit
+from tests.makers.tiny import (
+    tiny_bert,
+    tiny_clip,
+    tiny_deit,
+    tiny_distilbert,
+    tiny_gpt2,
+    tiny_roberta,
+    tiny_t5_classifier,
+    tiny_vit,
+)
 
 SPECIAL = {
     "unk_token": "[UNK]",
@@ -126,6 +135,50 @@ def test_roberta_of_vocab_and_merges_alone_is_the_same(tmp_path: Path) -> None:
     (pair[1] / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in model["merges"]) + "\n")
     (pair[1] / "tokenizer.json").unlink()
     assert found(*pair) == ([], [])
+
+
+def _class(name: str) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class=name))
+
+
+def _t5_by_4_20(folder: Path) -> None:
+    sentinels = ["<extra_id_0>", "<extra_id_1>"]
+    about = {
+        "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "extra_ids": 2, "sp_model_kwargs": {},
+        "additional_special_tokens": sentinels, "model_max_length": 64, "tokenizer_class": "T5Tokenizer",
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    edit_json(folder / "tokenizer.json", lambda t: [token.update(special=False) for token in t["added_tokens"]])
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("build", "change"),
+    [
+        (tiny_bert, _class("BertTokenizerFast")),
+        (tiny_bert, _without_config),
+        (tiny_distilbert, _class("BertTokenizer")),
+        (tiny_roberta, _class("PreTrainedTokenizerFast")),
+        (tiny_t5_classifier, _t5_by_4_20),
+    ],
+)
+def test_other_classes_and_special_tokens_of_the_same_effect_are_the_same(
+    build: Callable[..., Path], change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    pair = build(tmp_path / "one", seed=1), build(tmp_path / "two", seed=2)
+    change(pair[1])
+    assert found(*pair) == ([], [])
+
+
+def test_a_pair_without_token_types_is_read_otherwise_by_bert(pair: tuple[Path, Path]) -> None:
+    _class("PreTrainedTokenizerFast")(pair[1])
+    errors, _ = found(*pair)
+    assert (
+        "token types of a text and a pair: [[0, 0, 0], [0, 0, 0, 0, 0]], but [[0, 0, 0], [0, 0, 0, 1, 1]]" in errors[0]
+    )
 
 
 def swap(folder: Path) -> None:

@@ -115,6 +115,15 @@ def test_a_start_is_grown_too_and_distances_are_of_all_rows(pair: tuple[Path, Pa
     assert np.isfinite(apart)
 
 
+def test_a_start_without_the_rows_that_all_have_takes_the_firsts(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    start = tiny_bert(tmp_path / "start", seed=3)
+    for folder in pair:
+        grow(folder, VOCAB + 3)
+    cook(list(map(str, pair)), ["model-stock"], tmp_path / "soup", options=Options(start=str(start)), tell=None)
+    assert table(tmp_path / "soup").shape[0] == VOCAB + 3
+    assert inspect_checkpoints(pair, start=start).start == str(start)
+
+
 def test_two_that_added_other_tokens_in_one_place_are_refused(tmp_path: Path) -> None:
     three = [tiny_bert(tmp_path / name, seed=i) for i, name in enumerate(("a", "b", "c"))]
     grow(three[1], VOCAB + 1, ("<x>",))
