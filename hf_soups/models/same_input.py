@@ -121,6 +121,8 @@ def _around(tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
     typed = "token_type_ids" in tokenizer.model_input_names
     if getattr(tokenizer, "is_fast", False):
         backend, put = tokenizer.backend_tokenizer, tokenizer.backend_tokenizer.post_processor
+        backend.no_padding()  # the file may say so; transformers sets both anew at every call
+        backend.no_truncation()
         one, two = (backend.encode("a", add_special_tokens=False) for _ in range(2))
         made = [one, two] if put is None else [put.process(one), put.process(one, two)]
         ids, types = [one.ids for one in made], [one.type_ids for one in made]

@@ -127,8 +127,10 @@ def preflight(
     viewed, vocabulary = _viewed(notes, summaries, extra_rows)
     usable = [_mixable(notes, viewed[0], other, align_labels, require_head) for other in viewed]
     usable = fed_alike(notes, _input_files(notes, summaries), usable, processor, extra_rows)
-    if vocabulary is not None and extra_rows == "keep":  # where rows are refused, their shapes are an error
-        notes.warn(vocabulary.longest, "vocabulary", vocabulary.message)
+    if vocabulary is not None and extra_rows == "refuse":
+        notes.error(vocabulary.longest, "vocabulary", vocabulary.refused)
+    elif vocabulary is not None:
+        notes.warn(vocabulary.longest, "vocabulary", vocabulary.kept)
         notes.taken["vocabulary"] = vocabulary.record()
     for summary in summaries:
         _check_run(notes, summary)
@@ -219,7 +221,7 @@ def _check_config(notes: Notes, first: CheckpointSummary, other: CheckpointSumma
                 f"{other}: {key} is {b.get(key)!r}, but {a.get(key)!r} in {first}. Models that answer with words were "
                 "taught these: fine-tune all ingredients from one start (hf-soups sweep does).",
             )  # fmt: skip
-    if a.get("tie_word_embeddings") != b.get("tie_word_embeddings"):
+    if a.get("tie_word_embeddings", True) != b.get("tie_word_embeddings", True):
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
     found = compare_configs(a, b)
     if found.function:

@@ -229,13 +229,24 @@ class LongestVocabulary:
     tensors: tuple[str, ...]
 
     @property
-    def message(self) -> str:
-        """In words."""
+    def kept(self) -> str:
+        """In words, where the rest is kept."""
         return (
-            f"{self.longest}: {self.rows} rows in {', '.join(self.tensors)}, but others have {self.averaged}. The "
-            f"{self.averaged} that all have are averaged; the rest, which pads or adds tokens, is {self.longest}'s "
-            "(--extra-rows refuse makes this an error)."
+            f"{self._said}. The {self.averaged} that all have are averaged; the rest, which pads or adds tokens, is "
+            f"{self.longest}'s (--extra-rows refuse makes this an error)."
         )
+
+    @property
+    def refused(self) -> str:
+        """In words, where it is not."""
+        return (
+            f"{self._said}. Give all the same rows (model.resize_token_embeddings), or average those that all have and "
+            "keep the rest (--extra-rows keep)."
+        )
+
+    @property
+    def _said(self) -> str:
+        return f"{self.longest}: {self.rows} rows in {', '.join(self.tensors)}, but others have {self.averaged}"
 
     def record(self) -> dict[str, Any]:
         """As soup.json says it."""

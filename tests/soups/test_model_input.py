@@ -122,6 +122,10 @@ def test_merges_as_text_and_steps_in_a_sequence_are_the_same(build: Callable[...
             tokenizer["model"].pop("ignore_merges")
         tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [tokenizer["pre_tokenizer"]]}
         tokenizer["truncation"] = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+        tokenizer["padding"] = {
+            "strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<pad>",
+        }  # fmt: skip
 
     edit_json(pair[1] / "tokenizer.json", older)
     edit_json(pair[1] / "tokenizer_config.json", lambda c: c.update(added_tokens_decoder={}, chat_template="{{ x }}"))
@@ -396,3 +400,21 @@ def test_without_a_difference_soup_json_says_nothing(pair: tuple[Path, Path], tm
     change_json(pair[1] / "tokenizer_config.json", "chat_template", to="x")
     cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
     assert not {"processor", "forced", "vocabulary"} & json.loads((tmp_path / "soup" / "soup.json").read_text()).keys()
+
+
+def test_the_commands_take_the_ways_on(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli import app
+
+    swap(pair[1])
+    models = list(map(str, pair))
+    run = CliRunner().invoke
+    assert run(app, ["inspect", *models]).exit_code == 1
+    assert run(app, ["inspect", *models, "--processor", "FIRST"]).exit_code == 0
+    assert isinstance(run(app, ["cook", *models, "--out", str(tmp_path / "no")]).exception, IncompatibleCheckpoints)
+    for name, way in (("a", ["--force"]), ("b", ["--processor", str(pair[1])]), ("c", ["--processor", "FIRST"])):
+        assert run(app, ["cook", *models, "--out", str(tmp_path / name), *way]).exit_code == 0
+    taken = [(tmp_path / name / "tokenizer.json").read_bytes() for name in "abc"]
+    assert taken[0] == taken[2] == (pair[0] / "tokenizer.json").read_bytes()
+    assert taken[1] == (pair[1] / "tokenizer.json").read_bytes()
