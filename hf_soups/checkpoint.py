@@ -22,7 +22,7 @@ from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
 from hf_soups.files.reading import read_bytes
-from hf_soups.files.tensor_names import loaded_aliases, loaded_names
+from hf_soups.files.tensor_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
     INDEX,
@@ -376,13 +376,6 @@ class Checkpoint:
         )
 
 
-# The last linear layer of transformers' classifiers: classifier, classifier.1, classifier.out_proj, score, ...
-HEAD = re.compile(
-    r"(^|\.)(classifier|score|fc|head|(cls|distillation)_classifier|classification_head)"
-    r"(\.\d+|\.out_proj|\.out)?\.(weight|bias)$"
-)
-
-
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
     """Files right inside a folder by patterns of their names; indices of shards are none of them."""
     found = (path for pattern in patterns for path in folder.glob(pattern))
@@ -402,28 +395,3 @@ def _rest(longer: Checkpoint, name: str, own: int) -> Piece:
     """The elements of a longer checkpoint's tensor behind the first `own`."""
     (whole,) = longer.pieces(name)
     return replace(whole, offset=whole.offset + own * ITEM_BYTES[whole.dtype], elements=whole.elements - own)
-
-
-def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """The rows of its tables of tokens, as config.json says."""
-    text = config.get("text_config")
-    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
-    return size if isinstance(size, int) else None
-
-
-def longer_rows(
-    own: Mapping[str, TensorInfo],
-    other: Mapping[str, TensorInfo],
-    own_config: Mapping[str, Any],
-    other_config: Mapping[str, Any],
-) -> dict[str, int]:
-    """Tensors with a row for each token that have more of them in the other checkpoint, and how many there."""
-    sizes = vocabulary_rows(own_config), vocabulary_rows(other_config)
-    if None in sizes or sizes[0] == sizes[1]:
-        return {}
-    found = {}
-    for name in own.keys() & other.keys():
-        a, b = own[name].shape, other[name].shape
-        if a[:1] + b[:1] == sizes and a[1:] == b[1:] and b[0] > a[0] and not HEAD.search(name):
-            found[name] = b[0]
-    return found

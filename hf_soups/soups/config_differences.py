@@ -112,7 +112,7 @@ def _effective(
 def _entries(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Every value by its key, those of inner objects as "rope_parameters.rope_theta"."""
     for key, value in config.items():
-        if isinstance(value, Mapping) and key not in UNSAID:
+        if isinstance(value, Mapping) and key not in UNSAID | NEUTRAL:
             yield from _entries(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", list(value) if isinstance(value, tuple) else value

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.checkpoint import HEAD, Checkpoint
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.tensor_names import HEAD
 from hf_soups.soups.findings import Finding
 
 APART = 60.0  # degrees

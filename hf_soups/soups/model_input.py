@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.checkpoint import Checkpoint, longer_rows, vocabulary_rows
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.reading import read_bytes
+from hf_soups.files.tensor_names import longer_rows, vocabulary_rows
 from hf_soups.files.weights import json_object
 from hf_soups.soups.findings import Notes
 
@@ -57,7 +59,9 @@ class InputFiles:
                 continue
             kind: Kind = "image processor" if path.name.startswith(IMAGE_FILES) else "tokenizer"
             if path.suffix != ".json":
-                content: Any = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+                content: Any = hashlib.sha256(
+                    read_bytes(path, error=CheckpointError).replace(b"\r\n", b"\n")
+                ).hexdigest()
             else:
                 content = {key: value for key, value in json_object(path).items() if key not in SILENT}
             found.setdefault(kind, {})[path.name] = content

@@ -20,7 +20,7 @@ from hf_soups.models.registry import family_for
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.mixing.live import LiveMixer
 from tests.makers.pile import make_pile, plain_answers
-from tests.makers.tiny import tiny_bert, tiny_gpt2, tiny_sentences, tiny_swin, tiny_vit
+from tests.makers.tiny import tiny_bert, tiny_gpt2, tiny_swin, tiny_vit
 
 Weights = dict[str, torch.Tensor]
 
@@ -71,11 +71,11 @@ def test_a_soup_of_two_forms_is_that_of_one(form: str, first: bool, tmp_path: Pa
     cook(list(map(str, plain)), out=tmp_path / "expected", tell=None)
     rewrite(plain[0 if first else 1], FORMS[form])
     cook(list(map(str, plain)), out=tmp_path / "soup", tell=None)
-    assert set(load_file(tmp_path / "soup" / "model.safetensors")) == names
+    got, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("soup", "expected"))
+    assert set(got) == names
+    assert all(torch.equal(got[name], expected[name]) for name in names)
     _, about = AutoModelForSequenceClassification.from_pretrained(tmp_path / "soup", output_loading_info=True)
     assert not any(about.values())
-    sentences = tiny_sentences(4)
-    assert np.array_equal(plain_answers(tmp_path / "soup", sentences), plain_answers(tmp_path / "expected", sentences))
 
 
 def test_a_wrapper_is_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_wrapped_model_answers_as_the_model_inside(tmp_path: Path) -> None:
     assert np.allclose(model(**ids).logits[0].detach().numpy(), expected[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", ["position_ids", "old and wrapped"])
 @pytest.mark.parametrize("method", ["greedy", "learned-by-tensor"])
 def test_forms_are_scored_without_being_saved_and_loaded_again(
     form: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +188,9 @@ def test_what_transformers_loads_as_one_tensor_is_averaged(
     pair = [build(tmp_path / "one", seed=1), build(tmp_path / "two", seed=2)]
     cook(list(map(str, pair)), out=tmp_path / "expected", tell=None)
     change(pair[0 if first else 1])
+    found = inspect_checkpoints(pair)
+    assert found.mixable
+    assert not any(row.missing or row.extra or row.other_shapes for row in found.rows)
     cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
     auto = AutoModelForSequenceClassification if build is tiny_bert else AutoModelForImageClassification
     got, about = auto.from_pretrained(tmp_path / "soup", output_loading_info=True)

@@ -18,7 +18,7 @@ from hf_soups.inspection import inspect_checkpoints
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.mixing import measure
 from tests.makers.pile import make_pile
-from tests.makers.tiny import VOCAB, tiny_bert, tiny_bert_mlm, tiny_sentences, tiny_t5_classifier
+from tests.makers.tiny import VOCAB, tiny_bert, tiny_bert_mlm, tiny_gpt2, tiny_sentences, tiny_t5_classifier
 
 TABLE = "bert.embeddings.word_embeddings.weight"
 NEW = ["<e1>", "<e2>"]
@@ -176,6 +176,26 @@ def test_a_table_of_another_width_is_still_refused(pair: tuple[Path, Path]) -> N
     config = json.loads((pair[1] / "config.json").read_text())
     (pair[1] / "config.json").write_text(json.dumps({**config, "vocab_size": VOCAB + 2}))
     assert [f.topic for f in preflight([Checkpoint(folder) for folder in pair]).errors] == ["tensors"]
+
+
+def test_a_pad_token_that_one_added_is_the_soups(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    pair = tiny_gpt2(tmp_path / "one", seed=1), tiny_gpt2(tmp_path / "two", seed=2)
+    tokenizer = AutoTokenizer.from_pretrained(pair[1])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(pair[1])
+    model = AutoModelForSequenceClassification.from_pretrained(pair[1])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(pair[1])
+    cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
+    assert loads_whole(tmp_path / "soup").config.pad_token_id == tokenizer.pad_token_id
+    ask = pipeline("text-classification", str(tmp_path / "soup"))
+    together = ask(["the cat", "a dog runs and sings"], batch_size=2)
+    assert [one["score"] for one in together] == pytest.approx(
+        [ask(text)[0]["score"] for text in ("the cat", "a dog runs and sings")], abs=1e-5
+    )
 
 
 def test_t5_classifiers_grow(tmp_path: Path) -> None:
