@@ -21,7 +21,7 @@ from hf_soups.files.digests import sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
-from hf_soups.files.reading import read_bytes
+from hf_soups.files.reading import read_bytes, visible
 from hf_soups.files.tensor_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
@@ -201,7 +201,7 @@ class Checkpoint:
 
     @cached_property
     def processor_folder(self) -> Path:
-        """Where its tokenizer or image processor lies: with its weights, or one folder up.
+        """Where its tokenizer or image processor is: with its weights, or one folder up.
 
         A Trainer that was not given the processor leaves `checkpoint-<step>` folders without one; scripts then save it
         beside them.
@@ -378,7 +378,7 @@ class Checkpoint:
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
     """Files right inside a folder by patterns of their names; indices of shards are none of them."""
-    found = (path for pattern in patterns for path in folder.glob(pattern))
+    found = (path for pattern in patterns for path in visible(folder, pattern))
     return {path for path in found if path.is_file() and not path.name.endswith(".index.json")}
 
 

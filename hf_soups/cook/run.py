@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
-from hf_soups.errors import InputError, SelectionOnReport, memory_told
+from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.head_starts import heads_apart
-from hf_soups.soups.ingredients import Ingredients, gather
+from hf_soups.soups.ingredients import Ingredients, doubt_in_words, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.model_input import KINDS, ExtraRows, InputFiles, with_all_rows
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
 from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Cooked:
         lines += record.whys
         if record.optimistic:
             lines.append("optimistic: it was chosen on the report rows, so its report score is too good.")
+        if record.select_optimistic:
+            lines.append(f"select_optimistic: {MAYBE_TRAINED_ON}.")
         return lines
 
 
@@ -97,6 +99,7 @@ def cook(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     align_labels: bool = False,
+    final_models: bool = False,
     processor: str | Path | None = None,
     force: bool = False,
     extra_rows: ExtraRows = "keep",
@@ -113,7 +116,8 @@ def cook(
     Killed at any moment, the same call goes on: finished soups are kept and measured scores are not measured again.
 
     Args:
-        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
+        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
+            transformers' Trainer stands for its checkpoint-<step> folders and its final model, once.
         methods: names in the table of `methods`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
@@ -122,6 +126,7 @@ def cook(
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
         align_labels: permute heads whose label names are in another order than the first's.
+        final_models: of Trainers' output folders take the final models alone.
         processor: whose tokenizer or image processor the soup takes although they differ: "FIRST", or a folder or
             Hub repo.
         force: go on with the first's where tokenizers, image processors or configs differ; soup.json says so.
@@ -148,7 +153,10 @@ def cook(
         tell or (lambda line: None),
     )
     least = min(method.least for method in wanted)
-    pool = gather(sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least)
+    pool = gather(
+        sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least,
+        final_models=final_models,
+    )  # fmt: skip
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     _check_needs(wanted, pool)
@@ -165,6 +173,9 @@ def cook(
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
         scorer = _scorer(pool, request, cache, device) if None in there else None
+        if scorer is not None and scorer.maybe_trained_on:
+            warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
+            request.tell(f"warning: {warnings[-1]}")
         for soup, record in zip(soups, there, strict=True):
             made = record or soup.cook(scorer, _marks(cooked))
             cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))
@@ -176,12 +187,10 @@ def cook(
 
 
 def print_result(result: CookResult) -> None:
-    """Print what came out."""
+    """Print what came out; warnings were told when they came up."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow")
     for name, reason in result.left_out.items():
         console.print(f"left out: {name}: {reason}", style="dim")
     for soup in result.soups:
@@ -278,7 +287,7 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     try:
         if new:
             keep_board(build_leaderboard(pool.sweep.path), new)
-    except InputError as error:  # the soups themselves are good
+    except HfSoupsError as error:  # the soups themselves are good
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 

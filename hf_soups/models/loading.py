@@ -6,6 +6,7 @@ is counted while it is made, and refused when it is far from the weights, costs 
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from hf_soups.checkpoint import Checkpoint, TensorInfo
-from hf_soups.errors import CheckpointError, HfSoupsError, is_short_of_memory
+from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.files.configs import check_config
 from hf_soups.files.hub_refusals import check_token
 from hf_soups.files.tensor_names import SELF_MADE, key_mapping
+from hf_soups.limits import limit_reached
 from hf_soups.models.layers import head_parameters
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 
@@ -308,6 +310,31 @@ def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
             f"{named_model(model)}: it cannot read rows of shape {tuple(values.shape)} ({_first_lines(error)}). Its "
             "config.json, and its tokenizer or image processor, do not belong to its weights. Get it again."
         ) from error
+
+
+class NotAnswered(InputError):
+    """One of several models cannot be loaded or asked; the others are."""
+
+
+@contextmanager
+def one_of_several(name: str) -> Iterator[None]:
+    """Turn whatever is wrong with one of several models into `NotAnswered`, which names it, so that the others go on.
+
+    What concerns them all goes through: rows that cannot be read, a full disk, too little memory.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except InputError as error:
+        raise NotAnswered(str(error)) from error
+    except HfSoupsError:
+        raise
+    except Exception as error:  # of a file that holds what nobody thought of, nearly anything
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or limit_reached(error) or is_short_of_memory(error):
+            raise
+        raise NotAnswered(f"{name}: it cannot be loaded or asked ({_first_lines(error)}).") from error
 
 
 @contextmanager

@@ -319,10 +319,14 @@ def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
     path = checkpoint.folder / PREDICTIONS / "select.safetensors"
     if not path.is_file():
         return None
-    cached = Predictions.load(path)
-    if cached.labels is None or len(set(cached.labels.tolist())) < 2:
+    return answers_one_class(Predictions.load(path))
+
+
+def answers_one_class(answers: Predictions) -> bool | None:
+    """Whether one class is answered whatever the row is, though the labels differ; None where they do not, or lack."""
+    if answers.labels is None or len(set(answers.labels.tolist())) < 2:
         return None
-    return len(set(cached.answers.tolist())) == 1
+    return len(set(answers.answers.tolist())) == 1
 
 
 def _check_answers(notes: Notes, summary: CheckpointSummary) -> None:

@@ -27,6 +27,8 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
+from hf_soups.soups.compatibility import answers_one_class
+from hf_soups.soups.ingredients import without_proof
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.soups.soup import Score, Signs, Soup
 
@@ -65,6 +67,8 @@ class SoupScorer:
     # train batches for BatchNorm statistics of mixtures; None for models without BatchNorm
     batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
     variant: Variant = "averaged"
+    pool: frozenset[Checkpoint] = frozenset()  # one of these that answers one class whatever the row is has no score
+    maybe_trained_on: tuple[str, ...] = ()  # names of those that may have been trained on the rows; see `without_proof`
 
     @property
     def variants(self) -> dict[str, SoupScorer]:
@@ -82,10 +86,13 @@ class SoupScorer:
 
         No forward pass for an ingredient whose answers are cached.
         """
+        none = math.nan if self.tie_break is None else (math.nan, math.nan)
         try:
-            return self._value(self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup))
+            answers = self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup)
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
-            return math.nan if self.tie_break is None else (math.nan, math.nan)
+            return none
+        alone = len(soup.ingredients) == 1 and soup.ingredients[0] in self.pool
+        return none if alone and answers_one_class(answers) else self._value(answers)
 
     def _value(self, answers: Predictions) -> Score:
         value = self.metric.compute(answers)
@@ -172,6 +179,7 @@ def open_scorer(
         role: (split, functools.cache(functools.partial(encode, split))) for role, split in splits.answered.items()
     }
     split, encoded = by_role[chosen_on]
+    cached = _cached(checkpoints, chosen_on, split.fingerprint)
     batches = None
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
@@ -179,7 +187,8 @@ def open_scorer(
     return SoupScorer(
         family, model, encoded(), split, metric_for(recipe.task), LiveMixer(model),
         batch_size or _rows_at_once(recipe, model), METRICS["nll"] if tie_break else None, chosen_on,
-        _cached(checkpoints, chosen_on, split.fingerprint), by_role, batches,
+        cached, by_role, batches, pool=frozenset(checkpoints),
+        maybe_trained_on=without_proof(checkpoints, recipe, cached) if chosen_on == "select" else (),
     )  # fmt: skip
 
 
