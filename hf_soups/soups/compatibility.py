@@ -225,11 +225,9 @@ def _check_config(notes: Notes, first: CheckpointSummary, other: CheckpointSumma
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
     found = compare_configs(a, b)
     if found.function:
-        notes.differ(
-            other, "config",
-            f"{other}: config.json differs from {first} in what the model computes: {found.values}. Averaged weights "
-            f"fit neither: mix models of one config (--force takes {first}'s).",
-        )  # fmt: skip
+        fact = f"{other}: config.json differs from {first} in what the model computes: {found.values}."
+        refused = f"{fact} Averaged weights fit neither: mix models of one config (--force takes {first}'s)."
+        notes.differ(other, "config", refused, f"{fact} The soup takes {first}'s.")
     if found.ignored:
         message = f"config.json differs from {first} in {', '.join(found.ignored)}, which no answer depends on"
         notes.warn(other, "config", f"{other}: {message}; the soup takes {first}'s.")

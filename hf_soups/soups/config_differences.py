@@ -103,9 +103,13 @@ def _effective(
     try:
         with quiet():
             a, b = (cls.from_dict(json.loads(json.dumps(dict(c)))).to_dict() for c in (first, other))
-            known = frozenset(cls().to_dict())
     except Exception:  # of a config's own checks, nearly anything
         return dict(_entries(first)), dict(_entries(other)), None
+    try:
+        with quiet():
+            known = frozenset(cls().to_dict())
+    except Exception:  # one that is made of others needs to be given them
+        known = None
     return dict(_entries(a)), dict(_entries(b)), known
 
 

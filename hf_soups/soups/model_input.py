@@ -37,6 +37,8 @@ SILENT = frozenset({
 })  # fmt: skip
 READS = {"tokenizer": ("vocab_size", "text_config"), "image processor": ("image_size", "patch_size", "vision_config")}
 WHAT = {"tokenizer": "vocabulary", "image processor": "preprocessing"}
+OTHERWISE = "so the models read their input in different ways. Mix models of one"
+UNKNOWN = "so whether both read their input alike is not known. Put the same one beside the weights."
 WAY_ON = "To go on, name the one that the soup takes: --processor FIRST or a folder (--force: the first model's)."
 
 
@@ -74,10 +76,32 @@ class InputFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class InputVerdict:
-    """What one checkpoint is fed otherwise than the first, as messages."""
+class InputProblem:
+    """One thing that two models do not read alike, in words."""
 
-    errors: tuple[str, ...] = ()
+    fact: str  # a sentence without its end
+    advice: str  # what follows from it, and what to do
+    loaded: str = ""  # what differs as loaded
+
+    @property
+    def refused(self) -> str:
+        """As an error."""
+        return f"{self.fact}, {self.advice} {self._as_loaded}{WAY_ON}"
+
+    def gone_on(self, end: str) -> str:
+        """As a warning; `end` says what the soup takes."""
+        return f"{self.fact}. {self._as_loaded}{end}"
+
+    @property
+    def _as_loaded(self) -> str:
+        return f"As loaded: {self.loaded}. " if self.loaded else ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputVerdict:
+    """What one checkpoint is fed otherwise than the first."""
+
+    errors: tuple[InputProblem, ...] = ()
     warnings: tuple[str, ...] = ()
     grown: int = 0  # 1: its tokenizer only knows further tokens; -1: the first's does
 
@@ -86,7 +110,7 @@ def compare_input(
     first: Checkpoint, other: Checkpoint, first_files: InputFiles, other_files: InputFiles
 ) -> InputVerdict:
     """What the other checkpoint is fed otherwise than the first."""
-    errors: list[str] = []
+    errors: list[InputProblem] = []
     warnings: list[str] = []
     grown = 0
     both = first_files.by_kind.keys() & other_files.by_kind.keys()
@@ -96,31 +120,25 @@ def compare_input(
             continue
         if a is None or b is None:
             lacking, having = (first, other) if a is None else (other, first)
-            needed = not both or any(first.config.get(key) is not None for key in READS[kind])
-            (errors if needed else warnings).append(_lacking(kind, lacking, having, needed))
+            fact = f"{lacking}: no {kind} there, but {having} has one"
+            if not both or any(first.config.get(key) is not None for key in READS[kind]):
+                errors.append(InputProblem(fact, UNKNOWN))
+            else:
+                warnings.append(f"{fact}.")
             continue
         try:
             found = _difference(kind, first, other, first_files.digest(kind), other_files.digest(kind))
         except HfSoupsError as error:
-            errors.append(f"{other}: whether its {kind} is that of {first} cannot be seen: {error} {WAY_ON}")
+            fact = f"{other}: its {kind} cannot be compared with that of {first} ({str(error).removesuffix('.')})"
+            errors.append(InputProblem(fact, UNKNOWN))
             continue
         where = _where(other, first, a, b)
         grown = found.grown or grown
         if found.errors:
-            errors.append(
-                f"{where}, so the models read their input in different ways. Mix models of one {WHAT[kind]}. "
-                f"As loaded: {'; '.join(found.errors)}. {WAY_ON}"
-            )
+            errors.append(InputProblem(where, f"{OTHERWISE} {WHAT[kind]}.", "; ".join(found.errors)))
         elif found.warnings:
             warnings.append(f"{where}. As loaded: {'; '.join(found.warnings)}; the soup takes {first}'s.")
     return InputVerdict(tuple(errors), tuple(warnings), grown if len(errors) == 1 else 0)
-
-
-def _lacking(kind: Kind, lacking: Checkpoint, having: Checkpoint, needed: bool) -> str:
-    said = f"{lacking}: no {kind} there, but {having} has one"
-    if not needed:
-        return f"{said}."
-    return f"{said}, so whether both read their input alike is not known. Put it beside the weights. {WAY_ON}"
 
 
 def _where(other: Checkpoint, first: Checkpoint, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -186,12 +204,12 @@ def fed_alike(
         for message in found.warnings:
             notes.warn(checkpoint, "processor", message)
         if found.grown and extra_rows == "keep" and processor is None:
-            notes.warn(checkpoint, "processor", f"{found.errors[0]} {KEPT_TOKENS}")
+            notes.warn(checkpoint, "processor", found.errors[0].gone_on(KEPT_TOKENS))
             if found.grown > 0:
                 taken = _larger(notes, taken, source, checkpoint, files)
             continue
-        for message in found.errors:
-            notes.differ(checkpoint, "processor", message)
+        for problem in found.errors:
+            notes.differ(checkpoint, "processor", problem.refused, problem.gone_on(f"The soup takes {source}'s."))
     if processor is None and taken is source and "forced" not in notes.taken:
         return list(usable)
     notes.taken["processor"] = str(taken)
@@ -219,7 +237,7 @@ def _larger(
         return other
     found = compare_input(taken, other, files[taken], files[other])
     if found.errors and not found.grown:
-        notes.differ(other, "processor", found.errors[0])
+        notes.differ(other, "processor", found.errors[0].refused, found.errors[0].gone_on(f"The soup takes {taken}'s."))
     return other if found.grown > 0 else taken
 
 
