@@ -121,7 +121,7 @@ def compare_input(
         if a is None or b is None:
             lacking, having = (first, other) if a is None else (other, first)
             fact = f"{lacking}: no {kind} there, but {having} has one"
-            if not both or any(first.config.get(key) is not None for key in READS[kind]):
+            if not both or _reads(first, kind):
                 errors.append(InputProblem(fact, UNKNOWN))
             else:
                 warnings.append(f"{fact}.")
@@ -139,6 +139,11 @@ def compare_input(
         elif found.warnings:
             warnings.append(f"{where}. As loaded: {'; '.join(found.warnings)}; the soup takes {first}'s.")
     return InputVerdict(tuple(errors), tuple(warnings), grown if len(errors) == 1 else 0)
+
+
+def _reads(checkpoint: Checkpoint, kind: Kind) -> bool:
+    """Whether config.json is one of a model that reads texts, or images."""
+    return any(checkpoint.config.get(key) is not None for key in READS[kind])
 
 
 def _where(other: Checkpoint, first: Checkpoint, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -222,10 +227,13 @@ def _source_of(files: Mapping[Checkpoint, InputFiles], processor: str | Path | N
     if processor is not None and str(processor).upper() != FIRST:
         source = Checkpoint.named(processor)
         own = InputFiles.of(source)
-    if processor is not None and not own.by_kind:
-        raise CheckpointError(
-            f"--processor {processor}: no tokenizer and no image processor in {source}. Name a folder that holds one."
-        )
+    if processor is None:
+        return source, own
+    had = {kind for one in files.values() for kind in one.by_kind if _reads(next(iter(files)), kind)}
+    lacking = [kind for kind in KINDS if kind in had - own.by_kind.keys()]
+    if lacking or not own.by_kind:
+        kinds = " and no ".join(lacking or KINDS)
+        raise CheckpointError(f"--processor {processor}: no {kinds} in {source}. Name a folder that holds one.")
     return source, own
 
 

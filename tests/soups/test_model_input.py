@@ -392,8 +392,13 @@ def test_another_folders_tokenizer_is_taken_where_it_is_named(pair: tuple[Path, 
 
 def test_a_folder_without_a_tokenizer_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="no tokenizer and no image processor in"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer in .*empty. Name a folder"):
         report(*pair, processor=tmp_path / "empty")
+
+
+def test_a_folder_of_another_kind_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer in"):
+        report(*pair, processor=tiny_vit(tmp_path / "vit"))
 
 
 def test_without_a_difference_soup_json_says_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
