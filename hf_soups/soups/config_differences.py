@@ -26,14 +26,18 @@ NEUTRAL = frozenset({
     "task_specific_params", "prefix", "auto_map", "attn_implementation", "_attn_implementation",
     "_attn_implementation_autoset", "_attn_implementation_internal", "initializer_range", "initializer_factor",
     "init_std", "init_xavier_std", "initializer_cutoff_factor", "layer_scale_init_value",
-    "router_aux_loss_coef", "label_smoothing", "apply_spec_augment", "mask_time_prob", "mask_feature_prob",
+    "initializer_std", "embed_init_std", "layer_norm_init", "logit_scale_init_value", "router_aux_loss_coef",
+    "router_z_loss_coef", "router_jitter_noise", "input_jitter_noise", "output_router_logits", "aux_loss_coef",
+    "auxiliary_loss_weight", "semantic_loss_ignore_index", "use_mems_train", "label_smoothing", "apply_spec_augment", "mask_time_prob", "mask_feature_prob",
     "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
     "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id",
     "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
     "begin_suppress_tokens", "bos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
 })  # fmt: skip
-NEUTRAL_PART = "drop"  # dropout of any kind (hidden_dropout_prob, attn_pdrop, drop_path_rate): off when a model answers
+# Dropout of any kind (hidden_dropout_prob, attn_pdrop, drop_path_rate) is off when a model answers; switches such as
+# ESM's token_dropout are not.
+NEUTRAL_PART = "drop"
 UNSET = frozenset({"pad_token_id", "eos_token_id"})  # one that is null says nothing against the other's
 MOST = 6  # keys in a message
 
@@ -63,7 +67,8 @@ def compare_configs(first: Mapping[str, Any], other: Mapping[str, Any]) -> Confi
         last, values = key.rpartition(".")[2], (a.get(key), b.get(key))
         if values[0] == values[1] or last in UNSAID:
             continue
-        harmless = last in NEUTRAL or NEUTRAL_PART in last or (last in UNSET and None in values)
+        rate = NEUTRAL_PART in last and not any(isinstance(value, bool) for value in values)
+        harmless = last in NEUTRAL or rate or (last in UNSET and None in values)
         if harmless or (known is not None and key.partition(".")[0] not in known):
             ignored += [key] * any(values)  # one that is off, or not there, is no difference
         else:
