@@ -110,35 +110,42 @@ def compare_input(
     first: Checkpoint, other: Checkpoint, first_files: InputFiles, other_files: InputFiles
 ) -> InputVerdict:
     """What the other checkpoint is fed otherwise than the first."""
-    errors: list[InputProblem] = []
-    warnings: list[str] = []
-    grown = 0
     both = first_files.by_kind.keys() & other_files.by_kind.keys()
+    found = []
     for kind in KINDS:
         a, b = first_files.by_kind.get(kind), other_files.by_kind.get(kind)
         if a == b:
             continue
         if a is None or b is None:
             lacking, having = (first, other) if a is None else (other, first)
-            fact = f"{lacking}: no {kind} there, but {having} has one"
-            if not both or _reads(first, kind):
-                errors.append(InputProblem(fact, UNKNOWN))
-            else:
-                warnings.append(f"{fact}.")
-            continue
-        try:
-            found = _difference(kind, first, other, first_files.digest(kind), other_files.digest(kind))
-        except HfSoupsError as error:
-            fact = f"{other}: its {kind} cannot be compared with that of {first} ({str(error).removesuffix('.')})"
-            errors.append(InputProblem(fact, UNKNOWN))
-            continue
-        where = _where(other, first, a, b)
-        grown = found.grown or grown
-        if found.errors:
-            errors.append(InputProblem(where, f"{OTHERWISE} {WHAT[kind]}.", "; ".join(found.errors)))
-        elif found.warnings:
-            warnings.append(f"{where}. As loaded: {'; '.join(found.warnings)}; the soup takes {first}'s.")
-    return InputVerdict(tuple(errors), tuple(warnings), grown if len(errors) == 1 else 0)
+            found.append(_lacking(kind, lacking, having, needed=not both or _reads(first, kind)))
+        else:
+            found.append(_compared(kind, first, other, first_files, other_files))
+    errors = tuple(problem for verdict in found for problem in verdict.errors)
+    warnings = tuple(message for verdict in found for message in verdict.warnings)
+    return InputVerdict(errors, warnings, sum(verdict.grown for verdict in found) if len(errors) == 1 else 0)
+
+
+def _lacking(kind: Kind, lacking: Checkpoint, having: Checkpoint, *, needed: bool) -> InputVerdict:
+    fact = f"{lacking}: no {kind} there, but {having} has one"
+    return InputVerdict((InputProblem(fact, UNKNOWN),)) if needed else InputVerdict(warnings=(f"{fact}.",))
+
+
+def _compared(
+    kind: Kind, first: Checkpoint, other: Checkpoint, first_files: InputFiles, other_files: InputFiles
+) -> InputVerdict:
+    """Both loaded, and what they do differently."""
+    try:
+        found = _difference(kind, first, other, first_files.digest(kind), other_files.digest(kind))
+    except HfSoupsError as error:
+        fact = f"{other}: its {kind} cannot be compared with that of {first} ({str(error).removesuffix('.')})"
+        return InputVerdict((InputProblem(fact, UNKNOWN),))
+    where = _where(other, first, first_files.by_kind[kind], other_files.by_kind[kind])
+    if found.errors:
+        problem = InputProblem(where, f"{OTHERWISE} {WHAT[kind]}.", "; ".join(found.errors))
+        return InputVerdict((problem,), grown=found.grown)
+    told = tuple(f"{where}. As loaded: {warning}; the soup takes {first}'s." for warning in found.warnings)
+    return InputVerdict(warnings=told)
 
 
 def _reads(checkpoint: Checkpoint, kind: Kind) -> bool:
