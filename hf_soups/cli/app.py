@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import DataWarning, HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory, warn_in_one_line
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -122,19 +122,8 @@ def main() -> None:
 
 
 def _quiet_and_plain() -> None:
-    """Libraries that cannot keep something for the next time need not say so; warnings of data are one line each."""
-    others = warnings.showwarning
-
-    def shown(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, DataWarning):
-            others(message, category, *where, **more)
-        elif str(message) not in told:
-            told.add(str(message))
-            typer.echo(f"hf-soups: warning: {message}", err=True)
-
-    told: set[str] = set()
-    warnings.showwarning = shown
-    warnings.simplefilter("always", DataWarning)
+    """Libraries that cannot keep something for the next time need not say so; warnings of rows are a line each."""
+    warn_in_one_line("hf-soups")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 

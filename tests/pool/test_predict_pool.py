@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from hf_soups.data import load_splits
-from hf_soups.errors import DataWarning, DataError, HfSoupsError, InputError
+from hf_soups.errors import DataError, DataWarning, HfSoupsError, InputError
 from hf_soups.models.vision import Vision
 from hf_soups.pool import read_pool
 from hf_soups.pool.predict import predict_pool, print_result
