@@ -87,17 +87,15 @@ class RunFailed(HfSoupsError):
 
 
 def warn_in_one_line(program: str) -> None:
-    """Print each warning about the rows once, in one line, and other warnings as before."""
-    others, told = warnings.showwarning, set[str]()
+    """Print each warning once, in one line."""
+    told: set[str] = set()
 
-    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, DataWarning):
-            others(message, category, *where, **more)
-        elif str(message) not in told:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in told:
             told.add(str(message))
             print(f"{program}: warning: {message}", file=sys.stderr, flush=True)
 
-    warnings.showwarning = shown
+    warnings.showwarning = show
     warnings.simplefilter("always", DataWarning)
 
 
@@ -111,8 +109,8 @@ def is_short_of_memory(error: BaseException) -> bool:
     >>> is_short_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True
     """
-    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
-    return told or isinstance(error, MemoryError)
+    by_words = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
+    return by_words or isinstance(error, MemoryError)
 
 
 @contextmanager

@@ -113,16 +113,16 @@ def main() -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for wrong input; see `ending` for signals."""
     end_in_one_line("hf-soups")
     made_safe()
-    _quiet_and_plain()
-    status, told = _status(debug="--debug" in sys.argv)
+    _plain_warnings()
+    status, message = _status(debug="--debug" in sys.argv)
     status, why = written_out(status)
-    if why or told:
-        typer.echo(f"hf-soups: {why or told}", err=True)
+    if why or message:
+        typer.echo(f"hf-soups: {why or message}", err=True)
     sys.exit(status)
 
 
-def _quiet_and_plain() -> None:
-    """Libraries that cannot keep something for the next time need not say so; warnings of rows are a line each."""
+def _plain_warnings() -> None:
+    """Each warning once, in one line; libraries that cannot keep something for the next time need not say so."""
     warn_in_one_line("hf-soups")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")

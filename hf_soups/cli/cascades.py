@@ -25,11 +25,20 @@ Report = Annotated[
     str, typer.Option("--report", help="Rows to report on: a share of the pool's rows (0.5), or another pool's folder.")
 ]
 Unit = Annotated[
-    str, typer.Option("--cost", help="Unit of costs: macs, parameters, seconds, seconds_batch_1 or bytes.")
+    str | None,
+    typer.Option(
+        "--cost",
+        help="Unit of costs: macs, parameters, seconds, seconds_batch_1, bytes, or one given by pool add. Default: "
+        "macs, or the first that all members have.",
+    ),
 ]
 Members = Annotated[list[str] | None, typer.Option("--member", help="Only this member (repeatable). Default: all.")]
 Temperatures = Annotated[
     bool, typer.Option("--temperatures", help="Fit a temperature for each member on the rows chosen on.")
+]
+
+OnReport = Annotated[
+    bool, typer.Option("--allow-selection-on-report", help="Choose on a pool of report rows; scores are optimistic.")
 ]
 
 
@@ -143,7 +152,7 @@ def ensemble(
     pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
     members: Members = None,
     metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
-    cost: Unit = "macs",
+    cost: Unit = None,
     temperatures: Temperatures = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
     combine: Annotated[
@@ -155,6 +164,7 @@ def ensemble(
     curves: Annotated[
         Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
     ] = None,
+    allow_selection_on_report: OnReport = False,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
     from hf_soups.pool.report_rows import report_rows
@@ -163,6 +173,7 @@ def ensemble(
     found = pool_ensembles(
         pool, members=members or (), metric=metric, cost=cost, temperatures=temperatures, rounds=rounds,
         combine=combine, report=report_rows(report), seed=seed, curves=curves,
+        allow_selection_on_report=allow_selection_on_report,
     )  # fmt: skip
     printed(found)
     for path in found.pictures:
@@ -173,7 +184,7 @@ def ensemble(
 def search(
     pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
     members: Members = None,
-    cost: Unit = "macs",
+    cost: Unit = None,
     method: Annotated[
         Literal["exhaustive", "beam", "streeter"],
         typer.Option(help="beam: for pools of hundreds; streeter: for a thousand, members answer alone."),
@@ -212,6 +223,7 @@ def search(
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of report rows and of folds.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: frontier.json in the pool's folder.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as there are cores.")] = None,
+    allow_selection_on_report: OnReport = False,
 ) -> None:
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
     from hf_soups.pool.report_rows import report_rows
@@ -225,6 +237,7 @@ def search(
             shares=share or (), min_score=min_accuracy, max_average_cost=max_average_cost,
             max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, seed=seed, out=out,
             report=report_rows(report), threads=threads, progress=progress,
+            allow_selection_on_report=allow_selection_on_report,
         )  # fmt: skip
     printed(SearchTable(result))
     raise typer.Exit(0 if result.choice.plan is not None else 1)

@@ -14,6 +14,16 @@ from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 AlignLabels = Annotated[
     bool, typer.Option("--align-labels", help="Permute heads whose label names are in another order.")
 ]
+Processor = Annotated[
+    str | None,
+    typer.Option(help="Where tokenizers or image processors differ: take FIRST (the first's), or those of a folder."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on with the first's where tokenizers, image processors or configs differ.")
+]
+ExtraRows = Annotated[
+    Literal["keep", "refuse"], typer.Option(help="Of vocabularies that some ingredients padded or added tokens to.")
+]
 BatchNorm = Annotated[
     Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
 ]
@@ -99,6 +109,9 @@ def cook(
     final_models: Annotated[
         bool, typer.Option("--final-models", help="Of Trainers' output folders take the final models alone.")
     ] = False,
+    processor: Processor = None,
+    force: Force = False,
+    extra_rows: ExtraRows = "keep",
     allow_selection_on_report: Annotated[
         bool,
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
@@ -126,6 +139,9 @@ def cook(
         max_shard_size=max_shard_size,
         align_labels=align_labels,
         final_models=final_models,
+        processor=processor,
+        force=force,
+        extra_rows=extra_rows,
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,
     )
@@ -140,6 +156,9 @@ def inspect(
         typer.Option("--start", help="What they were fine-tuned from. Default: what the runs record."),
     ] = None,
     align_labels: AlignLabels = False,
+    processor: Processor = None,
+    force: Force = False,
+    extra_rows: ExtraRows = "keep",
     out: Annotated[
         Path | None, typer.Option("--out", help="With --align-labels: where the permuted checkpoints are written.")
     ] = None,
@@ -150,7 +169,9 @@ def inspect(
 
     if out is not None and not align_labels:
         raise InputError("--out is where --align-labels writes: give both, or neither.")
-    found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
+    found = inspect_checkpoints(
+        sources, start=start, align_labels=align_labels, processor=processor, force=force, extra_rows=extra_rows
+    )
     printed(found.to_rich())
     if json_file is not None:
         save_json(found, json_file)

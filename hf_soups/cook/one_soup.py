@@ -144,6 +144,7 @@ class SoupToCook:
             "left_out": [{"name": left.name, "reason": left.reason} for left in self.pool.left_out],
             "dtype": self.request.dtype,
             "made_from": self.key,
+            **self.pool.taken,
         }
         return _named(replace(soup, about={**soup.about, **about, **outcome}), self.pool)
 

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from hf_soups.data.sources import quiet
 from hf_soups.errors import DataError
+from hf_soups.files.label_names import index_by_label, one_of_each
 
 if TYPE_CHECKING:
     import datasets
@@ -190,7 +191,7 @@ def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str
     if isinstance(feature, ClassLabel) and feature.names:
         return tuple(feature.names)
     values = label_column(rows, name, where).drop_null().unique().to_pylist()
-    return tuple(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
+    return one_of_each(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
 
 
 def _values_and_names(
@@ -213,12 +214,17 @@ def _values_and_names(
 
 def _looked_up(values: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Indices into `names` of values that are names, or indices into `known` where that is not empty."""
-    index = {name: i for i, name in enumerate(names)}
+    place = index_by_label(names)
+
+    def index(name: object) -> int:
+        found = place(name)
+        return OUTSIDE if found is None else found
+
     if known:
-        of_code = np.asarray([index.get(name, OUTSIDE) for name in known])
+        of_code = np.asarray([index(name) for name in known])
         inside = (values >= 0) & (values < len(known))
         return np.where(inside, of_code[np.where(inside, values, 0)], OUTSIDE)
-    return np.asarray([index.get(str(value), OUTSIDE) for value in values], dtype=np.int64)
+    return np.asarray([index(value) for value in values], dtype=np.int64)
 
 
 def _told(rows: datasets.Dataset, name: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from hf_soups.data.labels import checked_columns, class_indices, label_names_of,
 from hf_soups.data.sources import MissingSplit, load_dataset_split, source_name
 from hf_soups.data.split import Role, Split, Splits, stratified_rows
 from hf_soups.errors import DataError, DataWarning
+from hf_soups.files.label_names import index_by_label
 from hf_soups.recipe.task import REPORT as REPORT_SPLIT
 
 if TYPE_CHECKING:
@@ -258,13 +259,13 @@ def shift_labels(
             f"{len(own)} classes ({', '.join(own)}). Give the task's name of each of them, in this order."
         )
     codes = class_indices(rows, at.model_copy(update={"label_names": tuple(own)}), own, where)
-    index = {name: i for i, name in enumerate(label_names)}
-    lacking = [name for code, name in enumerate(called) if name not in index and (codes == code).any()]
+    places = [index_by_label(label_names)(name) for name in called]
+    lacking = [name for code, name in enumerate(called) if places[code] is None and (codes == code).any()]
     if lacking:
         raise DataError(
             f"{where}: holds rows of {', '.join(map(repr, lacking))}, which the task lacks. The shift's classes: "
             f"{', '.join(called)}; the task's: {', '.join(label_names)}. Give the shift `label_names`: the task's name "
             "of each of its own classes, in their order; or remove those rows."
         )
-    of_code = np.asarray([index.get(name, -1) for name in called], dtype=np.int64)
+    of_code = np.asarray([-1 if place is None else place for place in places], dtype=np.int64)
     return np.asarray(of_code[codes])

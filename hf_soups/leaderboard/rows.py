@@ -19,6 +19,7 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
@@ -201,7 +202,7 @@ class _Reader:
         return {**found, **dict(self._shifts(folder, name))}
 
     def _shifts(self, folder: Path, name: str) -> Iterator[tuple[str, Predictions]]:
-        for path in sorted(folder.glob(f"{SHIFT}*.safetensors")):
+        for path in visible(folder, f"{SHIFT}*.safetensors"):
             try:
                 found = self._aligned(path.stem, folder)
             except PredictionsError as error:
@@ -340,7 +341,7 @@ def with_cascades(found: ScoredModels, folder: str | Path) -> ScoredModels:
     scores best on select. A frontier that cannot be read, or whose members or rows are gone, joins the unscored.
     """
     cascades, unscored = [], []
-    for path in sorted((Path(folder) / FOLDER).glob("*.json")):
+    for path in visible(Path(folder) / FOLDER, "*.json"):
         row = Row("cascade", f"cascade of {path.name}", "gone")
         try:
             if found.runs:

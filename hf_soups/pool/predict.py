@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.writing import write_text
 from hf_soups.pool.entries import PoolEntry, pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
@@ -139,7 +140,15 @@ def print_result(result: PoolResult) -> None:
             f"is certain for all but {result.uncertain:.2%} of the rows."
         )
     if len(result.pool) > 1:
-        console.print(f"Next: hf-soups cascade search {result.pool.folder}")
+        console.print(f"Next: hf-soups cascade search {_search_of(result.pool)}")
+
+
+def _search_of(pool: Pool) -> str:
+    """What to search next: nothing is chosen on report rows."""
+    from hf_soups.pool.report_rows import holds_report_rows
+
+    here = pool.folder
+    return f"SELECT-POOL --report {here} (choose on select rows)" if holds_report_rows(pool.data.split) else str(here)
 
 
 def pool_table(pool: Pool) -> Table:
@@ -149,14 +158,16 @@ def pool_table(pool: Pool) -> Table:
 
     table = Table(box=box.SIMPLE)
     table.add_column("member", overflow="fold")
-    for column in ("accuracy", "MACs", "parameters", "ms at batch 1", "ms at best batch"):
+    own_units = sorted({unit for member in pool.members.values() for unit in member.costs})
+    for column in ("accuracy", "MACs", "parameters", "ms at batch 1", "ms at best batch", *own_units):
         table.add_column(column, justify="right")
     for name, member in pool.members.items():
         p = pool.predictions[name]
         right = "" if p.labels is None or not len(p) else f"{(p.answers == p.labels).mean():.2%}"
         counted = [_short(member.macs), _short(member.parameters)]
         measured = ["" if s is None else f"{1000 * s:.2f}" for s in (member.seconds_batch_1, member.seconds)]
-        table.add_row(name, right, *counted, *measured)
+        given = [f"{member.costs[unit]:.3g}" if unit in member.costs else "" for unit in own_units]
+        table.add_row(name, right, *counted, *measured, *given)
     return table
 
 
@@ -202,6 +213,7 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
         )
         if getattr(a, name) != getattr(b, name)
         and not (name == "fingerprint" and same_rows(there.data.fingerprint, new.data.fingerprint))
+        and not (name == "label_names" and same_labels(there.label_names, new.label_names))
     ]
     if differ:
         raise InputError(

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from hf_soups.errors import HfSoupsError, InputError, PredictionsError
+from hf_soups.files.reading import visible
 from hf_soups.files.writing import writable
 from hf_soups.predictions import FORMAT, Predictions, id_tensor
 from hf_soups.predictions.topk import TopKPredictions, load_predictions, write_top_k
@@ -205,7 +206,7 @@ class MemberShards(Shards[Predictions]):
 
     def failure(self) -> str:
         """Why a process gave up; empty if none did."""
-        reasons = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.failed"))]
+        reasons = [path.read_text(encoding="utf-8") for path in visible(self.folder, "*.failed")]
         return reasons[0] if reasons else ""
 
     def assemble(self, path: Path) -> None:

@@ -20,13 +20,23 @@ from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import write_file
+from hf_soups.predictions.given import (
+    SUM_TOLERANCE,
+    class_indices_of,
+    column_names,
+    ids_of,
+    logits_of,
+    named_labels,
+    normalised,
+    probabilities_of,
+)
 
 FORMAT = "hf_soups.predictions.v1"
 POSITIVE = 1e-6  # a log-probability above it is none: rounding to float32 lifts one of 0 by less
 ROWS_AT_ONCE = 4096
-SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
 
 
@@ -47,45 +57,68 @@ class Predictions:
 
     @classmethod
     def from_probs(
-        cls, probs: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+        cls,
+        probs: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        row_ids: ArrayLike | None = None,
+        normalise: bool = False,
+        tolerance: float | None = None,
+        **about: Any,
     ) -> Predictions:
-        """Predictions from probabilities (examples, classes); each row must sum to 1 within 1e-3 and is renormalised.
+        """Predictions from probabilities (examples, classes); each row must sum to 1 and is renormalised.
 
+        Args:
+            probs: or one number a row: the probability of the second of two classes. The columns of a table that are
+                named name the classes.
+            labels: class indices, or names of classes; a categorical column names the classes too.
+            row_ids: unique integers or texts.
+            normalise: allow rows of any sum above 0.
+            tolerance: by how much sums may differ from 1; default: 1e-3, and where all numbers are rounded to at most
+                four decimals what that explains, up to 0.05.
+            about: `label_names`, `data` and `model`.
         Raises:
             PredictionsError: if a value is negative or NaN, a row does not sum to 1, or shapes do not agree.
 
         >>> Predictions.from_probs([[0.75, 0.25]], labels=[0]).probs.tolist()
         [[0.75, 0.25]]
+        >>> Predictions.from_probs([0.25, 0.75], labels=["ham", "spam"], label_names=("ham", "spam")).labels.tolist()
+        [0, 1]
         """
-        p = np.asarray(probs, dtype=np.float64)
-        if p.ndim != 2:
-            raise PredictionsError(f"probabilities have shape {p.shape}; expected (examples, classes).")
-        if not np.isfinite(p).all() or (p < 0).any():
-            bad = int(np.flatnonzero((~np.isfinite(p) | (p < 0)).any(axis=1))[0])
-            raise PredictionsError(f"row {bad} holds a negative or non-finite probability: {p[bad].tolist()[:8]}.")
-        sums = p.sum(axis=1, keepdims=True)
-        off = np.abs(sums - 1) > SUM_TOLERANCE
-        if off.any():
-            bad = int(np.flatnonzero(off)[0])
-            raise PredictionsError(
-                f"row {bad} sums to {sums[bad, 0]:.4f}, not 1. If these are logits, use from_logits."
-            )
-        return cls._checked(np.log(np.maximum(p / sums, SMALLEST)), labels, row_ids, about)
+        names = about.get("label_names") or column_names(probs)
+        p = normalised(probabilities_of(probs, names), normalise=normalise, tolerance=tolerance)
+        return cls._checked(np.log(np.maximum(p, SMALLEST)), labels, row_ids, {**about, "label_names": names})
+
+    @classmethod
+    def from_log_probs(
+        cls, log_probs: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+    ) -> Predictions:
+        """Predictions from natural-log probabilities; -inf is a probability of 0. Otherwise as `from_probs`.
+
+        >>> Predictions.from_log_probs([[0.0, float("-inf")]]).answers.tolist()
+        [0]
+        """
+        about = {"label_names": column_names(log_probs), **about}
+        with np.errstate(over="ignore"):
+            probs = np.exp(np.asarray(log_probs, dtype=np.float64))
+        return cls.from_probs(probs, labels=labels, row_ids=row_ids, **about)
 
     @classmethod
     def from_logits(
         cls, logits: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
     ) -> Predictions:
-        """Predictions from logits (examples, classes) by a log-softmax in float64, stored as float32."""
-        z = np.asarray(logits, dtype=np.float64)
-        if z.ndim != 2:
-            raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+        """Predictions from logits (examples, classes) by a log-softmax in float64, stored as float32.
+
+        One number a row is the logit of the second of two classes, by a sigmoid; labels and names as `from_probs`.
+        """
+        names = about.get("label_names") or column_names(logits)
+        z = logits_of(logits)
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
             raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
         z = z - z.max(axis=1, keepdims=True)
         z = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return cls._checked(np.maximum(z, np.log(SMALLEST)), labels, row_ids, about)
+        return cls._checked(np.maximum(z, np.log(SMALLEST)), labels, row_ids, {**about, "label_names": names})
 
     @classmethod
     def _checked(
@@ -96,13 +129,14 @@ class Predictions:
             raise PredictionsError(
                 f"log-probabilities of {classes} classes in {log_probs.dtype}; expected floats of 1 or more."
             )
-        ids = np.arange(n, dtype=np.int64) if row_ids is None else _as_ids(row_ids)
+        ids = np.arange(n, dtype=np.int64) if row_ids is None else ids_of(row_ids)
         if ids.shape != (n,):
             raise PredictionsError(f"{ids.size} row ids for {n} rows.")
         if len(np.unique(ids)) != n:
             values, counts = np.unique(ids, return_counts=True)
             raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
-        y = None if labels is None else _as_labels(labels)
+        labels, about["label_names"] = named_labels(labels, about.get("label_names"), classes)
+        y = None if labels is None else class_indices_of(labels)
         if y is not None and y.shape != (n,):
             raise PredictionsError(f"{y.size} labels for {n} rows.")
         if y is not None and n and (y.min() < 0 or y.max() >= classes):
@@ -175,7 +209,7 @@ class Predictions:
         """
         both = f" of {self.model} and {other.model}" if self.model and other.model else ""
         if self.classes != other.classes or (
-            self.label_names and other.label_names and self.label_names != other.label_names
+            self.label_names and other.label_names and not same_labels(self.label_names, other.label_names)
         ):
             raise PredictionsError(
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "
@@ -426,19 +460,3 @@ def same_rows(a: str, b: str) -> bool:
     (True, False)
     """
     return a == b or (("+" in a) != ("+" in b) and a.partition("+")[0] == b.partition("+")[0])
-
-
-def _as_labels(labels: ArrayLike) -> Int64[np.ndarray, " labels"]:
-    y = np.asarray(labels)
-    if y.size and y.dtype.kind not in "iub":
-        raise PredictionsError(f"labels are {y.dtype}; expected class indices, which are integers.")
-    return y.astype(np.int64)
-
-
-def _as_ids(row_ids: ArrayLike | Sequence[str]) -> np.ndarray:
-    ids = np.asarray(row_ids)
-    if ids.dtype.kind in "iu" or not ids.size:
-        return ids.astype(np.int64)
-    if ids.dtype.kind == "U":
-        return ids
-    raise PredictionsError(f"row ids are {ids.dtype}; expected integers or text.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Ingredients:
     recipe: Recipe | None = None  # task and data; None: nothing can be scored
     sweep: SweepFolder | None = None
     start: Checkpoint | None = None  # what all were fine-tuned from, where it is known
+    taken: Mapping[str, Any] = field(default_factory=dict)  # what pre-flight decided, as soup.json says it
 
 
 def gather(

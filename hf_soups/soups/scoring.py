@@ -17,6 +17,7 @@ import torch
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, metric_for
 from hf_soups.models.family import Encoded
@@ -166,7 +167,8 @@ def open_scorer(
     check_labels(first, splits.label_names)
     family = family_for(first.config, recipe.task.kind, first)
     processor = family.processor(first.processor_folder)
-    model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
+    loaded = first.longer or first  # with a row for every token
+    model = family.load(loaded.source, revision=loaded.revision, subfolder=loaded.subfolder)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
     def encode(split: Split) -> Encoded:
@@ -209,7 +211,7 @@ def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
     classes = len(checkpoint.config.get("id2label") or {}) or 2  # config.json leaves two unnamed labels out
     if len(names) != classes:
         raise InputError(f"{checkpoint} tells {classes} classes apart, but the data have {len(names)}: {list(names)}.")
-    if mine is not None and mine != tuple(names) and sorted(mine) == sorted(names):
+    if mine is not None and not same_labels(mine, names) and order_of(mine, names) is not None:
         raise InputError(
             f"{checkpoint} has the labels {list(mine)} in this order, the data {list(names)}. "
             f"Give the data the model's order: --set 'task.label_names={json.dumps(mine)}'."
@@ -243,7 +245,7 @@ def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> 
     found = {}
     for checkpoint in checkpoints:
         path = checkpoint.folder / PREDICTIONS / f"{role}.safetensors"
-        if checkpoint.label_order or not path.is_file():  # read in another order of labels than it answered in
+        if checkpoint.label_order or checkpoint.input_from or not path.is_file():  # it answered as it is, not like this
             continue
         weights = (checkpoint.run or {}).get("weights")
         if weights and weights != checkpoint.sha256():  # the answers are other weights': they are made again

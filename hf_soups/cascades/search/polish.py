@@ -18,7 +18,7 @@ from hf_soups.cascades.pareto import Known, Points, nondominated
 from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.search.candidates import Entries
 from hf_soups.cascades.search.subsets import Members, States
-from hf_soups.cascades.search.threads import Told, in_turns
+from hf_soups.cascades.search.threads import OnProgress, in_turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ Polished = set[bytes]
 
 def polish(
     entries: Entries, states: States, found: Points, known: Known, pool: ThreadPoolExecutor, *, allowance: int,
-    told: Told = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Points:  # fmt: skip
     """The cascades found, and those beside them that differ in thresholds and that no other beats.
 
@@ -113,7 +113,7 @@ def polish(
         pool: whose threads sweep.
         allowance: rows that may be swept in all, which bounds the time; a round takes half of what is left. A sweep
             counts `SWEEP_ROWS` rows more than there are, for what it takes beside them.
-        told: called with the share of the allowance that is spent.
+        on_progress: called with the share of the allowance that is spent.
     """
     done: Polished = set()
     left, of_sweep = allowance, states.rows + SWEEP_ROWS
@@ -129,7 +129,7 @@ def polish(
             return Chain.of(entries, states, task[0]).swept(entries, task[1], known)
 
         found, known = in_turns(tasks, work, found, known, pool)
-        told(1 - max(left, 0) / allowance)
+        on_progress(1 - max(left, 0) / allowance)
     return found
 
 

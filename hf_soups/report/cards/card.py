@@ -290,7 +290,7 @@ def run_snippet(folder: str | Path | FolderCard, *, name: str | None = None) -> 
 
 
 def snippet_of(card: ModelCard) -> str:
-    """The card's Python code; it loads the model by the card's name, so it runs where a folder of that name lies.
+    """The card's Python code; it loads the model by the card's name, so it runs where there is a folder of that name.
 
     Raises:
         InputError: if the card has none.

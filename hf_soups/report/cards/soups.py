@@ -50,7 +50,7 @@ def soup_facts(
     """Facts of a soup.
 
     Args:
-        folder: where it lies.
+        folder: of the soup.
         record: what soup.json holds.
         config: what config.json holds.
         recipe: of its ingredients, where it is known.
