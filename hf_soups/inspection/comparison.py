@@ -16,6 +16,7 @@ from hf_soups.soups.compatibility import CheckpointSummary
 from hf_soups.soups.findings import Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
 from hf_soups.soups.tensor_names import ties
+from hf_soups.soups.whole_start import whole_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,10 @@ def distances_of(checkpoints: Sequence[Checkpoint], start: Checkpoint | None, th
     found = Distances(tuple(map(str, checkpoints)))
     if start is not None:
         try:
-            geometry = measure(checkpoints, _as_first(start, checkpoints[0]), threads=threads)
-            return replace(found, geometry=geometry, start=str(start))
+            whole = whole_start(start, checkpoints, threads=threads)
+            geometry = measure(checkpoints, _as_first(whole, checkpoints[0]), threads=threads)
+            notes = () if whole is start else (f"The start {start} lacks the heads: their mean is taken for its own.",)
+            return replace(found, geometry=geometry, start=str(start), notes=notes)
         except HfSoupsError as error:
             found = replace(found, notes=(f"Distances and angles to the start {start} are left out: {error}",))
     try:
