@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -61,6 +61,10 @@ app = typer.Typer(
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. train.epochs=2 (repeatable)."),
+]
+OnError = Annotated[
+    Literal["stop", "skip"] | None,
+    typer.Option("--on-error", help="A broken image or row without text ends the job, or is left out. Default: stop."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 
 cascade = typer.Typer(no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them.")
@@ -73,6 +73,7 @@ def predict(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most N rows (stratified for pools).")] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 128,
+    on_error: OnError = None,
     image_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Ask every model at this size in pixels (repeatable).")
     ] = None,
@@ -112,11 +113,13 @@ def predict(
     how: dict[str, Any] = {"out": out, "batch_size": batch_size, "dtype": dtype, "device": device}
     if answers or names_a_cascade(models or []):
         more = {"id_column": id_column, "budget": budget, "templates": template}
+        if on_error == "stop":
+            raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
         _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
-    rows |= {"label": label, "recipe": recipe, "overrides": overrides(changes)}
+    rows |= {"label": label, "recipe": recipe, "overrides": overrides(changes), "on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
         "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,

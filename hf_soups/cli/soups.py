@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
@@ -39,6 +39,7 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat the failed runs too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
     probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
+    on_error: OnError = None,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -46,7 +47,8 @@ def sweep(
     from hf_soups.sweep import print_result
     from hf_soups.sweep import sweep as run_sweep
 
-    loaded = load_recipe(recipe, overrides(changes))
+    chosen = {} if on_error is None else {"data.on_error": on_error}
+    loaded = load_recipe(recipe, {**overrides(changes), **chosen})
     if dry_run:
         from hf_soups.sweep.dry_run import print_dry_run
 

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 5000
 
 
-def checked_columns(rows: datasets.Dataset, task: Task, where: str) -> datasets.Dataset:
+def checked_columns(rows: datasets.Dataset, task: Task, where: str, *, gaps: bool = False) -> datasets.Dataset:
     """The task's columns and its label column alone, texts or images as they should be.
 
+    Args:
+        rows: of one split.
+        task: that names the columns.
+        where: how errors call the rows.
+        gaps: whether rows may lack a text or an image; they are left out later (`data.unreadable`).
     Raises:
         DataError: if a column is missing, of another type, or has a gap; says which row.
     """
@@ -39,16 +44,16 @@ def checked_columns(rows: datasets.Dataset, task: Task, where: str) -> datasets.
         )
     rows = rows.with_format(None).select_columns([*task.columns, task.label])
     for name in task.text:
-        _check_text(rows, name, where)
-    return rows if task.image is None else _with_images(rows, task.image, where)
+        _check_text(rows, name, where, gaps)
+    return rows if task.image is None else _with_images(rows, task.image, where, gaps)
 
 
-def _check_text(rows: datasets.Dataset, name: str, where: str) -> None:
+def _check_text(rows: datasets.Dataset, name: str, where: str, gaps_allowed: bool) -> None:
     import pyarrow as pa
 
     column = rows.select_columns([name]).with_format("arrow")[:].column(name)
     gaps = np.flatnonzero(np.asarray(column.is_null(nan_is_null=True)))
-    if len(gaps):
+    if len(gaps) and not gaps_allowed:
         raise DataError(
             f"{where}: row {gaps[0]} has no text in column {name!r} ({len(gaps)} of {len(rows)} rows). "
             "Fill in the text or remove these rows."
@@ -57,7 +62,7 @@ def _check_text(rows: datasets.Dataset, name: str, where: str) -> None:
         raise DataError(f"{where}: column {name!r} holds {column.type}, not text. Correct `text`, or convert it.")
 
 
-def _with_images(rows: datasets.Dataset, name: str, where: str) -> datasets.Dataset:
+def _with_images(rows: datasets.Dataset, name: str, where: str, gaps_allowed: bool) -> datasets.Dataset:
     """The column as images; encoded bytes or paths are taken for images, and a row without one is an error."""
     from datasets import Image
 
@@ -74,7 +79,7 @@ def _with_images(rows: datasets.Dataset, name: str, where: str) -> datasets.Data
     column = rows.select_columns([name]).with_format("arrow")
     blocks = (column[start : start + ROWS_AT_ONCE].column(name) for start in range(0, len(rows), ROWS_AT_ONCE))
     gaps = np.flatnonzero(np.concatenate([np.asarray(block.is_null()) for block in blocks]))
-    if len(gaps):
+    if len(gaps) and not gaps_allowed:
         raise DataError(f"{where}: row {gaps[0]} has no image in column {name!r}. Remove the {len(gaps)} such rows.")
     return rows
 

@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from hf_soups.data.labels import checked_columns, class_indices, label_names_of, own_names
 from hf_soups.data.sources import MissingSplit, load_dataset_split, source_name
 from hf_soups.data.split import Role, Split, Splits, stratified_rows
+from hf_soups.data.unreadable import readable
 from hf_soups.errors import DataError, DataWarning
 from hf_soups.files.label_names import index_by_label
 from hf_soups.recipe.task import REPORT as REPORT_SPLIT
@@ -47,7 +48,15 @@ def load_splits(task: Task, data: Data) -> Splits:
     select = load_dataset_split(task, task.select) if isinstance(task.select, str) else None
     splits = splits_from_datasets(task, train, report, data, select)
     shifts = {name: load_shift(task, name, splits.label_names, data.seed) for name in task.shifts}
-    return replace(splits, shifts=shifts)
+    splits = replace(splits, shifts=shifts)
+    if data.on_error == "stop":
+        return splits
+    return Splits(
+        readable(splits.train, task),
+        readable(splits.select, task),
+        readable(splits.report, task),
+        {name: readable(split, task) for name, split in splits.shifts.items()},
+    )
 
 
 def load_report(task: Task, data: Data) -> Split | None:
@@ -55,11 +64,12 @@ def load_report(task: Task, data: Data) -> Split | None:
     rows, where = _own_report(task), source_name(task, task.report)
     if rows is None:
         return None
-    rows = checked_columns(rows, task, where)
+    rows = checked_columns(rows, task, where, gaps=data.on_error == "skip")
     if task.label_names is None and not getattr(rows.features[task.label], "names", None):
         return None  # only train knows the classes
-    source = _Source.of(task, task.report, rows)
-    return source.part("report", _report_ids(source, _select_of_report(task, source, source.ids, data)[1], data))
+    source = _Source.of(task, task.report, rows, gaps=data.on_error == "skip")
+    split = source.part("report", _report_ids(source, _select_of_report(task, source, source.ids, data)[1], data))
+    return split if data.on_error == "stop" else readable(split, task)
 
 
 def _own_report(task: Task) -> datasets.Dataset | None:
@@ -82,10 +92,18 @@ class _Source:
     where: str
 
     @classmethod
-    def of(cls, task: Task, split_name: str, rows: datasets.Dataset, names: tuple[str, ...] | None = None) -> _Source:
-        """Checked; the classes are those of the column unless they are known."""
+    def of(
+        cls,
+        task: Task,
+        split_name: str,
+        rows: datasets.Dataset,
+        names: tuple[str, ...] | None = None,
+        *,
+        gaps: bool = False,
+    ) -> _Source:
+        """Checked; the classes are those of the column unless they are known, and only with `gaps` may inputs lack."""
         where = source_name(task, split_name)
-        rows = checked_columns(rows, task, where)
+        rows = checked_columns(rows, task, where, gaps=gaps)
         known = names or label_names_of(rows, task, where)
         return cls(rows, class_indices(rows, task, known, where), known, where)
 
@@ -123,11 +141,12 @@ def splits_from_datasets(
     if task.train == task.report:
         told = f"report is the split {task.report!r}, as train: its scores say nothing about unseen rows."
         warnings.warn(told, DataWarning, stacklevel=2)
-    source = _Source.of(task, task.train, train)
-    reported = source if report is None else _Source.of(task, task.report, report, source.names)
+    gaps = data.on_error == "skip"
+    source = _Source.of(task, task.train, train, gaps=gaps)
+    reported = source if report is None else _Source.of(task, task.report, report, source.names, gaps=gaps)
     ids, held = (source.ids, reported.ids) if report is not None else _report_of_train(source, data)
     if select is not None:
-        chosen_on = _Source.of(task, str(task.select), select, source.names)
+        chosen_on = _Source.of(task, str(task.select), select, source.names, gaps=gaps)
         of_select = chosen_on.ids
     elif task.select is not None:
         chosen_on = reported

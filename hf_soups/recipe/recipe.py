@@ -80,6 +80,9 @@ class Data(Part):
     )
     train_rows: int | None = Field(None, ge=1, description="A stratified subset of train, for short runs.")
     report_rows: int | None = Field(None, ge=1, description="A stratified subset of report.")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="What a broken image or a row without text does: end the job, or be left out and counted."
+    )
     max_length: int = Field(128, ge=2, description="Tokens at which texts are cut.")
     image_size: int | None = Field(
         None, ge=1, le=LARGEST_SIDE, description="Pixels of a side. Default: the processor's own."

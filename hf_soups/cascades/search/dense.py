@@ -38,7 +38,7 @@ def search_densely(
     """
     columns = states.statistics_of(0).shape[1]
     fitting = max(2, int((CELLS / columns) ** (1 / (length - 1))))
-    beginnings = list(permutations(range(len(entries)), length - 1))
+    beginnings = _beginnings(states, length - 1)
     asked = max(states.numbering[members] for members in beginnings) + 1
     grid = Cuts.of(states.confidence[:asked], min(count, fitting), pool)
 
@@ -46,6 +46,17 @@ def search_densely(
         return _Beginning(entries, states, grid, members).points(max_worst, known)
 
     return in_turns(beginnings, work, found, known, pool, on_progress)
+
+
+def _beginnings(states: States, length: int) -> list[Members]:
+    """All choices of so many members in order, those that end in one state together, as the compiled search has them.
+
+    Of cascades that are equal the first is kept, so both find the same.
+    """
+    groups: dict[int, list[Members]] = {}
+    for members in permutations(range(states.numbering.models), length):
+        groups.setdefault(states.numbering[members], []).append(members)
+    return [members for group in groups.values() for members in group]
 
 
 class _Beginning:

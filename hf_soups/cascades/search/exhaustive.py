@@ -17,6 +17,7 @@ from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.chains import LONGEST, search_chains
 from hf_soups.cascades.search.dense import search_densely
+from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.search.polish import Chain, by_chain, polish
 from hf_soups.cascades.search.subsets import Members, States, compute_states
 from hf_soups.cascades.search.threads import OnProgress
@@ -119,7 +120,8 @@ def _search_grid(
     found = found.take(np.flatnonzero(found.worst <= limit)).nondominated()
     known = Known.of(_worst_costs(entries, longest), float(entries.costs.min())).with_points(found)
     for length in range(2, longest + 1):
-        search = search_chains if states.hits is not None and length <= LONGEST else search_densely
+        compiled = states.hits is not None and length <= LONGEST and not is_small(len(entries), entries.rows)
+        search = search_chains if compiled else search_densely
         count = counts[min(length - 2, len(counts) - 1)]
 
         def of_length(share: float, done: int = length - 2) -> None:
