@@ -28,13 +28,15 @@ class DataCheck:
     """What the rows of a task hold."""
 
     label_names: tuple[str, ...]
-    counts: Mapping[str, tuple[int, ...]]  # by role: rows of each class
+    rows: Mapping[str, int]  # by role
+    counts: Mapping[str, tuple[int, ...]]  # by role: rows of each class; none where labels are numbers
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """Rows and classes in words, then the warnings."""
-        rows = ", ".join(f"{sum(of_class)} {role}" for role, of_class in self.counts.items())
-        return [f"rows: {rows}", f"classes: {self._classes()}", *(f"warning: {line}" for line in self.warnings)]
+        rows = ", ".join(f"{count} {role}" for role, count in self.rows.items())
+        classes = [f"classes: {self._classes()}"] if any(self.counts.values()) else []
+        return [f"rows: {rows}", *classes, *(f"warning: {line}" for line in self.warnings)]
 
     def _classes(self) -> str:
         numbers = list(zip(*self.counts.values(), strict=True))
@@ -51,14 +53,22 @@ def checked(splits: Splits, task: Task) -> DataCheck:
     """Look at all rows of train, select and report."""
     names = splits.label_names
     parts = {"train": splits.train, "select": splits.select, "report": splits.report}
-    counts = {role: tuple(np.bincount(part.labels, minlength=len(names)).tolist()) for role, part in parts.items()}
+    counts = {role: _counts(part.labels, len(names)) for role, part in parts.items()}
     told = [
         *_without_rows(counts, names),
         *_spellings(parts, task),
         *_without_text(parts, task),
         *_in_two_splits(parts, task),
     ]
-    return DataCheck(names, counts, tuple(told))
+    return DataCheck(names, {role: len(part) for role, part in parts.items()}, counts, tuple(told))
+
+
+def _counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
+    """Rows of each class; where a row has several labels, of each of them."""
+    if labels.dtype.kind == "f":
+        return ()
+    of_class = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return tuple(int(count) for count in of_class)
 
 
 def warn_of_rows(splits: Splits, task: Task) -> None:
@@ -69,7 +79,7 @@ def warn_of_rows(splits: Splits, task: Task) -> None:
 
 def _without_rows(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> Iterator[str]:
     for role, of_class in counts.items():
-        absent = [_short(name) for name, count in zip(names, of_class, strict=True) if not count]
+        absent = [_short(name) for name, count in zip(names, of_class, strict=bool(of_class)) if not count]
         if absent:
             why = {"train": "it cannot be learned", "select": "choices do not see it"}.get(role, "no score sees it")
             yield f"{role} has no row of {_listed(absent)}: {why}."
@@ -79,7 +89,7 @@ def _spellings(parts: Mapping[str, Split], task: Task) -> Iterator[str]:
     """Labels that are one but for blanks around them or capitals."""
     found: dict[str, Counter[str]] = {}
     for part in parts.values():
-        if getattr(part.rows.features[task.label], "dtype", None) not in ("string", "large_string"):
+        if getattr(part.rows.features.get(task.label), "dtype", None) not in ("string", "large_string"):
             return
         for label, count in Counter(part.rows[task.label][:]).items():
             found.setdefault(label.strip().casefold(), Counter())[label] += count
