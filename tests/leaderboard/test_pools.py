@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hf_soups.cli import app
 from hf_soups.cook import cook
 from hf_soups.diagnosis.by_number import by_number
 from hf_soups.errors import CheckpointError, DataWarning, InputError, SelectionOnReport
@@ -118,10 +120,25 @@ def test_subsets_of_loose_checkpoints_are_mixed_and_scored(pile: Path, tmp_path:
     assert {name for s in made.scores for name in s.runs} == {"m0", "m1", "m2"}  # a soup is no run
 
 
-def test_a_report_shows_them(pile: Path, tmp_path: Path) -> None:
+def test_a_report_shows_them_and_does_not_say_that_select_rows_were_kept_out(pile: Path, tmp_path: Path) -> None:
     page = write_report([pile / "board"], tmp_path / "page.html", resamples=20).read_text()
     assert "gs" in page
     assert "Leaderboard" in page
+    assert "which no run was trained on" not in page
+
+
+def test_the_commands_take_checkpoints_where_they_took_sweeps(pile: Path, tmp_path: Path) -> None:
+    runner, models = CliRunner(), [str(pile / f"m{i}") for i in range(2)]
+    recipe = ["--recipe", str(pile / "recipe.yaml"), "--out", str(tmp_path / "board")]
+    told = runner.invoke(app, ["leaderboard", *models, *recipe, "--resamples", "20"])
+    assert told.exit_code == 0, told.output
+    assert "best on select" in told.output
+    told = runner.invoke(app, ["compare", *models, *recipe, "--resamples", "50"])
+    assert "m0 and m1 are not distinguishable" in told.output or "differ" in told.output
+    told = runner.invoke(app, ["by-number", *models, *recipe, "--subsets", "1"])
+    assert "by_number.csv" in "".join(told.output.split())
+    told = runner.invoke(app, ["leaderboard", str(pile / "board" / "select"), "--report", "0.3", "--resamples", "20"])
+    assert told.exit_code == 0, told.output
 
 
 def test_a_pool_is_halved_by_class_or_reported_on_another(pile: Path) -> None:
