@@ -21,14 +21,15 @@ from hf_soups.diagnosis.files import JOURNAL, refuse_other_folders
 from hf_soups.diagnosis.measure import written_down
 from hf_soups.diagnosis.number_curves import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, write_results
 from hf_soups.ensembles.combine import Members, scores_of
-from hf_soups.errors import InputError
+from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.writing import writable
-from hf_soups.leaderboard.pools import holds_answers
+from hf_soups.leaderboard.pools import holds_answers, is_pool
 from hf_soups.leaderboard.rows import ScoredModel, ScoredModels, read_scored_models
 from hf_soups.metrics import Metric
 from hf_soups.pool import read_pool
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.progress import Meter
+from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.compatibility import preflight
@@ -146,7 +147,8 @@ def by_number(
 ) -> ByNumber:
     """Score soups, ensembles and the best run of random subsets of a sweep, on report and on its shifts.
 
-    The folder of `hf_soups.leaderboard.answer_checkpoints` is one of loose checkpoints; a soup among them is none.
+    The folder of `hf_soups.leaderboard.answer_checkpoints` is one of loose checkpoints; a soup among them is none. Of a
+    pool of predictions, and of checkpoints that cannot be mixed, there are ensembles and the best model alone.
 
     What a subset chooses (its best run, its greedy soup) it chooses on select. Scores are written down one by one:
     the same call goes on where it was killed, and measures only what is new when there are more subsets.
@@ -166,15 +168,23 @@ def by_number(
     """
     found = read_scored_models(sweep)
     pool, by_name = _pool_of(Path(sweep), found)
-    runs, notes = _usable(found, tuple(by_name), str(sweep))
+    runs, notes = _usable(found, tuple(by_name) if pool else [run.row.name for run in found.runs], str(sweep))
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
     folder = Path(out) if out is not None else Path(sweep) / FOLDER
     refuse_other_folders(folder, (JOURNAL,), "scores by number")
-    bench = _bench(runs, [by_name[run.row.name] for run in runs], found.metric, pool, folder, batchnorm, device)
+    try:
+        mine = [by_name[run.row.name] for run in runs] if pool else []
+        bench = (
+            _bench(runs, mine, found.metric, pool, folder, batchnorm, device) if pool else _answers_alone(found, runs)
+        )
+    except IncompatibleCheckpoints as error:
+        if not is_pool(Path(sweep)):
+            raise
+        bench, notes = _answers_alone(found, runs), [*notes, f"Soups are left out: {error}"]
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with Meter("subsets", len(drawn), visible=progress) as meter:
-        mixed = list(_soups(bench, drawn, with_greedy=with_greedy, meter=meter))
+        mixed = list(_soups(bench, drawn, with_greedy=with_greedy, meter=meter)) if bench.mixture else []
     scores = (*_without_mixing(bench, drawn), *mixed)
     rows = {role: len(bench.runs[0].answers[role]) for role in bench.roles}
     made = ByNumber(found.metric, rows, scores, (*notes, *_lost(scores)), folder)
@@ -191,8 +201,16 @@ def _usable(found: ScoredModels, names: Sequence[str], where: str) -> tuple[tupl
     return usable, [f"{row.name} is left out: {row.status}{row.reason and f' ({row.reason})'}." for row in lost]
 
 
-def _pool_of(sweep: Path, found: ScoredModels) -> tuple[Ingredients, dict[str, Checkpoint]]:
-    """What to mix, and its checkpoints by their names on the leaderboard."""
+def _answers_alone(found: ScoredModels, runs: tuple[ScoredModel, ...]) -> _Bench:
+    """Without weights there is nothing to mix."""
+    roles = ("report", *(f"{SHIFT}{name}" for name in found.shifts))
+    return _Bench(runs, (), found.metric, tuple(r for r in roles if all(r in run.answers for run in runs)), {})
+
+
+def _pool_of(sweep: Path, found: ScoredModels) -> tuple[Ingredients | None, dict[str, Checkpoint]]:
+    """What to mix, and its checkpoints by their names on the leaderboard; None for predictions alone."""
+    if is_pool(sweep) and not (holds_answers(sweep) and (sweep / RECIPE_FILE).is_file()):
+        return None, {}
     if not holds_answers(sweep):
         pool = gather([sweep])
         return pool, {c.folder.name: c for c in pool.checkpoints}

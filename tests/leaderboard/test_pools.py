@@ -21,7 +21,8 @@ from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
 from hf_soups.recipe import load_recipe
 from hf_soups.report.page import write_report
-from tests.makers.pile import finished, make_pile, oracle_predictions, write_run
+from tests.makers.pile import NAMES, centre, finished, label, make_pile, oracle_predictions, write_run
+from tests.makers.tiny import tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::hf_soups.errors.DataWarning")
 
@@ -118,6 +119,21 @@ def test_subsets_of_loose_checkpoints_are_mixed_and_scored(pile: Path, tmp_path:
     assert made.folder == tmp_path / "curves"
     assert {len(s.runs) for s in made.scores} == {1, 2, 3}
     assert {name for s in made.scores for name in s.runs} == {"m0", "m1", "m2"}  # a soup is no run
+
+
+def test_of_a_pool_there_are_ensembles_and_the_best_alone(pile: Path, tmp_path: Path) -> None:
+    made = by_number(pile / "board" / "select", tmp_path / "curves", subsets=2, progress=False)
+    assert {s.what for s in made.scores} == {"best on select", "mean-logit ensemble"}
+    assert (tmp_path / "curves" / "by_number.png").is_file()
+
+
+def test_checkpoints_that_cannot_be_mixed_still_have_ensembles(pile: Path, tmp_path: Path) -> None:
+    other = centre(label(tiny_bert(tmp_path / "other", hidden_size=16), NAMES), scale=30.0)
+    sources = [pile / "m0", other]
+    answer_checkpoints(sources, tmp_path / "board", recipe=pile / "recipe.yaml", progress=False)
+    made = by_number(tmp_path / "board", subsets=1, progress=False)
+    assert {s.what for s in made.scores} == {"best on select", "mean-logit ensemble"}
+    assert any("Soups are left out: these checkpoints cannot be mixed" in note for note in made.notes)
 
 
 def test_a_report_shows_them_and_does_not_say_that_select_rows_were_kept_out(pile: Path, tmp_path: Path) -> None:
