@@ -33,7 +33,7 @@ from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, gather
+from hf_soups.soups.ingredients import NOT_KEPT_OUT, Ingredients, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.methods.greedy import greedy
 from hf_soups.sweep.folder import SweepFolder
@@ -169,6 +169,7 @@ def by_number(
     found = read_scored_models(sweep)
     pool, by_name = _pool_of(Path(sweep), found)
     runs, notes = _usable(found, tuple(by_name) if pool else [run.row.name for run in found.runs], str(sweep))
+    notes += [note for note in found.notes if NOT_KEPT_OUT in note]
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
     folder = Path(out) if out is not None else Path(sweep) / FOLDER
     refuse_other_folders(folder, (JOURNAL,), "scores by number")

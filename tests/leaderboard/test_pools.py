@@ -119,6 +119,7 @@ def test_subsets_of_loose_checkpoints_are_mixed_and_scored(pile: Path, tmp_path:
     assert made.folder == tmp_path / "curves"
     assert {len(s.runs) for s in made.scores} == {1, 2, 3}
     assert {name for s in made.scores for name in s.runs} == {"m0", "m1", "m2"}  # a soup is no run
+    assert any("kept out of their training" in note for note in made.notes)
 
 
 def test_of_a_pool_there_are_ensembles_and_the_best_alone(pile: Path, tmp_path: Path) -> None:
