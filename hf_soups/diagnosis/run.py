@@ -31,6 +31,7 @@ from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.mixing import measure as geometry_of
+from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.soup import Soup, display_names
 from hf_soups.soups.whole_start import whole_start
 
@@ -168,7 +169,7 @@ def _opened(
     elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
         origin = Checkpoint(str(pool.sweep.start))
     if origin is not None:
-        origin = whole_start(origin, report.checkpoints, threads=threads)
+        origin = whole_start(with_all_rows(origin, report.checkpoints), report.checkpoints, threads=threads)
     return replace(pool, checkpoints=report.checkpoints), origin
 
 

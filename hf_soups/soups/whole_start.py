@@ -116,6 +116,8 @@ def _write(
     )
     renamed = _Renamed(start.source, start.revision, start.subfolder)
     renamed.__dict__["names"] = held
+    for view in ("label_order", "input_from", "longer"):  # how its files are read
+        object.__setattr__(renamed, view, getattr(start, view))
     spans: list[Span] = []
     for name in order:
         at = [(name, first.tensors[name].dtype, file, layout.offsets[name])]
