@@ -31,7 +31,7 @@ GROUPS = {
     "Recipes and checkpoints": ("Recipe", "load_recipe", "Task", "named_task", "Checkpoint", "multiplied_out"),
     "Soups": (
         "Soup", "preflight", "uniform", "greedy", "learned", "model_stock", "wise_ft", "task_vectors",
-        "run_checkpoints", "average_of_run",
+        "run_checkpoints", "average_of_run", "SoupCallback",
     ),
     "Predictions and ensembles": (
         "Predictions", "fit_temperature", "calibrated", "ensemble", "select_ensemble", "predict_pool", "add_answers",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from hf_soups.soups.compatibility import preflight
     from hf_soups.soups.methods.learned import learned
     from hf_soups.soups.methods.trajectory import average_of_run, run_checkpoints
+    from hf_soups.soups.trainer_callback import SoupCallback
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
@@ -73,6 +74,7 @@ _HOME = {
     "Predictions": "predictions",
     "Recipe": "recipe",
     "Soup": "soups",
+    "SoupCallback": "soups.trainer_callback",
     "Task": "recipe.task",
     "build_leaderboard": "leaderboard",
     "diagnose": "diagnosis",
@@ -103,6 +105,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "Soup",
+    "SoupCallback",
     "Task",
     "WordClassifier",
     "add_answers",

@@ -6,8 +6,11 @@ prints it as it is; a traceback is shown only with `--debug`.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class HfSoupsError(Exception):
@@ -81,6 +84,19 @@ class RunFailed(HfSoupsError):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+def warn_in_one_line(program: str) -> None:
+    """Print each warning once, in one line."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"{program}: warning: {message}", file=sys.stderr, flush=True)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", DataWarning)
 
 
 RUN_FAILURES = ("nan-loss", "one-class", "out-of-memory", "error")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import DataWarning, HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory, warn_in_one_line
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -127,15 +127,7 @@ def main() -> None:
 
 def _plain_warnings() -> None:
     """Each warning once, in one line; libraries that cannot keep something for the next time need not say so."""
-    shown: set[str] = set()
-
-    def show(message: Any, *_: Any, **__: Any) -> None:
-        if str(message) not in shown:
-            shown.add(str(message))
-            typer.echo(f"hf-soups: warning: {message}", err=True)
-
-    warnings.showwarning = show
-    warnings.simplefilter("always", DataWarning)
+    warn_in_one_line("hf-soups")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
+from hf_soups.files.weights import json_object
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
@@ -21,6 +23,7 @@ from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
 from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
 from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SOUP_FILE, SoupRecord, read_soup
+from hf_soups.soups.whole_start import RECORD, whole_start
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -165,6 +168,8 @@ def cook(
     pool, warnings = _compatible(pool, how, threads)
     for warning in warnings:
         request.tell(f"warning: {warning}")
+    if pool.start is not None and any(method.needs_start for method in wanted):
+        pool = _with_whole_start(pool, pool.start, request)
     soups = [SoupToCook(m, pool, request, folders[m.name], _key(m, pool, request)) for m in wanted]
     there = [None if overwrite else _already(soup.folder, soup.key) for soup in soups]
     for soup, record in zip(soups, there, strict=True):
@@ -243,6 +248,16 @@ def _compatible(pool: Ingredients, how: Mapping[str, Any], threads: int) -> tupl
     messages = tuple(finding.message for finding in (*report.warnings, *heads_apart(report.checkpoints, pool.start)))
     start = None if pool.start is None else with_all_rows(pool.start, report.checkpoints)
     return replace(pool, checkpoints=report.checkpoints, start=start, taken=report.taken), messages
+
+
+def _with_whole_start(pool: Ingredients, start: Checkpoint, request: CookRequest) -> Ingredients:
+    """The pool with a start that has the ingredients' head: of a pretrained base, the mean of theirs."""
+    whole = whole_start(start, pool.checkpoints, threads=request.threads)
+    if whole is start:
+        return pool
+    averaged = json_object(whole.folder / RECORD)["averaged"]
+    request.tell(f"{start} lacks {len(averaged)} tensors of the ingredients (their heads): these are averaged")
+    return replace(pool, start=whole, taken={**pool.taken, "base": {"start": str(start), "averaged": averaged}})
 
 
 def _scorer(pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:

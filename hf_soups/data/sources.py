@@ -69,6 +69,11 @@ def _is_pattern(text: str) -> bool:
     return ending_of(text) in READERS
 
 
+def is_local(task: Task) -> bool:
+    """Whether the task's path is one of this machine, or can only be meant as one."""
+    return Path(task.path).expanduser().exists() or _looks_local(task.path)
+
+
 def is_single_file(task: Task) -> bool:
     """Whether the task's path is a file or pattern of rows, and so the split "train" alone."""
     return _is_pattern(task.path) and not Path(task.path).expanduser().is_dir()

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+from hf_soups.data.images import image_endings
 from hf_soups.errors import DataError, DataWarning
 from hf_soups.files.reading import open_regular
 
@@ -91,9 +92,8 @@ def tables_of_folder(folder: Path) -> dict[str, list[str]]:
         return {}
     splits = {str(name): [str(file) for file in files] for name, files in found.items()}
     kept = {name: [file for file in files if _is_text(file)] for name, files in splits.items()}
-    others = [
-        f for files in splits.values() for f in files if not _is_text(f) and Path(f).suffix not in (".md", ".txt")
-    ]
+    data = {".parquet", ".arrow", ".zip", ".tar", *image_endings()}  # a license beside the tables is none
+    others = any(ending_of(file) in data for files in splits.values() for file in files)
     return {} if others or not all(kept.values()) else kept
 
 

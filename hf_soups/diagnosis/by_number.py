@@ -21,18 +21,22 @@ from hf_soups.diagnosis.files import JOURNAL, refuse_other_folders
 from hf_soups.diagnosis.measure import written_down
 from hf_soups.diagnosis.number_curves import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, write_results
 from hf_soups.ensembles.combine import Members, scores_of
-from hf_soups.errors import InputError
+from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.writing import writable
+from hf_soups.leaderboard.pools import holds_answers, is_pool
 from hf_soups.leaderboard.rows import ScoredModel, ScoredModels, read_scored_models
 from hf_soups.metrics import Metric
+from hf_soups.pool import read_pool
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.progress import Meter
+from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import SHIFT
 from hf_soups.soups import Soup, uniform
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, gather
+from hf_soups.soups.ingredients import NOT_KEPT_OUT, Ingredients, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.methods.greedy import greedy
+from hf_soups.sweep.folder import SweepFolder
 
 if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
@@ -143,6 +147,9 @@ def by_number(
 ) -> ByNumber:
     """Score soups, ensembles and the best run of random subsets of a sweep, on report and on its shifts.
 
+    The folder of `hf_soups.leaderboard.answer_checkpoints` is one of loose checkpoints; a soup among them is none. Of a
+    pool of predictions, and of checkpoints that cannot be mixed, there are ensembles and the best model alone.
+
     What a subset chooses (its best run, its greedy soup) it chooses on select. Scores are written down one by one:
     the same call goes on where it was killed, and measures only what is new when there are more subsets.
 
@@ -159,43 +166,74 @@ def by_number(
     Raises:
         InputError: if there are fewer than two usable runs, or an option or `out` cannot be used.
     """
-    found, pool = read_scored_models(sweep), gather([sweep])
-    runs, notes = _usable(found, pool)
+    found = read_scored_models(sweep)
+    pool, by_name = _pool_of(Path(sweep), found)
+    runs, notes = _usable(found, tuple(by_name) if pool else [run.row.name for run in found.runs], str(sweep))
+    notes += [note for note in found.notes if NOT_KEPT_OUT in note]
     drawn = nested_subsets(len(runs), checked_sizes(sizes, len(runs)), subsets, seed)
     folder = Path(out) if out is not None else Path(sweep) / FOLDER
     refuse_other_folders(folder, (JOURNAL,), "scores by number")
-    bench = _bench(runs, found.metric, pool, folder, batchnorm, device)
+    try:
+        mine = [by_name[run.row.name] for run in runs] if pool else []
+        bench = (
+            _bench(runs, mine, found.metric, pool, folder, batchnorm, device) if pool else _answers_alone(found, runs)
+        )
+    except IncompatibleCheckpoints as error:
+        if not is_pool(Path(sweep)):
+            raise
+        bench, notes = _answers_alone(found, runs), [*notes, f"Soups are left out: {error}"]
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with Meter("subsets", len(drawn), visible=progress) as meter:
-        mixed = list(_soups(bench, drawn, with_greedy=with_greedy, meter=meter))
+        mixed = list(_soups(bench, drawn, with_greedy=with_greedy, meter=meter)) if bench.mixture else []
     scores = (*_without_mixing(bench, drawn), *mixed)
     rows = {role: len(bench.runs[0].answers[role]) for role in bench.roles}
     made = ByNumber(found.metric, rows, scores, (*notes, *_lost(scores)), folder)
     return replace(made, files=write_results(made))
 
 
-def _usable(found: ScoredModels, pool: Ingredients) -> tuple[tuple[ScoredModel, ...], list[str]]:
+def _usable(found: ScoredModels, names: Sequence[str], where: str) -> tuple[tuple[ScoredModel, ...], list[str]]:
     """The runs that answered, in the plan's order, and a note for each that did not."""
     answered = {c.row.name: c for c in found.runs}
-    names = [c.folder.name for c in pool.checkpoints]
     usable = tuple(answered[name] for name in names if name in answered)
     if len(usable) < 2:
-        raise InputError(f"{pool.sweep}: {len(usable)} of its runs can be used; subsets need at least two.")
+        raise InputError(f"{where}: {len(usable)} of its runs can be used; subsets need at least two.")
     lost = [row for row in found.unscored if row.kind == "run"]
     return usable, [f"{row.name} is left out: {row.status}{row.reason and f' ({row.reason})'}." for row in lost]
 
 
+def _answers_alone(found: ScoredModels, runs: tuple[ScoredModel, ...]) -> _Bench:
+    """Without weights there is nothing to mix."""
+    roles = ("report", *(f"{SHIFT}{name}" for name in found.shifts))
+    return _Bench(runs, (), found.metric, tuple(r for r in roles if all(r in run.answers for run in runs)), {})
+
+
+def _pool_of(sweep: Path, found: ScoredModels) -> tuple[Ingredients | None, dict[str, Checkpoint]]:
+    """What to mix, and its checkpoints by their names on the leaderboard; None for predictions alone."""
+    if is_pool(sweep) and not (holds_answers(sweep) and (sweep / RECIPE_FILE).is_file()):
+        return None, {}
+    if not holds_answers(sweep):
+        pool = gather([sweep])
+        return pool, {c.folder.name: c for c in pool.checkpoints}
+    members, folder = read_pool(sweep / "select").members, SweepFolder(sweep)
+    loose = {run.row.name: members[run.row.name].checkpoint for run in found.runs if members[run.row.name].has_model}
+    return Ingredients(tuple(loose.values()), (), folder.recipe(), folder), loose
+
+
 def _bench(
-    runs: tuple[ScoredModel, ...], metric: Metric, pool: Ingredients, folder: Path, batchnorm: str, device: str | None
+    runs: tuple[ScoredModel, ...],
+    mine: Sequence[Checkpoint],
+    metric: Metric,
+    pool: Ingredients,
+    folder: Path,
+    batchnorm: str,
+    device: str | None,
 ) -> _Bench:
     """One live model for all mixtures, and a journal of their scores for each set of rows."""
     from hf_soups.soups.scoring import open_scorer
 
     assert pool.recipe is not None
     assert pool.sweep is not None
-    by_name = {c.folder.name: c for c in pool.checkpoints}
-    mine = [by_name[run.row.name] for run in runs]
     report = preflight(mine)
     report.raise_for_errors()
     scorer = open_scorer(report.checkpoints, pool.recipe, cache=pool.sweep.cache, device=device)

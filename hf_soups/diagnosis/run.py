@@ -33,6 +33,7 @@ from hf_soups.soups.journal import digest
 from hf_soups.soups.mixing import measure as geometry_of
 from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.soup import Soup, display_names
+from hf_soups.soups.whole_start import whole_start
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
@@ -167,7 +168,8 @@ def _opened(
         _ = origin.tensors  # a wrong name is an error now, not after the first scores
     elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
         origin = Checkpoint(str(pool.sweep.start))
-    origin = None if origin is None else with_all_rows(origin, report.checkpoints)
+    if origin is not None:
+        origin = whole_start(with_all_rows(origin, report.checkpoints), report.checkpoints, threads=threads)
     return replace(pool, checkpoints=report.checkpoints), origin
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hf_soups.errors import HfSoupsError, InputError, RunFailed
+from hf_soups.errors import HfSoupsError, InputError, RunFailed, warn_in_one_line
 from hf_soups.files.plain_yaml import parse_yaml
 from hf_soups.finetune import default_out, finetune
 from hf_soups.limits import check_threads, limit_reached
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(usage())
             return 0
         check_threads()
+        warn_in_one_line("hf_soups.finetune")
         import_what_the_parent_did()
         recipe = load_recipe(command.recipe or "", command.values)
         finetune(

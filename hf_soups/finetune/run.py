@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Splits, load_splits
+from hf_soups.data.checks import warn_of_rows
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed, is_short_of_memory
 from hf_soups.files.writing import check_place, written_whole
 from hf_soups.finetune.batches import Schedule
@@ -189,6 +190,8 @@ class _Job:
 def _job(run: _Run, cache: Path) -> _Job:
     recipe, metric = run.recipe, metric_for(run.recipe.task)
     splits = load_splits(recipe.task, recipe.data)
+    if run.request.start is None and run.accelerator.is_main_process:  # a sweep says it once, for all its runs
+        warn_of_rows(splits, recipe.task)
     start = load_start(run.request.start or _own_start(run, splits, cache), recipe, splits)
     if recipe.train.random_weights:
         start = with_random_weights(start, recipe.train.seed)

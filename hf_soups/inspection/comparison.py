@@ -18,6 +18,7 @@ from hf_soups.soups.mixing import Geometry, measure, shared_names
 from hf_soups.soups.mixing.spans import self_made
 from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.tensor_names import ties
+from hf_soups.soups.whole_start import whole_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +197,13 @@ def distances_of(checkpoints: Sequence[Checkpoint], start: Checkpoint | None, th
     found = Distances(tuple(map(str, checkpoints)))
     if start is not None:
         try:
-            geometry = measure(checkpoints, _as_first(start, checkpoints[0]), threads=threads)
-            return replace(found, geometry=geometry, start=str(start))
+            longest = with_all_rows(start, checkpoints[:1])
+            whole = whole_start(longest, checkpoints, threads=threads)
+            geometry = measure(checkpoints, _as_first(whole, checkpoints[0]), threads=threads)
+            notes = (
+                () if whole is longest else (f"The start {start} lacks the heads: their mean is taken for its own.",)
+            )
+            return replace(found, geometry=geometry, start=str(start), notes=notes)
         except HfSoupsError as error:
             found = replace(found, notes=(f"Distances and angles to the start {start} are left out: {error}",))
     try:
@@ -209,7 +215,6 @@ def distances_of(checkpoints: Sequence[Checkpoint], start: Checkpoint | None, th
 
 def _as_first(start: Checkpoint, first: Checkpoint) -> Checkpoint:
     """The start, its labels in the order of the first where it names the same."""
-    start = with_all_rows(start, [first])
     shared_names([start, first])
     a, b = first.label_names, start.label_names
     return start.with_labels(a) if a and b and order_of(b, a) is not None else start

@@ -142,18 +142,22 @@ def name_with_count(row: Row) -> str:
     return f"{row.name} of {row.ingredients}" if counted else row.name
 
 
-def build_leaderboard(folder: str | Path, *, resamples: int = 1000, cascades: bool = False) -> Leaderboard:
+def build_leaderboard(
+    folder: str | Path, *, resamples: int = 1000, cascades: bool = False, report: str = ""
+) -> Leaderboard:
     """Score everything under a sweep's folder from its cached predictions; no model is loaded.
 
     Args:
-        folder: a sweep's folder, or one that holds run folders.
+        folder: a sweep's folder, one that holds run folders, a pool of predictions, or the folder in which
+            `hf_soups.leaderboard.answer_checkpoints` has the answers of loose checkpoints.
         resamples: bootstrap resamples of each interval.
         cascades: search cascades among the runs and soups first, on select, and keep them in the folder. Those that
             were kept before are shown without searching again.
+        report: of a pool, the rows to report on: a share of its own, such as 0.5 (the default), or another pool.
     Raises:
         InputError: if there is no run in the folder, or cascades are asked for and cannot be searched.
     """
-    found = read_scored_models(folder)
+    found = read_scored_models(folder, report=report)
     if cascades:
         search_among(found, folder)
         before = tuple(row for row in found.unscored if row.kind != "cascade")

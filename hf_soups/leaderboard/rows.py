@@ -128,15 +128,20 @@ def _devices(rows: Sequence[Row]) -> str:
 # Reading a sweep
 
 
-def read_scored_models(folder: str | Path) -> ScoredModels:
+def read_scored_models(folder: str | Path, *, report: str = "") -> ScoredModels:
     """Everything under a sweep's folder that answered, from its cached predictions; no model is loaded.
 
     Args:
-        folder: a sweep's folder, or one that holds run folders.
+        folder: a sweep's folder, one that holds run folders, a pool, or what `answer_checkpoints` made.
+        report: of a pool, the rows to report on: a share such as 0.5 (the default), or another pool's folder.
     Raises:
         InputError: if there is no run in the folder.
     """
+    from hf_soups.leaderboard.pools import is_pool, models_of_pools  # which makes what is defined here
+
     at = Path(folder)
+    if is_pool(at):
+        return with_cascades(with_ensembles(models_of_pools(at, report)), at)
     sweep = SweepFolder(at)
     runs = sweep.runs()
     if not runs:
@@ -190,7 +195,7 @@ class _Reader:
             answers = self._answers(folder / PREDICTIONS, row.name)
             if record.select_optimistic:
                 self.notes.append(f"{row.name}: {MAYBE_TRAINED_ON}.")
-            return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
+            return ScoredModel(soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
             return None
@@ -228,7 +233,8 @@ def _run_row(run: Run) -> Row:
     return Row("run", run.name, run.status, run.reason, **about)
 
 
-def _soup_row(row: Row, record: SoupRecord, runs: Mapping[str, Row]) -> Row:
+def soup_row(row: Row, record: SoupRecord, runs: Mapping[str, Row]) -> Row:
+    """The row with what soup.json and the rows of the runs in it say."""
     members = [runs[name] for name in record.models if name in runs]
     return replace(
         row,

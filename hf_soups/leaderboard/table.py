@@ -195,7 +195,7 @@ def notes(board: Leaderboard) -> list[str]:
             "NLL and ECE (x 100) are on report."
         )
         lines += [_shifts(board)] if board.shifts else []
-        lines.append(_training(board.rows))
+        lines += [_training(board.rows)] if any(row.train_seconds is not None for row in board.rows) else []
         lines += [f"{row.name}: {row.made_of}" for row in board.scored if row.made_of]
         if any(row.kind == "cascade" for row in board.scored):
             lines.append("MACs of a cascade are the average over report rows.")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.writing import write_text
-from hf_soups.pool.entries import PoolEntry, pool_entries
+from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
 from hf_soups.pool.shards import alone, processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
@@ -101,8 +102,9 @@ def predict_pool(
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
     labelled = load_rows(wanted)
-    if recipe is not None and labelled.about.split == "select":
-        _warn_of_trained_rows(entries, recipe)
+    on_select = labelled.about.split == "select"
+    if recipe is not None and on_select and (doubtful := maybe_trained_on([e.checkpoint for e in entries], recipe)):
+        warnings.warn(doubt_in_words(doubtful), DataWarning, stacklevel=2)
     from hf_soups.models.classifier import PredictSettings
     from hf_soups.pool.job import Job
 
@@ -185,16 +187,15 @@ def _short(count: int | None) -> str:
     return str(count)
 
 
-def _warn_of_trained_rows(entries: Sequence[PoolEntry], recipe: Recipe) -> None:
-    """What is chosen on select should not have been trained on it."""
+def maybe_trained_on(checkpoints: Sequence[Checkpoint], recipe: Recipe) -> tuple[str, ...]:
+    """Names of the fine-tuned ones that may have been trained on the recipe's select rows; see `without_proof`."""
     known = []
-    for entry in entries:
+    for checkpoint in checkpoints:
         with suppress(HfSoupsError):  # a model that cannot be read is named when it is asked
-            if entry.checkpoint.label_names is not None:  # fine-tuned, on some rows
-                _ = entry.checkpoint.run
-                known.append(entry.checkpoint)
-    if doubtful := without_proof(known, recipe, ()):
-        warnings.warn(doubt_in_words(doubtful), DataWarning, stacklevel=3)
+            if checkpoint.label_names is not None:
+                _ = checkpoint.run
+                known.append(checkpoint)
+    return without_proof(known, recipe, ())
 
 
 def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:

@@ -17,6 +17,7 @@ from hf_soups.soups.methods.trajectory import holds_a_model, is_run_of_trainer, 
 from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
 
 SHOWN = 12  # names at most in one warning
+NOT_KEPT_OUT = "no run.json says that the select rows were kept out of their training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,9 @@ def doubt_in_words(names: Sequence[str]) -> str:
     """What it means that models of these names may have been trained on the select rows, and the way out."""
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return (
-        f"{shown}: no run.json says that the select rows were kept out of their training. These are rows of the train "
-        "split, so scores on them may be too good, and what they choose a bad choice. To choose on others: "
-        "--set task.select=SPLIT, or --set task.select=0.5, which takes half of report."
+        f"{shown}: {NOT_KEPT_OUT}. These are rows of the train split, so scores on them may be too good, and what they "
+        "choose a bad choice. To choose on others: --set task.select=SPLIT, or --set task.select=0.5, which takes half "
+        "of report."
     )
 
 

@@ -18,6 +18,7 @@ from hf_soups.wording import amount
 
 if TYPE_CHECKING:
     from hf_soups.data import Splits
+    from hf_soups.data.checks import DataCheck
 
 FLOAT_BYTES = 4  # runs are saved in float32
 PROBE_STEPS = 2
@@ -34,6 +35,7 @@ class DryRun:
     free_bytes: int
     step_seconds: float | None  # of the largest batch
     seconds: float | None  # of all runs' steps, in the given slots
+    data: DataCheck | None = None  # what the rows hold; None: they were not read
 
     @property
     def disk_bytes(self) -> int | None:
@@ -50,22 +52,31 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
         recipe: with its sweep.
         out: where the sweep would be; only its disk's free space is read.
         slots: runs side by side.
-        probe: take one training step to estimate the time; without it data and model are not loaded.
+        probe: take one training step to estimate the time; without it the model is not loaded, and data of the Hub
+            are not fetched. Rows of this machine are checked all the same.
+    Raises:
+        DataError: if the rows cannot be used.
     """
     plan = make_plan(recipe)
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
-    if not probe:
-        return DryRun(plan, None, _checkpoint_bytes(recipe), None, free, None, None)
     from hf_soups.data import load_splits
+    from hf_soups.data.checks import checked
+    from hf_soups.data.sources import is_local
 
+    if not (probe or is_local(recipe.task)):
+        return DryRun(plan, None, _checkpoint_bytes(recipe), None, free, None, None)
     splits = load_splits(recipe.task, recipe.data)
+    found = checked(splits, recipe.task)
+    rows = (len(splits.train), len(splits.select), len(splits.report))
+    cache = _cache_bytes(recipe, sum(rows))
+    if not probe:
+        return DryRun(plan, rows, _checkpoint_bytes(recipe), cache, free, None, None, found)
     with temporary_folder("probe") as scratch:
         step, largest, parameters = _probed(recipe, plan, splits, scratch)
-    rows = (len(splits.train), len(splits.select), len(splits.report))
     at_once = max(1, min(slots, len(visible_gpus(os.environ))))  # on CPUs, slots share the same cores
     seconds = sum(_steps(run, recipe, rows[0]) * step * _batch(run, recipe) / largest for run in plan) / at_once
-    return DryRun(plan, rows, parameters * FLOAT_BYTES, _cache_bytes(recipe, sum(rows)), free, step, seconds)
+    return DryRun(plan, rows, parameters * FLOAT_BYTES, cache, free, step, seconds, found)
 
 
 def print_dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) -> None:
@@ -87,9 +98,8 @@ def print_dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = Tr
 
 
 def _needs(estimate: DryRun, slots: int) -> Sequence[str]:
-    lines = []
-    if estimate.rows is not None:
-        lines.append(f"rows: {estimate.rows[0]} train, {estimate.rows[1]} select, {estimate.rows[2]} report")
+    unread = ["rows: not checked, since data of the Hub are fetched with a probe alone (leave out --no-probe)"]
+    lines = unread if estimate.data is None else estimate.data.lines()
     disk = estimate.disk_bytes
     if disk is None:
         lines.append("disk: unknown, the model's weights are not on this machine yet")

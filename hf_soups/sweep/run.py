@@ -144,9 +144,11 @@ def prepare(recipe: Recipe, out: Path) -> tuple[PlannedRun, ...]:
 def make_shared(recipe: Recipe, out: Path) -> None:
     """The start of all runs, and the encoded rows that they share; made once."""
     from hf_soups.data import load_splits
+    from hf_soups.data.checks import warn_of_rows
     from hf_soups.finetune.start import load_start, make_start
 
     folder, splits = SweepFolder(out), load_splits(recipe.task, recipe.data)
+    warn_of_rows(splits, recipe.task)
     make_start(recipe, splits, folder.start, cache=folder.cache)
     start = load_start(folder.start, recipe, splits)
     for split in (splits.train, *splits.answered.values()):

@@ -96,7 +96,16 @@ def test_every_kind_of_file_in_a_folder_gives_the_same_rows(name: str, tmp_path:
     for split in ("train", "validation"):
         (tmp_path / f"{split}{ending}").write_bytes(FILES[name])
     (tmp_path / "README.md").write_text("Reviews.\n")
+    (tmp_path / "LICENSE").write_text("Free.\n")
     rows = load_dataset_split(task(tmp_path), "validation")
+    assert list(zip(rows["text"][:], rows["label"][:], strict=True)) == ROWS
+
+
+def test_what_lies_beside_the_only_table_of_a_folder_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_bytes(FILES["semicolon.csv"])
+    for name in ("LICENSE", "notes.txt", "README.md"):
+        (tmp_path / name).write_text("Free.\n")
+    rows = load_dataset_split(task(tmp_path), "train")
     assert list(zip(rows["text"][:], rows["label"][:], strict=True)) == ROWS
 
 

@@ -16,7 +16,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
 from hf_soups.soups.methods.model_stock import interpolation_ratio, mean_cosine, model_stock
 from tests.makers.pile import NAMES, label, near
-from tests.makers.tiny import tiny_bert, tiny_bert_without_pooler, tiny_resnet
+from tests.makers.tiny import tiny_bert, tiny_resnet
 from tests.soups import dense
 
 
@@ -142,12 +142,6 @@ def test_an_ingredient_that_did_not_move_has_no_direction_in_common() -> None:
 def test_fewer_than_two_ingredients_are_refused(start: Path, tuned: list[Path], models: int) -> None:
     with pytest.raises(InputError, match=f"needs at least two ingredients, got {models}.*wise_ft"):
         model_stock(checkpoints(tuned[:models]), Checkpoint(start))
-
-
-def test_a_start_without_the_head_is_refused(tuned: list[Path], tmp_path: Path) -> None:
-    bare = tiny_bert_without_pooler(tmp_path / "bare")
-    with pytest.raises(IncompatibleCheckpoints, match=r"lacks \d+ tensors"):
-        model_stock(checkpoints(tuned), Checkpoint(bare))
 
 
 def test_a_start_with_another_head_is_refused(tuned: list[Path], tmp_path: Path) -> None:

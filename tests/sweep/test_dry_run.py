@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_soups.errors import DataError
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
 from hf_soups.sweep.dry_run import dry_run, print_dry_run
 from hf_soups.sweep.plan import make_plan
@@ -39,11 +40,44 @@ def test_nothing_is_left_behind(recipe: Recipe, tmp_path: Path) -> None:
     assert {path for path in tmp_path.rglob("*") if "data" not in path.parts} == before
 
 
-def test_without_a_probe_neither_data_nor_weights_are_needed(tmp_path: Path) -> None:
+def test_without_a_probe_neither_data_nor_weights_are_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     absent = recipe_from({"task": "glue/rte", "model": "org/not-here", "sweep": {"runs": 3}})
     told = dry_run(absent, tmp_path / "sweep", probe=False)
     assert len(told.plan) == 3
     assert told.disk_bytes is None
+    assert told.data is None
+    print_dry_run(absent, tmp_path / "sweep", probe=False)
+    assert "rows: not checked, since data of the Hub are fetched with a probe alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_rows_and_classes_are_printed_with_what_is_odd_about_them(
+    recipe: Recipe, tmp_path: Path, probe: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, report = ((tmp_path / "data" / f"{name}.csv") for name in ("train", "validation"))
+    with report.open("a") as file:
+        file.write("".join(train.read_text().splitlines(keepends=True)[1:8]))
+        file.write('" ",pos\nsomething else,Pos\n')
+    train.write_text(train.read_text() + "something new,Pos\n" * 2)
+    names = {"label_names": ["neg", "pos", "Pos"]}
+    told = recipe_from({**recipe.model_dump(mode="json"), "task": {**recipe.task.model_dump(mode="json"), **names}})
+    print_dry_run(told, tmp_path / "sweep", probe=probe)
+    said = capsys.readouterr().out
+    assert "rows: " in said
+    assert "50 report" in said
+    assert "classes: 'neg' " in said
+    assert "(train/select/report)" in said
+    assert "of 50 report rows have the text of a train row" in said
+    assert "1 of 50 report rows have no text in column 'text'" in said
+    assert "differ by blanks or capitals alone: 'pos'" in said
+
+
+def test_rows_that_cannot_be_used_are_told_without_a_probe_too(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "data" / "train.csv").write_text("body,label\na,b\n")
+    with pytest.raises(DataError, match="no column 'text'; there are: body, label"):
+        dry_run(recipe, tmp_path / "sweep", probe=False)
 
 
 def test_every_run_is_printed_with_its_values(

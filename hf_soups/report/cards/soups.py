@@ -102,6 +102,11 @@ def _about(record: SoupRecord, classes: str) -> str:
     count, pool = len(record.models), record.pool
     of = f"{count} of {len(pool)}" if len(pool) > count else f"{count}"
     models = "one fine-tuned model" if count == 1 else f"{of} fine-tuned models"
+    if not record.ingredients:  # an average that was kept while training
+        return (
+            f"A model soup: one model whose weights are an average over one training (method `{record.method}`). "
+            f"{classes} It runs like any model of its architecture and costs no more."
+        )
     models += " and of what they were fine-tuned from" if len(record.ingredients) > count else ""
     return (
         f"A model soup: one model whose weights are a linear combination of {models} of one architecture "

@@ -14,6 +14,7 @@ from hf_soups.report.frontier_table import threshold_in_words
 from hf_soups.report.page.charts import interval_chart
 from hf_soups.report.page.html import Block, Cell, Chart, Fact, Section, page_table
 from hf_soups.report.page.sources import ReportContent, ShownCascade
+from hf_soups.soups.ingredients import NOT_KEPT_OUT
 from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
 DRAWN = 40  # rows of the picture; more would not be legible
@@ -124,8 +125,9 @@ def _choices(board: Leaderboard) -> Iterator[str]:
         yield "No run has finished yet: nothing was chosen."
         return
     optimistic = any(row.status == "optimistic" for row in scored)
+    apart = "" if any(NOT_KEPT_OUT in note for note in board.notes) else ", which no run was trained on"
     yield (
-        f"Choices were made by {board.metric} on the {board.select_rows} select rows, which no run was trained on. The "
+        f"Choices were made by {board.metric} on the {board.select_rows} select rows{apart}. The "
         f"{board.report_rows} report rows were not looked at when choosing"
         + (", except for rows marked optimistic." if optimistic else ".")
     )

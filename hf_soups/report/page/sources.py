@@ -16,6 +16,7 @@ from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import is_there, read_json, visible
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
+from hf_soups.leaderboard.pools import holds_answers
 from hf_soups.leaderboard.rows import ScoredModels, read_scored_models
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
@@ -24,6 +25,7 @@ from hf_soups.pool.store import POOL_FILE
 from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
+from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.soups.soup_record import SOUP_FILE
 from hf_soups.sweep.folder import PLAN_FILE
 
@@ -203,7 +205,7 @@ def _below(folder: Path, depth: int) -> Iterator[tuple[Kind, Path]]:
 
 
 def _kind_of(folder: Path) -> Kind | None:
-    if (folder / PLAN_FILE).is_file():
+    if (folder / PLAN_FILE).is_file() or ((folder / RECIPE_FILE).is_file() and holds_answers(folder)):
         return "sweep"
     if (folder / POOL_FILE).is_file():
         return "pool"

@@ -17,6 +17,7 @@ from hf_soups.soups.mixing.geometry import NOT_LEARNED
 from hf_soups.soups.options import Tie
 from hf_soups.soups.registry import MethodInputs, soup_method
 from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, rank_of, values_of
+from hf_soups.soups.whole_start import whole_start
 
 OnStep = Callable[[Step], None]
 
@@ -40,7 +41,7 @@ def wise_ft(
 
     Args:
         tuned: gives config, labels and processor at every point but alpha 0.
-        start: what it was fine-tuned from, with the same head.
+        start: what it was fine-tuned from; without its head, the head stays the fine-tune's.
         score: NaN counts as the worst and is recorded. A tuple's later values break ties.
         signs: of each value of a score, as in `greedy`.
         points: the alphas to score, in [0, 1]; scored in ascending order.
@@ -56,6 +57,7 @@ def wise_ft(
     alphas = _distinct(points, "points")
     if not 0 <= alphas[0] <= alphas[-1] <= 1:
         raise InputError(f"points are {list(points)}; alphas lie between 0 (the start) and 1 (the fine-tune).")
+    start = whole_start(start, [tuned])
     shared_names([tuned, start])
     line = [(f"alpha {_short(alpha)}", _on_the_line(tuned, start, alpha)) for alpha in alphas]
     return _best(line, score, signs, ">=", on_step)
@@ -78,8 +80,8 @@ def task_vectors(
 
     Args:
         ingredients: one or more fine-tunes of `start`.
-        start: what they were fine-tuned from, with the same head; it is last in the soup, so that config, labels
-            and processor are those of the first ingredient.
+        start: what they were fine-tuned from; without their head, the heads are averaged. It is last in the soup, so
+            that config, labels and processor are those of the first ingredient.
         score: NaN is the worst; without it there is nothing to choose by, and `scales` is one.
         signs: of each value of a score, as in `greedy`.
         scales: to score, in ascending order; negative ones move away from the tasks.
@@ -97,6 +99,7 @@ def task_vectors(
     tried = _distinct(scales, "scales")
     if score is None and len(tried) > 1:
         raise InputError(f"{len(tried)} scales but no score to choose by. Give a score, or one scale (scales=[0.3]).")
+    start = whole_start(start, ingredients)
     names = shared_names([*ingredients, start])
     line = [(f"scale {_short(scale)}", _summed(ingredients, start, scale, names)) for scale in tried]
     return line[0][1] if score is None else _best(line, score, signs, ">", on_step)

@@ -13,6 +13,7 @@ from hf_soups.soups.mixing import measure, shared_names
 from hf_soups.soups.mixing.geometry import cosines
 from hf_soups.soups.registry import MethodInputs, soup_method
 from hf_soups.soups.soup import Soup
+from hf_soups.soups.whole_start import whole_start
 
 
 def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads: int = 2) -> Soup:
@@ -30,14 +31,14 @@ def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads
 
     Args:
         ingredients: two or more fine-tunes of `start`.
-        start: what they were fine-tuned from, with the same head. It is last in the soup, so that config, labels
-            and processor are those of the first ingredient.
+        start: what they were fine-tuned from; without their head, the heads are averaged. It is last in the soup, so
+            that config, labels and processor are those of the first ingredient.
         threads: that read side by side.
     Returns:
         A soup with coefficients for every tensor; its `scores["model_stock"]` says how the cosines and t are spread.
     Raises:
         InputError: for fewer than two ingredients.
-        IncompatibleCheckpoints: if names or shapes differ, as they do for a start without the head.
+        IncompatibleCheckpoints: if names or shapes differ in more than the start's head.
         CheckpointError: if one cannot be read, or holds NaN or infinity.
     Source: Jang et al. 2024, arXiv:2403.19522, section 4.
     """
@@ -47,6 +48,7 @@ def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads
             f"Model Stock needs at least two ingredients, got {n}: it compares how they left {start}. "
             "For one fine-tune, walk the line to its start (wise_ft)."
         )
+    start = whole_start(start, ingredients, threads=threads)
     members = (*ingredients, start)
     cosine = {
         name: mean_cosine(product) for name, product in measure(ingredients, start, threads=threads).products.items()
