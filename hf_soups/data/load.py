@@ -19,7 +19,6 @@ from hf_soups.data.split import Role, Split, Splits, stratified_rows
 from hf_soups.data.unreadable import readable
 from hf_soups.errors import DataError, DataWarning
 from hf_soups.files.label_names import index_by_label
-from hf_soups.recipe.task import REPORT as REPORT_SPLIT
 
 if TYPE_CHECKING:
     import datasets
@@ -77,7 +76,7 @@ def _own_report(task: Task) -> datasets.Dataset | None:
     try:
         return load_dataset_split(task, task.report)
     except MissingSplit as missing:
-        if task.report == REPORT_SPLIT and set(missing.there) <= {task.train, "train"}:
+        if "report" not in task.model_fields_set and set(missing.there) <= {task.train, "train"}:
             return None
         raise
 

@@ -28,13 +28,18 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     LATER: ClassVar[frozenset[str]] = frozenset()  # keys that 0.1.0 did not know
+    LEFT_OUT: ClassVar[frozenset[str]] = frozenset()  # keys that say something else when they are not given
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without later keys that have their default: records and digests that hold a recipe stay what they were."""
         values: dict[str, Any] = serialize(self)
-        fields = type(self).model_fields
-        return {k: v for k, v in values.items() if k not in self.LATER or getattr(self, k) != fields[k].default}
+        fields, given = type(self).model_fields, self.model_fields_set
+        return {
+            k: v
+            for k, v in values.items()
+            if (k not in self.LATER or getattr(self, k) != fields[k].default) and (k not in self.LEFT_OUT or k in given)
+        }
 
     @field_validator("*", mode="before")
     @classmethod
@@ -96,6 +101,7 @@ class Task(Part):
     """One classification task over one data set."""
 
     LATER = frozenset({"select"})
+    LEFT_OUT = frozenset({"report"})  # rows that a recipe names must be there; else they may be cut from train
 
     name: str = Field("", description="A known task, whose other values are then the defaults, or a name of yours.")
     kind: Literal["text", "text-pair", "image"] = Field(description="Of the rows.")

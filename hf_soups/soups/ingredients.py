@@ -13,6 +13,7 @@ from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.reading import is_there
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
+from hf_soups.recipe.origin import place_shown, recipe_kept
 from hf_soups.soups.methods.trajectory import holds_a_model, is_run_of_trainer, run_checkpoints, whole
 from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
 
@@ -168,10 +169,14 @@ def _kept_apart(checkpoint: Checkpoint, recipe: Recipe, answered: bool) -> bool:
     if record is None or answered:
         return record is not None and not record.get("select_optimistic")
     try:
-        own = recipe_from(record["recipe"])
-    except (KeyError, RecipeError):
+        own = recipe_from(record["recipe"]) if "recipe" in record else recipe_kept(checkpoint.folder)
+    except RecipeError:
         return False
-    return _cut(own) == _cut(recipe)
+    if own is None or record.get("select_optimistic"):
+        return False
+    if "recipe" in record:
+        return _cut(own) == _cut(recipe)
+    return _cut(own)[1:] == _cut(recipe)[1:] and place_shown(own.task.path) == place_shown(recipe.task.path)
 
 
 def _cut(recipe: Recipe) -> list[Any]:

@@ -204,7 +204,10 @@ def _begun(out: Path) -> bool:
 
 def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
     """Only the number of random runs and the shifts may change: they do not change the runs that are there."""
-    old, new = _flat(there.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    old, new = (
+        {"task.report": r.task.report, **_flat(r.model_dump(mode="json"))}  # named, or the same by default
+        for r in (there, recipe)
+    )
     differing = [
         k for k in sorted(old.keys() | new.keys())
         if old.get(k) != new.get(k) and k not in ("name", "tracker") and not k.startswith("task.shifts")

@@ -724,3 +724,19 @@ def test_a_new_kind_of_file_is_one_entry(tmp_path: Path, monkeypatch: pytest.Mon
         reviews(20).to_json(tmp_path / f"{name}.jsonl")
     task = text_task(tmp_path, train="train.jsonl", report="report.jsonl", label_names=NAMES)
     assert len(load_splits(task, Data()).report) == 20
+
+
+def test_a_report_that_a_recipe_names_is_not_cut_from_train_when_it_is_gone(tmp_path: Path) -> None:
+    """A sweep keeps its recipe as it was given: rows that it trained on must not become its report in silence."""
+    rows = Dataset.from_dict({"text": [f"row {i}" for i in range(40)], "label": [i % 2 for i in range(40)]})
+    rows.to_parquet(tmp_path / "train.parquet")
+    given = {"kind": "text", "path": str(tmp_path), "text": "text"}
+    unnamed, named = Task(**given), Task(**given, report="validation")
+    with pytest.warns(DataWarning, match="cut from it"):
+        load_splits(unnamed, Data(select_minimum=4))
+    for task in (named, Task(**named.model_dump())):
+        with pytest.raises(DataError, match="validation"):
+            load_splits(task, Data(select_minimum=4))
+    assert "report" not in unnamed.model_dump()
+    with pytest.warns(DataWarning, match="cut from it"):
+        load_splits(Task(**unnamed.model_dump()), Data(select_minimum=4))
