@@ -57,7 +57,17 @@ def predict(
         list[str] | None, typer.Option(help="Text column (twice for pairs). Default: the only ones.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Image column. Default: the only one.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label column. Default: label, labels, or the only one.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Label column, or several of 0 and 1 with commas between them. Default: label, labels, or "
+            "the only one."
+        ),
+    ] = None,
+    problem_type: Annotated[
+        str | None,
+        typer.Option("--problem-type", help="classification, multi-label or regression. Default: as the labels are."),
+    ] = None,
     label_names: Annotated[
         str | None,
         typer.Option("--label-names", help="Names of the classes, separated by commas. Default: the data's."),
@@ -107,7 +117,7 @@ def predict(
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
-    rows |= {"label": label, "recipe": recipe, "overrides": overrides(changes)}
+    rows |= {"label": label, "problem_type": problem_type, "recipe": recipe, "overrides": overrides(changes)}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
         "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from hf_soups.data.labels import checked_columns, class_indices, label_names_of, own_names
 from hf_soups.data.sources import load_dataset_split, source_name
-from hf_soups.data.split import Split, Splits, stratified_rows
+from hf_soups.data.split import Split, Splits, problem_type_of_labels, strata, stratified_rows
 from hf_soups.errors import DataError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL
 
 if TYPE_CHECKING:
     import datasets
@@ -48,7 +49,10 @@ def load_report(task: Task, data: Data) -> Split | None:
     """The report rows as `load_splits` gives them, without reading train; None where only train knows the classes."""
     rows, where = load_dataset_split(task, task.report), source_name(task, task.report)
     rows = checked_columns(rows, task, where)
-    if task.label_names is None and not getattr(rows.features[task.label], "names", None):
+    if task.problem_type == CLASSIFICATION and task.label_names is None:
+        if not getattr(rows.features[task.label], "names", None):
+            return None
+    elif task.problem_type == MULTI_LABEL and not (task.label_names or task.labels):
         return None
     names = label_names_of(rows, task, where)
     return _report(rows, class_indices(rows, task, names, where), data, names, where)
@@ -68,7 +72,7 @@ def splits_from_datasets(task: Task, train: datasets.Dataset, report: datasets.D
     select_ids = select_rows(labels, data, named_train)
     train_ids = np.setdiff1d(np.arange(len(labels), dtype=np.int64), select_ids)
     if data.train_rows is not None:
-        train_ids = train_ids[stratified_rows(labels[train_ids], data.train_rows, data.seed, stream=TRAIN)]
+        train_ids = train_ids[stratified_rows(strata(labels[train_ids]), data.train_rows, data.seed, stream=TRAIN)]
     _needs_two_classes(labels[train_ids], names, named_train)
     return Splits(
         train=Split.of("train", train.select(train_ids), train_ids, labels[train_ids], names, named_train),
@@ -78,18 +82,18 @@ def splits_from_datasets(task: Task, train: datasets.Dataset, report: datasets.D
 
 
 def _report(
-    rows: datasets.Dataset, labels: Int64[np.ndarray, " rows"], data: Data, names: tuple[str, ...], where: str
+    rows: datasets.Dataset, labels: Shaped[np.ndarray, "rows ..."], data: Data, names: tuple[str, ...], where: str
 ) -> Split:
     ids = np.arange(len(labels), dtype=np.int64)
     if data.report_rows is not None:
-        ids = stratified_rows(labels, data.report_rows, data.seed, stream=REPORT)
+        ids = stratified_rows(strata(labels), data.report_rows, data.seed, stream=REPORT)
     return Split.of("report", rows.select(ids), ids, labels[ids], names, where)
 
 
-def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> Int64[np.ndarray, " select"]:
+def select_rows(labels: Shaped[np.ndarray, "rows ..."], data: Data, where: str) -> Int64[np.ndarray, " select"]:
     """Indices of the rows of train that are kept for choosing."""
     size = min(max(round(data.select_fraction * len(labels)), data.select_minimum), len(labels) // 2)
-    chosen = stratified_rows(labels, size, data.seed, stream=SELECT, leave_one=True)
+    chosen = stratified_rows(strata(labels), size, data.seed, stream=SELECT, leave_one=True)
     if not len(chosen):
         raise DataError(
             f"{where}: with {len(labels)} rows, no class has two, so none can be kept for selection. Give more rows."
@@ -97,8 +101,13 @@ def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> I
     return chosen
 
 
-def _needs_two_classes(labels: Int64[np.ndarray, " rows"], names: tuple[str, ...], where: str) -> None:
+def _needs_two_classes(labels: Shaped[np.ndarray, "rows ..."], names: tuple[str, ...], where: str) -> None:
     present = np.unique(labels)
+    if len(present) < 2 and problem_type_of_labels(labels) != CLASSIFICATION:
+        raise DataError(
+            f"{where}: the {len(labels)} train rows all have the same labels ({present[0]:g}), so there is nothing to "
+            "learn from. Give more rows, or raise `train_rows`."
+        )
     if len(present) < 2:
         raise DataError(
             f"{where}: the {len(labels)} train rows are all of one class, {names[present[0]]!r}; "
@@ -132,12 +141,16 @@ def shift_from_dataset(task: Task, name: str, rows: datasets.Dataset, label_name
     at, shift = task.of_shift(name), task.shifts[name]
     where = source_name(at, at.report)
     rows = checked_columns(rows, at, where)
-    labels = shift_labels(rows, at, shift.label_names, label_names, where)
+    labels = (
+        shift_labels(rows, at, shift.label_names, label_names, where)
+        if at.problem_type == CLASSIFICATION
+        else class_indices(rows, at.model_copy(update={"label_names": tuple(label_names)}), label_names, where)
+    )
     answerable = tuple(np.unique(labels).tolist()) if shift.only_its_classes else None
     ids = np.arange(len(labels), dtype=np.int64)
     if shift.rows is not None:
-        ids = stratified_rows(labels, shift.rows, seed, stream=SUBSET)
-    mine, wanted = (*at.columns, at.label), (*task.columns, task.label)
+        ids = stratified_rows(strata(labels), shift.rows, seed, stream=SUBSET)
+    mine, wanted = (*at.columns, *at.label_columns), (*task.columns, *task.label_columns)
     renamed = {old: new for old, new in zip(mine, wanted, strict=True) if old != new}
     if renamed:  # models are fed from the task's columns
         rows = rows.rename_columns(renamed)

@@ -19,6 +19,7 @@ from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
@@ -29,6 +30,7 @@ from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
 MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
+MEAN_OF_NUMBERS = {"mean ensemble": mean}
 SELECTED = "selected ensemble"
 FOLDER = "cascades"  # of a sweep; every frontier in it is shown
 FRONTIER = "frontier.json"
@@ -249,13 +251,14 @@ Combination = Callable[[Mapping[str, Predictions]], Predictions]  # of members b
 def with_ensembles(found: ScoredModels) -> ScoredModels:
     """With both means of all runs, of two or more, and the ensemble that was selected on select.
 
-    Where the metric is no sum over rows, as metrics by `evaluate`, selection would compute it thousands of times: it is
-    left out, and a note says so.
+    Of a regression the mean of numbers is the only mean. Where the metric is no sum over rows, as metrics by
+    `evaluate`, selection would compute it thousands of times: it is left out, and a note says so.
     """
     if len(found.runs) < 2:
         return found
     ensembles = []
-    for name, combine in MEANS.items():
+    numbers = found.runs[0].select.problem_type == REGRESSION
+    for name, combine in (MEAN_OF_NUMBERS if numbers else MEANS).items():
         row = Row("ensemble", name, "finished", pool=len(found.runs))
         ensembles.append(_joint(found, found.runs, row, partial(_all_of, combine)))
     if found.metric.row_statistics is None:

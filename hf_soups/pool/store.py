@@ -13,6 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS, Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.predictions import Predictions, same_rows
@@ -93,7 +94,8 @@ class PoolData:
     rows: int = 0
     fingerprint: str = ""  # of their content, see `Split`
     columns: tuple[str, ...] = ()  # that the models read
-    label: str | None = None  # column; None: rows without labels
+    label: str | None = None  # column, or several with commas between them; None: rows without labels
+    problem_type: str = CLASSIFICATION
     max_length: int | None = None  # tokens after which texts were cut
 
 
@@ -220,10 +222,13 @@ def read_pool(folder: str | Path) -> Pool:
 
 def write_pool(pool: Pool) -> None:
     """Write pool.json through a temporary file and a rename."""
+    data = {key: value for key, value in asdict(pool.data).items() if value is not None}
+    if pool.data.problem_type == CLASSIFICATION:  # what it is without saying so
+        del data["problem_type"]
     values = {
         "format": FORMAT,
         "kind": pool.kind,
-        "data": {key: value for key, value in asdict(pool.data).items() if value is not None},
+        "data": data,
         "label_names": pool.label_names,
         **({} if pool.top_k is None else {"top_k": pool.top_k}),
         "members": {

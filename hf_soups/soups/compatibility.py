@@ -16,6 +16,7 @@ from typing import Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.files.weights import json_object
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.predictions import Predictions
@@ -355,6 +356,8 @@ def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
     if not path.is_file():
         return None
     cached = Predictions.load(path)
+    if cached.problem_type != CLASSIFICATION:
+        return None
     if cached.labels is None or len(set(cached.labels.tolist())) < 2:
         return None
     return len(set(cached.answers.tolist())) == 1

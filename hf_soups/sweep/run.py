@@ -129,8 +129,10 @@ def make_shared(recipe: Recipe, out: Path) -> None:
     """The start of all runs, and the encoded rows that they share; made once."""
     from hf_soups.data import load_splits
     from hf_soups.finetune.start import load_start, make_start
+    from hf_soups.metrics import metric_for_rows
 
     folder, splits = SweepFolder(out), load_splits(recipe.task, recipe.data)
+    metric_for_rows(recipe.task, splits.label_names)
     make_start(recipe, splits, folder.start, cache=folder.cache)
     start = load_start(folder.start, recipe, splits)
     for split in (splits.train, *splits.answered.values()):

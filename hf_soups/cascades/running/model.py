@@ -20,6 +20,7 @@ from hf_soups.cascades.running.members import load_members
 from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
+from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, ProblemType
 from hf_soups.files.publishing import Publishable
 from hf_soups.models.classifier import Answers, Classifier
 from hf_soups.models.family import Batch
@@ -200,6 +201,11 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         """Of the classes, in the order of the answers."""
         names: tuple[str, ...] = self.config.label_names
         return names
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What the answers are."""
+        return OF_CONFIG.get(str(self.config.problem_type), CLASSIFICATION)
 
     @property
     def unit(self) -> str:
