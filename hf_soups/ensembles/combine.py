@@ -151,18 +151,16 @@ def mean(members: Sequence[Predictions]) -> Predictions:
 def geometric_mean(members: Sequence[Predictions]) -> Predictions:
     """The normalised geometric mean of the members' probabilities: the softmax of their mean logits.
 
+    Of a multi-label problem the sigmoid of their mean logits; of a regression, whose logit is the answer, their mean.
+
     Source: Kondratyuk et al. 2020, arXiv:2005.00570, section 3.
     """
-    return ensemble(members, "geometric")
-
-
-def mean_logits(members: Sequence[Predictions]) -> Predictions:
-    """The members' mean logits: their geometric mean, or of a regression, whose logit is the answer, their mean.
-
-    Log-probabilities differ from logits by a constant per row, which the softmax takes away: with any weights that sum
-    to 1 the mean of logits is the geometric mean, and logits need not be stored.
-    """
     return ensemble(members, "mean" if members and members[0].problem_type == REGRESSION else "geometric")
+
+
+# Log-probabilities differ from logits by a constant per row, which the softmax takes away: with any weights that sum
+# to 1 the mean of logits is the geometric mean, and logits need not be stored.
+mean_logits = geometric_mean
 
 
 def vote(members: Sequence[Predictions]) -> Predictions:

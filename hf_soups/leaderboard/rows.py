@@ -31,6 +31,7 @@ UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that i
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
 MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
 MEAN_OF_NUMBERS = {"mean ensemble": mean}
+RANKED = 100_000  # numbers whose ranking takes hundredths of a second
 SELECTED = "selected ensemble"
 FOLDER = "cascades"  # of a sweep; every frontier in it is shown
 FRONTIER = "frontier.json"
@@ -252,7 +253,8 @@ def with_ensembles(found: ScoredModels) -> ScoredModels:
     """With both means of all runs, of two or more, and the ensemble that was selected on select.
 
     Of a regression the mean of numbers is the only mean. Where the metric is no sum over rows, as metrics by
-    `evaluate`, selection would compute it thousands of times: it is left out, and a note says so.
+    `evaluate` and rankings of many rows, selection would compute it thousands of times: it is left out, and a note says
+    so.
     """
     if len(found.runs) < 2:
         return found
@@ -261,7 +263,7 @@ def with_ensembles(found: ScoredModels) -> ScoredModels:
     for name, combine in (MEAN_OF_NUMBERS if numbers else MEANS).items():
         row = Row("ensemble", name, "finished", pool=len(found.runs))
         ensembles.append(_joint(found, found.runs, row, partial(_all_of, combine)))
-    if found.metric.row_statistics is None:
+    if not _is_quick(found.metric, found.runs[0].select):
         why = f"{found.metric.name} is not a sum over rows, so that greedy selection would take too long."
         return replace(found, ensembles=tuple(ensembles), notes=(*found.notes, f"No {SELECTED}: {why}"))
     chosen = select_ensemble({c.row.name: c.select for c in found.runs}, found.metric)
@@ -269,6 +271,12 @@ def with_ensembles(found: ScoredModels) -> ScoredModels:
     row = Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {weights}")
     members = [c for name in chosen.weights for c in found.runs if c.row.name == name]
     return replace(found, ensembles=(*ensembles, _joint(found, members, row, chosen.apply)))
+
+
+def _is_quick(metric: Metric, select: Predictions) -> bool:
+    """Whether a metric can be computed for every ensemble that selection looks at."""
+    small = metric.name in METRICS and len(select) * select.classes <= RANKED
+    return small or metric.row_statistics is not None
 
 
 def _all_of(combine: Callable[[list[Predictions]], Predictions], known: Mapping[str, Predictions]) -> Predictions:
@@ -312,7 +320,7 @@ def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = 
     if found.metric.name not in METRICS or found.metric.row_statistics is None:
         raise InputError(
             f"cascades cannot be searched by {found.metric.name}, which is no sum over rows; the metrics that can are "
-            f"{', '.join(METRICS)}."
+            f"{', '.join(name for name, metric in METRICS.items() if metric.row_statistics is not None)}."
         )
     # what was chosen on the report rows would make the cascade's report score too good as well
     able = [c for c in (*found.runs, *found.soups) if c.row.macs is not None and c.row.status == "finished"]

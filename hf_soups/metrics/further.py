@@ -21,6 +21,9 @@ def _f1(labels: ArrayLike, answers: ArrayLike, average: str) -> float:
     return float(f1_score(labels, answers, average=average, zero_division=0))
 
 
+SAME = 1e-12  # a variance that is less of the mean square is rounding
+
+
 def f1_micro(labels: ArrayLike, answers: ArrayLike) -> float:
     """F1 of all classes or labels counted together."""
     return _f1(labels, answers, "micro")
@@ -133,6 +136,20 @@ def _correlation(p: Predictions, of_two: Callable[..., Any]) -> float:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="An input array is nearly constant")
         return float(of_two(labels, answers).statistic)
+
+
+def pearson_rows(p: Predictions) -> Statistics:
+    """Label, answer, their squares and their product, one."""
+    x, y = numbers_of(p), p.answers
+    return np.stack([x, y, x * x, y * y, x * y, np.ones(len(p))], axis=1)
+
+
+def pearson_value(sums: Sums) -> Values:
+    """From the sums of `pearson_rows`; 0 where either never varies, up to rounding."""
+    x, y, xx, yy, xy, rows = (sums[..., i] for i in range(6))
+    covariance, variances = rows * xy - x * y, (rows * xx - x * x, rows * yy - y * y)
+    varies = (variances[0] > SAME * rows * xx) & (variances[1] > SAME * rows * yy)
+    return divided(np.where(varies, covariance, 0.0), np.sqrt(np.abs(variances[0] * variances[1])))
 
 
 def pearson_spearman(p: Predictions) -> float:

@@ -31,7 +31,9 @@ from hf_soups.metrics.further import (
     f1_weighted_rows,
     f1_weighted_value,
     pearson,
+    pearson_rows,
     pearson_spearman,
+    pearson_value,
     rmse,
     rmse_rows,
     rmse_value,
@@ -414,7 +416,9 @@ def _f1_macro_value(sums: Sums) -> Values:
     """Over the classes that occur among labels or answers, as scikit-learn does by default; over every label."""
     classes, every = divmod(sums.shape[-1], 2)
     both, either = sums[..., :classes], sums[..., classes : 2 * classes]
-    return divided(divided(2.0 * both, either).sum(axis=-1), classes if every else (either > 0).sum(axis=-1))
+    return divided(
+        divided(2.0 * both, either).sum(axis=-1), np.float64(classes) if every else (either > 0).sum(axis=-1)
+    )
 
 
 def _matthews_rows(p: Predictions) -> Statistics:
@@ -532,7 +536,10 @@ METRICS: dict[str, Metric] = {
         Metric("nll", -1, negative_log_likelihood, _nll_rows, _mean_value, problem_types=LABELS),
         Metric("brier", -1, brier, _brier_rows, _mean_value, problem_types=LABELS),
         Metric("ece", -1, expected_calibration_error, _ece_rows, _ece_value, percent=True),
-        Metric("pearson", 1, pearson, percent=True, hub_name="pearsonr", problem_types=(REGRESSION,)),
+        Metric(
+            "pearson", 1, pearson, pearson_rows, pearson_value,
+            percent=True, hub_name="pearsonr", problem_types=(REGRESSION,),
+        ),
         Metric("spearman", 1, spearman, percent=True, hub_name="spearmanr", problem_types=(REGRESSION,)),
         Metric(
             "pearson_spearman", 1, pearson_spearman, percent=True,

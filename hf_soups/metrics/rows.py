@@ -63,7 +63,7 @@ def by_decision(p: Predictions) -> Predictions:
     return p.decisions if p.problem_type == MULTI_LABEL else p
 
 
-def by_row(statistics: Statistics, rows: int) -> Statistics:
+def by_row(statistics: Real[np.ndarray, "decisions statistics"], rows: int) -> Statistics:
     """Sums over each row's labels."""
     return np.asarray(statistics.reshape(rows, -1, statistics.shape[1]).sum(axis=1))
 

@@ -117,7 +117,7 @@ class Predictions:
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
             raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
-        return cls._checked(read_logits(z, about.get("problem_type", CLASSIFICATION)), labels, row_ids, about)
+        return cls._checked(read_logits(z, _known(about.get("problem_type"))), labels, row_ids, about)
 
     @classmethod
     def _checked(
