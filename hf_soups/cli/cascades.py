@@ -152,7 +152,12 @@ def _predict_pool(models: list[str], rows: dict[str, Any], how: dict[str, Any]) 
 def ensemble(
     pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
     members: Members = None,
-    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy, f1, matthews, nll, ... Default: accuracy; of many labels f1_micro, of a regression pearson."
+        ),
+    ] = None,
     cost: Unit = "macs",
     temperatures: Temperatures = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
@@ -193,9 +198,12 @@ def search(
         Literal["mean", "geometric", "last"], typer.Option(help="How the members so far become one answer.")
     ] = "mean",
     confidence: Annotated[
-        Literal["max", "gap", "entropy", "agreement"], typer.Option(help="What thresholds are on.")
+        Literal["max", "gap", "entropy", "agreement", "labels"], typer.Option(help="What thresholds are on.")
     ] = "max",
-    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="accuracy, f1, matthews, nll, ... Default: accuracy; of many labels f1_micro."),
+    ] = None,
     grid: Annotated[
         int | None, typer.Option(min=3, help="Thresholds of a stage tried before all confidences are.")
     ] = None,

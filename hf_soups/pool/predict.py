@@ -162,7 +162,7 @@ def first_score(p: Predictions) -> tuple[str, str]:
     if p.labels is None or not len(p):
         return name, ""
     if p.problem_type == CLASSIFICATION:
-        return name, f"{(p.answers == p.labels).mean():.2%}"
+        return name, f"{p.hits.mean():.2%}"
     from hf_soups.metrics import METRICS  # scikit-learn is imported for these alone
 
     return name, f"{100 * METRICS[name].compute(p):.2f}"

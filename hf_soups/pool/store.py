@@ -13,7 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS, Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
-from hf_soups.files.problem_types import CLASSIFICATION
+from hf_soups.files.problem_types import CLASSIFICATION, ProblemType
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.predictions import Predictions, same_rows
@@ -95,7 +95,7 @@ class PoolData:
     fingerprint: str = ""  # of their content, see `Split`
     columns: tuple[str, ...] = ()  # that the models read
     label: str | None = None  # column, or several with commas between them; None: rows without labels
-    problem_type: str = CLASSIFICATION
+    problem_type: ProblemType = CLASSIFICATION
     max_length: int | None = None  # tokens after which texts were cut
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
@@ -182,6 +182,18 @@ class Predictions:
         if self.problem_type == MULTI_LABEL:
             return np.asarray(self.log_probs > HALF, dtype=np.int64)
         return np.asarray(self.log_probs.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def hits(self) -> Bool[np.ndarray, " examples"]:
+        """Whether each row's answer is its label; of a multi-label problem whether all of its labels are right.
+
+        Raises:
+            PredictionsError: if there are no labels, or they are numbers, which no answer meets exactly.
+        """
+        if self.problem_type == REGRESSION:
+            raise PredictionsError(f"the predictions {self.model or ''} are numbers, which are not right or wrong.")
+        equal = self.answers == self.needs_labels()
+        return np.asarray(equal.all(axis=1) if equal.ndim == 2 else equal)
 
     @property
     def decisions(self) -> Predictions:
