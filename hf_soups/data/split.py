@@ -51,6 +51,7 @@ def stratified_rows(
 
 
 BANDS = 10  # of a regression's numbers, with equally many rows each
+ROWS_OF_A_BAND = 4  # at least
 
 
 def strata(labels: Shaped[np.ndarray, "rows ..."]) -> Int64[np.ndarray, " rows"]:
@@ -63,7 +64,8 @@ def strata(labels: Shaped[np.ndarray, "rows ..."]) -> Int64[np.ndarray, " rows"]
     if of_type == CLASSIFICATION:
         return labels
     if of_type == REGRESSION:
-        edges = np.quantile(labels, np.arange(1, BANDS) / BANDS) if len(labels) else np.empty(0)
+        bands = max(1, min(BANDS, len(labels) // ROWS_OF_A_BAND))
+        edges = np.quantile(labels, np.arange(1, bands) / bands) if bands > 1 else np.empty(0)
         return np.searchsorted(edges, labels).astype(np.int64)
     rarity = np.where(labels == 1, 1.0 + len(labels) - labels.sum(axis=0), 0.0)
     return np.where(rarity.max(axis=1, initial=0) > 0, rarity.argmax(axis=1) + 1, 0).astype(np.int64)

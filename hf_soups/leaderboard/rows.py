@@ -15,6 +15,7 @@ from typing import Any
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.provenance import Seen, changed
+from hf_soups.cascades.rule import rule_for
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
@@ -317,6 +318,8 @@ def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = 
     """
     from hf_soups.cascades.search.exhaustive import search_cascades
 
+    if found.runs:
+        rule_for(found.runs[0].select, "mean", "max")  # a regression has no cascades, whatever its metric
     if found.metric.name not in METRICS or found.metric.row_statistics is None:
         raise InputError(
             f"cascades cannot be searched by {found.metric.name}, which is no sum over rows; the metrics that can are "

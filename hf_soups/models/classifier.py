@@ -151,9 +151,8 @@ class Classifier:
 
     @property
     def problem_type(self) -> ProblemType:
-        """As its config.json says; a model that answers by words or by texts of classes has one class a row."""
-        own_head = self.family.name in ("encoder", "encoder-decoder", "vision")
-        return problem_type_of(self.model.config.to_dict()) if own_head else CLASSIFICATION
+        """As its config.json says; a zero-shot model answers one of the classes that it is asked about."""
+        return CLASSIFICATION if self.family.name == "zero-shot" else problem_type_of(self.model.config.to_dict())
 
     def logits(self, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """Logits in float32, in the order of the caller's classes."""

@@ -13,7 +13,7 @@ from tests.makers.tiny import WORDS
 
 LABELS = ("animals", "places", "praise")
 OF_LABEL = (WORDS[3:5], WORDS[10:14], WORDS[14:20])
-TRAIN = {"learning_rate": 5e-3, "epochs": 4, "batch_size": 16}
+TRAIN = {"learning_rate": 5e-3, "epochs": 15, "batch_size": 16}
 
 
 def write_rows(folder: Path, *, train: int = 160, report: int = 60) -> Path:
