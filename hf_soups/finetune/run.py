@@ -201,7 +201,7 @@ class _Job:
 def _job(run: _Run, cache: Path) -> _Job:
     recipe = run.recipe
     splits = load_splits(recipe.task, recipe.data)
-    metric = metric_for_rows(recipe.task, splits.label_names)
+    metric = metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     start = load_start(run.request.start or _own_start(run, splits, cache), recipe, splits)
     if recipe.train.random_weights:
         start = with_random_weights(start, recipe.train.seed)

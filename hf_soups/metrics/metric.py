@@ -213,15 +213,20 @@ def metric_for(task: Task) -> Metric:
     return metric
 
 
-def metric_for_rows(task: Task, label_names: Sequence[str]) -> Metric:
-    """As `metric_for`, and tried on made answers with these classes, so that one that cannot score them fails now.
+def metric_for_rows(task: Task, labels: Shaped[np.ndarray, "rows ..."], label_names: Sequence[str]) -> Metric:
+    """As `metric_for`, and tried on made answers to these rows, so that one that cannot score them fails now.
 
+    Args:
+        task: that names it.
+        labels: of rows that it will score, as splits have them.
+        label_names: of the classes.
     Raises:
-        RecipeError: if the metric cannot score answers of so many classes.
+        RecipeError: if the metric cannot score such rows.
     """
     metric = metric_for(task)
+    made = _made(task.problem_type, labels[:TRIED], len(label_names))
     try:
-        metric.compute(_made(task.problem_type, len(label_names)))
+        metric.compute(made)
     except Exception as error:  # a metric by `evaluate` is a script, and may raise anything
         raise RecipeError(
             f"task.metric {metric.name!r} cannot score a task of {len(label_names)} classes "
@@ -230,16 +235,14 @@ def metric_for_rows(task: Task, label_names: Sequence[str]) -> Metric:
     return metric
 
 
-def _made(problem_type: ProblemType, classes: int) -> Predictions:
-    """Answers of every class, most of them right."""
-    if problem_type == REGRESSION:
-        return Predictions.from_logits([[0.0], [1.0], [2.5]], labels=[0.0, 1.0, 2.0], problem_type=REGRESSION)
-    own = np.concatenate([np.eye(classes), np.eye(classes)])
-    logits = 3 * own + np.roll(own, 1, axis=0)
-    labels = (
-        own.argmax(axis=1) if problem_type == CLASSIFICATION else np.concatenate([own[:classes], 1 - own[classes:]])
-    )
-    return Predictions.from_logits(logits, labels=labels.astype(np.int64), problem_type=problem_type)
+TRIED = 1000  # rows
+
+
+def _made(problem_type: ProblemType, labels: Shaped[np.ndarray, "rows ..."], classes: int) -> Predictions:
+    """Answers to rows with these labels, most of them right."""
+    noise = np.random.default_rng(0).normal(size=(len(labels), classes))
+    right = np.eye(classes)[labels] if problem_type == CLASSIFICATION else labels.reshape(noise.shape)
+    return Predictions.from_logits(noise + 3 * right, labels=labels, problem_type=problem_type)
 
 
 def _names_for(problem_type: ProblemType) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from hf_soups.data.images import DECODERS, cells, encoding, image_endings, open_image
 from hf_soups.errors import DataError, InputError
 from hf_soups.files.digests import fast_digest
-from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION
 from hf_soups.pool.store import Pool, PoolData
 from hf_soups.predictions import same_rows
 
@@ -142,7 +142,8 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
             "labels: name the column (--label). To answer rows without labels, predict with one model or cascade."
         )
     names = None if wanted.label_names is None else tuple(wanted.label_names)
-    about["problem_type"] = wanted.problem_type or _problem_type(table, about)
+    given = wanted.problem_type
+    about["problem_type"] = _problem_type(table, about) if given is None else OF_CONFIG.get(given, given)
     if about["problem_type"] not in PROBLEM_TYPES:
         raise InputError(f"problem_type is {about['problem_type']!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
     task = Task(**about, label_names=names, train=split, report=split)

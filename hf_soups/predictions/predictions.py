@@ -252,7 +252,10 @@ class Predictions:
                 f"{other.model or 'B'} of {other.problem_type!r}: they cannot be joined."
             )
         if self.classes != other.classes or (
-            self.label_names and other.label_names and self.label_names != other.label_names
+            self.problem_type != REGRESSION  # one number, whatever it is called
+            and self.label_names
+            and other.label_names
+            and self.label_names != other.label_names
         ):
             raise PredictionsError(
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "

@@ -61,7 +61,7 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
     from hf_soups.metrics import metric_for_rows
 
     splits = load_splits(recipe.task, recipe.data)
-    metric_for_rows(recipe.task, splits.label_names)
+    metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     with temporary_folder("probe") as scratch:
         step, largest, parameters = _probed(recipe, plan, splits, scratch)
     rows = (len(splits.train), len(splits.select), len(splits.report))

@@ -132,7 +132,7 @@ def make_shared(recipe: Recipe, out: Path) -> None:
     from hf_soups.metrics import metric_for_rows
 
     folder, splits = SweepFolder(out), load_splits(recipe.task, recipe.data)
-    metric_for_rows(recipe.task, splits.label_names)
+    metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     make_start(recipe, splits, folder.start, cache=folder.cache)
     start = load_start(folder.start, recipe, splits)
     for split in (splits.train, *splits.answered.values()):

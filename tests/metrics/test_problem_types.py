@@ -134,10 +134,12 @@ def test_a_metric_of_another_problem_type_is_refused_with_those_that_fit() -> No
 
 def test_a_metric_is_tried_on_as_many_classes_as_the_data_have() -> None:
     with pytest.raises(RecipeError, match=r"'f1' cannot score a task of 3 classes \(a, b, c\): f1 is of two classes"):
-        metric_for_rows(task(metric="f1"), ("a", "b", "c"))
-    assert metric_for_rows(task(metric="f1"), ("a", "b")) is METRICS["f1"]
+        metric_for_rows(task(metric="f1"), np.array([0, 1]), ("a", "b", "c"))
+    assert metric_for_rows(task(metric="f1"), np.array([0, 1]), ("a", "b")) is METRICS["f1"]
     names = {"classification": ("a", "b", "c"), "multi-label": ("a",), "regression": ("label",)}
+    labels = {"classification": np.array([0, 1]), "multi-label": np.array([[0], [1]]), "regression": np.array([0.5, 1])}
     for name, metric in METRICS.items():
         for problem_type in metric.problem_types:
             if name not in ("f1", "accuracy_f1"):
-                assert metric_for_rows(task(problem_type=problem_type, metric=name), names[problem_type]) is metric
+                of = task(problem_type=problem_type, metric=name)
+                assert metric_for_rows(of, labels[problem_type], names[problem_type]) is metric

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.split import strata, stratified_rows
 from hf_soups.errors import InputError
-from hf_soups.files.problem_types import CLASSIFICATION, ProblemType
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, ProblemType
 from hf_soups.models.inference import length_buckets, on_device, row_losses
 from hf_soups.soups.methods.learned import coefficients as descent
 from hf_soups.soups.methods.learned.coefficients import LearnedOptions, LearnedStep, State
@@ -188,7 +188,8 @@ class Learning:
         read = np.ones(self._k, dtype=bool)
         if models is not None:
             read = np.isin(np.arange(self._k), models)
-        return np.concatenate([[True], np.tile(read, self.rows)])
+        # a factor of a regression's numbers would be learned for what the soup itself must get right
+        return np.concatenate([[self._scorer.split.problem_type != REGRESSION], np.tile(read, self.rows)])
 
 
 def _loss(
