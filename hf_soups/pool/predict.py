@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from hf_soups.errors import InputError
-from hf_soups.files.problem_types import CLASSIFICATION
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 from hf_soups.files.writing import write_text
 from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
@@ -136,7 +136,8 @@ def print_result(result: PoolResult) -> None:
             f"is certain for all but {result.uncertain:.2%} of the rows."
         )
     if len(result.pool) > 1:
-        console.print(f"Next: hf-soups cascade search {result.pool.folder}")
+        numbers = result.pool.data.problem_type == REGRESSION  # no cascade is sure of a number
+        console.print(f"Next: hf-soups {'ensemble' if numbers else 'cascade search'} {result.pool.folder}")
 
 
 def pool_table(pool: Pool) -> Table:

@@ -176,8 +176,9 @@ def open_scorer(
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
         batches = _batches(encode(rows), recipe.train.eval_batch_size, model)
+    metric = metric_for_rows(recipe.task, split.labels, splits.label_names)
     return SoupScorer(
-        family, model, encoded(), split, metric_for_rows(recipe.task, split.labels, splits.label_names), LiveMixer(model),
+        family, model, encoded(), split, metric, LiveMixer(model),
         batch_size or _rows_at_once(recipe, model), loss_metric(split.problem_type) if tie_break else None, chosen_on,
         _cached(checkpoints, chosen_on, split.fingerprint), by_role, batches,
     )  # fmt: skip

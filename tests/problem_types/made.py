@@ -48,5 +48,10 @@ def recipe(folder: Path, model: Path, *, task: dict[str, Any], **changes: Any) -
     return path
 
 
-MULTI_LABEL_TASK = {"kind": "text", "problem_type": "multi-label", "labels": list(LABELS), "metric": "f1_macro"}
-REGRESSION_TASK = {"kind": "text", "problem_type": "regression", "label": "stars", "metric": "pearson_spearman"}
+SHIFTS = {"shifts": {"again": "validation.csv"}}
+MULTI_LABEL_TASK = {
+    "kind": "text", "problem_type": "multi-label", "labels": list(LABELS), "metric": "f1_macro", **SHIFTS,
+}  # fmt: skip
+REGRESSION_TASK = {
+    "kind": "text", "problem_type": "regression", "label": "stars", "metric": "pearson_spearman", **SHIFTS,
+}  # fmt: skip

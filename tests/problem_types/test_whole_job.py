@@ -218,6 +218,8 @@ def test_leaderboard_comparison_diagnosis_and_report_are_made(job: Path, tmp_pat
     best = board.rows[0]
     assert (best.report_nll is None, best.report_ece) == (job.name == "regression", None)
     assert board.save(tmp_path)
+    assert board.shifts["again"].present == board.shifts["again"].classes == (1 if job.name == "regression" else 3)
+    assert all(row.shifts["again"].value == row.report for row in board.rows if row.kind == "run")
     words = " ".join(compare(job / "runs", ["run_0", "run_1"], resamples=50).words(
         compare(job / "runs", ["run_0", "run_1"], resamples=50).pairs[0]
     ))  # fmt: skip
@@ -271,3 +273,15 @@ def test_models_of_another_problem_type_are_refused_by_name(made: Path, tmp_path
         known = load_recipe(made / "data/recipe.yaml", kept)
         with pytest.raises(CheckpointError, match="gives 3 logits a row, but a regression has one"):
             finetune(known, tmp_path / "run", progress=False)
+
+
+def test_a_pool_is_pushed_with_its_labels_and_answers(made: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    from hf_soups.hub.data_sets import write_table
+
+    report = Predictions.load(made / "runs/run_0/predictions/report.safetensors")
+    write_table(report, tmp_path / "rows.parquet")
+    rows = load_dataset("parquet", data_files=str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "c"))["train"]
+    np.testing.assert_array_equal(np.array(rows["label"][:]), report.needs_labels())
+    np.testing.assert_array_equal(np.array(rows["answer"][:]), report.answers)
