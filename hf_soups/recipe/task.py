@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hf_soups.errors import RecipeError
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION, ProblemType
@@ -70,6 +79,9 @@ class Shift(Part):
 METRIC_OF: Mapping[ProblemType, str] = {
     CLASSIFICATION: "accuracy", MULTI_LABEL: "f1_micro", REGRESSION: "pearson",
 }  # fmt: skip
+
+
+LATER: Mapping[str, Any] = {"problem_type": CLASSIFICATION, "labels": ()}
 
 
 class Task(Part):
@@ -143,6 +155,12 @@ class Task(Part):
                 f"a task of kind {self.kind!r} {'needs' if self.kind == 'image' else 'takes no'} `image` column"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_said(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Values that came later are left out at their default: what was made of a recipe before is known by them."""
+        values: dict[str, Any] = written(self)
+        return {key: value for key, value in values.items() if key not in LATER or getattr(self, key) != LATER[key]}
 
     @model_validator(mode="after")
     def _labels_fit_the_problem_type(self) -> Task:

@@ -181,3 +181,8 @@ def test_a_fingerprint_changes_with_a_number() -> None:
         return splits_from_datasets(task(kind="regression"), table, table, Data(select_minimum=1)).report.fingerprint
 
     assert of(3.5) == of(3.5) != of(3.25)
+
+
+def test_a_task_of_classes_is_written_as_before_there_were_other_problem_types() -> None:
+    assert {"problem_type", "labels"}.isdisjoint(task().model_dump(mode="json"))
+    assert task(labels=["a", "b"]).model_dump(mode="json")["labels"] == ["a", "b"]

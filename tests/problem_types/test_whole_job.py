@@ -110,6 +110,12 @@ def test_soups_are_chosen_and_scored_by_the_recipes_metric(made: Path, cooked: P
         folder = Path(shutil.copytree(cooked / method, cooked.parent / f"carded-{method}"))
         write_card(folder)
         check_card(folder)
+        card = (folder / "README.md").read_text()
+        if made.name == "regression":
+            assert "It gives texts a number: stars." in card
+        else:
+            assert "It gives texts any number of 3 labels: animals, places, praise." in card
+            assert 'print(classify("A text to classify.", top_k=None))' in card
     alone = [read_run(run).scores["select"][str(known.task.metric)] or 0 for run in (made / "runs").iterdir()]
     assert json.loads((cooked / "greedy/soup.json").read_text())["scores"]["select"][str(known.task.metric)] >= max(
         alone
