@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def main() -> None:
         for case, (_, _, bar) in CASES.items():
             if options.only is None or options.only in case:
                 report(case, bar if options.full else None, command(options, place, case))
+        if options.only is None:
+            first_searches(place)
 
 
 def arguments() -> argparse.Namespace:
@@ -154,13 +157,44 @@ def checked(frontier: Frontier, pool: dict[str, Predictions]) -> int:
 
 
 def compiling(combine: str) -> float:
-    """Seconds of a first search, of four small models."""
+    """Seconds of a first search, of five small models: of four or fewer nothing is compiled."""
     rng, start = np.random.default_rng(0), time.perf_counter()
     labels = rng.integers(4, size=60)
-    logits = [rng.normal(size=(60, 4)) + m * np.eye(4)[labels] for m in range(4)]
+    logits = [rng.normal(size=(60, 4)) + m * np.eye(4)[labels] for m in range(5)]
     pool = {str(m): Predictions.from_logits(z, labels=labels) for m, z in enumerate(logits)}
     search_cascades(pool, {name: 1.0 + i for i, name in enumerate(pool)}, combine=combine, threads=2)
     return time.perf_counter() - start
+
+
+SMALL = """
+import sys, time
+import numpy as np
+from hf_soups.cascades.search.exhaustive import search_cascades
+from hf_soups.predictions import Predictions
+rng, (models, rows) = np.random.default_rng(0), map(int, sys.argv[1:])
+labels, common = rng.integers(10, size=rows), rng.normal(size=(rows, 10))
+logits = [common + rng.normal(size=(rows, 10)) + (1 + m) * np.eye(10)[labels] for m in range(models)]
+pool = {str(m): Predictions.from_logits(z, labels=labels) for m, z in enumerate(logits)}
+start = time.perf_counter()
+search_cascades(pool, {name: 2.0**i for i, name in enumerate(pool)}, threads=2)
+print(time.perf_counter() - start)
+"""
+
+
+def first_searches(place: Path) -> None:
+    """Small pools in a new environment, where no machine code is kept, and once more."""
+    print("\na first search in a new environment, and the second:")
+    for models, rows in ((2, 300), (4, 300), (4, 10_000)):
+        kept = {**os.environ, "NUMBA_CACHE_DIR": str(place / f"machine-code-{models}-{rows}")}
+        took = [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", SMALL, str(models), str(rows)], env=kept, capture_output=True, check=True
+                ).stdout
+            )
+            for _ in range(2)
+        ]
+        print(f"  {models} models, {rows} rows: {took[0]:.2f} s, {took[1]:.2f} s; the bar is 2 s more")
 
 
 def make(place: Path, models: int, rows: int, classes: int) -> dict:

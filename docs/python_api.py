@@ -34,8 +34,8 @@ GROUPS = {
         "run_checkpoints", "average_of_run",
     ),
     "Predictions and ensembles": (
-        "Predictions", "fit_temperature", "calibrated", "ensemble", "select_ensemble", "predict_pool", "read_pool",
-        "Cost",
+        "Predictions", "fit_temperature", "calibrated", "ensemble", "select_ensemble", "predict_pool", "add_answers",
+        "read_pool", "Cost",
     ),
     "Cascades": (
         "Rule", "Plan", "Frontier", "search_cascades", "search_pool", "certify", "build_cascade", "build_from",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hf_soups.models.adapters import multiplied_out
     from hf_soups.models.label_words import WordClassifier
     from hf_soups.pool import read_pool
+    from hf_soups.pool.elsewhere import add_answers
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.predictions import Predictions
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
     "WordClassifier": "models.label_words",
+    "add_answers": "pool.elsewhere",
     "build_from": "pool_jobs",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
@@ -103,6 +105,7 @@ __all__ = [
     "Soup",
     "Task",
     "WordClassifier",
+    "add_answers",
     "average_of_run",
     "build_cascade",
     "build_from",

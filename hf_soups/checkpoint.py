@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -19,8 +19,10 @@ from hf_soups.errors import CheckpointError
 from hf_soups.files.configs import check_config
 from hf_soups.files.digests import sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
-from hf_soups.files.dtypes import FLOATS, NATIVE, decode_into
-from hf_soups.files.reading import read_bytes
+from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
+from hf_soups.files.label_names import order_of
+from hf_soups.files.reading import read_bytes, visible
+from hf_soups.files.tensor_names import loaded_aliases, loaded_names
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
     INDEX,
@@ -48,18 +50,32 @@ TRAINERS_STEP = re.compile(r"checkpoint-\d+")  # the folders that transformers' 
 RECORDS = ("run.json", "soup.json", "start.json")
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Elements of a tensor that are contiguous in a file."""
+
+    file: Path
+    stamp: FileStamp
+    dtype: str
+    offset: int  # bytes from the start of the file
+    elements: int
+
+
 @dataclass(frozen=True, init=False)
 class Checkpoint:
     """One model on disk or on the Hub. Nothing is read until it is needed; what was read is kept.
 
     `source` is a folder or a repo id; `label_order`, when given, is the order in which the head's rows are read
-    (see `with_labels`).
+    (see `with_labels`); `input_from` whose tokenizer or image processor it is used with, if not its own; `longer` the
+    checkpoint whose rows it takes where its own vocabulary is shorter. Files stay as they are.
     """
 
     source: str
     revision: str | None = None
     subfolder: str | None = None
     label_order: tuple[int, ...] = ()
+    input_from: Checkpoint | None = field(default=None, repr=False)
+    longer: Checkpoint | None = field(default=None, repr=False)
 
     def __init__(self, source: str | Path, revision: str | None = None, subfolder: str | None = None) -> None:
         parts = PurePosixPath(subfolder or "").parts
@@ -69,6 +85,8 @@ class Checkpoint:
         object.__setattr__(self, "revision", revision)
         object.__setattr__(self, "subfolder", "/".join(parts) or None)
         object.__setattr__(self, "label_order", ())
+        object.__setattr__(self, "input_from", None)
+        object.__setattr__(self, "longer", None)
 
     @classmethod
     def named(cls, text: str | Path) -> Checkpoint:
@@ -180,11 +198,13 @@ class Checkpoint:
 
     @cached_property
     def processor_folder(self) -> Path:
-        """Where its tokenizer or image processor lies: with its weights, or one folder up.
+        """Where its tokenizer or image processor is: with its weights, or one folder up.
 
         A Trainer that was not given the processor leaves `checkpoint-<step>` folders without one; scripts then save it
         beside them.
         """
+        if self.input_from is not None:
+            return self.input_from.processor_folder
         above = self.folder.parent
         lonely = TRAINERS_STEP.fullmatch(self.folder.name) and not _files(self.folder, PROCESSORS)
         return above if lonely and _files(above, PROCESSORS) else self.folder
@@ -193,12 +213,27 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by name, in the order they lie in the files.
+        """Every tensor by the name that it is loaded by, in the order they lie in the files.
 
         Raises:
             CheckpointError: if the weights are missing, corrupt, in another format, or not what the index says.
         """
-        return MappingProxyType({name: info for header in self._headers for name, info in header.tensors.items()})
+        named = {self._loaded_by[name]: info for header in self._headers for name, info in header.tensors.items()}
+        own = {name: info if info.name == name else replace(info, name=name) for name, info in named.items()}
+        if self.longer is not None:
+            for name, rows in longer_rows(own, self.longer.tensors, self.config, self.longer.config).items():
+                own[name] = replace(own[name], shape=(rows, *own[name].shape[1:]))
+        return MappingProxyType(own)
+
+    @cached_property
+    def _loaded_by(self) -> Mapping[str, str]:
+        """The name in the files -> the name that it is loaded by."""
+        return loaded_names(name for header in self._headers for name in header.tensors)
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Names as the files have them."""
+        return tuple(self._loaded_by)
 
     @cached_property
     def _headers(self) -> tuple[TensorHeader, ...]:
@@ -218,7 +253,8 @@ class Checkpoint:
     @cached_property
     def aliases(self) -> Mapping[str, str]:
         """Names of tied tensors that are not stored, and the stored tensor each stands for (file metadata)."""
-        said = {name: kept for header in self._headers for name, kept in header.metadata.items()}
+        told = {name: kept for header in self._headers for name, kept in header.metadata.items()}
+        said = loaded_aliases(told, self._loaded_by)
         return {name: kept for name, kept in said.items() if kept in self.tensors and name not in self.tensors}
 
     @cached_property
@@ -239,31 +275,36 @@ class Checkpoint:
         """Elements of all floating-point tensors."""
         return sum(info.elements for info in self.tensors.values() if info.dtype in FLOATS)
 
-    def pieces(self, name: str) -> tuple[tuple[int, int], ...]:
-        """Where a tensor's elements lie: (offset in its file, elements) of each contiguous piece, in reading order."""
+    def pieces(self, name: str) -> tuple[Piece, ...]:
+        """Where a tensor's elements lie, in reading order."""
         info = self.tensors[name]
-        if name not in self._head_tensors:
-            return ((info.offset, info.elements),)
-        row = info.elements // len(self.label_order)
-        row_bytes = info.nbytes // len(self.label_order)
-        return tuple((info.offset + i * row_bytes, row) for i in self.label_order)
+        stamp = self.stamps[info.file]
+        if name in self._head_tensors:
+            row = info.elements // len(self.label_order)
+            size = row * ITEM_BYTES[info.dtype]
+            return tuple(Piece(info.file, stamp, info.dtype, info.offset + i * size, row) for i in self.label_order)
+        own = info.nbytes // ITEM_BYTES[info.dtype]  # as stored
+        piece = Piece(info.file, stamp, info.dtype, info.offset, own)
+        return (piece,) if own == info.elements or self.longer is None else (piece, _rest(self.longer, name, own))
 
     def read(self, name: str) -> np.ndarray:
         """One tensor: float32 for floating-point dtypes, its own dtype for integers and bools."""
         info = self.tensors.get(name)
         if info is None:
             raise CheckpointError(f"{self}: no tensor {name!r}. It holds {', '.join(list(self.tensors)[:5])}, ...")
-        raw: NDArray[np.uint8] = np.empty(info.nbytes, dtype=np.uint8)
-        at, item = 0, info.nbytes // max(info.elements, 1)
-        with opened(info.file, self.stamps[info.file]) as file:
-            for offset, elements in self.pieces(name):
-                read_exactly(file, raw.data[at : at + elements * item], offset, info.file)
-                at += elements * item
-        if info.dtype not in FLOATS:
-            return raw.view(NATIVE[info.dtype]).reshape(info.shape)
-        out = np.empty(info.elements, dtype=np.float32)
-        with np.errstate(all="ignore"):
-            decode_into(raw, info.dtype, out)
+        out = np.empty(info.elements, dtype=np.float32 if info.dtype in FLOATS else NATIVE[info.dtype])
+        at = 0
+        for piece in self.pieces(name):
+            raw: NDArray[np.uint8] = np.empty(piece.elements * ITEM_BYTES[piece.dtype], dtype=np.uint8)
+            with opened(piece.file, piece.stamp) as file:
+                read_exactly(file, raw.data, piece.offset, piece.file)
+            into = out[at : at + piece.elements]
+            at += piece.elements
+            if info.dtype not in FLOATS:
+                into[:] = raw.view(NATIVE[info.dtype])
+                continue
+            with np.errstate(all="ignore"):
+                decode_into(raw, piece.dtype, into)
         return out.reshape(info.shape)
 
     def sha256(self) -> str:
@@ -285,7 +326,7 @@ class Checkpoint:
             found.update(json.dumps([path.name, len(data)]).encode() + data)
         return found.hexdigest()
 
-    # Labels in another order.
+    # The same files, read or used in another way.
 
     def with_labels(self, names: tuple[str, ...]) -> Checkpoint:
         """This checkpoint with its head's rows read in the order of `names`; the files stay as they are.
@@ -293,16 +334,25 @@ class Checkpoint:
         Raises:
             CheckpointError: if its label names are others, or its head's tensors cannot be told.
         """
-        plain = _in_label_order(self, ())
+        plain = _view(self, label_order=())
         stored = plain.label_names
-        if stored == names:
-            return plain
-        if stored is None or sorted(stored) != sorted(names) or len(set(names)) != len(names):
+        order = None if stored is None else order_of(stored, names)
+        if order is None:
             raise CheckpointError(f"{self}: its labels are {stored}, which cannot be put in the order {names}.")
-        aligned = _in_label_order(self, tuple(stored.index(name) for name in names))
+        if order == tuple(range(len(order))):
+            return plain
+        aligned = _view(self, label_order=order)
         if not aligned._head_tensors:
             raise CheckpointError(f"{self}: no tensors of a head with {len(names)} rows, so labels cannot be aligned.")
         return aligned
+
+    def with_input_from(self, other: Checkpoint) -> Checkpoint:
+        """This checkpoint with another one's tokenizer or image processor."""
+        return self if other.processor_folder == self.processor_folder else _view(self, input_from=other)
+
+    def with_rows_of(self, longer: Checkpoint) -> Checkpoint:
+        """This checkpoint with the rows of another one where its own vocabulary is shorter."""
+        return self if longer is self else _view(self, longer=longer)
 
     @cached_property
     def _head_tensors(self) -> frozenset[str]:
@@ -325,12 +375,45 @@ HEAD = re.compile(
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
     """Files right inside a folder by patterns of their names; indices of shards are none of them."""
-    found = (path for pattern in patterns for path in folder.glob(pattern))
+    found = (path for pattern in patterns for path in visible(folder, pattern))
     return {path for path in found if path.is_file() and not path.name.endswith(".index.json")}
 
 
-def _in_label_order(checkpoint: Checkpoint, order: tuple[int, ...]) -> Checkpoint:
-    """A copy that reads the head's rows in another order; shares nothing that was cached."""
+def _view(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    """A copy that is read in another way; shares nothing that was cached."""
     copy = Checkpoint(checkpoint.source, checkpoint.revision, checkpoint.subfolder)
-    object.__setattr__(copy, "label_order", order)
+    kept = {name: getattr(checkpoint, name) for name in ("label_order", "input_from", "longer")}
+    for name, value in {**kept, **changes}.items():
+        object.__setattr__(copy, name, value)
     return copy
+
+
+def _rest(longer: Checkpoint, name: str, own: int) -> Piece:
+    """The elements of a longer checkpoint's tensor behind the first `own`."""
+    (whole,) = longer.pieces(name)
+    return replace(whole, offset=whole.offset + own * ITEM_BYTES[whole.dtype], elements=whole.elements - own)
+
+
+def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
+    """The rows of its tables of tokens, as config.json says."""
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    return size if isinstance(size, int) else None
+
+
+def longer_rows(
+    own: Mapping[str, TensorInfo],
+    other: Mapping[str, TensorInfo],
+    own_config: Mapping[str, Any],
+    other_config: Mapping[str, Any],
+) -> dict[str, int]:
+    """Tensors with a row for each token that have more of them in the other checkpoint, and how many there."""
+    sizes = vocabulary_rows(own_config), vocabulary_rows(other_config)
+    if None in sizes or sizes[0] == sizes[1]:
+        return {}
+    found = {}
+    for name in own.keys() & other.keys():
+        a, b = own[name].shape, other[name].shape
+        if a[:1] + b[:1] == sizes and a[1:] == b[1:] and b[0] > a[0] and not HEAD.search(name):
+            found[name] = b[0]
+    return found

@@ -39,8 +39,8 @@ def one_unit(costs: Mapping[str, Cost | float]) -> tuple[dict[str, float], Cost]
     >>> one_unit({"small": 1.0, "big": 5.0})
     ({'small': 1.0, 'big': 5.0}, Cost(value=0.0, unit='', hardware=''))
     """
-    told = {name: cost if isinstance(cost, Cost) else Cost(float(cost)) for name, cost in costs.items()}
-    kinds = {(cost.unit, cost.hardware): name for name, cost in told.items()}
+    known = {name: cost if isinstance(cost, Cost) else Cost(float(cost)) for name, cost in costs.items()}
+    kinds = {(cost.unit, cost.hardware): name for name, cost in known.items()}
     if len(kinds) > 1:
         (first, one), (second, other), *_ = kinds.items()
         raise InputError(
@@ -48,7 +48,7 @@ def one_unit(costs: Mapping[str, Cost | float]) -> tuple[dict[str, float], Cost]
             "added. Give all costs in one unit, measured on one machine."
         )
     unit, hardware = next(iter(kinds), ("", ""))
-    return {name: cost.value for name, cost in told.items()}, Cost(0.0, unit, hardware)
+    return {name: cost.value for name, cost in known.items()}, Cost(0.0, unit, hardware)
 
 
 def _named(kind: tuple[str, str]) -> str:

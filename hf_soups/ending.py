@@ -170,10 +170,10 @@ def _children_by_ps() -> list[tuple[int, int]]:
     import subprocess
 
     try:
-        told = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, check=False).stdout
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, check=False).stdout
     except OSError:
         return []
-    rows = [line.split() for line in told.splitlines()]
+    rows = [line.split() for line in listing.splitlines()]
     me = os.getpid()
     return [(int(r[0]), int(r[2])) for r in rows if len(r) == 4 and int(r[1]) == me and r[3][:1] != b"Z"]
 

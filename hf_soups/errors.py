@@ -30,6 +30,10 @@ class DataError(InputError):
     """A data set lacks a column, a split, rows, or has labels outside the names."""
 
 
+class DataWarning(UserWarning):
+    """Something about the rows that whoever uses them should know; the command line prints it in one line."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, truncated, corrupt or of an unknown layout."""
 
@@ -89,8 +93,8 @@ def is_short_of_memory(error: BaseException) -> bool:
     >>> is_short_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True
     """
-    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
-    return told or isinstance(error, MemoryError)
+    by_words = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT_OF_MEMORY)
+    return by_words or isinstance(error, MemoryError)
 
 
 @contextmanager

@@ -20,15 +20,15 @@ def limit_reached(error: BaseException | None) -> str:
     'no further thread or process can start: t'
     """
     while error is not None:
-        number, told = getattr(error, "errno", None), str(error)
-        if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in told:
+        number, text = getattr(error, "errno", None), str(error)
+        if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
             return "too many open files: the limit is reached (ulimit -n). Raise it and run the same command again."
-        if number == errno.EAGAIN or "can't start new thread" in told or "Resource temporarily unavailable" in told:
+        if number == errno.EAGAIN or "can't start new thread" in text or "Resource temporarily unavailable" in text:
             return (
                 "no further thread or process can start: the limit is reached (ulimit -u, or the container's). "
                 "Raise it and run the same command again."
             )
-        if "No usable temporary directory" in told:
+        if "No usable temporary directory" in text:
             return "temporary files have no place, or none that can be written. Set TMPDIR to a folder that can."
         error = error.__cause__ or error.__context__
     return ""

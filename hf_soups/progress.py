@@ -27,7 +27,7 @@ class Meter:
     def __enter__(self) -> Meter:
         if self._visible and self._stream.isatty():
             self._bar = _bar(self._stream)
-            self._bar.add_task(self._title, total=self._total, told="")
+            self._bar.add_task(self._title, total=self._total, note="")
             self._bar.start()
         return self
 
@@ -35,15 +35,15 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, done: int, told: str = "") -> None:
-        """`done` of the steps are done; `told` is what is worth knowing now."""
+    def __call__(self, done: int, note: str = "") -> None:
+        """`done` of the steps are done; `note` is what is worth knowing now."""
         if not self._visible:
             return
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, told=told)
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
         elif done >= self._total or time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self.line(f"{self._title}: {done} of {self._total}{'  ' if told else ''}{told}")
+            self.line(f"{self._title}: {done} of {self._total}{'  ' if note else ''}{note}")
 
     def line(self, text: str) -> None:
         """A line that stays, above the bar if there is one."""
@@ -64,6 +64,6 @@ def _bar(stream: TextIO) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=stream),
     )

@@ -33,9 +33,9 @@ def import_user_code(name: str) -> None:
             f"--import {name}: cannot be imported ({type(error).__name__}: {error}). Give a Python file of yours, or "
             "the name of an installed module."
         ) from error
-    told = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    before = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     given = str(path.resolve()) if path.suffix == ".py" else name
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*told, given]))
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*before, given]))
 
 
 def import_what_the_parent_did() -> None:

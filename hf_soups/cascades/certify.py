@@ -178,8 +178,8 @@ def _as_losses(stages: Stages, right: Bool[np.ndarray, " rows"], max_loss: float
         return np.asarray((max_loss - loss) * np.sqrt(rows / variance))
 
     losses = [right.astype(np.int8) - hits[:, 0].astype(np.int8) for hits in stages.statistics]
-    told = tuple(np.stack([loss, loss**2, np.ones_like(loss)], axis=1) for loss in losses)
-    return replace(stages, statistics=told, metric=Metric("safety", 1, stages.metric.compute, None, safety))
+    moments = tuple(np.stack([loss, loss**2, np.ones_like(loss)], axis=1) for loss in losses)
+    return replace(stages, statistics=moments, metric=Metric("safety", 1, stages.metric.compute, None, safety))
 
 
 def loss_p_value(counts: Int64[np.ndarray, " three"], max_loss: float, bet: float) -> float:

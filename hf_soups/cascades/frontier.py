@@ -51,6 +51,7 @@ class Frontier:
     seed: int = 0
     chosen_on: Seen | None = None  # None: by 0.1.0, or of no pool
     reported_on: Seen | None = None  # where the rows to report on are another pool's
+    optimistic: bool = False  # it was searched on report rows
 
     def __post_init__(self) -> None:
         if not self.singles:
@@ -114,9 +115,9 @@ class Frontier:
             return Choice(min(fitting, key=_by_score if bounds.score is None else _by_cost))
         affordable = self._fitting(replace(bounds, score=None))
         if affordable:
-            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.told())
+            return Choice(None, min(affordable, key=lambda p: (-p.score, p.average_cost)), bounds.in_words())
         nearest = min(self.plans, key=lambda p: (bounds.excess(p), -p.score), default=None)
-        return Choice(None, nearest, bounds.told())
+        return Choice(None, nearest, bounds.in_words())
 
     def _fitting(self, bounds: _Bounds) -> list[Plan]:
         return [p for p in self.plans if bounds.fits(p)]
@@ -184,7 +185,7 @@ class _Bounds:
         over = ((plan.average_cost, self.average), (plan.worst_cost, self.worst))
         return max(((cost - most) / (most or 1.0) for cost, most in over if most is not None), default=0.0)
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         wanted = [] if self.score is None else [f"scores {self.score:.6g} or more"]
         for name, most in (("average", self.average), ("worst", self.worst)):
             if most is not None:
@@ -262,6 +263,7 @@ def save_frontier(frontier: Frontier, path: str | os.PathLike[str]) -> None:
     seen = {"chosen_on": frontier.chosen_on, "reported_on": frontier.reported_on}
     seen_values = {name: value and asdict(value) for name, value in seen.items()}
     head = {"format": FORMAT, **places, "data": frontier.data, "seed": frontier.seed, **seen_values}
+    head |= {"optimistic": True} if frontier.optimistic else {}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     for group in _GROUPS:
         plans = [json.dumps(plan_values(p), ensure_ascii=False, allow_nan=False) for p in getattr(frontier, group)]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
 ROUNDING = 1e-12  # relative: the same cost added up in another order differs by less
+FEW_LEVELS = 64  # of worst cost: as many as the sets of six models
 LEVELS, BUCKETS = 128, 4096  # of worst and of average cost in the table: 4 MB
 
 
@@ -60,15 +61,34 @@ def nondominated(
 
     Values that differ by rounding alone count as equal.
     """
-    from hf_soups.cascades.compiled import keep_unbeaten
-
     if not len(score):
         return np.zeros(0, dtype=np.int64)
     merits, costs, limits = _ranks(score), _ranks(average), _ranks(worst)
     order = np.lexsort((np.arange(len(score)), -merits, costs, limits))
+    if limits.max() < FEW_LEVELS:
+        return _unbeaten_by_level(order, merits, costs, limits)
+    from hf_soups.cascades.compiled import keep_unbeaten
+
     kept = np.zeros(len(score), dtype=np.bool_)
     keep_unbeaten(order, merits, costs, kept)
     return np.flatnonzero(kept)
+
+
+def _unbeaten_by_level(
+    order: Int64[np.ndarray, " points"],
+    merits: Int64[np.ndarray, " points"],
+    costs: Int64[np.ndarray, " points"],
+    limits: Int64[np.ndarray, " points"],
+) -> Int64[np.ndarray, " kept"]:
+    """As `compiled.keep_unbeaten`, for few levels of worst cost: without machine code, a pass for each level."""
+    best, kept = np.full(int(costs.max()) + 1, -1), []
+    for level in np.split(order, np.flatnonzero(np.diff(limits[order])) + 1):
+        of_level, at = merits[level], costs[level]
+        before = np.append(-1, np.maximum.accumulate(of_level)[:-1])
+        kept.append(level[of_level > np.maximum(best[at], before)])
+        np.maximum.at(best, at, of_level)
+        np.maximum.accumulate(best, out=best)
+    return np.sort(np.concatenate(kept))
 
 
 def _ranks(values: Float64[np.ndarray, " points"]) -> Int64[np.ndarray, " points"]:

@@ -3,10 +3,10 @@
 Nothing heavy is imported before a command runs, so `hf-soups --help` answers at once.
 """
 
-from hf_soups.cli import cascades, share, soups
+from hf_soups.cli import cascades, pools, share, soups
 from hf_soups.cli.app import app, main
 
-__all__ = ["app", "cascades", "main", "share", "soups"]
+__all__ = ["app", "cascades", "main", "pools", "share", "soups"]
 
 # In help, the way that a user's data takes; ruff sorts the imports above by name.
 ORDER = (

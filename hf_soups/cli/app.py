@@ -9,12 +9,12 @@ import os
 import re
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import DataWarning, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -61,6 +61,10 @@ app = typer.Typer(
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. train.epochs=2 (repeatable)."),
+]
+OnError = Annotated[
+    Literal["stop", "skip"] | None,
+    typer.Option("--on-error", help="A broken image or row without text ends the job, or is left out. Default: stop."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 
@@ -113,16 +117,25 @@ def main() -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for wrong input; see `ending` for signals."""
     end_in_one_line("hf-soups")
     made_safe()
-    _quiet_without_caches()
-    status, told = _status(debug="--debug" in sys.argv)
+    _plain_warnings()
+    status, message = _status(debug="--debug" in sys.argv)
     status, why = written_out(status)
-    if why or told:
-        typer.echo(f"hf-soups: {why or told}", err=True)
+    if why or message:
+        typer.echo(f"hf-soups: {why or message}", err=True)
     sys.exit(status)
 
 
-def _quiet_without_caches() -> None:
-    """Libraries that cannot keep something for the next time need not say so."""
+def _plain_warnings() -> None:
+    """Each warning once, in one line; libraries that cannot keep something for the next time need not say so."""
+    shown: set[str] = set()
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            typer.echo(f"hf-soups: warning: {message}", err=True)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", DataWarning)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 
 cascade = typer.Typer(no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them.")
@@ -25,11 +25,20 @@ Report = Annotated[
     str, typer.Option("--report", help="Rows to report on: a share of the pool's rows (0.5), or another pool's folder.")
 ]
 Unit = Annotated[
-    str, typer.Option("--cost", help="Unit of costs: macs, parameters, seconds, seconds_batch_1 or bytes.")
+    str | None,
+    typer.Option(
+        "--cost",
+        help="Unit of costs: macs, parameters, seconds, seconds_batch_1, bytes, or one given by pool add. Default: "
+        "macs, or the first that all members have.",
+    ),
 ]
 Members = Annotated[list[str] | None, typer.Option("--member", help="Only this member (repeatable). Default: all.")]
 Temperatures = Annotated[
     bool, typer.Option("--temperatures", help="Fit a temperature for each member on the rows chosen on.")
+]
+
+OnReport = Annotated[
+    bool, typer.Option("--allow-selection-on-report", help="Choose on a pool of report rows; scores are optimistic.")
 ]
 
 
@@ -74,6 +83,7 @@ def predict(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most N rows (stratified for pools).")] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 128,
+    on_error: OnError = None,
     image_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Ask every model at this size in pixels (repeatable).")
     ] = None,
@@ -113,11 +123,14 @@ def predict(
     how: dict[str, Any] = {"out": out, "batch_size": batch_size, "dtype": dtype, "device": device}
     if answers or names_a_cascade(models or []):
         more = {"id_column": id_column, "budget": budget, "templates": template}
+        if on_error == "stop":
+            raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
         _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
     rows |= {"label": label, "problem_type": problem_type, "recipe": recipe, "overrides": overrides(changes)}
+    rows |= {"on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
         "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
@@ -158,7 +171,7 @@ def ensemble(
             help="accuracy, f1, matthews, nll, ... Default: accuracy; of many labels f1_micro, of a regression pearson."
         ),
     ] = None,
-    cost: Unit = "macs",
+    cost: Unit = None,
     temperatures: Temperatures = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
     combine: Annotated[
@@ -170,6 +183,7 @@ def ensemble(
     curves: Annotated[
         Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
     ] = None,
+    allow_selection_on_report: OnReport = False,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
     from hf_soups.pool.report_rows import report_rows
@@ -178,6 +192,7 @@ def ensemble(
     found = pool_ensembles(
         pool, members=members or (), metric=metric, cost=cost, temperatures=temperatures, rounds=rounds,
         combine=combine, report=report_rows(report), seed=seed, curves=curves,
+        allow_selection_on_report=allow_selection_on_report,
     )  # fmt: skip
     printed(found)
     for path in found.pictures:
@@ -188,7 +203,7 @@ def ensemble(
 def search(
     pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
     members: Members = None,
-    cost: Unit = "macs",
+    cost: Unit = None,
     method: Annotated[
         Literal["exhaustive", "beam", "streeter"],
         typer.Option(help="beam: for pools of hundreds; streeter: for a thousand, members answer alone."),
@@ -230,6 +245,7 @@ def search(
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of report rows and of folds.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: frontier.json in the pool's folder.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as there are cores.")] = None,
+    allow_selection_on_report: OnReport = False,
 ) -> None:
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
     from hf_soups.pool.report_rows import report_rows
@@ -243,6 +259,7 @@ def search(
             shares=share or (), min_score=min_accuracy, max_average_cost=max_average_cost,
             max_worst_cost=max_worst_cost, temperatures=temperatures, folds=folds, seed=seed, out=out,
             report=report_rows(report), threads=threads, progress=progress,
+            allow_selection_on_report=allow_selection_on_report,
         )  # fmt: skip
     printed(SearchTable(result))
     raise typer.Exit(0 if result.choice.plan is not None else 1)

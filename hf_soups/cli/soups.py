@@ -7,12 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
 AlignLabels = Annotated[
     bool, typer.Option("--align-labels", help="Permute heads whose label names are in another order.")
+]
+Processor = Annotated[
+    str | None,
+    typer.Option(help="Where tokenizers or image processors differ: take FIRST (the first's), or those of a folder."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on with the first's where tokenizers, image processors or configs differ.")
+]
+ExtraRows = Annotated[
+    Literal["keep", "refuse"], typer.Option(help="Of vocabularies that some ingredients padded or added tokens to.")
 ]
 BatchNorm = Annotated[
     Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
@@ -28,6 +38,7 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat the failed runs too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
     probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
+    on_error: OnError = None,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -35,7 +46,8 @@ def sweep(
     from hf_soups.sweep import print_result
     from hf_soups.sweep import sweep as run_sweep
 
-    loaded = load_recipe(recipe, overrides(changes))
+    chosen = {} if on_error is None else {"data.on_error": on_error}
+    loaded = load_recipe(recipe, {**overrides(changes), **chosen})
     if dry_run:
         from hf_soups.sweep.dry_run import print_dry_run
 
@@ -96,6 +108,12 @@ def cook(
         str | None, typer.Option(help="Split the weights into files of at most this size, e.g. 5GB. Default: one file.")
     ] = None,
     align_labels: AlignLabels = False,
+    final_models: Annotated[
+        bool, typer.Option("--final-models", help="Of Trainers' output folders take the final models alone.")
+    ] = False,
+    processor: Processor = None,
+    force: Force = False,
+    extra_rows: ExtraRows = "keep",
     allow_selection_on_report: Annotated[
         bool,
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
@@ -122,6 +140,10 @@ def cook(
         dtype=dtype,
         max_shard_size=max_shard_size,
         align_labels=align_labels,
+        final_models=final_models,
+        processor=processor,
+        force=force,
+        extra_rows=extra_rows,
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,
     )
@@ -136,6 +158,9 @@ def inspect(
         typer.Option("--start", help="What they were fine-tuned from. Default: what the runs record."),
     ] = None,
     align_labels: AlignLabels = False,
+    processor: Processor = None,
+    force: Force = False,
+    extra_rows: ExtraRows = "keep",
     out: Annotated[
         Path | None, typer.Option("--out", help="With --align-labels: where the permuted checkpoints are written.")
     ] = None,
@@ -146,7 +171,9 @@ def inspect(
 
     if out is not None and not align_labels:
         raise InputError("--out is where --align-labels writes: give both, or neither.")
-    found = inspect_checkpoints(sources, start=start, align_labels=align_labels)
+    found = inspect_checkpoints(
+        sources, start=start, align_labels=align_labels, processor=processor, force=force, extra_rows=extra_rows
+    )
     printed(found.to_rich())
     if json_file is not None:
         save_json(found, json_file)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
 
 Tell = Callable[[str], None]
+NO_SCORE = "answers one class whatever the row is, or NaN"  # of an ingredient
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,19 @@ class SoupToCook:
         several = len(scorer.variants) > 1
         note = f"{self.method.name} ({scorer.variant} BatchNorm statistics)" if several else self.method.name
         journal = Journal(scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
+        lost: set[Checkpoint] = set()  # those of the pool that have no score alone: they join nothing
 
         def in_words(value: float) -> str:
             return score_in_words(value, scorer.metric.name)
 
         def score(soup: Soup) -> Score:
+            if len(soup.ingredients) > 1 and lost.intersection(soup.ingredients):
+                return math.nan if scorer.tie_break is None else (math.nan, math.nan)
             value = journal(soup)
-            if len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
+            if len(soup.ingredients) == 1 and math.isnan(values_of(value)[0]):
+                lost.update(scorer.pool.intersection(soup.ingredients))
+                tell(f"{note}: {soup.ingredients[0].name} alone {NO_SCORE}, so it joins nothing")
+            elif len(soup.ingredients) == 1 and not scorer.answered(soup):  # there may be many, a forward pass each
                 tell(f"{note}: {soup.ingredients[0].name} alone {in_words(values_of(value)[0])}")
             return value
 
@@ -137,6 +144,7 @@ class SoupToCook:
             "left_out": [{"name": left.name, "reason": left.reason} for left in self.pool.left_out],
             "dtype": self.request.dtype,
             "made_from": self.key,
+            **self.pool.taken,
         }
         return _named(replace(soup, about={**soup.about, **about, **outcome}), self.pool)
 
@@ -207,9 +215,14 @@ def _outcome(soup: Soup, pool: Ingredients, scorer: SoupScorer, batchnorm: Mappi
     values: dict[str, Any] = {
         "selected_on": scorer.role,
         "optimistic": scorer.role == "report",
+        "select_optimistic": bool(scorer.maybe_trained_on),
         "metric": metric,
         "select_rows": scorer.rows,
     }
+    useless = [{"name": n, "reason": f"{NO_SCORE} on {scorer.role}"} for n, v in singles.items() if math.isnan(v)]
+    if useless and soup.method == "greedy":
+        values["left_out"] = [*({"name": left.name, "reason": left.reason} for left in pool.left_out), *useless]
+    singles = {name: value for name, value in singles.items() if not math.isnan(value)}
     if singles:
         best = max(singles, key=lambda name: scorer.metric.rank(singles[name]))
         values["best_single"] = {"name": best, "score": singles[best]}

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
-from hf_soups.errors import InputError, SelectionOnReport, memory_told
+from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups.compatibility import preflight
-from hf_soups.soups.ingredients import Ingredients, gather
+from hf_soups.soups.head_starts import heads_apart
+from hf_soups.soups.ingredients import Ingredients, doubt_in_words, gather
 from hf_soups.soups.journal import digest
+from hf_soups.soups.model_input import KINDS, ExtraRows, InputFiles
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
 from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SOUP_FILE, SoupRecord, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Cooked:
         lines += record.whys
         if record.optimistic:
             lines.append("optimistic: it was chosen on the report rows, so its report score is too good.")
+        if record.select_optimistic:
+            lines.append(f"select_optimistic: {MAYBE_TRAINED_ON}.")
         return lines
 
 
@@ -95,6 +99,10 @@ def cook(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     align_labels: bool = False,
+    final_models: bool = False,
+    processor: str | Path | None = None,
+    force: bool = False,
+    extra_rows: ExtraRows = "keep",
     select_on: Literal["select", "report"] | None = None,
     allow_selection_on_report: bool = False,
     overwrite: bool = False,
@@ -108,7 +116,8 @@ def cook(
     Killed at any moment, the same call goes on: finished soups are kept and measured scores are not measured again.
 
     Args:
-        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos).
+        sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
+            transformers' Trainer stands for its checkpoint-<step> folders and its final model, once.
         methods: names in the table of `methods`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
@@ -117,6 +126,11 @@ def cook(
         dtype: cast the soups, e.g. "bfloat16"; default: the ingredients'.
         max_shard_size: bytes of one weight file at most, or text such as "5GB"; default: one file.
         align_labels: permute heads whose label names are in another order than the first's.
+        final_models: of Trainers' output folders take the final models alone.
+        processor: whose tokenizer or image processor the soup takes although they differ: "FIRST", or a folder or
+            Hub repo.
+        force: go on with the first's where tokenizers, image processors or configs differ; soup.json says so.
+        extra_rows: of vocabularies that are longer in some ingredients: "keep" them, or "refuse".
         select_on: the rows to choose on; default: select, or report when that is allowed.
         allow_selection_on_report: let report rows choose; the soups are then marked optimistic.
         overwrite: replace soups in `out`.
@@ -139,12 +153,16 @@ def cook(
         tell or (lambda line: None),
     )
     least = min(method.least for method in wanted)
-    pool = gather(sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least)
+    pool = gather(
+        sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least,
+        final_models=final_models,
+    )  # fmt: skip
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:
         pool = replace(pool, recipe=None)  # nothing is chosen: neither data nor torch are needed
     _check_needs(wanted, pool)
     folders = _folders(Path(out), [method.name for method in wanted], pool)
-    pool, warnings = _compatible(pool, align_labels, threads)
+    how = {"align_labels": align_labels, "processor": processor, "force": force, "extra_rows": extra_rows}
+    pool, warnings = _compatible(pool, how, threads)
     for warning in warnings:
         request.tell(f"warning: {warning}")
     soups = [SoupToCook(m, pool, request, folders[m.name], _key(m, pool, request)) for m in wanted]
@@ -155,6 +173,9 @@ def cook(
     cooked: list[Cooked] = []
     with memory_told(SMALLER):
         scorer = _scorer(pool, request, cache, device) if None in there else None
+        if scorer is not None and scorer.maybe_trained_on:
+            warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
+            request.tell(f"warning: {warnings[-1]}")
         for soup, record in zip(soups, there, strict=True):
             made = record or soup.cook(scorer, _marks(cooked))
             cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))
@@ -166,12 +187,10 @@ def cook(
 
 
 def print_result(result: CookResult) -> None:
-    """Print what came out."""
+    """Print what came out; warnings were told when they came up."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow")
     for name, reason in result.left_out.items():
         console.print(f"left out: {name}: {reason}", style="dim")
     for soup in result.soups:
@@ -216,13 +235,15 @@ def _folders(out: Path, methods: Sequence[str], pool: Ingredients) -> dict[str, 
     return {method: out / method for method in methods}
 
 
-def _compatible(pool: Ingredients, align_labels: bool, threads: int) -> tuple[Ingredients, tuple[str, ...]]:
+def _compatible(pool: Ingredients, how: Mapping[str, Any], threads: int) -> tuple[Ingredients, tuple[str, ...]]:
     # what is only averaged is read by the mixing engine, which refuses NaN by itself: not twice
     scored = pool.recipe is not None
-    report = preflight(pool.checkpoints, align_labels=align_labels, check_values=scored, threads=threads)
+    report = preflight(pool.checkpoints, check_values=scored, threads=threads, **how)
     report.raise_for_errors()
-    messages = tuple(finding.message for finding in report.warnings)
-    return replace(pool, checkpoints=report.checkpoints), messages
+    messages = tuple(finding.message for finding in (*report.warnings, *heads_apart(report.checkpoints, pool.start)))
+    longest = next((c.longer for c in report.checkpoints if c.longer is not None), None)
+    start = pool.start if pool.start is None or longest is None else pool.start.with_rows_of(longest)
+    return replace(pool, checkpoints=report.checkpoints, start=start, taken=report.taken), messages
 
 
 def _scorer(pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:
@@ -267,7 +288,7 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
     try:
         if new:
             keep_board(build_leaderboard(pool.sweep.path), new)
-    except InputError as error:  # the soups themselves are good
+    except HfSoupsError as error:  # the soups themselves are good
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 
@@ -276,6 +297,7 @@ def _key(method: Method, pool: Ingredients, request: CookRequest) -> str:
     # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
     recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})
     ingredients = [[c.name, c.sha256(), list(c.label_order)] for c in pool.checkpoints]
+    others = {other for c in pool.checkpoints for other in (c.input_from, c.longer) if other is not None}
     return digest(
         [
             method.key(request.options, pool.start),
@@ -284,6 +306,7 @@ def _key(method: Method, pool: Ingredients, request: CookRequest) -> str:
             request.max_shard_size,
             request.chosen_on,
             recipe,
+            *sorted(InputFiles.of(other).digest(kind) for other in others for kind in KINDS),
         ]
     )
 

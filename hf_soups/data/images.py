@@ -12,6 +12,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ WHOLE = 2**20  # pixels up to which an image is decoded as it is
 MARGIN = 3  # Pillow's reducing_gap: from 3 on, what is resized afterwards "in most cases" looks the same
 SHIFT = 1 / 16  # pixels of what is made of it: edges that the number does not divide are rounded up
 PIXELS_AT_ONCE = 2**24  # decoded pixels of large images that the process holds; one that is larger is held alone
-DECODING = (FORMATS, WHOLE, MARGIN, SHIFT)  # what the pixels depend on, for keys of caches
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of values from 0 to 65535
+DECODING = (FORMATS, WHOLE, MARGIN, SHIFT, SIXTEEN_BITS)  # what the pixels depend on, for keys of caches
 DECODERS = max(1, min(8, os.cpu_count() or 1))  # threads that decode: Pillow releases the interpreter's lock
 FILE_PART = 2**20  # bytes of a file that are read at once for its digest
+OPENED = re.compile(r" <_io\.[^>]*>")  # how Pillow calls what it read from
 JPEG_SCALE = 8  # that its decoder divides by at most; by 4 and 2 too
 
 
@@ -85,7 +88,9 @@ def picture(value: Any, where: str) -> Image | Picture:
     """An image of what holds one, in RGB: encoded bytes, a path, an array of 8-bit values, or an image of Pillow's.
 
     Orientation and colour modes are handled as transformers' pipelines do: grey and palettes become RGB, and an alpha
-    channel is dropped, so that what lies under transparent pixels shows.
+    channel is dropped, so that what lies under transparent pixels shows. Unlike there, 16-bit values are scaled to
+    8 bits (Pillow's own conversion cuts them off at 255, which leaves nearly white pixels), and values of an unknown
+    range, such as 32-bit ones, are refused where 8 bits do not hold them.
 
     Args:
         value: also a mapping of "bytes" and "path", as data sets have them.
@@ -95,9 +100,10 @@ def picture(value: Any, where: str) -> Image | Picture:
     """
     from PIL import ImageOps
 
-    with _refusing(where):
-        if isinstance(value, Mapping) and "bytes" in value:
-            value = value["path"] if value["bytes"] is None else value["bytes"]
+    if isinstance(value, Mapping) and "bytes" in value:
+        value = value["path"] if value["bytes"] is None else value["bytes"]
+    named = str(value) if isinstance(value, str | Path) and Path(value).name not in where else ""
+    with _refusing(where, named):
         if isinstance(value, io.BytesIO):
             value = value.getbuffer()
         if isinstance(value, list | np.ndarray):
@@ -115,7 +121,7 @@ def open_image(value: Any, row: object, column: str) -> Image | Picture:
 
 
 def cells(rows: datasets.Dataset, column: str, start: int, stop: int) -> list[Any]:
-    """What a column of a data set holds in some rows: of images their encoding, as it lies in the files, not copied."""
+    """What a column of a data set holds in some rows: of images their encoding, as it is in the files, not copied."""
     from datasets import Image as ImageColumn
 
     stop = min(stop, len(rows))
@@ -238,15 +244,33 @@ def _upright(image: Image) -> Image:
 
     ImageOps.exif_transpose(image, in_place=True)  # without a copy, which else it makes of upright ones too
     image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else _eight_bits(image).convert("RGB")
+
+
+def _eight_bits(image: Image) -> Image:
+    """The image in values that 8 bits hold, as `convert` expects; it would cut off all above."""
+    from PIL.Image import fromarray
+
+    # a PGM's values are scaled to 16 bits by Pillow, whatever their largest one is
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        values = np.asarray(image, dtype=np.uint32)
+        return fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+    if image.mode in ("I", "F"):
+        values = np.asarray(image)
+        # floats of at most 1 are shares of white more often than 8-bit values; nobody can know
+        if not (values.min() >= 0 and values.max() <= 255) or (image.mode == "F" and values.max() <= 1):
+            kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+            raise ValueError(f"its values are {kind} from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+    return image
 
 
 @contextlib.contextmanager
-def _refusing(where: str) -> Iterator[None]:
+def _refusing(where: str, file: str = "") -> Iterator[None]:
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
-        why = str(error)[:200] or type(error).__name__
+        why = OPENED.sub("", str(error))[:200] or type(error).__name__
+        why = f"{file}: {why}" if file and file not in why else why
         raise DataError(f"{where} cannot be read ({why}). Replace or remove it.") from error

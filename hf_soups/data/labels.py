@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from hf_soups.data.sources import quiet
 from hf_soups.data.targets import target_names, targets
 from hf_soups.errors import DataError
+from hf_soups.files.label_names import index_by_label, one_of_each
 from hf_soups.files.problem_types import CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 5000
 
 
-def checked_columns(rows: datasets.Dataset, task: Task, where: str) -> datasets.Dataset:
+def checked_columns(rows: datasets.Dataset, task: Task, where: str, *, gaps: bool = False) -> datasets.Dataset:
     """The task's columns and its label column alone, texts or images as they should be.
 
+    Args:
+        rows: of one split.
+        task: that names the columns.
+        where: how errors call the rows.
+        gaps: whether rows may lack a text or an image; they are left out later (`data.unreadable`).
     Raises:
         DataError: if a column is missing, of another type, or has a gap; says which row.
     """
@@ -40,16 +46,16 @@ def checked_columns(rows: datasets.Dataset, task: Task, where: str) -> datasets.
         )
     rows = rows.with_format(None).select_columns([*task.columns, *task.label_columns])
     for name in task.text:
-        _check_text(rows, name, where)
-    return rows if task.image is None else _with_images(rows, task.image, where)
+        _check_text(rows, name, where, gaps)
+    return rows if task.image is None else _with_images(rows, task.image, where, gaps)
 
 
-def _check_text(rows: datasets.Dataset, name: str, where: str) -> None:
+def _check_text(rows: datasets.Dataset, name: str, where: str, gaps_allowed: bool) -> None:
     import pyarrow as pa
 
     column = rows.select_columns([name]).with_format("arrow")[:].column(name)
     gaps = np.flatnonzero(np.asarray(column.is_null(nan_is_null=True)))
-    if len(gaps):
+    if len(gaps) and not gaps_allowed:
         raise DataError(
             f"{where}: row {gaps[0]} has no text in column {name!r} ({len(gaps)} of {len(rows)} rows). "
             "Fill in the text or remove these rows."
@@ -58,7 +64,7 @@ def _check_text(rows: datasets.Dataset, name: str, where: str) -> None:
         raise DataError(f"{where}: column {name!r} holds {column.type}, not text. Correct `text`, or convert it.")
 
 
-def _with_images(rows: datasets.Dataset, name: str, where: str) -> datasets.Dataset:
+def _with_images(rows: datasets.Dataset, name: str, where: str, gaps_allowed: bool) -> datasets.Dataset:
     """The column as images; encoded bytes or paths are taken for images, and a row without one is an error."""
     from datasets import Image
 
@@ -75,7 +81,7 @@ def _with_images(rows: datasets.Dataset, name: str, where: str) -> datasets.Data
     column = rows.select_columns([name]).with_format("arrow")
     blocks = (column[start : start + ROWS_AT_ONCE].column(name) for start in range(0, len(rows), ROWS_AT_ONCE))
     gaps = np.flatnonzero(np.concatenate([np.asarray(block.is_null()) for block in blocks]))
-    if len(gaps):
+    if len(gaps) and not gaps_allowed:
         raise DataError(f"{where}: row {gaps[0]} has no image in column {name!r}. Remove the {len(gaps)} such rows.")
     return rows
 
@@ -156,15 +162,39 @@ def label_column(rows: datasets.Dataset, name: str, where: str) -> pa.ChunkedArr
     import pyarrow as pa
 
     column = rows.select_columns([name]).with_format("arrow")[:].column(name)
+    column = _whole_numbers(column)
     kind = column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        hint = " A column of whole numbers becomes float when cells are empty." if pa.types.is_floating(kind) else ""
+        hint = f" {_fraction(column)} is no whole number." if pa.types.is_floating(kind) else ""
         raise DataError(
             f"{where}: label column {name!r} holds {kind}; expected text, integers or ClassLabel.{hint} "
             "Name another column with `label`, or convert this one."
         )
     return column
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of floats as integers, where all are whole: what they become where cells are empty, or in JSON."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return column
+    known = pc.if_else(pc.is_nan(column), None, column).cast(pa.float64())
+    whole = pc.all(pc.equal(known, pc.floor(known))).as_py()  # None: of nothing
+    return known.cast(pa.int64()) if whole is not False and _is_finite(known) else column
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    return pc.all(pc.less(pc.abs(column), 2.0**53)).as_py() is not False
+
+
+def _fraction(column: pa.ChunkedArray) -> str:
+    """A value that is no whole number."""
+    return next((f"{v:g}" for v in column.to_pylist() if v is not None and v % 1 != 0), "a number")
 
 
 def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str, ...]:
@@ -174,7 +204,7 @@ def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str
     if isinstance(feature, ClassLabel) and feature.names:
         return tuple(feature.names)
     values = label_column(rows, name, where).drop_null().unique().to_pylist()
-    return tuple(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
+    return one_of_each(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
 
 
 def _values_and_names(
@@ -197,12 +227,17 @@ def _values_and_names(
 
 def _looked_up(values: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Indices into `names` of values that are names, or indices into `known` where that is not empty."""
-    index = {name: i for i, name in enumerate(names)}
+    place = index_by_label(names)
+
+    def index(name: object) -> int:
+        found = place(name)
+        return OUTSIDE if found is None else found
+
     if known:
-        of_code = np.asarray([index.get(name, OUTSIDE) for name in known])
+        of_code = np.asarray([index(name) for name in known])
         inside = (values >= 0) & (values < len(known))
         return np.where(inside, of_code[np.where(inside, values, 0)], OUTSIDE)
-    return np.asarray([index.get(str(value), OUTSIDE) for value in values], dtype=np.int64)
+    return np.asarray([index(value) for value in values], dtype=np.int64)
 
 
 def _told(rows: datasets.Dataset, name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where rows come from: the Hub, a local folder in its layout, an imagefolder, or parquet and csv files."""
+"""Where rows come from: the Hub, a local folder in its layout or of tables, an imagefolder, or files of rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.data.tables import READERS, ending_of, read_tables, tables_of_folder
 from hf_soups.errors import DataError
 from hf_soups.files.hub_refusals import check_token, in_short, is_passing, status_of
 from hf_soups.files.plain_yaml import check_front_matter
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
     from hf_soups.recipe.task import Task
 
-# of `datasets.load_dataset`: the builder that reads files of this ending, and its options
-READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".parquet": ("parquet", {}),
-    # only an empty cell is missing: pandas would also drop the texts "NA", "null" and "None"
-    ".csv": ("csv", {"keep_default_na": False, "na_values": [""]}),
-}
+
+class MissingSplit(DataError):
+    """A data set has no split of that name; `there` are those that it has."""
+
+    def __init__(self, message: str, there: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.there = there
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,13 @@ class DataSource:
 def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
     """All rows and columns of one split of the task's data.
 
-    `task.path` is a Hub id, a local folder (Hub layout or imagefolder), or one parquet or csv file or pattern, which
-    is the split "train". A `split_name` that ends in .parquet or .csv is itself a file or pattern, looked for in
+    `task.path` is a Hub id, a local folder (Hub layout, tables or imagefolder), or one file or pattern of `READERS`,
+    which is the split "train". A `split_name` that ends as these do is itself a file or pattern, looked for in
     `task.path`.
 
     Raises:
-        DataError: if it cannot be found, reached or read, or has no such config, split or rows.
+        MissingSplit: if the data set has no such split.
+        DataError: if it cannot be found, reached or read, or has no such config or rows.
     """
     where = source_name(task, split_name)
     source = next(source for source in SOURCES if source.takes(task, split_name))
@@ -63,7 +66,12 @@ def source_name(task: Task, split_name: str) -> str:
 
 
 def _is_pattern(text: str) -> bool:
-    return Path(text).suffix in READERS
+    return ending_of(text) in READERS
+
+
+def is_single_file(task: Task) -> bool:
+    """Whether the task's path is a file or pattern of rows, and so the split "train" alone."""
+    return _is_pattern(task.path) and not Path(task.path).expanduser().is_dir()
 
 
 def _file_pattern(task: Task, split_name: str) -> str | None:
@@ -75,31 +83,34 @@ def _file_pattern(task: Task, split_name: str) -> str | None:
         if _is_pattern(task.path):
             return str(path.parent / split_name)
         return str(path / split_name) if path.is_dir() or _looks_local(task.path) else None
-    if not _is_pattern(task.path) or path.is_dir():
+    if not is_single_file(task):
         return None
     if split_name != "train":
-        raise DataError(
+        raise MissingSplit(
             f"{task.path} is the split 'train' and no other, but {split_name!r} is asked for. "
-            "Name the file of the other rows as `report` in the recipe's task, such as `report: validation.csv`."
+            "Name the file of the other rows as `report` in the recipe's task, such as `report: validation.csv`.",
+            ("train",),
         )
     return str(path)
 
 
 def _from_files(task: Task, split_name: str, where: str) -> datasets.Dataset:
-    from datasets import load_dataset
-
     pattern = str(_file_pattern(task, split_name))
     files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute patterns)
     if not files:
         raise DataError(
             f"{where}: no file matches {pattern}. Correct `path`, `train` or `report` in the recipe's task."
         )
-    reader, options = READERS[Path(pattern).suffix]
+    return _read(files, task, where)
+
+
+def _read(files: list[str], task: Task, where: str) -> datasets.Dataset:
     try:
-        for file in files:
-            open_regular(file).close()  # a pipe would be read for ever
         with quiet():
-            return load_dataset(reader, data_files={"train": files}, split="train", **options)
+            rows: datasets.Dataset = read_tables(files, (*task.columns, task.label))
+            return rows
+    except DataError:
+        raise
     except Exception as error:  # pandas, pyarrow and datasets each raise their own
         if _empty_split(error):
             raise DataError(f"{where}: the split has no rows.") from error
@@ -113,16 +124,29 @@ def _from_files_of_a_repo(task: Task, split_name: str, where: str) -> datasets.D
 
 def _from_folder_or_hub(task: Task, split_name: str, where: str) -> datasets.Dataset:
     path = Path(task.path).expanduser()
+    if (file := next((f for f in (path, path / split_name) if f.is_file()), None)) is not None:
+        raise DataError(
+            f"{where}: files that end in {file.suffix or 'nothing'} are not read. Write the rows as one that is: "
+            f"{', '.join(READERS)}, also compressed (.gz, .bz2, .xz)."
+        )
     if not path.exists() and _looks_local(task.path):
         raise DataError(f"{where}: no such folder or file: {path}. Correct `path` in the recipe's task.")
+    tables = tables_of_folder(path) if path.exists() and not (task.config or _has_configs(path)) else {}
     place = (str(path), None) if path.exists() else (task.path, task.revision)
-    found = _loaded(task, where, split_name, place[0], task.config, revision=place[1])
+    found = tables or _loaded(task, where, split_name, place[0], task.config, revision=place[1])
     if split_name not in found:
-        raise DataError(
+        raise MissingSplit(
             f"{where}: no split {split_name!r}; there are: {', '.join(map(str, found))}. "
-            "Name one of them as `train` or `report` in the recipe's task."
+            "Name one of them as `train` or `report` in the recipe's task.",
+            tuple(map(str, found)),
         )
-    return found[split_name]
+    return _read(tables[split_name], task, where) if tables else found[split_name]
+
+
+def _has_configs(folder: Path) -> bool:
+    """Whether a folder's README says which files are which split."""
+    card = folder / "README.md"
+    return card.is_file() and card.read_bytes().startswith(b"---")
 
 
 SOURCES = [  # the first that takes a split reads it

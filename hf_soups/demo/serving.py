@@ -34,7 +34,7 @@ serve({model}, title={title}, host="0.0.0.0", port={port})
 
 
 def space_files(cascade: str | Path) -> dict[str, str]:
-    """What a Space needs beside the cascade, which lies in its folder "model".
+    """What a Space needs beside the cascade, which is in its folder "model".
 
     Args:
         cascade: its folder, or a Hub repo.

@@ -129,8 +129,8 @@ def _stamped(path: str, stamp: FileStamp | None = None) -> str | None:
         return None
     if stamp not in (None, FileStamp.of(now)) or time.time() - max(now.st_mtime, now.st_ctime) < SETTLED:
         return None
-    told = (os.path.realpath(path), now.st_size, now.st_ino, now.st_dev, now.st_mtime_ns, now.st_ctime_ns)
-    return f"{told}\n"
+    facts = (os.path.realpath(path), now.st_size, now.st_ino, now.st_dev, now.st_mtime_ns, now.st_ctime_ns)
+    return f"{facts}\n"
 
 
 def _read() -> dict[str, str]:

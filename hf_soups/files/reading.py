@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 import stat
@@ -54,6 +55,11 @@ _T = TypeVar("_T")
 def is_there(path: Path) -> bool:
     """Whether there is anything at a path; where that is no file, reading it says so."""
     return os.path.lexists(path)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What matches in a folder, by name; hidden entries are not read, as another process may be writing them."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207 (Path.glob gives hidden ones)
 
 
 def read_bytes(path: Path, *, error: type[InputError] = InputError, again: str = "") -> bytes:
@@ -113,15 +119,15 @@ def read_json(
     text = read_text(path, error=error, again=again)
     refuse = functools.partial(_refusal, error, path, again)
     try:
-        told = json.loads(text, parse_int=_integer)
+        content = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as failure:
         why = "nested too deep" if isinstance(failure, RecursionError) else str(failure)
         raise refuse(f"cannot be read: no valid JSON ({why})") from failure
-    if not isinstance(told, dict):
-        raise refuse(f"expected {what or 'a JSON object'}, got {type(told).__name__}")
-    if format and told.get("format") != format:
-        raise refuse(f"expected {what} ({format!r}), got the format {told.get('format')!r:.60}")
-    return told
+    if not isinstance(content, dict):
+        raise refuse(f"expected {what or 'a JSON object'}, got {type(content).__name__}")
+    if format and content.get("format") != format:
+        raise refuse(f"expected {what} ({format!r}), got the format {content.get('format')!r:.60}")
+    return content
 
 
 def _integer(digits: str) -> int:
@@ -137,12 +143,12 @@ def read_record(
 
     Keys that `kind` does not know, as a later version may have added, are left out. For the rest see `read_json`.
     """
-    told = read_json(path, what=what, format=format, again=again, error=error)
-    return as_record(told, kind, path, what=what, again=again, error=error)
+    content = read_json(path, what=what, format=format, again=again, error=error)
+    return as_record(content, kind, path, what=what, again=again, error=error)
 
 
 def as_record(
-    told: Mapping[str, Any],
+    content: Mapping[str, Any],
     kind: type[_T],
     path: str | os.PathLike[str],
     *,
@@ -156,7 +162,7 @@ def as_record(
     try:
         # through JSON, whose strict rules take a list for a tuple and 1 for 1.0, and nothing else
         adapter = _adapter(cast(Hashable, kind))
-        return cast(_T, adapter.validate_json(json.dumps(told, allow_nan=False), strict=True))
+        return cast(_T, adapter.validate_json(json.dumps(content, allow_nan=False), strict=True))
     except ValidationError as failure:
         raise _refusal(error, path, again, f"not valid as {what}: {_first_of(failure)}") from failure
     except (RecursionError, TypeError, ValueError) as failure:  # values that are not JSON's: NaN, or from Python code

@@ -31,7 +31,7 @@ AGAIN = "Save or download the checkpoint again."
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies: `offset` counts from the start of `file`, in bytes."""
+    """Where one tensor is: `offset` counts from the start of `file`, in bytes."""
 
     name: str
     dtype: str  # as safetensors names it: "F32", "BF16", "I64", ...

@@ -21,6 +21,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.digests import git_blob_sha
 from hf_soups.files.downloads import leads_out, places_of
+from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
 from hf_soups.pool.entries import is_cascade
 from hf_soups.pool.store import POOL_FILE
@@ -74,7 +75,7 @@ class LocalFile:
 
     @classmethod
     def at(cls, path: str, source: Path) -> LocalFile:
-        """A file as it lies on the disk."""
+        """A file as it is on the disk."""
         return cls(path, source.stat().st_size, source)
 
     @cached_property
@@ -210,7 +211,7 @@ def _what_else(folder: Path) -> str:
     for name, words in ELSEWHERE.items():
         if (folder / name).is_file():
             return words.format(folder=folder)
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{SOUP_FILE}"))
+    inside = [path.parent.name for path in visible(folder, f"*/{SOUP_FILE}")]
     if inside:
         more = f" and {len(inside) - NAMED} more" if len(inside) > NAMED else ""
         return f"a folder of soups. Push one of them: {', '.join(inside[:NAMED])}{more}"

@@ -352,7 +352,7 @@ def pool_card(repo_id: str, pool: Pool, tables: Sequence[TableOf]) -> str:
     ]
     about = {
         "pretty_name": f"Predictions of {len(pool)} models",
-        "task_categories": [TASKS[pool.kind]],
+        **({"task_categories": [TASKS[pool.kind]]} if pool.kind in TASKS else {}),
         "tags": ["hf_soups", "predictions"],
         "configs": configs,
     }
@@ -376,7 +376,9 @@ def _members(pool: Pool, tables: Sequence[TableOf]) -> MarkdownTable:
     for table in tables:
         member = pool.members[table.member]
         counted = [amount(None if value is None else float(value)) for value in (member.parameters, member.macs)]
-        rows.append((member.name, table.config, member.dtype, *counted, f"`{member.sha256[:16]}`"))
+        rows.append(
+            (member.name, table.config, member.dtype, *counted, f"`{member.sha256[:16]}`" if member.sha256 else "-")
+        )
     columns = ("Member", "Config", "Dtype", "Parameters", UNITS["macs"], "SHA-256 of its weights (first 16 digits)")
     return MarkdownTable("Members", columns, tuple(rows))
 

@@ -199,7 +199,7 @@ def push(
 def push_saved(save: Callable[[Path], object], repo_id: str, **options: Any) -> Pushed:
     """Push what a function saves into a folder that does not exist yet; `options` are those of `push`.
 
-    The folder lies where temporary files do (TMPDIR), which must have room for it. Name and token are looked at first.
+    The folder is made among temporary files (TMPDIR), which must have room for it. Name and token are looked at first.
 
     Raises:
         InputError, CheckpointError, HfSoupsError: as `push`.

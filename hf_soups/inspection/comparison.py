@@ -11,7 +11,9 @@ from typing import Literal
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
-from hf_soups.soups.compatibility import CheckpointSummary, Finding
+from hf_soups.files.label_names import order_of, same_labels
+from hf_soups.soups.compatibility import CheckpointSummary
+from hf_soups.soups.findings import Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
 from hf_soups.soups.tensor_names import ties
 
@@ -112,11 +114,10 @@ def _labels(
     a, b = first.label_names, other.label_names
     if a is None or b is None:
         return "not named", ()
-    if a == b:
+    if same_labels(a, b):
         return "same", ()
-    if sorted(a) == sorted(b) and len(set(b)) == len(b):
-        return "other order", tuple(b.index(name) for name in a)
-    return "other", ()
+    order = order_of(b, a)
+    return ("other", ()) if order is None else ("other order", order)
 
 
 def _head(a: str | None, b: str | None) -> Literal["same", "not recorded", "other"]:
@@ -203,4 +204,4 @@ def _as_first(start: Checkpoint, first: Checkpoint) -> Checkpoint:
     """The start, its labels in the order of the first where it names the same."""
     shared_names([start, first])
     a, b = first.label_names, start.label_names
-    return start.with_labels(a) if a and b and a != b and sorted(a) == sorted(b) else start
+    return start.with_labels(a) if a and b and order_of(b, a) is not None else start

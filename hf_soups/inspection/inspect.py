@@ -15,8 +15,11 @@ from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
 from hf_soups.inspection.comparison import ComparedCheckpoint, Pair, distances_of, row_of
-from hf_soups.soups.compatibility import Finding, PreflightReport, preflight
+from hf_soups.soups.compatibility import PreflightReport, preflight
+from hf_soups.soups.findings import Finding
+from hf_soups.soups.head_starts import heads_apart
 from hf_soups.soups.ingredients import gather
+from hf_soups.soups.model_input import ExtraRows
 from hf_soups.soups.soup import Soup, display_names
 from hf_soups.sweep.folder import SweepFolder
 
@@ -178,6 +181,9 @@ def inspect_checkpoints(
     *,
     start: str | Path | None = None,
     align_labels: bool = False,
+    processor: str | Path | None = None,
+    force: bool = False,
+    extra_rows: ExtraRows = "keep",
     threads: int = 2,
 ) -> Inspection:
     """Compare checkpoints with the first: names, shapes, dtypes, ties, labels, processor, head, values, distances.
@@ -188,20 +194,26 @@ def inspect_checkpoints(
         sources: folders, run folders, Hub repos, a sweep's folder, or checkpoints.
         start: what they were fine-tuned from; default: what the runs record, or start/ in their sweep.
         align_labels: count labels in another order as put right, as `cook` with the same option does.
+        processor: as of `cook`.
+        force: as of `cook`.
+        extra_rows: as of `cook`.
         threads: that read side by side.
     Raises:
         InputError: if nothing is named.
-        CheckpointError: if `start` is named and cannot be read.
+        CheckpointError: if `start` or `processor` is named and cannot be read.
     """
     found = candidates(sources)
     named = [c.checkpoint for c in found if c.checkpoint is not None]
-    report = preflight(named, align_labels=align_labels, threads=threads)
+    report = preflight(
+        named, align_labels=align_labels, processor=processor, force=force, extra_rows=extra_rows, threads=threads
+    )
     origin, note = find_start(report.checkpoints, start)
     spoilt = {f.checkpoint for f in report.errors if f.topic in UNMEASURABLE}
     apart = distances_of([c for c in report.checkpoints if str(c) not in spoilt], origin, threads)
     names = dict(zip(map(str, named), display_names(named), strict=True))
     first = str(report.checkpoints[0]) if report.checkpoints else ""
     left_out = [c for c in found if c.checkpoint is None and not c.refused]
+    heads = heads_apart([c for c in report.checkpoints if str(c) not in spoilt], origin)
     return Inspection(
         rows=tuple(
             replace(
@@ -213,7 +225,11 @@ def inspect_checkpoints(
         ),
         pairs=apart.pairs([names[one] for one in apart.measured]),
         errors=(*(Finding(c.name, "files", c.reason) for c in found if c.refused), *report.errors),
-        warnings=(*(Finding(c.name, "run", f"{c.name}: left out: {c.reason}") for c in left_out), *report.warnings),
+        warnings=(
+            *(Finding(c.name, "run", f"{c.name}: left out: {c.reason}") for c in left_out),
+            *report.warnings,
+            *heads,
+        ),
         checkpoints=report.checkpoints,
         start=apart.start,
         notes=(*((note,) if note else ()), *apart.notes),

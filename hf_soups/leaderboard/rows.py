@@ -21,11 +21,12 @@ from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.problem_types import REGRESSION
+from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, Score, metric_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.task import SHIFT
-from hf_soups.soups.soup_record import SoupRecord, read_soup
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord, read_soup
 from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
@@ -191,6 +192,8 @@ class _Reader:
             folder = pointer.folder()
             record = self.soup_records[row.name] = read_soup(folder)
             answers = self._answers(folder / PREDICTIONS, row.name)
+            if record.select_optimistic:
+                self.notes.append(f"{row.name}: {MAYBE_TRAINED_ON}.")
             return ScoredModel(_soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
             self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
@@ -203,7 +206,7 @@ class _Reader:
         return {**found, **dict(self._shifts(folder, name))}
 
     def _shifts(self, folder: Path, name: str) -> Iterator[tuple[str, Predictions]]:
-        for path in sorted(folder.glob(f"{SHIFT}*.safetensors")):
+        for path in visible(folder, f"{SHIFT}*.safetensors"):
             try:
                 found = self._aligned(path.stem, folder)
             except PredictionsError as error:
@@ -352,7 +355,7 @@ def with_cascades(found: ScoredModels, folder: str | Path) -> ScoredModels:
     scores best on select. A frontier that cannot be read, or whose members or rows are gone, joins the unscored.
     """
     cascades, unscored = [], []
-    for path in sorted((Path(folder) / FOLDER).glob("*.json")):
+    for path in visible(Path(folder) / FOLDER, "*.json"):
         row = Row("cascade", f"cascade of {path.name}", "gone")
         try:
             if found.runs:

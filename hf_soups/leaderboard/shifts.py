@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
-from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError, PredictionsError
+from hf_soups.errors import InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
 from hf_soups.metrics import Metric, metric_for
 from hf_soups.predictions import Predictions, same_rows
@@ -130,6 +130,8 @@ def _sweeps_recipe(sweep: SweepFolder, recipe: str | Path | None, overrides: Map
 def _recipe_of(sources: Sequence[str | Path], recipe: str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe:
     if recipe is not None:
         return load_recipe(recipe, overrides)
+    for source in sources:
+        _ = Checkpoint(source).folder  # a path that is not there is the better reason
     runs = [Run.at(Path(s)) for s in sources]
     shared = shared_recipe(runs) if all(run.record is not None for run in runs) else None
     if shared is None or overrides:
@@ -239,6 +241,8 @@ def _answered(
     todo: Sequence[tuple[WeightsOnDisk, str]], live: _Live, metric: Metric, meter: Meter, failed: dict[str, str]
 ) -> Iterator[tuple[WeightsOnDisk, str, float]]:
     """Answer and write, one after another; whoever cannot answer joins `failed` and the others go on."""
+    from hf_soups.models.loading import NotAnswered, one_of_several
+
     before = 0
 
     def tick(done: int, of: int, *, name: str) -> None:
@@ -247,8 +251,9 @@ def _answered(
     for answerer, shift in todo:
         rows = len(live.shifts[shift])
         try:
-            found = live.answers(answerer, shift, partial(tick, name=f"{answerer.name} on {shift}"))
-        except (CheckpointError, IncompatibleCheckpoints, PredictionsError) as error:
+            with one_of_several(answerer.name):
+                found = live.answers(answerer, shift, partial(tick, name=f"{answerer.name} on {shift}"))
+        except NotAnswered as error:
             failed[answerer.name] = str(error)
         else:
             found.save(answerer.predictions / f"{SHIFT}{shift}.safetensors")

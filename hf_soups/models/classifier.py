@@ -13,8 +13,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, ProblemType, problem_type_of
-from hf_soups.models.clip import TEMPLATES, ZeroShot
-from hf_soups.models.encoder import longest_row
+from hf_soups.models.clip import TEMPLATES, ZeroShot, check_templates
 from hf_soups.models.family import Batch, Family
 from hf_soups.models.inference import evaluating, on_device
 from hf_soups.models.readers import ImageReader, RawRows, Reader, text_reader
@@ -44,6 +43,7 @@ class PredictSettings:
             raise InputError(f"dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}.")
         if self.batch_size < 1:
             raise InputError(f"a batch of {self.batch_size} rows is not possible; give at least 1.")
+        check_templates(self.templates)
 
     @property
     def torch_device(self) -> torch.device:
@@ -140,8 +140,7 @@ class Classifier:
         """Texts longer than `max_length` tokens, or than the model can read, are cut; images are not."""
         if self.kind == "image":
             return self
-        limits = [n for n in (max_length, longest_row(self.model)) if n]
-        return replace(self, reader=text_reader(self.processor, min(limits, default=None)))
+        return replace(self, reader=text_reader(self.processor, max_length))
 
     @property
     def label_names(self) -> tuple[str, ...]:

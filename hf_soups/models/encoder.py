@@ -3,28 +3,44 @@ decoder where the text ends."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int64
 
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.configs import check_tokenizer
 from hf_soups.models.family import Batch, Encoded, Family
-from hf_soups.models.loading import HowLoaded, InRepo, Loaded, config_of, named_model, place, readable, where
-from hf_soups.models.tokens import encode_texts
+from hf_soups.models.loading import (
+    HowLoaded,
+    InRepo,
+    Loaded,
+    config_of,
+    in_repo,
+    named_model,
+    place,
+    quiet,
+    readable,
+    where,
+)
+from hf_soups.models.tokens import UNLIMITED, encode_texts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from hf_soups.data import Split
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
+# RoBERTa and its like count positions from the padding index on, by this function: 514 places hold 512 tokens
+FROM_PADDING = "create_position_ids_from_input_ids"
 T5_TYPES = ("t5", "mt5", "umt5")
 FLOAT16 = ("fp16", "float16")
 
@@ -46,22 +62,42 @@ class Encoders(Family):
         """See `Family.accepts`."""
         return super().accepts(config) and not config.get("is_encoder_decoder")
 
+    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
+        """See `Family.load`."""
+        return _with_padding_token(super().load(source, **how), source, in_repo(how))
+
+    def load_with_new_head(
+        self,
+        source: str | Path,
+        *,
+        label_names: Sequence[str],
+        seed: int = 0,
+        image_size: int | None = None,
+        **how: Unpack[HowLoaded],
+    ) -> Loaded:
+        """See `Family.load_with_new_head`."""
+        loaded = super().load_with_new_head(source, label_names=label_names, seed=seed, image_size=image_size, **how)
+        return replace(loaded, model=_with_padding_token(loaded.model, source, in_repo(how)))
+
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
-        """The tokenizer, which must know a padding token."""
+        """The tokenizer, which must know a padding token; it pads on the side on which answers do not change."""
         from transformers import AutoTokenizer
         from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
         with readable(source, at.get("subfolder"), "tokenizer.json"):
             check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, **at))
             tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
-            if not 0 < tokenizer.model_max_length < math.inf or tokenizer.model_max_length % 1:
-                raise ValueError(f"model_max_length is {tokenizer.model_max_length}, not a number of tokens")
+            tokenizer.model_max_length = _limit_of(tokenizer)
+        _check_vocabulary(tokenizer, Path(source) / (at.get("subfolder") or ""))
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
                 f"{place(source, **at)}: its tokenizer has no padding token, so rows of different length "
                 "cannot be put in one batch. Decoders such as GPT-2 are published so: use an encoder (BERT, RoBERTa, "
                 "DistilBERT, MiniLM), or save the checkpoint with a pad_token in tokenizer and config."
             )
+        checkpoint = Checkpoint(source, at.get("revision"), at.get("subfolder"))
+        if (checkpoint.folder / "config.json").is_file():  # not of a tokenizer alone
+            _fit_to_model(tokenizer, self.auto(), config_of(source, **at))
         return tokenizer
 
     def encode(self, split: Split, processor: Any, task: Task, data: Data, cache: Path | None = None) -> Encoded:
@@ -74,11 +110,60 @@ class Encoders(Family):
         return super().logits(model, batch)
 
 
+def _limit_of(tokenizer: Any) -> int:
+    """How many tokens a row may have by the tokenizer's own file; -1, 1e30 and infinity are no limits."""
+    limit = tokenizer.model_max_length
+    if limit == -1 or limit >= UNLIMITED:
+        return UNLIMITED
+    if not limit > 0 or limit % 1:
+        raise ValueError(f"model_max_length is {limit}, not a number of tokens")
+    return int(limit)
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Refuse a folder without a tokenizer's files: transformers makes one of special tokens alone."""
+    files = {*tokenizer.vocab_files_names.values(), "tokenizer.json"}
+    if folder.is_dir() and tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
+        raise CheckpointError(
+            f"{folder}: no tokenizer there; expected {' or '.join(sorted(files))}. Save the tokenizer that it was "
+            "trained with beside it (save_pretrained)."
+        )
+
+
+def _fit_to_model(tokenizer: Any, auto: Any, config: PreTrainedConfig) -> None:
+    """Let the tokenizer cut rows at the length that the model reads, and pad where that changes no answer.
+
+    A model that numbers positions counts from the left end of a batch, so padding there would shift the words. XLNet's
+    and BLOOM's have no numbers, and XLNet's head reads the last place: they stay as their tokenizers pad.
+    """
+    made = auto._model_mapping[type(config)]
+    if tokenizer.padding_side == "left" and "position_ids" in inspect.signature(made.forward).parameters:
+        tokenizer.padding_side = "right"
+    places = getattr(config, "max_position_embeddings", None) or 0
+    module = sys.modules[made.__module__]
+    if any(hasattr(part, FROM_PADDING) for part in (module, *vars(module).values())):
+        places -= config.pad_token_id + 1
+    if 0 < places < tokenizer.model_max_length:
+        tokenizer.model_max_length = places
+
+
+def _with_padding_token(model: PreTrainedModel, source: str | Path, at: InRepo) -> PreTrainedModel:
+    """The model, knowing its tokenizer's padding token: decoders' heads look for the last token before padding."""
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        from transformers import AutoTokenizer
+
+        folder = Checkpoint(source, at.get("revision"), at.get("subfolder")).processor_folder
+        with contextlib.suppress(Exception), quiet():  # without a tokenizer it says so when rows are read
+            config.pad_token_id = AutoTokenizer.from_pretrained(str(folder), **where()).pad_token_id
+    return model
+
+
 def longest_row(model: torch.nn.Module) -> int | None:
     """How many tokens a row may have; None where the model sets no limit."""
     config = getattr(model, "config", None)
     places = getattr(config, "max_position_embeddings", None)
-    if places is None:
+    if places is None or places < 1:  # XLNet says -1
         return None
     # RoBERTa and its like count positions from the padding index on: 514 places hold 512 tokens
     embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)

@@ -6,6 +6,7 @@ is counted while it is made, and refused when it is far from the weights, costs 
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from hf_soups.checkpoint import Checkpoint, TensorInfo
-from hf_soups.errors import CheckpointError, HfSoupsError, is_short_of_memory
+from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.files.configs import check_config
 from hf_soups.files.hub_refusals import check_token
+from hf_soups.files.tensor_names import key_mapping
+from hf_soups.limits import limit_reached
 from hf_soups.models.layers import head_parameters
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 
@@ -140,10 +143,12 @@ def load_own_head(
     revision = how.pop("revision", None)
     config = config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
     _check_task(config, place(source, subfolder=subfolder))
-    with fitting(Checkpoint(source, revision, subfolder)):
+    checkpoint = Checkpoint(source, revision, subfolder)
+    with fitting(checkpoint):
         model, info = auto.from_pretrained(
-            str(source), use_safetensors=True, output_loading_info=True, **where(revision, subfolder), **options(**how)
-        )
+            str(source), use_safetensors=True, output_loading_info=True, **_unwrapped(checkpoint),
+            **where(revision, subfolder), **options(**how),
+        )  # fmt: skip
     _check_layers(model, info, place(source, subfolder=subfolder))
     # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
     missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
@@ -177,10 +182,11 @@ def load_new_head(
         config.__dict__.pop(key, None)
     revision = how.pop("revision", None)
     # loading draws random numbers too, for what it then overwrites
-    with seeded(seed), fitting(Checkpoint(source, revision, subfolder)):
+    checkpoint = Checkpoint(source, revision, subfolder)
+    with seeded(seed), fitting(checkpoint):
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **where(revision, subfolder), **options(**how),
+            **_unwrapped(checkpoint), **where(revision, subfolder), **options(**how),
         )  # fmt: skip
         torch.default_generator.manual_seed(seed)
         fresh = auto.from_config(config)
@@ -193,6 +199,12 @@ def load_new_head(
             if name in new:
                 parameter.copy_(source_of[name])
     return Loaded(model.eval(), new)
+
+
+def _unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What from_pretrained needs to find tensors that were saved with a wrapper around the model."""
+    mapping = key_mapping(checkpoint.stored_names)
+    return {"key_mapping": mapping} if mapping else {}
 
 
 def knows(auto: Any, model_type: Any) -> bool:
@@ -312,6 +324,31 @@ def answering(model: Any, values: torch.Tensor) -> Iterator[None]:
             f"{named_model(model)}: it cannot read rows of shape {tuple(values.shape)} ({_first_lines(error)}). Its "
             "config.json, and its tokenizer or image processor, do not belong to its weights. Get it again."
         ) from error
+
+
+class NotAnswered(InputError):
+    """One of several models cannot be loaded or asked; the others are."""
+
+
+@contextmanager
+def one_of_several(name: str) -> Iterator[None]:
+    """Turn whatever is wrong with one of several models into `NotAnswered`, which names it, so that the others go on.
+
+    What concerns them all goes through: rows that cannot be read, a full disk, too little memory.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except InputError as error:
+        raise NotAnswered(str(error)) from error
+    except HfSoupsError:
+        raise
+    except Exception as error:  # of a file that holds what nobody thought of, nearly anything
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or limit_reached(error) or is_short_of_memory(error):
+            raise
+        raise NotAnswered(f"{name}: it cannot be loaded or asked ({_first_lines(error)}).") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from hf_soups.data.images import DECODING, PIXELS_AT_ONCE, ROOM, Picture, cells, open_image
-from hf_soups.errors import CheckpointError, DataError, InputError
+from hf_soups.errors import CheckpointError, InputError
 from hf_soups.models.family import Augment, Batch
 from hf_soups.models.row_cache import cache_key, cached_rows, write_rows
 from hf_soups.recipe import LARGEST_SIDE
@@ -262,7 +262,7 @@ def stacked_images(images: list[np.ndarray]) -> np.ndarray:
     """Images (channels, height, width) as one array (images, height, width, channels).
 
     Raises:
-        DataError: if their sizes differ.
+        CheckpointError: if their sizes differ.
     """
     shapes = {image.shape[1:] for image in images}
     if len(shapes) > 1:
@@ -270,9 +270,9 @@ def stacked_images(images: list[np.ndarray]) -> np.ndarray:
     return np.stack(images).transpose(0, 2, 3, 1)
 
 
-def _uneven(shapes: set[tuple[int, ...]]) -> DataError:
+def _uneven(shapes: set[tuple[int, ...]]) -> CheckpointError:
     sizes = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
-    return DataError(
+    return CheckpointError(
         f"the image processor gives images of different sizes ({sizes}), which cannot be put in one batch. "
         "Give the checkpoint's preprocessor_config.json a do_center_crop and crop_size, or a size of height and width."
     )

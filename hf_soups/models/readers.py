@@ -6,6 +6,7 @@ The arithmetic is that of whole splits (`models.pixels`, `models.tokens`): a mod
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,9 +20,17 @@ from hf_soups.data.images import DECODERS, Picture
 from hf_soups.errors import InputError
 from hf_soups.models.family import Augment, Batch, Encoded
 from hf_soups.models.pixels import EncodedImages, affine_of, moved, normalised, processed, stacked_images
-from hf_soups.models.tokens import EncodedPrompts, EncodedTexts, PromptedTokenizer, flat_texts, tokenizer_identity
+from hf_soups.models.same_input import image_parts, kind_of
+from hf_soups.models.tokens import (
+    UNLIMITED,
+    EncodedPrompts,
+    EncodedTexts,
+    PromptedTokenizer,
+    flat_texts,
+    rows_cut,
+    tokenizer_identity,
+)
 
-UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 Pair = tuple[str, str | None]  # a text, and the second one of a pair
 
 
@@ -34,7 +43,7 @@ class ImageReader:
     @cached_property
     def identity(self) -> str:
         """Equal for processors that give equal pixels."""
-        return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        return json.dumps([kind_of(self.processor), image_parts(self.processor)], sort_keys=True)
 
     @cached_property
     def affine(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -49,7 +58,8 @@ class ImageReader:
         """RGB images (PIL, or arrays of 8-bit values), and pictures not decoded yet, resized and cropped.
 
         Raises:
-            DataError: if one is damaged, or they come out at different sizes, which cannot be put in one batch.
+            DataError: if one is damaged.
+            CheckpointError: if they come out at different sizes, which cannot be put in one batch.
         """
         threads = min(len(images), DECODERS) if any(isinstance(image, Picture) for image in images) else 1
         step = normalised if self.affine is None else moved
@@ -81,8 +91,10 @@ class TextReader:
         longest = min(self.max_length or self.tokenizer.model_max_length, self.tokenizer.model_max_length)
         columns = [firsts, seconds] if seconds else [firsts]
         cut = {"truncation": True, "max_length": longest} if longest < UNLIMITED else {}
-        told = self.tokenizer(*columns, **cut, return_attention_mask=False)
-        return flat_texts(np.arange(len(firsts)), told, self.tokenizer)
+        made = self.tokenizer(*columns, **cut, return_attention_mask=False)
+        if rows_cut(made) and self.max_length != longest:  # Python says the same words once
+            warnings.warn(f"texts longer than the {longest} tokens that the model reads are cut there", stacklevel=2)
+        return flat_texts(np.arange(len(firsts)), made, self.tokenizer)
 
 
 @dataclass(frozen=True, eq=False)

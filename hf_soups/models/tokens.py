@@ -5,7 +5,7 @@ Of a row in a prompt that is too long the texts are cut, never the prompt around
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from jaxtyping import Int64
 
 from hf_soups.errors import CheckpointError, DataError, InputError
 from hf_soups.models.row_cache import cache_key, cached_rows, damaged, read_rows
+from hf_soups.models.same_input import tokenizer_parts
 from hf_soups.recipe.prompts import Wording
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
+_log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 1000
 NO_TOKEN = -100  # fills up the ids of short words
+UNLIMITED = 10**9  # tokens of a row, where neither tokenizer nor model sets a limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +91,33 @@ def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Pa
             f"Set it to {special + 1} at least."
         )
 
+    cut: list[int] = []  # rows that were, of each block
+
     def tokenised(columns: list[list[str]]) -> Mapping[str, Any]:
-        made: Mapping[str, Any] = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
-        return made
+        made = tokenizer(*columns, truncation=True, max_length=longest, return_attention_mask=False)
+        cut.append(rows_cut(made))
+        return dict(made)
 
     key = cache_key(
         "text", split.fingerprint, len(split), task.kind, task.columns, longest, tokenizer_identity(tokenizer)
     )
-    return cached_rows(
+    encoded = cached_rows(
         cache,
         key,
         lambda into: _write_flat(into, _of_all_rows(split, task, tokenised)),
         lambda folder: _read_flat(folder, split.row_ids, tokenizer),
     )
+    if sum(cut) and longest < data.max_length:
+        _log.warning(
+            "%s: %d of %d rows are longer than the %d tokens that the model reads; they are cut there",
+            split.source, sum(cut), len(split), longest,
+        )  # fmt: skip
+    return encoded
+
+
+def rows_cut(made: Any) -> int:
+    """How many rows a call of a tokenizer cut; 0 where it does not say (those written in Python)."""
+    return sum(bool(row.overflowing) for row in made.encodings or ())
 
 
 def _of_all_rows(
@@ -174,16 +191,7 @@ def _read_flat(folder: Path, row_ids: np.ndarray, tokenizer: Any) -> EncodedText
 
 def tokenizer_identity(tokenizer: Any) -> str:
     """A text that is equal for tokenizers that give equal ids."""
-    about = [type(tokenizer).__name__, tokenizer.model_input_names, tokenizer.truncation_side]
-    if getattr(tokenizer, "is_fast", False):
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        # left behind by the last call, not part of the tokenizer
-        state.pop("truncation", None)
-        state.pop("padding", None)
-        about.append(state)
-    else:
-        about += [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
-    return cache_key(about)
+    return cache_key(tokenizer_parts(tokenizer))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import RUN_FILE, read_run
 from hf_soups.sweep.folder import PLAN_FILE, SweepFolder
 
@@ -118,7 +119,7 @@ def _checkpoint(text: str) -> tuple[Checkpoint, int | None]:
 def _of_sweep(sweep: Path) -> list[tuple[str, Checkpoint]]:
     """Its finished runs, then its soups, each by its own name."""
     found = []
-    for record in sorted(sweep.glob(f"*/{RUN_FILE}")):
+    for record in visible(sweep, f"*/{RUN_FILE}"):
         if read_run(record.parent).status == "finished":
             found.append((record.parent.name, Checkpoint(str(record.parent.resolve()))))
     for pointer in SweepFolder(sweep).soups():

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, PredictionsError
+from hf_soups.errors import CheckpointError, PredictionsError
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, check_problem_type
 from hf_soups.models.classifier import Classifier, PredictSettings, answering_family
 from hf_soups.models.cost_counting import (
@@ -23,12 +23,13 @@ from hf_soups.models.cost_counting import (
     median_row,
 )
 from hf_soups.models.inference import evaluating, on_device, predict_split
+from hf_soups.models.loading import NotAnswered, one_of_several
 from hf_soups.pool.entries import PoolEntry
 from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
 from hf_soups.pool.predict import PoolResult, first_score
 from hf_soups.pool.rows import LabelledRows
 from hf_soups.pool.shards import WORK, MemberShards, Processes, answer_missing, check_disk
-from hf_soups.pool.store import POOL_FILE, Member, Pool, file_of, read_pool, write_pool
+from hf_soups.pool.store import POOL_FILE, Member, Pool, free_file, read_pool, write_pool
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from hf_soups.models.family import Batch, Encoded, Family
     from hf_soups.pool.shards import Progress
 
-OF_ONE_MODEL = (CheckpointError, IncompatibleCheckpoints, PredictionsError)  # the others go on
 TEXTS = 1000  # whose median length counts
 
 
@@ -168,7 +168,7 @@ class Job:
             if not failed:  # what failed models left there is theirs to go on with
                 shutil.rmtree(pool.folder / WORK, ignore_errors=True)
             if self.measure:
-                pool = self._measure(pool, [e for e in entries if e.name in kept])
+                pool = self._measure(pool, [e for e in entries if e.name in kept], failed)
         self.group.wait()
         pool = read_pool(pool.folder) if (pool.folder / POOL_FILE).is_file() else pool
         done = tuple(entry.name for entry in todo if entry.name not in failed)
@@ -178,31 +178,34 @@ class Job:
         self, pool: Pool, entries: Sequence[PoolEntry], failed: dict[str, str]
     ) -> tuple[tuple[str, ...], list[PoolEntry]]:
         """Names of the members that are there, and the entries that are still to be answered."""
-        kept, todo = [], []
+        kept: list[PoolEntry] = []
+        todo: list[PoolEntry] = []
         for entry in entries:
             try:
-                if _is_there(pool, entry, self.settings):
-                    kept.append(entry.name)
-                else:
-                    todo.append(entry)
-            except OF_ONE_MODEL as error:
+                with one_of_several(entry.name):
+                    (kept if _is_there(pool, entry, self.settings) else todo).append(entry)
+            except NotAnswered as error:
                 failed[entry.name] = str(error)
-        return tuple(kept), todo
+        return tuple(entry.name for entry in kept), todo
 
     def _member(self, pool: Pool, entry: PoolEntry, meter: Meter, before: int, failed: dict[str, str]) -> Pool:
         """The pool with this member, answered by all processes and put together by the main one."""
         shards, model, took = self._shards(pool, entry), None, 0.0
         shards.forget_failure(self.group.rank)
         try:
-            model = MemberModel.load(entry, self.rows, self.settings)
-            _, took = answer_missing(shards, self.group, model.answer, lambda done: meter(before + done, entry.name))
-        except OF_ONE_MODEL as error:
+            with one_of_several(entry.name):
+                model = MemberModel.load(entry, self.rows, self.settings)
+                _, took = answer_missing(
+                    shards, self.group, model.answer, lambda done: meter(before + done, entry.name)
+                )
+        except NotAnswered as error:
             shards.failed(self.group.rank, str(error))
         self.group.wait()  # for the shards of the others
         if self.group.is_main:
             try:
-                pool = self._finished(pool, entry, model, shards)
-            except OF_ONE_MODEL as error:
+                with one_of_several(entry.name):
+                    pool = self._finished(pool, entry, model, shards)
+            except NotAnswered as error:
                 shards.failed(self.group.rank, str(error))
             else:
                 rows = len(self.rows.split)
@@ -217,7 +220,7 @@ class Job:
         reason = shards.failure()
         if model is None or reason:
             raise PredictionsError(reason)
-        file = _free_file(pool, entry.name)
+        file = free_file(pool, entry.name)
         shards.assemble(pool.folder / file)
         of, zero_shot = entry.checkpoint, model.classifier.family.name == "zero-shot"
         member = Member(
@@ -235,14 +238,19 @@ class Job:
         shards.remove()
         return wider
 
-    def _measure(self, pool: Pool, entries: Sequence[PoolEntry]) -> Pool:
+    def _measure(self, pool: Pool, entries: Sequence[PoolEntry], failed: dict[str, str]) -> Pool:
         """Measure members that were answered before without it."""
         for entry in entries:
             member = pool.members[entry.name]
             if member.seconds is None:
-                model = MemberModel.load(entry, self.rows, self.settings)
-                pool = pool.with_member(model.with_seconds(member))
-                write_pool(pool)
+                try:
+                    with one_of_several(entry.name):
+                        model = MemberModel.load(entry, self.rows, self.settings)
+                        pool = pool.with_member(model.with_seconds(member))
+                except NotAnswered as error:
+                    failed[entry.name] = f"not measured: {error}"
+                else:
+                    write_pool(pool)
         return pool
 
     def _shards(self, pool: Pool, entry: PoolEntry) -> MemberShards:
@@ -270,6 +278,11 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
     member = pool.members.get(entry.name)
     if member is None:
         return False
+    if not member.has_model:
+        raise CheckpointError(
+            f"{pool.folder} has a member {entry.name!r} already, whose answers come from {member.from_file}. Give this "
+            "one another name: NAME=MODEL."
+        )
     same = (member.source, member.revision, member.subfolder, member.image_size) == (
         entry.checkpoint.source, entry.checkpoint.revision, entry.checkpoint.subfolder, entry.image_size,
     )  # fmt: skip
@@ -288,15 +301,6 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
         return len(pool.predictions[entry.name]) == pool.data.rows
     except PredictionsError:  # damaged or gone: answered again
         return False
-
-
-def _free_file(pool: Pool, name: str) -> str:
-    """The file for a member, which no other member has."""
-    taken = {member.file for other, member in pool.members.items() if other != name}
-    file = file_of(name)
-    while file in taken:
-        file = f"_{file}"
-    return file
 
 
 def _notes(p: Predictions, model: MemberModel, path: Path) -> tuple[str, ...]:

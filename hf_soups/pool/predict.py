@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from hf_soups.errors import InputError
+from hf_soups.errors import DataWarning, HfSoupsError, InputError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 from hf_soups.files.writing import write_text
-from hf_soups.pool.entries import pool_entries
+from hf_soups.pool.entries import PoolEntry, pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
 from hf_soups.pool.shards import alone, processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.predictions.topk import TopKPredictions, certain_rows
-from hf_soups.recipe import load_recipe
+from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.recipe.task import METRIC_OF
+from hf_soups.soups.ingredients import doubt_in_words, without_proof
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,6 +103,8 @@ def predict_pool(
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
     labelled = load_rows(wanted)
+    if recipe is not None and labelled.about.split == "select":
+        _warn_of_trained_rows(entries, recipe)
     from hf_soups.models.classifier import PredictSettings
     from hf_soups.pool.job import Job
 
@@ -136,8 +142,17 @@ def print_result(result: PoolResult) -> None:
             f"is certain for all but {result.uncertain:.2%} of the rows."
         )
     if len(result.pool) > 1:
-        numbers = result.pool.data.problem_type == REGRESSION  # no cascade is sure of a number
-        console.print(f"Next: hf-soups {'ensemble' if numbers else 'cascade search'} {result.pool.folder}")
+        console.print(f"Next: hf-soups {_next_for(result.pool)}")
+
+
+def _next_for(pool: Pool) -> str:
+    """What to do next: nothing is chosen on report rows, and no cascade is sure of a number."""
+    from hf_soups.pool.report_rows import holds_report_rows
+
+    here, how = pool.folder, "ensemble" if pool.data.problem_type == REGRESSION else "cascade search"
+    if holds_report_rows(pool.data.split):
+        return f"{how} SELECT-POOL --report {here} (choose on select rows)"
+    return f"{how} {here}"
 
 
 def pool_table(pool: Pool) -> Table:
@@ -148,12 +163,15 @@ def pool_table(pool: Pool) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column("member", overflow="fold")
     first = [first_score(pool.predictions[name]) for name in pool.members]
-    for column in (first[0][0] if first else "accuracy", "MACs", "parameters", "ms at batch 1", "ms at best batch"):
+    own_units = sorted({unit for member in pool.members.values() for unit in member.costs})
+    name = first[0][0] if first else "accuracy"
+    for column in (name, "MACs", "parameters", "ms at batch 1", "ms at best batch", *own_units):
         table.add_column(column, justify="right")
     for (name, member), (_, right) in zip(pool.members.items(), first, strict=True):
         counted = [_short(member.macs), _short(member.parameters)]
         measured = ["" if s is None else f"{1000 * s:.2f}" for s in (member.seconds_batch_1, member.seconds)]
-        table.add_row(name, right, *counted, *measured)
+        given = [f"{member.costs[unit]:.3g}" if unit in member.costs else "" for unit in own_units]
+        table.add_row(name, right, *counted, *measured, *given)
     return table
 
 
@@ -183,6 +201,18 @@ def _short(count: int | None) -> str:
     return str(count)
 
 
+def _warn_of_trained_rows(entries: Sequence[PoolEntry], recipe: Recipe) -> None:
+    """What is chosen on select should not have been trained on it."""
+    known = []
+    for entry in entries:
+        with suppress(HfSoupsError):  # a model that cannot be read is named when it is asked
+            if entry.checkpoint.label_names is not None:  # fine-tuned, on some rows
+                _ = entry.checkpoint.run
+                known.append(entry.checkpoint)
+    if doubtful := without_proof(known, recipe, ()):
+        warnings.warn(doubt_in_words(doubtful), DataWarning, stacklevel=3)
+
+
 def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
     """The pool that is there, if it is of these rows, or an empty one."""
     new = Pool(out, rows.task.kind, rows.about, rows.split.label_names, {}, top_k)
@@ -200,6 +230,7 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
         )
         if getattr(a, name) != getattr(b, name)
         and not (name == "fingerprint" and same_rows(there.data.fingerprint, new.data.fingerprint))
+        and not (name == "label_names" and same_labels(there.label_names, new.label_names))
     ]
     if differ:
         raise InputError(

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from hf_soups.data.split import strata, stratified_rows
-from hf_soups.errors import InputError, PredictionsError
+from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.files.label_names import same_labels
 from hf_soups.pool.store import Pool, read_pool
 from hf_soups.predictions import Predictions, same_rows
+from hf_soups.recipe.task import SHIFT
 
 REPORT_STREAM = 3  # of the seed; 0 to 2 cut splits of data sets
 
@@ -39,6 +41,33 @@ class OtherPool:
 
     def __str__(self) -> str:
         return self.folder
+
+
+def holds_report_rows(split: str) -> bool:
+    """Whether a split, as a pool calls it, is looked at once: a recipe's report rows, or those of a shift.
+
+    >>> holds_report_rows("report"), holds_report_rows("shift-books"), holds_report_rows("validation")
+    (True, True, False)
+    """
+    return split == "report" or split.startswith(SHIFT)
+
+
+def refuse_report_rows(pool: Pool, what: str, *, allowed: bool) -> None:
+    """Refuse to choose on a pool of report rows, as `cook` does.
+
+    Args:
+        pool: whose rows would be chosen on.
+        what: the command that chooses, for the advice.
+        allowed: the user means it.
+    Raises:
+        SelectionOnReport: unless it is allowed.
+    """
+    if holds_report_rows(pool.data.split) and not allowed:
+        raise SelectionOnReport(
+            f"{pool.folder} holds rows of the split {pool.data.split!r}, which are for one look at the end; what is "
+            f"chosen on them looks better than it is. Choose on a pool of select rows and report on this one "
+            f"({what} SELECT-POOL --report {pool.folder}), or say that you mean it (--allow-selection-on-report)."
+        )
 
 
 ReportRows = ShareOf | OtherPool | None  # None: there are none
@@ -124,7 +153,7 @@ def _other(pool: Pool, folder: str) -> Mapping[str, Predictions]:
     other = read_pool(folder)
     if same_rows(other.data.fingerprint, pool.data.fingerprint):
         raise InputError(f"{folder}: the same rows as {pool.folder}, which the cascades are chosen on.")
-    if other.label_names != pool.label_names:
+    if not same_labels(other.label_names, pool.label_names):
         raise InputError(f"{folder}: its classes are not those of {pool.folder}.")
     missing = [name for name in pool.members if name not in other.members]
     if missing:

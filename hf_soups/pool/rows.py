@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class RowsOptions(TypedDict, total=False):
     label_names: Sequence[str] | None
     limit: int | None
     max_length: int
+    on_error: Literal["stop", "skip"] | None
     id_column: str | None
     recipe: str | Path | None
     overrides: Mapping[str, Any] | None
@@ -70,6 +71,7 @@ class RowsWanted:
     label_names: Sequence[str] | None = None  # of the classes; default: as the column has them
     limit: int | None = None  # at most so many rows: of a pool a stratified subset, else the first
     max_length: int = 128  # tokens of a text
+    on_error: Literal["stop", "skip"] | None = None  # what a row that cannot be read does; default: the recipe's, stop
     id_column: str | None = None  # whose values are the row ids; default: the rows' numbers
     recipe: str | Path | None = None  # a YAML file that gives task and data
     overrides: Mapping[str, Any] | None = None  # values of the recipe to change
@@ -119,7 +121,8 @@ def _of_recipe(wanted: RowsWanted) -> LabelledRows:
     from hf_soups.recipe import load_recipe
 
     assert wanted.recipe is not None
-    recipe = load_recipe(wanted.recipe, wanted.overrides)
+    chosen = {} if wanted.on_error is None else {"data.on_error": wanted.on_error}
+    recipe = load_recipe(wanted.recipe, {**(wanted.overrides or {}), **chosen})
     name = wanted.split or "select"
     alone = load_report(recipe.task, recipe.data) if name == "report" else None  # train may be large, and far
     answered = load_splits(recipe.task, recipe.data).answered if alone is None else {name: alone}
@@ -131,6 +134,7 @@ def _of_recipe(wanted: RowsWanted) -> LabelledRows:
 def _of_data(wanted: RowsWanted) -> LabelledRows:
     from hf_soups.data import Split
     from hf_soups.data.labels import checked_columns, class_indices, label_names_of
+    from hf_soups.data.unreadable import readable
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
@@ -147,11 +151,14 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
     if about["problem_type"] not in PROBLEM_TYPES:
         raise InputError(f"problem_type is {about['problem_type']!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
     task = Task(**about, label_names=names, train=split, report=split)
-    rows = checked_columns(table, task, where)
+    rows = checked_columns(table, task, where, gaps=wanted.on_error == "skip")
     names = label_names_of(rows, task, where)
     labels = class_indices(rows, task, names, where)
-    made = Split.of("report", rows, np.arange(len(labels), dtype=np.int64), labels, names, where)
-    return LabelledRows(task, Data(max_length=wanted.max_length), _limited(made, wanted.limit), split)
+    made = _limited(
+        Split.of("report", rows, np.arange(len(labels), dtype=np.int64), labels, names, where), wanted.limit
+    )
+    data = Data(max_length=wanted.max_length, on_error=wanted.on_error or "stop")
+    return LabelledRows(task, data, made if data.on_error == "stop" else readable(made, task), split)
 
 
 def _read_data(wanted: RowsWanted) -> tuple[datasets.Dataset, dict[str, Any], str]:

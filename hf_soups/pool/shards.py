@@ -23,6 +23,7 @@ import numpy as np
 
 from hf_soups.errors import HfSoupsError, InputError, PredictionsError
 from hf_soups.files.problem_types import REGRESSION
+from hf_soups.files.reading import visible
 from hf_soups.files.writing import writable
 from hf_soups.predictions import Predictions, id_tensor
 from hf_soups.predictions.topk import TopKPredictions, load_predictions, write_top_k
@@ -206,7 +207,7 @@ class MemberShards(Shards[Predictions]):
 
     def failure(self) -> str:
         """Why a process gave up; empty if none did."""
-        reasons = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.failed"))]
+        reasons = [path.read_text(encoding="utf-8") for path in visible(self.folder, "*.failed")]
         return reasons[0] if reasons else ""
 
     def assemble(self, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS, Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, ProblemType
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
@@ -24,14 +25,14 @@ MEASURED = ("seconds", "seconds_batch_1")  # these carry the hardware; the other
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model in a pool, at one input size and in one precision.
+    """A model in a pool, at one input size and in one precision; or answers made elsewhere, without a model.
 
     Costs are of one example: counted ones are the same everywhere, seconds belong to `hardware`. What was not counted
     or measured is None. How well it answers is not kept here: that follows from its predictions.
     """
 
     name: str
-    source: str  # a folder's absolute path, or a Hub repo
+    source: str = ""  # a folder's absolute path, or a Hub repo; empty: its answers come from a file, see `from_file`
     revision: str | None = None
     subfolder: str | None = None
     image_size: int | None = None  # pixels; None: the checkpoint's own
@@ -48,11 +49,31 @@ class Member:
     file: str = ""  # of its predictions, inside the pool's folder
     files: str = ""  # digest of its config, tokenizer and processor, see `Checkpoint.files_digest`
     notes: tuple[str, ...] = ()  # what a reader of its predictions should know
+    from_file: str = ""  # name of the file that its answers were read from, where no model is known
+    costs: Mapping[str, float] = field(default_factory=dict)  # in units of the user's own, such as dollars
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there are weights; else its answers come from a file."""
+        return bool(self.source)
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Its weights."""
+        """Its weights.
+
+        Raises:
+            InputError: if its answers were made elsewhere.
+        """
+        if not self.has_model:
+            raise InputError(
+                f"{self.name}: its answers come from the file {self.from_file}; no model of it is known here."
+            )
         return Checkpoint(self.source, revision=self.revision, subfolder=self.subfolder)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units that its cost is known in."""
+        return (*(unit for unit in UNITS if getattr(self, unit) is not None), *self.costs)
 
     def cost(self, unit: str) -> Cost:
         """What one example costs.
@@ -63,17 +84,42 @@ class Member:
         >>> Member("small", "models/small", macs=5).cost("macs")
         Cost(value=5.0, unit='macs', hardware='')
         """
-        if unit not in UNITS:
-            raise InputError(f"{unit!r} is no unit of costs; expected one of {', '.join(UNITS)}.")
-        value = getattr(self, unit)
-        if value is None:
-            advice = "Predict again with --measure-seconds" if unit in MEASURED else "Predict again"
-            raise InputError(f"{self.name}: its {UNITS[unit]} were not measured. {advice}, or choose another cost.")
+        if unit not in self.units:
+            raise InputError(self._unknown(unit))
+        value = self.costs[unit] if unit in self.costs else getattr(self, unit)
         return Cost(float(value), unit, self.hardware if unit in MEASURED else "")
+
+    def with_cost(self, value: float, unit: str, hardware: str = "") -> Member:
+        """The member with what one example costs, counted, measured or billed elsewhere.
+
+        Raises:
+            InputError: if the unit is no word, the value no finite number of 0 or more, or seconds lack hardware.
+        """
+        cost = Cost(value, unit, hardware)
+        if not re.fullmatch(r"[^\W\d][\w./-]{0,39}", unit):
+            raise InputError(f"{unit!r} is no unit of costs; expected {', '.join(UNITS)}, or a word such as dollars.")
+        if unit in MEASURED:
+            if not hardware:
+                raise InputError(f"{unit} belong to the hardware they were measured on: name it (--hardware).")
+            return replace(self, **{unit: cost.value}, hardware=hardware)  # type: ignore[arg-type]
+        if unit in UNITS:
+            return replace(self, **{unit: round(cost.value)})  # type: ignore[arg-type]
+        return replace(self, costs={**self.costs, unit: cost.value})
+
+    def _unknown(self, unit: str) -> str:
+        """Why there is no cost in a unit, and what to do."""
+        known = f" It is known in: {', '.join(self.units)}." if self.units else ""
+        give = f"Give it (hf-soups pool cost POOL {self.name} --cost NUMBER --unit {unit})"
+        if unit not in UNITS:
+            what = f"{unit!r} is no unit of costs; expected one of {', '.join(UNITS)}" if not self.costs else ""
+            return f"{what or f'{self.name}: its cost in {unit} is not known'}. {give}, or choose another.{known}"
+        advice = "Predict again with --measure-seconds" if unit in MEASURED else "Predict again"
+        way = advice if self.has_model else give
+        return f"{self.name}: its {UNITS[unit]} were not measured. {way}, or choose another cost.{known}"
 
     def to_json(self) -> dict[str, Any]:
         """What pool.json holds of it; the name is the key there."""
-        values = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
+        values = {key: value for key, value in asdict(self).items() if value not in (None, "", (), {})}
         del values["name"]
         return values
 
@@ -130,13 +176,26 @@ class Pool:
         """The members' predictions by name, each read when it is looked up."""
         return _Lazy(self)
 
-    def costs(self, unit: str = "macs") -> dict[str, Cost]:
-        """What an example costs each member.
+    def costs(self, unit: str = "macs", names: Sequence[str] = ()) -> dict[str, Cost]:
+        """What an example costs each member, or those that are named.
 
         Raises:
             InputError: if the unit is unknown or a member was not measured in it.
         """
-        return {name: member.cost(unit) for name, member in self.members.items()}
+        return {name: self.member(name).cost(unit) for name in names or self.members}
+
+    def unit(self, wanted: str | None = None, names: Sequence[str] = ()) -> str:
+        """The unit of costs that is wanted; else MACs, or where not all members have them the first that all share.
+
+        Args:
+            wanted: None: none in particular.
+            names: of members; default: all.
+        """
+        if wanted is not None:
+            return wanted
+        members = [self.member(name) for name in names or self.members]
+        shared = [unit for unit in members[0].units if all(unit in m.units for m in members)] if members else []
+        return "macs" if "macs" in shared or not shared else shared[0]
 
     def member(self, name: str) -> Member:
         """The member of that name.
@@ -184,7 +243,7 @@ def _checked(pool: Pool, name: str) -> Predictions:
     if (
         not same_rows(answers.data, pool.data.fingerprint)
         or len(answers) != pool.data.rows
-        or answers.label_names != pool.label_names
+        or not same_labels(answers.label_names, pool.label_names)
     ):
         raise PredictionsError(
             f"{path}: holds {len(answers)} rows of data {answers.data}, but the pool is of {pool.data.rows} rows of "
@@ -212,6 +271,8 @@ def read_pool(folder: str | Path) -> Pool:
     record = as_record(read, _PoolRecord, path, what="a pool of predictions", again=AGAIN)
     members = {name: replace(m, source=_found(at, m.source)) for name, m in record.members.items()}
     for name, member in members.items():
+        if not member.source and not member.from_file:
+            raise InputError(f"{path}: {name} has neither a source nor a file that its answers are from. {AGAIN}")
         if Path(member.file).name != member.file or not member.file:
             raise InputError(
                 f"{path}: the predictions of {name} are said to lie in {member.file!r}, not in the pool's folder. "
@@ -246,6 +307,15 @@ def file_of(name: str) -> str:
     'org--model@160.safetensors'
     """
     return re.sub(r"[^\w.@+-]", "--", name).lstrip(".") + ".safetensors"
+
+
+def free_file(pool: Pool, name: str) -> str:
+    """The file for a member, which no other member has."""
+    taken = {member.file for other, member in pool.members.items() if other != name}
+    file = file_of(name)
+    while file in taken:
+        file = f"_{file}"
+    return file
 
 
 def _written(folder: Path, source: str) -> str:

@@ -78,10 +78,16 @@ def check_members(plan: Plan, pool: Pool) -> None:
     """The weights that are built in must be those that answered.
 
     Raises:
-        InputError: naming a member whose weights changed.
+        InputError: naming a member whose weights changed, or that has none.
     """
     for name in plan.members:
         member = pool.members[name]
+        if not member.has_model:
+            raise InputError(
+                f"{pool.folder}: {name!r} has no model here, only answers from {member.from_file}, and a cascade's "
+                "folder holds the models of all members. Choose a plan of members with models (search with --member), "
+                "or use the plan's thresholds in your own program: Frontier.load(FILE).plan(NUMBER)."
+            )
         weights = member.sha256 and member.checkpoint.sha256() != member.sha256
         if weights or (member.files and member.checkpoint.files_digest() != member.files):
             part = "weights are" if weights else "config, tokenizer or processor is"
@@ -104,7 +110,11 @@ def _data(data: PoolData, rows: int) -> dict[str, Any]:
 
 
 def _member(member: Member) -> dict[str, Any]:
-    place = {"source": place_shown(member.source), "revision": member.revision, "sha256": member.sha256}
+    place = {
+        "source": place_shown(member.source) if member.has_model else "",
+        "revision": member.revision,
+        "sha256": member.sha256,
+    }
     costs = {key: getattr(member, key) for key in COSTS}
     values: Mapping[str, Any] = {**place, **costs, "notes": list(member.notes)}
     return {key: value for key, value in values.items() if value not in (None, "", [])}
@@ -181,7 +191,7 @@ def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -
     temperatures = dict(zip(plan.members, plan.temperatures, strict=True)) if plan.temperatures else None
     own = search_cascades(
         {name: select[name] for name in plan.members},
-        {name: cost for name, cost in pool.costs(plan.unit).items() if name in plan.members},
+        pool.costs(plan.unit, plan.members),
         max_members=len(plan.members),
         combine=plan.rule.combine,
         confidence=plan.rule.confidence,

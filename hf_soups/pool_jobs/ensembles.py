@@ -12,7 +12,7 @@ from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, sele
 from hf_soups.files.problem_types import REGRESSION
 from hf_soups.metrics import Metric, Score, metric_named, score
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import ReportRows, select_and_report
+from hf_soups.pool.report_rows import ReportRows, holds_report_rows, refuse_report_rows, select_and_report
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import METRIC_OF
 
@@ -41,6 +41,7 @@ class EnsemblesResult:
     unit: str
     counts: tuple[int, int]  # rows of select and of report
     pictures: tuple[Path, ...] = ()
+    optimistic: bool = False  # select are report rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         from rich import box
@@ -63,6 +64,8 @@ class EnsemblesResult:
             f"{self.metric}; select: {self.counts[0]} rows, chosen on{report}. "
             f"Costs in {UNITS.get(self.unit, self.unit or 'plain numbers')}."
         )
+        if self.optimistic:
+            yield "Optimistic: members were chosen on report rows, so their scores are too good."
 
     def _scored(self, scored: Score) -> list[str]:
         from hf_soups.wording import score_in_words
@@ -76,13 +79,14 @@ def pool_ensembles(
     *,
     members: Sequence[str] = (),
     metric: str | None = None,
-    cost: str = "macs",
+    cost: str | None = None,
     temperatures: bool = False,
     rounds: int = 50,
     combine: str = "mean",
     report: str | ReportRows = None,
     seed: int = 0,
     curves: str | Path | None = None,
+    allow_selection_on_report: bool = False,
 ) -> EnsemblesResult:
     """Score ensembles of a pool's members.
 
@@ -90,7 +94,7 @@ def pool_ensembles(
         folder: of the pool.
         members: of the pool, to combine; default: all.
         metric: a name in METRICS; default: accuracy, of many labels a row f1_micro, of a regression pearson.
-        cost: the unit of costs.
+        cost: the unit of costs; default: macs, or the first that all members have.
         temperatures: fit one for each member on the rows to choose on, and divide its logits by it.
         rounds: of the greedy selection with replacement.
         combine: how the selected members, and those of the curves, are combined.
@@ -98,13 +102,16 @@ def pool_ensembles(
         seed: of the draw of report rows.
         curves: a folder for the picture of score against the number of members, by architecture (names that differ
             after the last "-", "_", "/" or "@" are copies of one).
+        allow_selection_on_report: choose members on a pool of report rows.
     Raises:
+        SelectionOnReport: if it is a pool of report rows, and that is not allowed.
         InputError: if the call makes no sense for this pool.
         PredictionsError: if the predictions cannot be joined or scored.
     """
     from hf_soups.predictions.calibration import fit_temperatures
 
     pool = read_pool(folder)
+    refuse_report_rows(pool, "hf-soups ensemble", allowed=allow_selection_on_report)
     metric = metric or METRIC_OF[pool.data.problem_type]
     known = metric_named(metric)
     parts = select_and_report(pool, report, seed)
@@ -112,7 +119,8 @@ def pool_ensembles(
     for name in names:
         pool.member(name)
     select = {name: parts.select[name] for name in names}
-    costs, kind = one_unit({name: pool.members[name].cost(cost) for name in names})
+    by_name = pool.costs(pool.unit(cost, names), names)
+    costs, kind = one_unit(by_name)
     fitted = fit_temperatures(select) if temperatures else {}
     selection = select_ensemble(select, metric, rounds=rounds, combine=combine, temperatures=fitted)
     table = _Scored(known, select, parts.report, costs)
@@ -123,9 +131,10 @@ def pool_ensembles(
         rows.append(table.row(way, names, _combined(names, way, scaled)))
     rows.append(table.row("selected", list(selection.weights), selection.apply))
     shown = {name: (parts.report or select)[name] for name in names}
-    drawn = () if curves is None else _curves(shown, pool.costs(cost), metric, combine, Path(curves))
+    drawn = () if curves is None else _curves(shown, by_name, metric, combine, Path(curves))
     counts = len(select[best]), 0 if parts.report is None else len(parts.report[best])
-    return EnsemblesResult(tuple(rows), selection, metric, kind.unit, counts, drawn)
+    optimistic = holds_report_rows(pool.data.split)
+    return EnsemblesResult(tuple(rows), selection, metric, kind.unit, counts, drawn, optimistic)
 
 
 @dataclass(frozen=True)

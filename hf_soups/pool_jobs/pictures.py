@@ -89,7 +89,7 @@ def draw_cascade_pictures(
 
 def is_soup(member: Member) -> bool:
     """Whether a member is a soup, by its folder."""
-    return (Path(member.source) / (member.subfolder or "") / "soup.json").is_file()
+    return member.has_model and (Path(member.source) / (member.subfolder or "") / "soup.json").is_file()
 
 
 # Scores against costs

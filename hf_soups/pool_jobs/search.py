@@ -15,7 +15,15 @@ from hf_soups.errors import InputError
 from hf_soups.metrics import Score, metric_named, score
 from hf_soups.metrics.significance import mcnemar
 from hf_soups.pool import read_pool
-from hf_soups.pool.report_rows import OtherPool, ReportRows, SelectAndReport, report_rows, select_and_report
+from hf_soups.pool.report_rows import (
+    OtherPool,
+    ReportRows,
+    SelectAndReport,
+    holds_report_rows,
+    refuse_report_rows,
+    report_rows,
+    select_and_report,
+)
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import METRIC_OF
@@ -48,13 +56,14 @@ class SearchResult:
     reported: tuple[Reported, ...]
     path: Path
     seconds: float
+    without_model: tuple[str, ...] = ()  # members of the plan that was chosen whose models are not known here
 
 
 def search_pool(
     folder: str | Path,
     *,
     members: Sequence[str] = (),
-    cost: str = "macs",
+    cost: str | None = None,
     method: Method = "exhaustive",
     max_members: int = 4,
     combine: Combine = "mean",
@@ -74,13 +83,15 @@ def search_pool(
     out: str | Path | None = None,
     threads: int | None = None,
     progress: Callable[..., object] | None = None,
+    allow_selection_on_report: bool = False,
 ) -> SearchResult:
     """Search a pool for cascades and write the frontier.
 
     Args:
         folder: of the pool.
         members: of the pool, to search alone; default: all.
-        cost: the unit: macs, parameters, seconds, seconds_batch_1 or bytes.
+        cost: the unit: macs, parameters, seconds, seconds_batch_1, bytes, or one that was given to the members;
+            default: macs, or the first that all members have.
         method: "exhaustive" over all ordered tuples; "beam" for pools of hundreds; "streeter" for a thousand (members
             then answer alone).
         max_members: of a cascade.
@@ -101,7 +112,9 @@ def search_pool(
         out: the file; default: frontier.json in the pool's folder.
         threads: default: the machine's.
         progress: called with the share of the search that is done, and where it is known what is being done.
+        allow_selection_on_report: search a pool of report rows; the frontier is then marked optimistic.
     Raises:
+        SelectionOnReport: if it is a pool of report rows, and that is not allowed.
         InputError: if the call makes no sense for this pool.
         PredictionsError: if the predictions cannot be joined or scored.
     """
@@ -110,11 +123,12 @@ def search_pool(
 
     started = time.perf_counter()
     pool = read_pool(folder)
+    refuse_report_rows(pool, "hf-soups cascade search", allowed=allow_selection_on_report)
     metric = metric or ("accuracy" if method == "streeter" else METRIC_OF[pool.data.problem_type])
     report = report_rows(report)
     parts = select_and_report(pool, report, seed)
     select = _some(parts.select, members)
-    costs = {name: value for name, value in pool.costs(cost).items() if name in select}
+    costs = pool.costs(pool.unit(cost, tuple(select)), tuple(select))
     fitted = fit_temperatures(select) if temperatures else None
     worst = None if max_worst_cost is None else _absolute(max_worst_cost, select, costs, metric)
     how: dict[str, Any] = {
@@ -134,13 +148,18 @@ def search_pool(
         seed=seed,
         chosen_on=seen_in(pool, select),
         reported_on=seen_in(read_pool(report.folder), select) if isinstance(report, OtherPool) else None,
+        optimistic=holds_report_rows(pool.data.split),
     )
     if folds:
         frontier = cross_fitted(frontier, select, folds=folds, seed=seed)
     choice = _chosen(frontier, min_score, max_average_cost, max_worst_cost)
     path = Path(out) if out is not None else pool.folder / FRONTIER_FILE
     frontier.save(path)
-    return SearchResult(frontier, choice, reported(frontier, choice, parts), path, time.perf_counter() - started)
+    members_chosen = choice.plan.members if choice.plan is not None else ()
+    return SearchResult(
+        frontier, choice, reported(frontier, choice, parts), path, time.perf_counter() - started,
+        tuple(name for name in members_chosen if not pool.members[name].has_model),
+    )  # fmt: skip
 
 
 def reported(frontier: Frontier, choice: Choice, parts: SelectAndReport) -> tuple[Reported, ...]:

@@ -16,19 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
 from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import write_file
+from hf_soups.predictions.given import (
+    SUM_TOLERANCE,
+    class_indices_of,
+    column_names,
+    ids_of,
+    logits_of,
+    named_labels,
+    normalised,
+    probabilities_of,
+)
 
 FORMAT = "hf_soups.predictions.v1"
 POSITIVE = 1e-6  # a log-probability above it is none: rounding to float32 lifts one of 0 by less
 HALF = np.log(np.float32(0.5))  # a label above it is more probable than not
 ROWS_AT_ONCE = 4096
-SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
 
 
@@ -76,32 +86,54 @@ class Predictions:
 
     @classmethod
     def from_probs(
-        cls, probs: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+        cls,
+        probs: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        row_ids: ArrayLike | None = None,
+        normalise: bool = False,
+        tolerance: float | None = None,
+        **about: Any,
     ) -> Predictions:
-        """Predictions from probabilities (examples, classes); each row must sum to 1 within 1e-3 and is renormalised.
+        """Predictions from probabilities (examples, classes); each row must sum to 1 and is renormalised.
 
+        Args:
+            probs: or one number a row: the probability of the second of two classes. The columns of a table that are
+                named name the classes.
+            labels: class indices, or names of classes; a categorical column names the classes too.
+            row_ids: unique integers or texts.
+            normalise: allow rows of any sum above 0.
+            tolerance: by how much sums may differ from 1; default: 1e-3, and where all numbers are rounded to at most
+                four decimals what that explains, up to 0.05.
+            about: `label_names`, `data` and `model`.
         Raises:
             PredictionsError: if a value is negative or NaN, a row does not sum to 1, or shapes do not agree.
 
         >>> Predictions.from_probs([[0.75, 0.25]], labels=[0]).probs.tolist()
         [[0.75, 0.25]]
+        >>> Predictions.from_probs([0.25, 0.75], labels=["ham", "spam"], label_names=("ham", "spam")).labels.tolist()
+        [0, 1]
         """
-        p = np.asarray(probs, dtype=np.float64)
+        names = about.get("label_names") or column_names(probs)
         if about.get("problem_type") == MULTI_LABEL:
-            return cls._checked(_logs_of_labels(p), labels, row_ids, about)
-        if p.ndim != 2:
-            raise PredictionsError(f"probabilities have shape {p.shape}; expected (examples, classes).")
-        if not np.isfinite(p).all() or (p < 0).any():
-            bad = int(np.flatnonzero((~np.isfinite(p) | (p < 0)).any(axis=1))[0])
-            raise PredictionsError(f"row {bad} holds a negative or non-finite probability: {p[bad].tolist()[:8]}.")
-        sums = p.sum(axis=1, keepdims=True)
-        off = np.abs(sums - 1) > SUM_TOLERANCE
-        if off.any():
-            bad = int(np.flatnonzero(off)[0])
-            raise PredictionsError(
-                f"row {bad} sums to {sums[bad, 0]:.4f}, not 1. If these are logits, use from_logits."
-            )
-        return cls._checked(np.log(np.maximum(p / sums, SMALLEST)), labels, row_ids, about)
+            logs = _logs_of_labels(np.asarray(probs, dtype=np.float64))
+            return cls._checked(logs, labels, row_ids, {**about, "label_names": names})
+        p = normalised(probabilities_of(probs, names), normalise=normalise, tolerance=tolerance)
+        return cls._checked(np.log(np.maximum(p, SMALLEST)), labels, row_ids, {**about, "label_names": names})
+
+    @classmethod
+    def from_log_probs(
+        cls, log_probs: ArrayLike, *, labels: ArrayLike | None = None, row_ids: ArrayLike | None = None, **about: Any
+    ) -> Predictions:
+        """Predictions from natural-log probabilities; -inf is a probability of 0. Otherwise as `from_probs`.
+
+        >>> Predictions.from_log_probs([[0.0, float("-inf")]]).answers.tolist()
+        [0]
+        """
+        about = {"label_names": column_names(log_probs), **about}
+        with np.errstate(over="ignore"):
+            probs = np.exp(np.asarray(log_probs, dtype=np.float64))
+        return cls.from_probs(probs, labels=labels, row_ids=row_ids, **about)
 
     @classmethod
     def from_logits(
@@ -109,15 +141,15 @@ class Predictions:
     ) -> Predictions:
         """Predictions from logits (examples, classes) by a log-softmax in float64, stored as float32.
 
-        With `problem_type="multi-label"` by a log-sigmoid; with "regression" the logit of each row is its answer.
+        One number a row is the logit of the second of two classes, by a sigmoid; labels and names as `from_probs`. With
+        `problem_type="multi-label"` by a log-sigmoid; with "regression" the number of each row is its answer.
         """
-        z = np.asarray(logits, dtype=np.float64)
-        if z.ndim != 2:
-            raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+        names, of_type = about.get("label_names") or column_names(logits), _known(about.get("problem_type"))
+        z = logits_of(logits) if of_type == CLASSIFICATION else _rows_of(logits)
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
             raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
-        return cls._checked(read_logits(z, _known(about.get("problem_type"))), labels, row_ids, about)
+        return cls._checked(read_logits(z, of_type), labels, row_ids, {**about, "label_names": names})
 
     @classmethod
     def _checked(
@@ -131,12 +163,14 @@ class Predictions:
         of_type = _known(about.get("problem_type"))
         if of_type == REGRESSION and classes != 1:
             raise PredictionsError(f"{classes} numbers a row; expected one, as a regression has.")
-        ids = np.arange(n, dtype=np.int64) if row_ids is None else _as_ids(row_ids)
+        ids = np.arange(n, dtype=np.int64) if row_ids is None else ids_of(row_ids)
         if ids.shape != (n,):
             raise PredictionsError(f"{ids.size} row ids for {n} rows.")
         if len(np.unique(ids)) != n:
             values, counts = np.unique(ids, return_counts=True)
             raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
+        if of_type == CLASSIFICATION:
+            labels, about["label_names"] = named_labels(labels, about.get("label_names"), classes)
         y = None if labels is None else _labels_of(labels, (n, classes), of_type)
         names = about.get("label_names")
         if names is not None and len(names) != classes:
@@ -255,7 +289,7 @@ class Predictions:
             self.problem_type != REGRESSION  # one number, whatever it is called
             and self.label_names
             and other.label_names
-            and self.label_names != other.label_names
+            and not same_labels(self.label_names, other.label_names)
         ):
             raise PredictionsError(
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "
@@ -558,7 +592,7 @@ def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) 
                 f"labels of shape {numbers.shape} for {n} rows; expected one finite number for each."
             )
         return numbers
-    y = _as_labels(labels)
+    y = class_indices_of(labels)
     if of_type == MULTI_LABEL:
         if y.shape != (n, classes) or (y.size and not (0 <= y.min() <= y.max() <= 1)):
             raise PredictionsError(
@@ -572,17 +606,10 @@ def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) 
     return y
 
 
-def _as_labels(labels: ArrayLike) -> Int64[np.ndarray, ...]:
-    y = np.asarray(labels)
-    if y.size and y.dtype.kind not in "iub":
-        raise PredictionsError(f"labels are {y.dtype}; expected class indices, which are integers.")
-    return y.astype(np.int64)
-
-
-def _as_ids(row_ids: ArrayLike | Sequence[str]) -> np.ndarray:
-    ids = np.asarray(row_ids)
-    if ids.dtype.kind in "iu" or not ids.size:
-        return ids.astype(np.int64)
-    if ids.dtype.kind == "U":
-        return ids
-    raise PredictionsError(f"row ids are {ids.dtype}; expected integers or text.")
+def _rows_of(numbers: ArrayLike) -> Float64[np.ndarray, "rows columns"]:
+    """A number a row, or several."""
+    z = np.asarray(numbers, dtype=np.float64)
+    z = z[:, None] if z.ndim == 1 else z
+    if z.ndim != 2:
+        raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+    return z

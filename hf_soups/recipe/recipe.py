@@ -69,13 +69,21 @@ class Head(Part):
 class Data(Part):
     """What is cut from the data set, and how rows are encoded."""
 
+    LATER = frozenset({"report_fraction"})
+
     select_fraction: float = Field(0.02, gt=0, lt=1, description="Share of the train split that becomes select.")
     select_minimum: int = Field(
         200, ge=1, description="Rows that select has at least; never more than half of the train split."
     )
     seed: int = Field(0, ge=0, description="Of the cut between train and select, and of the subsets.")
+    report_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of the rows that becomes report, where there are no others than train."
+    )
     train_rows: int | None = Field(None, ge=1, description="A stratified subset of train, for short runs.")
     report_rows: int | None = Field(None, ge=1, description="A stratified subset of report.")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="What a broken image or a row without text does: end the job, or be left out and counted."
+    )
     max_length: int = Field(128, ge=2, description="Tokens at which texts are cut.")
     image_size: int | None = Field(
         None, ge=1, le=LARGEST_SIDE, description="Pixels of a side. Default: the processor's own."

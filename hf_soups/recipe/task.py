@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ from pydantic import (
 from hf_soups.errors import RecipeError
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION, ProblemType
 
+REPORT = "validation"  # the split that is looked at once where none is named
 SHIFT = "shift-"  # before a shift's name where it stands among select and report, also as a file's name
 
 
@@ -27,6 +28,14 @@ class Part(BaseModel):
     """A mapping of a recipe: unknown keys are refused, and numbers are numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    LATER: ClassVar[frozenset[str]] = frozenset()  # keys that 0.1.0 did not know
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later keys that have their default: records and digests that hold a recipe stay what they were."""
+        values: dict[str, Any] = serialize(self)
+        fields = type(self).model_fields
+        return {k: v for k, v in values.items() if k not in self.LATER or getattr(self, k) != fields[k].default}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -52,6 +61,10 @@ class MetricByEvaluate(Part):
     trust_code: bool = Field(False, description="Run a metric's script that comes from the Hub.")
 
 
+def _one_or_more(columns: Any) -> Any:
+    return (columns,) if isinstance(columns, str) else columns
+
+
 class Shift(Part):
     """Further report rows of another distribution, answered and scored beside `report` and never chosen on.
 
@@ -74,6 +87,11 @@ class Shift(Part):
         description="Whether answers are chosen from the classes that it has rows of, as for ImageNet-R and -A.",
     )
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _a_text_is_one_column(cls, columns: Any) -> Any:
+        return _one_or_more(columns)
+
 
 # what a task is scored by where its recipe names no metric
 METRIC_OF: Mapping[ProblemType, str] = {
@@ -81,11 +99,10 @@ METRIC_OF: Mapping[ProblemType, str] = {
 }  # fmt: skip
 
 
-LATER: Mapping[str, Any] = {"problem_type": CLASSIFICATION, "labels": ()}
-
-
 class Task(Part):
     """One task over one data set: a class, any number of labels, or a number for each row."""
+
+    LATER = frozenset({"select", "problem_type", "labels"})
 
     name: str = Field("", description="A known task, whose other values are then the defaults, or a name of yours.")
     kind: Literal["text", "text-pair", "image"] = Field(
@@ -97,7 +114,8 @@ class Task(Part):
         "(regression). The words of transformers' configs are taken too.",
     )
     path: str = Field(
-        description="A Hub data set, a folder in Hub layout, an imagefolder, or a parquet or csv file or pattern."
+        description="A Hub data set, a folder in Hub layout or of tables, an imagefolder, or a file or pattern of "
+        "parquet, csv, tsv, txt, json or jsonl, also compressed."
     )
     config: str | None = Field(None, description="Of the data set.")
     revision: str | None = Field(None, description="Of the data set's repo.")
@@ -111,7 +129,14 @@ class Task(Part):
         None, description="Names of the classes. Default: the ClassLabel's, or the sorted values of the column."
     )
     train: str = Field("train", description="The split, or file, that train and select are cut from.")
-    report: str = Field("validation", description="The split, or file, that is looked at once.")
+    report: str = Field(
+        REPORT,
+        description="The split, or file, that is looked at once. Cut from train where there are no other rows.",
+    )
+    select: str | float | None = Field(
+        None,
+        description="The split, or file, that is chosen on; or a share of report, as 0.5. Default: cut from train.",
+    )
     metric: str | MetricByEvaluate = Field(
         "accuracy",
         description="Of selection and report, or a mapping: any metric of the evaluate library. Default of multi-label "
@@ -138,6 +163,28 @@ class Task(Part):
         values.setdefault("metric", METRIC_OF.get(values["problem_type"], "accuracy"))
         return values
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _a_text_is_one_column(cls, columns: Any) -> Any:
+        return _one_or_more(columns)
+
+    @field_validator("select")
+    @classmethod
+    def _a_number_is_a_share(cls, select: str | float | None) -> str | float | None:
+        if isinstance(select, float) and not 0 < select < 1:
+            raise ValueError(f"{select:g} is no share of report; give a number between 0 and 1, or a split's name")
+        return select
+
+    @model_validator(mode="after")
+    def _select_is_another_split(self) -> Task:
+        if self.select in (self.train, self.report):
+            role = "trained" if self.select == self.train else "reported"
+            raise ValueError(
+                f"task.select: {self.select!r} is {role} on. Give another split, or a share of report such as 0.5; "
+                "without it, the rows to choose on are cut from train"
+            )
+        return self
+
     @field_validator("shifts", mode="before")
     @classmethod
     def _a_text_is_a_split(cls, shifts: Any) -> Any:
@@ -155,12 +202,6 @@ class Task(Part):
                 f"a task of kind {self.kind!r} {'needs' if self.kind == 'image' else 'takes no'} `image` column"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _with_what_is_said(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Values that came later are left out at their default: what was made of a recipe before is known by them."""
-        values: dict[str, Any] = written(self)
-        return {key: value for key, value in values.items() if key not in LATER or getattr(self, key) != LATER[key]}
 
     @model_validator(mode="after")
     def _labels_fit_the_problem_type(self) -> Task:
@@ -196,7 +237,7 @@ class Task(Part):
         given = shift.model_dump(exclude={"split", "label_names", "rows"}, exclude_none=True)
         if shift.path is not None:  # another data set has configs and revisions of its own
             given = {"config": None, "revision": None, **given}
-        return self.model_copy(update={**given, "report": shift.split, "shifts": {}})
+        return self.model_copy(update={**given, "report": shift.split, "select": None, "shifts": {}})
 
     @property
     def label_columns(self) -> tuple[str, ...]:

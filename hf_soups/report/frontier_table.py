@@ -131,6 +131,8 @@ def legend(frontier: Frontier, printed: int, *, bounded: bool) -> list[str]:
         f"chosen on. Costs in {unit}{where}; x best: average cost against {single.members[0]}'s; exits at: "
         "least confidence; exit here: share of rows by stage."
     ]
+    if frontier.optimistic:
+        lines.append("Optimistic: members and thresholds were chosen on report rows, so their scores are too good.")
     if bounded:
         lines.append(
             ">=: lower confidence bound of each plan by itself, with thresholds scored on other rows than they were "
@@ -215,7 +217,14 @@ class SearchTable:
         plan = result.choice.plan
         if plan is not None:
             index = next(i for i, p in enumerate(result.frontier.plans) if p is plan)
-            yield Text(f"Next: hf-soups cascade build {result.path}#{index} --out my-cascade", style="dim")
+            without, at = ", ".join(result.without_model), f"{result.path}#{index}"
+            yield Text(
+                f"{without}: no model here, so no cascade can be built of it; {at} has the thresholds for your own "
+                "program."
+                if without
+                else f"Next: hf-soups cascade build {at} --out my-cascade",
+                style="dim",
+            )
 
     def _report(self) -> Table:
         from rich import box

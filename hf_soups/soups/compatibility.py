@@ -6,54 +6,26 @@ differ are put right by name, with `align_labels`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.files.problem_types import CLASSIFICATION
-from hf_soups.files.weights import json_object
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
+from hf_soups.soups.config_differences import compare_configs
+from hf_soups.soups.findings import Finding, Notes, Topic
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
+from hf_soups.soups.model_input import ExtraRows, InputFiles, fed_alike, longest_vocabulary
 from hf_soups.soups.tensor_names import why_names_differ, wrapped
-
-# Keys of a tokenizer's or processor's files that do not change what the model is fed: not reported.
-SILENT = frozenset({
-    "_commit_hash", "name_or_path", "tokenizer_file", "transformers_version", "special_tokens_map_file",
-    "local_files_only", "is_local", "backend",
-})  # fmt: skip
-# Reported as a warning: how long, which side, by which class; the same words still become the same numbers.
-COSMETIC = frozenset({
-    "truncation", "padding", "model_max_length", "max_length", "stride", "padding_side", "truncation_side", "decoder",
-    "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id", "tokenizer_class", "processor_class",
-    "image_processor_type", "feature_extractor_type", "clean_up_tokenization_spaces", "chat_template",
-    "model_input_names", "extra_special_tokens",
-})  # fmt: skip
-TOKENIZERS = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "bpe", "special_tokens_map", "added_tokens")
-PROCESSORS = ("preprocessor_config", "processor_config", "image_processor_config", "feature_extractor_config")
-# Different in config.json without any effect on what is computed or how it is read.
-PASSIVE_CONFIG = frozenset({
-    "_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id",
-    "finetuning_task", "problem_type", "architectures", "model_type", "use_cache", "output_attentions",
-    "output_hidden_states",
-})  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that does not match: which checkpoint, and what to do about it."""
-
-    checkpoint: str
-    topic: str  # "architecture", "config", "tensors", "dtype", "labels", "processor", "head", "values", "run", ...
-    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +34,7 @@ class CheckpointSummary:
 
     checkpoint: Checkpoint  # its config and tensors can be read
     label_names: tuple[str, ...] | None  # None: config.json names none
-    processor: Mapping[str, Any]  # by file: the JSON without keys that do not matter, or a hash of anything else
+    input_files: InputFiles
     head: str | None  # fingerprint of the head that its fine-tuning started from; None: not recorded
     run: Mapping[str, Any]  # what is recorded of its making; empty: nothing
     one_class: bool | None  # gave one answer to all its cached select rows, though labels differ; None: not known
@@ -88,7 +60,7 @@ class CheckpointSummary:
         return cls(
             checkpoint,
             label_names=value("labels", lambda c: c.label_names),
-            processor=value("processor", _processing, {}),
+            input_files=value("processor", InputFiles.of, InputFiles()),
             head=value("run", lambda c: c.head_fingerprint),
             run=value("run", lambda c: c.run or {}, {}),
             one_class=value("answers", _answers_one_class),
@@ -107,6 +79,7 @@ class PreflightReport:
     warnings: tuple[Finding, ...]
     checkpoints: tuple[Checkpoint, ...]
     summaries: tuple[CheckpointSummary, ...] = ()  # of the same checkpoints as they were given
+    taken: Mapping[str, Any] = field(default_factory=dict)  # what was decided for differences, as soup.json says it
 
     @property
     def label_permutations(self) -> Mapping[str, tuple[int, ...]]:
@@ -129,6 +102,9 @@ def preflight(
     check_values: bool = True,
     check_duplicates: bool = True,
     threads: int = 2,
+    processor: str | Path | None = None,
+    force: bool = False,
+    extra_rows: ExtraRows = "keep",
 ) -> PreflightReport:
     """Compare all checkpoints with the first.
 
@@ -139,13 +115,25 @@ def preflight(
         check_values: look for NaN and infinity; reads all weights.
         check_duplicates: compare SHA-256; reads all weights, once for files that stay as they are.
         threads: that read side by side.
+        processor: whose tokenizer or image processor all are used with, where they differ: "FIRST", or a folder or Hub
+            repo; None: a difference is an error.
+        force: go on with the first's where tokenizers, image processors or configs differ.
+        extra_rows: of vocabularies that are longer in some: "keep" them, or "refuse".
 
     Raises:
-        CheckpointError: never; a checkpoint that cannot be read is an error of the report.
+        CheckpointError: if `processor` names none; a checkpoint that cannot be read is an error of the report.
     """
-    notes = _Notes()
+    notes = Notes(_allowed(processor, force))
     summaries = [summary for c in checkpoints if (summary := _summary(notes, c)) is not None]
-    usable = [_mixable(notes, summaries[0], other, align_labels, require_head) for other in summaries]
+    vocabulary = longest_vocabulary([summary.checkpoint for summary in summaries])
+    viewed = summaries
+    if vocabulary is not None and extra_rows == "keep":
+        viewed = [replace(s, checkpoint=s.checkpoint.with_rows_of(vocabulary.longest)) for s in summaries]
+    usable = [_mixable(notes, viewed[0], other, align_labels, require_head) for other in viewed]
+    usable = fed_alike(notes, _input_files(notes, summaries), usable, processor, extra_rows)
+    if vocabulary is not None and extra_rows == "keep":  # where rows are refused, their shapes are an error
+        notes.warn(vocabulary.longest, "vocabulary", vocabulary.message)
+        notes.taken["vocabulary"] = vocabulary.record()
     for summary in summaries:
         _check_run(notes, summary)
         _check_answers(notes, summary)
@@ -155,22 +143,17 @@ def preflight(
             notes.error(checkpoint, "values", str(error))
     if check_duplicates:
         _check_duplicates(notes, readable, threads)
-    return PreflightReport(tuple(notes.errors), tuple(notes.warnings), tuple(usable), tuple(summaries))
+    return PreflightReport(
+        tuple(notes.errors), tuple(notes.warnings), tuple(usable), tuple(summaries), dict(notes.taken)
+    )
 
 
-class _Notes:
-    def __init__(self) -> None:
-        self.errors: list[Finding] = []
-        self.warnings: list[Finding] = []
-
-    def error(self, checkpoint: Checkpoint | CheckpointSummary, topic: str, message: str) -> None:
-        self.errors.append(Finding(str(checkpoint), topic, message))
-
-    def warn(self, checkpoint: Checkpoint | CheckpointSummary, topic: str, message: str) -> None:
-        self.warnings.append(Finding(str(checkpoint), topic, message))
+def _allowed(processor: str | Path | None, force: bool) -> frozenset[Topic]:
+    """What may differ because the user said so."""
+    return frozenset({"processor", "config"} if force else {"processor"} if processor is not None else ())
 
 
-def _summary(notes: _Notes, checkpoint: Checkpoint) -> CheckpointSummary | None:
+def _summary(notes: Notes, checkpoint: Checkpoint) -> CheckpointSummary | None:
     """None, and an error, if it cannot be read."""
     try:
         summary = CheckpointSummary.of(checkpoint)
@@ -185,7 +168,7 @@ def _summary(notes: _Notes, checkpoint: Checkpoint) -> CheckpointSummary | None:
 
 
 def _mixable(
-    notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, align_labels: bool, require_head: bool
+    notes: Notes, first: CheckpointSummary, other: CheckpointSummary, align_labels: bool, require_head: bool
 ) -> Checkpoint:
     """The other checkpoint as it may be mixed with the first."""
     if other is first:
@@ -197,16 +180,23 @@ def _mixable(
     if _check_tensors(notes, first, other):
         _check_wrapper(notes, other)
         _check_dtypes(notes, first, other)
-    _check_processor(notes, first, other)
     if require_head:
         _check_head(notes, first, other)
     return _check_labels(notes, first, other, align_labels)
 
 
-def _check_config(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+def _input_files(notes: Notes, summaries: Sequence[CheckpointSummary]) -> dict[Checkpoint, InputFiles]:
+    """The tokenizer and image processor files of each that has readable ones."""
+    for summary in summaries:
+        if "processor" in summary.unreadable:
+            notes.error(summary, "processor", summary.unreadable["processor"])
+    return {s.checkpoint: s.input_files for s in summaries if "processor" not in s.unreadable}
+
+
+def _check_config(notes: Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
     a, b = first.checkpoint.config, other.checkpoint.config
     for key in ("model_type", "architectures"):
-        if a.get(key) != b.get(key):
+        if a.get(key) and b.get(key) and a[key] != b[key]:
             message = f"{key} is {b.get(key)}, but {a.get(key)} in {first}. A soup needs one architecture."
             notes.error(other, "architecture", f"{other}: {message}")
             return
@@ -219,14 +209,19 @@ def _check_config(notes: _Notes, first: CheckpointSummary, other: CheckpointSumm
             )  # fmt: skip
     if a.get("tie_word_embeddings") != b.get("tie_word_embeddings"):
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
-    keys = (set(a) | set(b)) - PASSIVE_CONFIG - {"tie_word_embeddings", WORDS_KEY, PROMPT_KEY}
-    differing = sorted(key for key in keys if a.get(key) != b.get(key))
-    if differing:
-        message = f"config.json differs from {first} in {', '.join(differing)}; the soup takes {first}'s."
-        notes.warn(other, "config", f"{other}: {message}")
+    found = compare_configs(a, b)
+    if found.function:
+        notes.differ(
+            other, "config",
+            f"{other}: config.json differs from {first} in what the model computes: {found.values}. Averaged weights "
+            f"fit neither: mix models of one config (--force takes {first}'s).",
+        )  # fmt: skip
+    if found.ignored:
+        message = f"config.json differs from {first} in {', '.join(found.ignored)}, which no answer depends on"
+        notes.warn(other, "config", f"{other}: {message}; the soup takes {first}'s.")
 
 
-def _check_tensors(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> bool:
+def _check_tensors(notes: Notes, first: CheckpointSummary, other: CheckpointSummary) -> bool:
     try:
         shared_names([first.checkpoint, other.checkpoint])
     except HfSoupsError as error:
@@ -236,13 +231,13 @@ def _check_tensors(notes: _Notes, first: CheckpointSummary, other: CheckpointSum
     return True
 
 
-def _check_wrapper(notes: _Notes, summary: CheckpointSummary) -> None:
+def _check_wrapper(notes: Notes, summary: CheckpointSummary) -> None:
     wrapper = wrapped(summary.checkpoint)
     if wrapper is not None:
         notes.warn(summary, "tensors", wrapper)
 
 
-def _check_dtypes(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+def _check_dtypes(notes: Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
     a, b = first.checkpoint.tensors, other.checkpoint.tensors
     differing = [name for name in a if name in b and a[name].dtype != b[name].dtype]
     if differing:
@@ -254,7 +249,7 @@ def _check_dtypes(notes: _Notes, first: CheckpointSummary, other: CheckpointSumm
         )  # fmt: skip
 
 
-def _check_labels(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, align: bool) -> Checkpoint:
+def _check_labels(notes: Notes, first: CheckpointSummary, other: CheckpointSummary, align: bool) -> Checkpoint:
     a, b = first.label_names, other.label_names
     unreadable = other.unreadable.get("labels") or first.unreadable.get("labels")
     if unreadable:
@@ -262,15 +257,15 @@ def _check_labels(notes: _Notes, first: CheckpointSummary, other: CheckpointSumm
     elif a is None or b is None:
         if a != b:
             notes.warn(other, "labels", f"one of {first} and {other} names no labels; they are taken to be the same.")
-    elif sorted(a) != sorted(b):
+    elif order_of(b, a) is None:
         notes.error(other, "labels", f"{other}: its labels are {list(b)}, but {list(a)} in {first}. {ONE_TASK}")
-    elif a != b and not align:
+    elif not same_labels(a, b) and not align:
         notes.error(
             other, "labels",
             f"{other}: its labels are in the order {list(b)}, but {list(a)} in {first}. Averaged as they are, classes "
             "would be mixed up: align them by name (--align-labels, align_labels=True).",
         )  # fmt: skip
-    elif a != b:
+    elif not same_labels(a, b):
         try:
             return other.checkpoint.with_labels(a)
         except CheckpointError as error:
@@ -281,7 +276,7 @@ def _check_labels(notes: _Notes, first: CheckpointSummary, other: CheckpointSumm
 ONE_TASK = "A soup needs models of one task."
 
 
-def _check_head(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
+def _check_head(notes: Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
     a, b = first.head, other.head
     if a is not None and b is not None and a != b:
         notes.error(
@@ -293,55 +288,10 @@ def _check_head(notes: _Notes, first: CheckpointSummary, other: CheckpointSummar
         notes.warn(other, "head", f"{other if b is None else first}: it is not recorded which start its head had.")
 
 
-# Tokenizers and image processors.
-
-
-def _check_processor(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary) -> None:
-    unreadable = first.unreadable.get("processor") or other.unreadable.get("processor")
-    if unreadable:
-        notes.error(other, "processor", unreadable)
-        return
-    a, b = first.processor, other.processor
-    for name in sorted(set(a) | set(b)):
-        if name not in a or name not in b:
-            notes.warn(other, "processor", f"{name} exists only in {other if name in b else first}.")
-        elif a[name] != b[name]:
-            _tell_difference(notes, first, other, name)
-
-
-def _tell_difference(notes: _Notes, first: CheckpointSummary, other: CheckpointSummary, name: str) -> None:
-    keys = _differing(first.processor[name], other.processor[name])
-    where = f"{other}: {name} differs from that of {first}" + (f" in {', '.join(keys[:4])}" if keys else "")
-    if keys and COSMETIC.issuperset(keys):
-        notes.warn(other, "processor", f"{where}; the soup takes {first}'s.")
-        return
-    what = "vocabulary" if name.startswith(TOKENIZERS) else "preprocessing"
-    message = f"{where}, so the models read their input in different ways. Mix models of one {what}."
-    notes.error(other, "processor", message)
-
-
-def _processing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint's tokenizer or image processor files say: JSON without cosmetics, or a hash of the rest."""
-    files = (path for path in checkpoint.carried_files() if path.name.startswith((*TOKENIZERS, *PROCESSORS)))
-    return {path.name: _content(path) for path in files}
-
-
-def _content(path: Path) -> Any:
-    if path.suffix != ".json":
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
-    return {k: v for k, v in json_object(path).items() if k not in SILENT}
-
-
-def _differing(a: Any, b: Any) -> list[str]:
-    if not isinstance(a, dict) or not isinstance(b, dict):
-        return []
-    return sorted(key for key in set(a) | set(b) if a.get(key) != b.get(key))
-
-
 # Each checkpoint for itself.
 
 
-def _check_run(notes: _Notes, summary: CheckpointSummary) -> None:
+def _check_run(notes: Notes, summary: CheckpointSummary) -> None:
     if "run" in summary.unreadable:
         notes.error(summary, "run", summary.unreadable["run"])
         return
@@ -355,15 +305,17 @@ def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
     path = checkpoint.folder / PREDICTIONS / "select.safetensors"
     if not path.is_file():
         return None
-    cached = Predictions.load(path)
-    if cached.problem_type != CLASSIFICATION:
-        return None
-    if cached.labels is None or len(set(cached.labels.tolist())) < 2:
-        return None
-    return len(set(cached.answers.tolist())) == 1
+    return answers_one_class(Predictions.load(path))
 
 
-def _check_answers(notes: _Notes, summary: CheckpointSummary) -> None:
+def answers_one_class(answers: Predictions) -> bool | None:
+    """Whether one class is answered whatever the row is, though the labels differ; None where they do not, or lack."""
+    if answers.problem_type != CLASSIFICATION or answers.labels is None or len(set(answers.labels.tolist())) < 2:
+        return None
+    return len(set(answers.answers.tolist())) == 1
+
+
+def _check_answers(notes: Notes, summary: CheckpointSummary) -> None:
     if "answers" in summary.unreadable:
         message = f"whether it answers all classes is not known: {summary.unreadable['answers']}"
         notes.warn(summary, "answers", f"{summary}: {message}")
@@ -402,7 +354,7 @@ def _read_all(checkpoint: Checkpoint) -> None:
                 mixer.output(span, start, count)
 
 
-def _check_duplicates(notes: _Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
+def _check_duplicates(notes: Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
     failed = dict(_errors_of(Checkpoint.sha256, checkpoints, threads))
     seen: dict[tuple[str, tuple[int, ...]], Checkpoint] = {}
     for checkpoint in checkpoints:

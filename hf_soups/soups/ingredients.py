@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, InputError
+from hf_soups.errors import CheckpointError, InputError, RecipeError
+from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.reading import is_there
 from hf_soups.finetune.run_record import RUN_FILE
-from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.soups.methods.trajectory import is_run_of_trainer, run_checkpoints
+from hf_soups.recipe import Recipe, load_recipe, recipe_from
+from hf_soups.soups.methods.trajectory import holds_a_model, is_run_of_trainer, run_checkpoints, whole
 from hf_soups.sweep.folder import Run, SweepFolder, shared_recipe
+
+SHOWN = 12  # names at most in one warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Ingredients:
     recipe: Recipe | None = None  # task and data; None: nothing can be scored
     sweep: SweepFolder | None = None
     start: Checkpoint | None = None  # what all were fine-tuned from, where it is known
+    taken: Mapping[str, Any] = field(default_factory=dict)  # what pre-flight decided, as soup.json says it
 
 
 def gather(
@@ -42,17 +46,19 @@ def gather(
     overrides: Mapping[str, Any] | None = None,
     start: str | Path | None = None,
     least: int = 2,
+    final_models: bool = False,
 ) -> Ingredients:
     """The usable checkpoints among `sources`; failed and unfinished runs are left out and listed.
 
     Args:
         sources: one sweep folder, or checkpoints: folders, run folders, Hub repos ("org/name" or "org/name@revision"),
             LoRA adapters (multiplied out first), and output folders of transformers' Trainer (all their
-            checkpoint-<step> folders, in the order of the steps).
+            checkpoint-<step> folders, in the order of the steps, and the final model where it is another one).
         recipe: task and data; default: the sweep's, or the one that all run folders share.
         overrides: values of the recipe to change.
         start: what the checkpoints were fine-tuned from; default: the sweep's start.
         least: number of usable checkpoints that are needed.
+        final_models: of a Trainer's output folder that holds a model itself take that alone.
     Raises:
         InputError: if fewer checkpoints are usable, or a sweep is mixed with other sources.
     """
@@ -66,7 +72,7 @@ def gather(
         own = sweeps[0].recipe(overrides) if recipe is None else _loaded(recipe, overrides)
         pool = _from_sweep(sweeps[0], own, least)
     else:
-        pool = _from_checkpoints(sources, _loaded(recipe, overrides), least)
+        pool = _from_checkpoints(sources, _loaded(recipe, overrides), least, final_models)
     return pool if start is None else replace(pool, start=_checkpoint(start))
 
 
@@ -79,12 +85,14 @@ def _from_sweep(folder: SweepFolder, recipe: Recipe | None, least: int) -> Ingre
     return Ingredients(tuple(Checkpoint(str(run.folder)) for run in usable), left_out, recipe, folder, start)
 
 
-def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, least: int) -> Ingredients:
+def _from_checkpoints(
+    sources: Sequence[str | Path], recipe: Recipe | None, least: int, final_models: bool
+) -> Ingredients:
     checkpoints: list[Checkpoint] = []
     left_out: list[UnusableSource] = []
     runs: list[Run | None] = []
     for source in sources:
-        if is_run_of_trainer(source):
+        if is_run_of_trainer(source) and not (final_models and holds_a_model(source)):
             found = run_checkpoints(source)
             checkpoints += found.checkpoints
             left_out += [UnusableSource(f"{source}/{name}", reason) for name, reason in found.left_out.items()]
@@ -96,7 +104,10 @@ def _from_checkpoints(sources: Sequence[str | Path], recipe: Recipe | None, leas
             continue
         runs.append(run)
         checkpoints.append(_checkpoint(source))
-    _at_least(least, len(checkpoints), left_out, f"{', '.join(map(str, sources))}: ")
+    where = f"{', '.join(map(str, sources))}: "
+    if len(checkpoints) < least:
+        where += _not_there(checkpoints)
+    _at_least(least, len(checkpoints), left_out, where)
     if recipe is None and all(run is not None for run in runs):
         recipe = shared_recipe([run for run in runs if run is not None])
     return Ingredients(tuple(checkpoints), tuple(left_out), recipe)
@@ -106,13 +117,67 @@ def _checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint that a source names; an adapter is multiplied into its base first."""
     named = Checkpoint.named(source)
     try:
-        if not named.is_adapter:
-            return named
+        _ = named.folder
     except CheckpointError:
         return named  # not there: pre-flight says so, with all the others
-    from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
+    return whole(named)
 
-    return multiplied_out(named)
+
+def _not_there(checkpoints: Sequence[Checkpoint]) -> str:
+    """The better reason for too few checkpoints: a name that is no folder here. A path is refused at once."""
+    absent = []
+    for checkpoint in checkpoints:
+        if is_repo_id(checkpoint.source) and not is_there(Path(checkpoint.source).expanduser()):
+            absent.append(checkpoint.source)
+        else:
+            _ = checkpoint.config
+    return f"no such folder here, so {', '.join(absent)} can only be on the Hub; " if absent else ""
+
+
+def without_proof(
+    checkpoints: Sequence[Checkpoint], recipe: Recipe, answered: Collection[Checkpoint]
+) -> tuple[str, ...]:
+    """Names of the checkpoints that may have been trained on the select rows: nothing says that they were not.
+
+    Rows that `task.select` names are none of train's. Else select is cut from train, and it takes a record of the run:
+    with answers on exactly these rows, or of a recipe that cuts the same ones.
+
+    Args:
+        checkpoints: to choose from.
+        recipe: whose select rows are chosen on.
+        answered: those that keep answers on exactly these rows.
+    """
+    if recipe.task.select is not None:
+        return ()
+    return tuple(c.name for c in checkpoints if not _kept_apart(c, recipe, c in answered))
+
+
+def doubt_in_words(names: Sequence[str]) -> str:
+    """What it means that models of these names may have been trained on the select rows, and the way out."""
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return (
+        f"{shown}: no run.json says that the select rows were kept out of their training. These are rows of the train "
+        "split, so scores on them may be too good, and what they choose a bad choice. To choose on others: "
+        "--set task.select=SPLIT, or --set task.select=0.5, which takes half of report."
+    )
+
+
+def _kept_apart(checkpoint: Checkpoint, recipe: Recipe, answered: bool) -> bool:
+    record = checkpoint.run
+    if record is None or answered:
+        return record is not None and not record.get("select_optimistic")
+    try:
+        own = recipe_from(record["recipe"])
+    except (KeyError, RecipeError):
+        return False
+    return _cut(own) == _cut(recipe)
+
+
+def _cut(recipe: Recipe) -> list[Any]:
+    """What decides which rows select is."""
+    task, data = recipe.task, recipe.data
+    place = [task.path, task.config, task.revision, task.label, task.train, task.report, task.select]
+    return [*place, data.seed, data.select_fraction, data.select_minimum, data.report_fraction]
 
 
 def _loaded(recipe: Recipe | str | Path | None, overrides: Mapping[str, Any] | None) -> Recipe | None:

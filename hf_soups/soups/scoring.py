@@ -17,6 +17,7 @@ import torch
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
+from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, ProblemType, check_problem_type, logits_of
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import Metric, loss_metric, metric_for_rows
@@ -27,6 +28,8 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
+from hf_soups.soups.compatibility import answers_one_class
+from hf_soups.soups.ingredients import without_proof
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.soups.soup import Score, Signs, Soup
 
@@ -65,6 +68,8 @@ class SoupScorer:
     # train batches for BatchNorm statistics of mixtures; None for models without BatchNorm
     batchnorm_batches: Callable[[], Iterable[Mapping[str, torch.Tensor]]] | None = None
     variant: Variant = "averaged"
+    pool: frozenset[Checkpoint] = frozenset()  # one of these that answers one class whatever the row is has no score
+    maybe_trained_on: tuple[str, ...] = ()  # names of those that may have been trained on the rows; see `without_proof`
 
     @property
     def variants(self) -> dict[str, SoupScorer]:
@@ -82,10 +87,13 @@ class SoupScorer:
 
         No forward pass for an ingredient whose answers are cached.
         """
+        none = math.nan if self.tie_break is None else (math.nan, math.nan)
         try:
-            return self._value(self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup))
+            answers = self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup)
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
-            return math.nan if self.tie_break is None else (math.nan, math.nan)
+            return none
+        alone = len(soup.ingredients) == 1 and soup.ingredients[0] in self.pool
+        return none if alone and answers_one_class(answers) else self._value(answers)
 
     def _value(self, answers: Predictions) -> Score:
         value = self.metric.compute(answers)
@@ -161,7 +169,8 @@ def open_scorer(
     check_labels(first, splits.label_names, recipe.task.problem_type)
     family = family_for(first.config, recipe.task.kind, first)
     processor = family.processor(first.processor_folder)
-    model = family.load(first.source, revision=first.revision, subfolder=first.subfolder)
+    loaded = first.longer or first  # with a row for every token
+    model = family.load(loaded.source, revision=loaded.revision, subfolder=loaded.subfolder)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
 
     def encode(split: Split) -> Encoded:
@@ -172,6 +181,7 @@ def open_scorer(
         role: (split, functools.cache(functools.partial(encode, split))) for role, split in splits.answered.items()
     }
     split, encoded = by_role[chosen_on]
+    cached = _cached(checkpoints, chosen_on, split.fingerprint)
     batches = None
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
@@ -180,7 +190,8 @@ def open_scorer(
     return SoupScorer(
         family, model, encoded(), split, metric, LiveMixer(model),
         batch_size or _rows_at_once(recipe, model), loss_metric(split.problem_type) if tie_break else None, chosen_on,
-        _cached(checkpoints, chosen_on, split.fingerprint), by_role, batches,
+        cached, by_role, batches, pool=frozenset(checkpoints),
+        maybe_trained_on=without_proof(checkpoints, recipe, cached) if chosen_on == "select" else (),
     )  # fmt: skip
 
 
@@ -204,7 +215,7 @@ def check_labels(checkpoint: Checkpoint, names: Sequence[str], of_type: ProblemT
     mine, classes = checkpoint.label_names, logits_of(checkpoint.config)
     if len(names) != classes:
         raise InputError(f"{checkpoint} tells {classes} classes apart, but the data have {len(names)}: {list(names)}.")
-    if mine is not None and mine != tuple(names) and sorted(mine) == sorted(names):
+    if mine is not None and not same_labels(mine, names) and order_of(mine, names) is not None:
         raise InputError(
             f"{checkpoint} has the labels {list(mine)} in this order, the data {list(names)}. "
             f"Give the data the model's order: --set 'task.label_names={json.dumps(mine)}'."
@@ -238,7 +249,7 @@ def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> 
     found = {}
     for checkpoint in checkpoints:
         path = checkpoint.folder / PREDICTIONS / f"{role}.safetensors"
-        if checkpoint.label_order or not path.is_file():  # read in another order of labels than it answered in
+        if checkpoint.label_order or checkpoint.input_from or not path.is_file():  # it answered as it is, not like this
             continue
         weights = (checkpoint.run or {}).get("weights")
         if weights and weights != checkpoint.sha256():  # the answers are other weights': they are made again

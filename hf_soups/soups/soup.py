@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, vocabulary_rows
 from hf_soups.errors import InputError
 from hf_soups.files.publishing import Publishable
 from hf_soups.files.weights import json_object
@@ -150,6 +150,9 @@ class Soup(Publishable):
             shutil.copyfile(source, target)
         if stored is not None:
             _set_config_dtype(folder / "config.json", stored)
+        longer = self.ingredients[0].longer
+        if longer is not None:
+            _set_vocabulary(folder / "config.json", vocabulary_rows(longer.config))
 
     def write_record(self, folder: Path) -> None:
         """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
@@ -256,3 +259,11 @@ def _set_config_dtype(path: Path, dtype: str) -> None:
     config.pop("torch_dtype", None)  # the older name of the same key
     config["dtype"] = next(name for name, stored in DTYPES.items() if stored == dtype)
     write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")  # as transformers wrote it
+
+
+def _set_vocabulary(path: Path, rows: int | None) -> None:
+    """The number of tokens that the tables have a row for."""
+    config = json_object(path)
+    place = config if "vocab_size" in config else config.get("text_config", config)
+    place["vocab_size"] = rows
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -14,6 +14,7 @@ from hf_soups.files.reading import read_record
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
 AGAIN = "Cook it again."
+MAYBE_TRAINED_ON = "its ingredients may have been trained on the select rows, so its select score may be too good"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class SoupRecord:
     made_from: str = ""  # a digest of everything that decided what came out
     weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
     selected_on: str | None = None  # the rows it was scored on; None: nothing was scored
-    optimistic: bool = False
+    optimistic: bool = False  # chosen on the report rows
+    select_optimistic: bool = False  # the ingredients may have been trained on the select rows
     metric: str | None = None
     select_rows: int = 0
     best_single: SingleRecord | None = None

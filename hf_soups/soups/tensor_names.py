@@ -1,4 +1,4 @@
-"""Names of tensors: prefixes that wrappers leave in them, and tensors that are tied under two names."""
+"""Why names of tensors differ: wrappers, prefixes, and tensors that are tied under two names."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.files.tensor_names import WRAPPERS, wrappers_of
 from hf_soups.soups.mixing.spans import twin
 
-# Segments that a wrapper adds to every name below it, and the model inside is saved with them unless it is unwrapped.
-WRAPPERS = {
-    "module": "DataParallel or DistributedDataParallel",
-    "_orig_mod": "torch.compile",
-    "_fsdp_wrapped_module": "FSDP",
-    "_checkpoint_wrapped_module": "activation checkpointing",
-}
 MOST_TIED = 16  # a model ties a few tensors; where more names differ, it is another model
 UNWRAP = "Save the model inside it again: accelerator.unwrap_model(model).save_pretrained(folder)."
 
@@ -28,27 +22,15 @@ class Explanation:
     message: str
 
 
-def wrapper_of(names: Iterable[str]) -> str | None:
-    """The wrapper's segment that every name starts with or, where it cannot be anything else, that some hold.
-
-    >>> wrapper_of(["module.x", "module.y"]), wrapper_of(["bert._orig_mod.x"]), wrapper_of(["module.x", "x"])
-    ('module', '_orig_mod', None)
-    """
-    split = [name.split(".") for name in names]
-    if split and all(segments[0] == "module" for segments in split):
-        return "module"
-    inside = {segment for segments in split for segment in segments[:-1]}
-    return next((w for w in WRAPPERS if w != "module" and w in inside), None)
-
-
 def wrapped(checkpoint: Checkpoint) -> str | None:
     """A warning about a checkpoint that was saved with its wrapper; None for all others."""
-    wrapper = wrapper_of(checkpoint.tensors)
-    if wrapper is None:
+    wrappers = wrappers_of(checkpoint.stored_names)
+    if not wrappers:
         return None
+    held = " and ".join(f"'{wrapper}.', which {WRAPPERS[wrapper]} puts there" for wrapper in wrappers)
     return (
-        f"{checkpoint}: its tensor names hold '{wrapper}.', which {WRAPPERS[wrapper]} puts there; from_pretrained() "
-        f"finds no weights under such names. {UNWRAP}"
+        f"{checkpoint}: its tensor names hold {held}; from_pretrained() finds no weights under such names. Here they "
+        f"are read, and a soup of them is written, without it. {UNWRAP}"
     )
 
 
@@ -68,7 +50,7 @@ def _prefixed(short: Checkpoint, long: Checkpoint) -> Explanation | None:
     if 2 * count < min(len(only_short), len(only_long)):
         return None
     example = next(name for name in long.tensors if name.startswith(prefix) and name[len(prefix) :] in only_short)
-    advice = _advice(prefix, short, long)
+    advice = _advice(short, long)
     return Explanation(
         "tensors",
         f"{long}: {count} of its {len(long.tensors)} tensor names begin with '{prefix}' ({example!r}), but not in "
@@ -81,10 +63,7 @@ def _prefixes(name: str) -> list[str]:
     return [name[: at + 1] for at, letter in enumerate(name) if letter == "."]
 
 
-def _advice(prefix: str, short: Checkpoint, long: Checkpoint) -> str:
-    wrapper = next((segment for segment in prefix.split(".") if segment in WRAPPERS), None)
-    if wrapper is not None:
-        return f"{WRAPPERS[wrapper]} puts it there. {UNWRAP}"
+def _advice(short: Checkpoint, long: Checkpoint) -> str:
     classes = long.config.get("architectures") or ["the model's class"]
     return (
         f"{short} was saved from the model below the head: load it as {classes[0]} and save it again with "

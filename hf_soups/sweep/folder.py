@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.downloads import refuse_links_out
-from hf_soups.files.reading import is_there, read_record
+from hf_soups.files.reading import is_there, read_record, visible
 from hf_soups.files.writing import json_text, write_json, write_text
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE, RunRecord, read_run
 from hf_soups.recipe import Recipe, load_recipe, recipe_from
@@ -195,7 +195,7 @@ class SweepFolder:
             raise InputError(f"{self.path}: no such folder.")
         if self.planned:
             return tuple(self._planned_run(run.name) for run in self.plan())
-        return tuple(Run.at(path.parent) for path in sorted(self.path.glob(f"*/{RUN_FILE}")))
+        return tuple(Run.at(path.parent) for path in visible(self.path, f"*/{RUN_FILE}"))
 
     def _planned_run(self, name: str) -> Run:
         run = Run.at(self.path / name)
@@ -217,7 +217,7 @@ class SweepFolder:
 
     def soups(self) -> tuple[SoupPointer, ...]:
         """Pointers to the soups that were cooked from the sweep, by name; whether they are still there is not known."""
-        return tuple(map(SoupPointer, sorted((self.path / "soups").glob("*.json"))))
+        return tuple(map(SoupPointer, visible(self.path / "soups", "*.json")))
 
     def point_to(self, method: str, soup: Path) -> None:
         """Remember where a soup is, so that the leaderboard shows it; relative, so that both can be moved."""

@@ -23,6 +23,8 @@ from tests.cascades.pools import every_plan, random_pool
 
 Point = tuple[float, float, float]  # score, average cost, worst cost
 
+pytestmark = pytest.mark.usefixtures("compiled_search")
+
 
 def points_of(frontier: Frontier) -> set[Point]:
     return {(round(p.score, 9), round(p.average_cost, 9), round(p.worst_cost, 9)) for p in frontier.plans}

@@ -20,6 +20,8 @@ from hf_soups.cascades.search.polish import SWEEP_ROWS, Chain
 from hf_soups.cascades.search.subsets import compute_states
 from tests.cascades.brute_force import all_reached, costs_of, pool_of, reached_by, unbeaten
 
+pytestmark = pytest.mark.usefixtures("compiled_search")
+
 SEEDS = st.integers(0, 2**20)
 
 

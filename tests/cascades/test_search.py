@@ -18,6 +18,8 @@ from hf_soups.predictions import Predictions
 from hf_soups.predictions.topk import TopKPredictions
 from tests.cascades.brute_force import all_reached, costs_of, pool_of, reached_by, unbeaten
 
+pytestmark = pytest.mark.usefixtures("compiled_search")
+
 SEEDS = st.integers(0, 2**20)
 EVERY = 64  # thresholds: more than rows, so that the grid holds every confidence
 

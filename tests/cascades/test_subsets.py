@@ -23,6 +23,8 @@ from hf_soups.predictions import Predictions
 from hf_soups.predictions.topk import TopKPredictions
 from tests.cascades.brute_force import costs_of, pool_of
 
+pytestmark = pytest.mark.usefixtures("compiled_search")
+
 SEEDS = st.integers(0, 2**20)
 
 

@@ -30,6 +30,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.report.cards.card import check_card, write_card
 from hf_soups.soups import Soup, Step
+from hf_soups.soups.options import Options
 from hf_soups.soups.scoring import SoupScorer
 from tests.makers.pile import finished, label, make_pile, make_sweep, near, plain_answers
 from tests.makers.ties import turned
@@ -681,3 +682,97 @@ def test_ingredients_are_called_as_in_the_pool_however_few_they_are(pile: Path, 
     assert [one["name"] for one in told.record()["ingredients"]] == [str(places[0]), "third"]
     (tmp_path / "soup.json").write_text(json.dumps(told.record()))
     assert read_soup(tmp_path).models == (str(places[0]), "third")
+
+
+# --- rows that ingredients may have been trained on, and ingredients of no use
+
+
+def one_class(folder: Path, out: Path) -> Path:
+    """A copy that answers the first class whatever the row is."""
+    shutil.copytree(folder, out)
+    weights = load_file(out / "model.safetensors")
+    weights["classifier.bias"] = np.array([100, 0], dtype=np.float32)
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def test_models_that_answer_one_class_do_not_join_greedy_outside_sweeps(
+    pile: Path, plain: list[str], tmp_path: Path
+) -> None:
+    useless = one_class(pile / "m0", tmp_path / "useless")
+    out = tmp_path / "soup"
+    lines: list[str] = []
+    sources = [str(useless), *plain]
+    result = cook(sources, ("greedy",), out, recipe=pile / "recipe.yaml", tell=lines.append)
+    made = record(out)
+    assert "useless" not in result.soups[0].ingredients
+    assert {"name": "useless", "reason": "answers one class whatever the row is, or NaN on select"} in made["left_out"]
+    assert any("useless alone answers one class" in line for line in lines)
+    assert made["best_single"]["name"] in {"m0", "m1", "m2"}
+    twice = quietly(
+        sources,
+        ("greedy",),
+        tmp_path / "ties",
+        recipe=pile / "recipe.yaml",
+        options=Options(restarts=3, tie_break=True),
+    )
+    assert "useless" not in twice.soups[0].ingredients
+
+
+def test_a_pool_of_models_that_answer_one_class_has_no_greedy_soup(pile: Path, tmp_path: Path) -> None:
+    useless = [str(one_class(pile / f"m{i}", tmp_path / f"u{i}")) for i in range(2)]
+    with pytest.raises(HfSoupsError, match=r"none of the 2 ingredients has a score: all .* answer one class"):
+        quietly(useless, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
+
+
+def test_soups_chosen_on_rows_that_ingredients_may_have_been_trained_on_are_marked(
+    pile: Path, plain: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = quietly(plain, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
+    (warning,) = [w for w in result.warnings if "kept out of their training" in w]
+    assert warning.startswith("m0, m1, m2: no run.json says that the select rows were kept out")
+    assert "--set task.select=0.5" in warning
+    assert record(tmp_path / "soup")["select_optimistic"] is True
+    assert record(tmp_path / "soup")["optimistic"] is False
+    print_result(result)
+    assert "select_optimistic: its ingredients may have been trained on the select rows" in capsys.readouterr().out
+    write_card(tmp_path / "soup")
+    card = (tmp_path / "soup/README.md").read_text()
+    assert "may have been trained on the select rows" in " ".join(card.split())
+    again = quietly([*plain, tmp_path / "soup"], ("greedy",), tmp_path / "next", recipe=pile / "recipe.yaml")
+    assert any(w.startswith("m0, m1, m2, soup: no run.json") for w in again.warnings)  # as little as its ingredients
+
+
+def test_rows_of_a_split_of_their_own_or_of_report_are_not_suspected(
+    pile: Path, plain: list[str], tmp_path: Path
+) -> None:
+    shutil.copy(pile / "data/validation.csv", pile / "data/dev.csv")
+    for select in (0.5, "dev.csv"):
+        changes = {"task.select": select, "task.train": "train.csv", "task.report": "validation.csv"}
+        out = tmp_path / str(select)
+        result = quietly(plain, ("greedy",), out, recipe=pile / "recipe.yaml", overrides=changes)
+        assert not [w for w in result.warnings if "kept out of their training" in w]
+        assert record(out)["select_optimistic"] is False
+        assert record(out)["select_rows"] == (30 if select == 0.5 else 61)
+
+
+def test_runs_that_record_the_same_cut_are_proof(sweep: Path, tmp_path: Path) -> None:
+    assert not quietly([sweep], ("greedy",), tmp_path / "soups").warnings
+    runs = [sweep / f"run_{i:02d}" for i in range(4)]
+    for run in runs:
+        shutil.rmtree(run / "predictions")
+    result = quietly(runs, ("greedy",), tmp_path / "of-runs")
+    assert not [w for w in result.warnings if "kept out of their training" in w]
+    assert record(tmp_path / "of-runs")["select_optimistic"] is False
+    recipe = sweep / "recipe.yaml"
+    other = quietly(runs, ("greedy",), tmp_path / "other-cut", recipe=recipe, overrides={"data.seed": 1})
+    assert [w for w in other.warnings if "kept out of their training" in w]  # they were trained on most of these
+    assert record(tmp_path / "other-cut")["select_optimistic"] is True
+
+
+def test_the_leaderboard_says_which_soups_were_chosen_on_doubtful_rows(sweep: Path, tmp_path: Path) -> None:
+    quietly([sweep], ("greedy",), tmp_path / "soups", overrides={"data.seed": 0})
+    file = tmp_path / "soups/greedy/soup.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "select_optimistic": True}))
+    notes = build_leaderboard(sweep).notes
+    assert "greedy soup: its ingredients may have been trained on the select rows" in " ".join(notes)

@@ -18,10 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
-from hf_soups.data import Split, Splits, load_dataset_split, load_splits, read_image, splits_from_datasets
+from hf_soups.data import (
+    Split,
+    Splits,
+    load_dataset_split,
+    load_report,
+    load_splits,
+    read_image,
+    splits_from_datasets,
+)
 from hf_soups.data.sources import READERS, SOURCES, DataSource
 from hf_soups.data.split import stratified_rows
-from hf_soups.errors import DataError
+from hf_soups.errors import DataError, DataWarning
 from hf_soups.recipe import Data
 from hf_soups.recipe.task import Task
 
@@ -215,6 +223,8 @@ def test_every_row_is_as_likely_as_the_next(seed: int, stream: int) -> None:
         ([1, 5, 1, 5], None, ("1", "5"), [0, 1, 0, 1]),
         ([10, 9, 9, 10], None, ("9", "10"), [1, 0, 0, 1]),  # as numbers, not as text
         ([0, 1, 1, 0], ("bad", "good"), ("bad", "good"), [0, 1, 1, 0]),
+        ([0.0, 1.0, 1.0, 0.0], ("bad", "good"), ("bad", "good"), [0, 1, 1, 0]),  # as JSON and empty cells leave them
+        ([5.0, 1.0, 1.0, 5.0], None, ("1", "5"), [1, 0, 0, 1]),
         ([1, 2, 1, 2], ("1", "2"), ("1", "2"), [0, 1, 0, 1]),
         ([True, False, True, False], None, ("False", "True"), [1, 0, 1, 0]),
         (["0", "1", "1", "0"], ("0", "1"), ("0", "1"), [0, 1, 1, 0]),
@@ -251,7 +261,9 @@ def test_the_report_may_order_its_names_otherwise_or_lack_one() -> None:
         ([0, 1, -1] * 4, ("a", "b"), "row 2 has no label in column 'label' (empty or -1; 4 of 12)"),
         ([-1] * 12, ("a", "b"), "row 0 has no label in column 'label' (empty or -1; all of them)"),
         (["a", None, "b"] * 4, None, "row 1 has no label in column 'label' (empty or -1; 4 of 12)"),
-        ([0.0, 1.0] * 6, None, "label column 'label' holds double; expected text, integers or ClassLabel"),
+        ([0.0, 0.5] * 6, None, "label column 'label' holds double; expected text, integers or ClassLabel. 0.5 is no"),
+        ([0.0, float("inf")] * 6, None, "label column 'label' holds double; expected text, integers or ClassLabel"),
+        ([0.0, 1.0, None] * 4, None, "row 2 has no label in column 'label' (empty or -1; 4 of 12)"),
         ([[0], [1]] * 6, None, "expected text, integers or ClassLabel"),
         (["a"] * 12, None, "column 'label' has only one class (a); a classifier needs two or more"),
         (["a", "b"] * 6, ("a", "b", "a"), "label_names hold a name twice: a, b, a"),
@@ -360,11 +372,106 @@ def test_only_an_empty_cell_of_a_csv_is_missing(tmp_path: Path) -> None:
     assert "row 1 has no text in column 'text' (1 of 2 rows)" in message
 
 
-def test_a_single_file_has_no_report_rows(tmp_path: Path) -> None:
+def test_of_a_single_file_a_named_report_is_told_to_be_missing(tmp_path: Path) -> None:
     reviews(9).to_parquet(tmp_path / "t.parquet")
-    message = told(lambda: load_splits(text_task(tmp_path / "t.parquet"), Data()))
-    assert "t.parquet is the split 'train' and no other, but 'validation' is asked for" in message
+    message = told(lambda: load_splits(text_task(tmp_path / "t.parquet", report="test"), Data()))
+    assert "t.parquet is the split 'train' and no other, but 'test' is asked for" in message
     assert "such as `report: validation.csv`" in message
+
+
+@pytest.mark.parametrize("place", ["t.csv", "t.csv in its folder", "folder", "hub"])
+def test_of_rows_without_another_split_report_and_select_are_cut_stratified_and_said(
+    place: str, tmp_path: Path
+) -> None:
+    rows = from_rows(["a"] * 80 + ["b"] * 20)
+    if place == "hub":
+        task = text_task(hub_folder(tmp_path / "hub", main={"train": rows}))
+    else:
+        (tmp_path / "rows").mkdir()
+        rows.to_csv(tmp_path / "rows" / ("t.csv" if place.startswith("t.csv") else "train.csv"))
+        at = tmp_path / "rows" / "t.csv" if place == "t.csv" else tmp_path / "rows"
+        task = text_task(at, **({"train": "t.csv"} if place == "t.csv in its folder" else {}))
+    data = Data(select_minimum=10, select_fraction=0.1)
+    with pytest.warns(DataWarning, match=r"no other rows for the report, so 20 of its 100 rows are cut") as caught:
+        splits = load_splits(task, data)
+    assert len(caught) == 1
+    parts = (splits.train, splits.select, splits.report)
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[56, 14], [8, 2], [16, 4]]
+    assert sorted(np.concatenate([part.row_ids for part in parts])) == list(range(100))
+    assert splits.report.rows["text"][0] == f"text {splits.report.row_ids[0]}"
+    with pytest.warns(DataWarning, match="cut"):
+        assert load_splits(task, data).report.fingerprint == splits.report.fingerprint
+    with pytest.warns(DataWarning, match=r"40 of its 100 rows are cut .*data\.report_fraction: 0\.4"):
+        assert len(load_splits(task, data.model_copy(update={"report_fraction": 0.4})).report) == 40
+
+
+def test_too_few_rows_to_cut_a_report_from_are_told(tmp_path: Path) -> None:
+    from_rows(["a", "b"]).to_csv(tmp_path / "t.csv")
+    message = told(lambda: load_splits(text_task(tmp_path / "t.csv"), Data()))
+    assert "no other rows for the report, and of 2 none can be spared" in message
+
+
+# --- select
+
+
+def test_select_may_be_a_split_or_a_file_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name, first in (("train", 0), ("dev", 100), ("test", 200)):
+        reviews(20, first=first).to_csv(folder / f"{name}.csv")
+    for names in ({"select": "dev.csv", "report": "test.csv", "train": "train.csv"}, {"select": "validation"}):
+        task = text_task(folder, label_names=NAMES, **{"report": "test", **names})
+        splits = load_splits(task, Data(report_rows=6))
+        assert (len(splits.train), len(splits.select), len(splits.report)) == (20, 20, 6)
+        assert splits.select.role == "select"
+        assert splits.select.rows["text"][0] == "review number 100"
+        assert splits.select.source.endswith(names["select"])
+
+
+def test_select_may_be_a_share_of_report() -> None:
+    report = from_rows(["a"] * 40 + ["b"] * 10)
+    splits = in_memory(from_rows(["a", "b"] * 10), report, select=0.4)
+    assert len(splits.train) == 20
+    assert np.bincount(splits.select.labels).tolist() == [16, 4]
+    assert np.bincount(splits.report.labels).tolist() == [24, 6]
+    assert sorted([*splits.select.row_ids, *splits.report.row_ids]) == list(range(50))
+    assert splits.select.source == splits.report.source == "reviews:validation"
+    few = in_memory(from_rows(["a", "b"] * 10), report, select=0.4, data=Data(report_rows=10))
+    assert few.select.fingerprint == splits.select.fingerprint
+    assert set(few.report.row_ids) < set(splits.report.row_ids)
+
+
+def test_report_alone_is_read_as_with_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("train", "validation"):
+        reviews(20).to_parquet(folder / f"{name}.parquet")
+    for select in (None, 0.5):
+        task, data = text_task(folder, select=select), Data(report_rows=5)
+        alone = load_report(task, data)
+        assert alone is not None
+        assert alone.fingerprint == load_splits(task, data).report.fingerprint
+    (folder / "validation.parquet").unlink()
+    assert load_report(text_task(folder), Data()) is None
+
+
+@pytest.mark.parametrize("select", [0.0, 1.0, -0.5, 2.0])
+def test_a_share_that_is_none_is_refused(select: float) -> None:
+    with pytest.raises(ValueError, match="is no share of report"):
+        text_task(select=select)
+
+
+@pytest.mark.parametrize(("select", "role"), [("train", "trained"), ("validation", "reported")])
+def test_select_is_none_of_the_other_splits(select: str, role: str) -> None:
+    with pytest.raises(ValueError, match=f"'{select}' is {role} on"):
+        text_task(select=select)
+
+
+def test_what_came_later_is_in_no_record_of_a_task_that_does_without() -> None:
+    assert "select" not in text_task().model_dump()
+    assert text_task(select=0.5).model_dump()["select"] == 0.5
+    assert "report_fraction" not in Data().model_dump(mode="json")
+    assert Data(report_fraction=0.3).model_dump()["report_fraction"] == 0.3
 
 
 def test_a_missing_path_config_split_or_file_is_told(tmp_path: Path) -> None:
@@ -376,8 +483,8 @@ def test_a_missing_path_config_split_or_file_is_told(tmp_path: Path) -> None:
     assert "Please pick one among the available configs: ['one', 'two'] Set `config`" in missing
     other = told(lambda: load_splits(text_task(folder, config="three"), Data()))
     assert "'three' not found. Available: ['one', 'two'] Set `config`" in other
-    split = told(lambda: load_splits(text_task(folder, config="one"), Data()))
-    assert f"{folder}:one:validation: no split 'validation'; there are: train. Name one of them as" in split
+    split = told(lambda: load_splits(text_task(folder, config="one", report="test"), Data()))
+    assert f"{folder}:one:test: no split 'test'; there are: train. Name one of them as" in split
     files = told(lambda: load_splits(text_task(folder, train="one/trian-*.parquet"), Data()))
     assert f"no file matches {folder}/one/trian-*.parquet. Correct `path`, `train` or `report`" in files
 

@@ -11,7 +11,7 @@ import pytest
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files import reading
-from hf_soups.files.reading import read_json, read_record
+from hf_soups.files.reading import read_json, read_record, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +103,13 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(reading, "LARGEST", 10)
     with pytest.raises(InputError, match=r"r\.json: \d+ bytes, more than the 10 that are read"):
         record(write(tmp_path / "r.json"))
+
+
+def test_what_another_process_is_writing_is_not_read(tmp_path: Path) -> None:
+    """A command that reads a sweep while another cooks once took the half-written pointer for one more soup."""
+    for name in ("greedy.json", ".uniform.partial-1.json", "run_0/run.json", ".run_1.partial-1/run.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert [path.name for path in visible(tmp_path, "*.json")] == ["greedy.json"]
+    assert [path.parent.name for path in visible(tmp_path, "*/run.json")] == ["run_0"]
+    assert visible(tmp_path / "gone", "*") == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,13 @@ def folder_of(
 def names_below(path: Path) -> set[str]:
     """Every file and folder below a path, hidden ones too."""
     return {str(entry.relative_to(path)) for entry in path.rglob("*")}
+
+
+def edit_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file in place."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
 def change_json(file: Path, *keys: Any, to: Any) -> None:

@@ -165,7 +165,7 @@ def test_no_model_is_set_to_images_of_any_size(sources: Made, size: int) -> None
         for_image_size(Vision().load(folder), size, str(folder))
 
 
-@pytest.mark.parametrize("value", [-1, "two", [], 1.5, float("nan")])
+@pytest.mark.parametrize("value", [-2, 0, "two", [], 1.5, float("nan")])
 def test_a_tokenizer_says_how_long_rows_may_be(changed: Callable[..., Path], value: Any) -> None:
     folder = changed("bert", "tokenizer_config.json", "model_max_length", to=value)
     with pytest.raises(CheckpointError, match=rf"^{folder}/tokenizer.json: cannot be loaded"):

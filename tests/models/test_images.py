@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_soups.data.images import picture
 from hf_soups.errors import CheckpointError, DataError
 from hf_soups.models.pixels import EncodedImages, affine_of, encode_images, open_image, resized_processor
 from hf_soups.models.vision import Vision
@@ -60,7 +61,6 @@ FILES = {
     "palette gif": as_file(RGB.convert("P"), "GIF"),
     "bilevel png": as_file(RGB.convert("1"), "PNG"),
     "cmyk jpeg": as_file(RGB.convert("CMYK"), "JPEG"),
-    "16-bit png": as_file(Image.fromarray(RANDOM.integers(0, 65536, (40, 30), dtype=np.uint16)), "PNG"),
     "turned jpeg": turned(),
 }
 
@@ -136,6 +136,42 @@ def test_a_broken_image_behind_the_first_block_names_its_row(vit: Path) -> None:
         encoded(images, Vision().processor(vit))
 
 
+RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_16_bit_values_are_scaled_to_8_bits(form: str) -> None:
+    """Pillow's conversion, which the stock pipeline uses, cuts them off at 255: all but one pixel of these is white."""
+    made = np.asarray(picture(as_file(Image.fromarray(RAMP), form), "here"))
+    np.testing.assert_array_equal(made, np.round(RAMP / 257).astype(np.uint8)[..., None].repeat(3, axis=2))
+
+
+def test_a_12_bit_pgm_is_scaled_by_its_own_largest_value() -> None:
+    made = np.asarray(picture(b"P5 2 1 4095\n" + np.array([0, 4095], ">u2").tobytes(), "here"))
+    assert made[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.array([[0, 70000]], np.int32), "32-bit integers from 0 to 70000"),
+        (np.array([[-1, 200]], np.int32), "32-bit integers from -1 to 200"),
+        (np.array([[0.0, 1.0]], np.float32), "floating-point numbers from 0.0 to 1.0"),
+        (np.array([[0.0, np.nan]], np.float32), "floating-point numbers"),
+        (np.array([[0.0, 300.0]], np.float32), "floating-point numbers"),
+    ],
+)
+def test_values_of_an_unknown_range_are_refused_and_not_cut_off(values: np.ndarray, why: str) -> None:
+    with pytest.raises(DataError, match=f"here cannot be read .*{why}.*save it with 8 or 16 bits"):
+        picture(as_file(Image.fromarray(values), "TIFF"), "here")
+
+
+def test_wide_files_whose_values_fit_8_bits_are_read_as_they_are() -> None:
+    for kind in (np.int32, np.float32):
+        made = np.asarray(picture(as_file(Image.fromarray(np.array([[0, 200]], kind)), "TIFF"), "here"))
+        assert made[0, :, 0].tolist() == [0, 200]
+
+
 @pytest.mark.parametrize("value", [np.full((4, 4), 300), np.zeros((4, 4), np.float32), None])
 def test_what_is_no_8_bit_image_is_refused(value: Any) -> None:
     with pytest.raises(DataError, match="row 3: the image in column 'x' cannot be read"):
@@ -180,7 +216,7 @@ def test_augmentation_sees_8_bit_images_and_their_row_ids(vit: Path) -> None:
 def test_images_of_different_sizes_are_refused(vit: Path) -> None:
     processor = Vision().processor(vit)
     processor.size = type(processor.size)(shortest_edge=32)
-    with pytest.raises(DataError, match=r"different sizes \(32x32 and 48x32\).*Give the checkpoint's preproc"):
+    with pytest.raises(CheckpointError, match=r"different sizes \(32x32 and 48x32\).*Give the checkpoint's preproc"):
         encoded([Image.new("RGB", (40, 60)), Image.new("RGB", (60, 90)), Image.new("RGB", (40, 41))], processor)
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from hf_soups.data import load_splits
-from hf_soups.errors import DataError, HfSoupsError, InputError
+from hf_soups.errors import DataError, DataWarning, HfSoupsError, InputError
 from hf_soups.models.vision import Vision
 from hf_soups.pool import read_pool
 from hf_soups.pool.predict import predict_pool, print_result
@@ -194,7 +194,8 @@ def test_a_recipe_gives_the_rows_that_soups_are_chosen_on(tmp_path: Path) -> Non
     recipe = text_recipe(tmp_path / "data", model)
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
     how = {"recipe": tmp_path / "recipe.yaml", "progress": False}
-    pool = predict_pool([model], out=tmp_path / "preds", **how).pool
+    with pytest.warns(DataWarning, match=r"^bert: no run\.json says that the select rows were kept out"):
+        pool = predict_pool([model], out=tmp_path / "preds", **how).pool
     select = load_splits(recipe.task, recipe.data).select
     assert (pool.data.fingerprint, pool.data.split) == (select.fingerprint, "select")
     np.testing.assert_array_equal(pool.predictions["bert"].row_ids, select.row_ids)

@@ -123,13 +123,13 @@ def test_take_accepts_indices_and_masks() -> None:
     ("make", "message"),
     [
         (
-            lambda: Predictions.from_probs([0.5, 0.5]),
-            r"probabilities have shape \(2,\); expected \(examples, classes\)",
+            lambda: Predictions.from_probs([[[0.5, 0.5]]]),
+            r"probabilities have shape \(1, 1, 2\); expected \(examples, classes\)",
         ),
         (lambda: Predictions.from_probs([[0.5, 0.5], [1.5, -0.5]]), "row 1 holds a negative or non-finite probability"),
         (lambda: Predictions.from_probs([[0.5, np.nan]]), "row 0 holds a negative or non-finite probability"),
         (lambda: Predictions.from_probs([[0.5, 0.4]]), r"row 0 sums to 0.9000, not 1. If these are logits, use from_l"),
-        (lambda: Predictions.from_logits([0.5, 0.5]), r"logits have shape \(2,\); expected \(examples, classes\)"),
+        (lambda: Predictions.from_logits([[[0.5]]]), r"logits have shape \(1, 1, 1\); expected \(examples, classes\)"),
         (lambda: Predictions.from_logits([[0, 0], [0, np.inf]]), "row 1 holds a NaN or infinite logit: the model that"),
         (lambda: Predictions.from_logits([[0, 0]], row_ids=[1, 2]), "2 row ids for 1 rows"),
         (lambda: Predictions.from_logits([[0, 0]] * 3, row_ids=[7, 5, 7]), "row id .*7.* occurs more than once"),

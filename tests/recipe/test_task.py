@@ -78,3 +78,11 @@ def test_a_task_and_its_metric_survive_json() -> None:
 def test_a_task_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         named_task("glue/rte").path = "other"
+
+
+def test_one_text_column_may_be_a_plain_text() -> None:
+    task = Task(kind="text", path="x", text="review", shifts={"far": {"split": "test", "text": "body"}})
+    assert task.text == ("review",)
+    assert task.of_shift("far").text == ("body",)
+    with pytest.raises(ValueError, match="names 2 text columns"):
+        Task(kind="text-pair", path="x", text="review")

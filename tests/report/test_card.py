@@ -464,3 +464,9 @@ def test_the_code_of_a_cascades_card_runs(cascade: Path) -> None:
 def test_the_code_of_a_text_cascades_card_runs(kind: str, tmp_path: Path) -> None:
     pool = make(kind, tmp_path / "models", rows=4)
     assert "'exit': " in run_snippet(pool.built(pool.plan((0.5, 0.5)), tmp_path / "cascade"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "out/nowhere"])
+def test_a_folder_that_does_not_exist_makes_no_card(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{name}: no such folder"):
+        write_card(tmp_path / name)

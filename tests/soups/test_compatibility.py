@@ -166,10 +166,11 @@ def test_duplicates_are_a_warning(pair: tuple[Path, Path], tmp_path: Path) -> No
     assert "copy: the same weights as" in only_warning(found, "duplicate")
 
 
-def test_a_config_that_computes_otherwise_is_a_warning(pair: tuple[Path, Path]) -> None:
+def test_a_config_that_computes_otherwise_is_an_error(pair: tuple[Path, Path]) -> None:
     edit_json(pair[1] / "config.json", lambda c: c.update(hidden_act="relu"))
-    assert "config.json differs from" in only_warning(report(*pair), "config")
-    assert "hidden_act" in report(*pair).warnings[0].message
+    said = only_error(report(*pair), "config")
+    assert "config.json differs from" in said
+    assert "hidden_act is 'relu', but 'gelu'" in said
 
 
 def test_an_index_with_a_wrong_total_is_a_warning(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.soups.ingredients import gather
 from hf_soups.soups.methods.trajectory import average_of_run, is_run_of_trainer, run_checkpoints
 from tests.makers.folders import folder_of
 from tests.makers.tiny import tiny_bert, tiny_sentences, tiny_tokenizer
@@ -70,13 +71,63 @@ def test_a_run_of_a_trainer_is_told_from_a_model(tmp_path: Path) -> None:
     folder = saved_at(run, 5)
     assert is_run_of_trainer(run)
     assert not is_run_of_trainer(folder)
-    folder_of(run, {"classifier.weight": torch.ones(2, 2)})  # trainer.save_model() at the end: the folder is a model
-    assert not is_run_of_trainer(run)
-    for name in ("adapter_config.json", "run.json"):
-        other = tmp_path / name.partition(".")[0]
-        saved_at(other, 5)
-        (other / name).write_text("{}")
-        assert not is_run_of_trainer(other)
+    other = tmp_path / "other"
+    saved_at(other, 5)
+    (other / "run.json").write_text("{}")
+    assert not is_run_of_trainer(other)
+
+
+def test_an_output_folder_stands_for_its_checkpoints_and_its_final_model_once(tmp_path: Path) -> None:
+    for step in (10, 20):
+        saved_at(tmp_path, step)
+    folder_of(tmp_path, {"classifier.weight": torch.full((2, 2), 25.0)})  # trainer.save_model() after further steps
+    assert is_run_of_trainer(tmp_path)
+    assert names(gather([tmp_path]).checkpoints) == ["checkpoint-10", "checkpoint-20", tmp_path.name]
+    for step in (20, 10):  # the last one again, or the best one (load_best_model_at_end)
+        folder_of(tmp_path, {"classifier.weight": torch.full((2, 2), float(step))})
+        assert names(gather([tmp_path]).checkpoints) == ["checkpoint-10", "checkpoint-20"]
+    assert names(run_checkpoints(tmp_path, last=1).checkpoints) == ["checkpoint-20"]
+
+
+def test_final_models_alone_are_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    for i, run in enumerate(("a", "b")):
+        saved_at(tmp_path / run, 10)
+        folder_of(tmp_path / run, {"classifier.weight": torch.full((2, 2), float(i))})
+    runs = [tmp_path / "a", tmp_path / "b"]
+    assert names(gather(runs, final_models=True).checkpoints) == ["a", "b"]
+    assert names(gather(runs).checkpoints) == ["checkpoint-10", "a", "checkpoint-10", "b"]
+
+
+def test_a_final_model_that_cannot_be_read_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    for step in (10, 20):
+        saved_at(tmp_path, step)
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    found = gather([tmp_path])
+    assert names(found.checkpoints) == ["checkpoint-10", "checkpoint-20"]
+    (left,) = found.left_out
+    assert "no config.json" in left.reason
+
+
+def test_adapters_that_a_trainer_left_are_multiplied_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {}
+    for step in (10, 20):
+        saved_at(tmp_path / "run", step)
+        adapter = tmp_path / "run" / f"checkpoint-{step}"
+        (adapter / "model.safetensors").unlink()
+        (adapter / "adapter_config.json").write_text("{}")
+        made[adapter] = folder_of(tmp_path / "merged" / str(step), {"w": torch.full((2,), float(step))})
+    (tmp_path / "run" / "adapter_config.json").write_text("{}")
+    made[tmp_path / "run"] = made[tmp_path / "run" / "checkpoint-20"]
+    monkeypatch.setattr("hf_soups.models.adapters.multiplied_out", lambda adapter: Checkpoint(made[adapter.folder]))
+    assert names(gather([tmp_path / "run"]).checkpoints) == ["10", "20"]
+
+
+@pytest.mark.parametrize("place", ["./nowhere", "out/nowhere", "nowhere"])
+def test_a_path_that_does_not_exist_is_named(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"{place}: no such folder"):
+        gather([place])
 
 
 # Averages.

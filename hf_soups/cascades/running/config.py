@@ -93,8 +93,8 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
             raise InputError(
                 f"config.json of the cascade has {code!r}, which names code to run. A cascade needs none: remove it."
             )
-        told = {f.name: getattr(self, f.name) for f in fields(_ConfigTypes)}
-        as_record(told, _ConfigTypes, "config.json of the cascade", what="a cascade", again="Build the cascade again.")
+        raw = {f.name: getattr(self, f.name) for f in fields(_ConfigTypes)}
+        as_record(raw, _ConfigTypes, "config.json of the cascade", what="a cascade", again="Build the cascade again.")
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.label2id is None and self.id2label:
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
@@ -104,7 +104,7 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
     @property
     def places(self) -> tuple[Place, ...]:
         """The members, in the order of their numbers."""
-        return tuple(_place_of(told) for told in self.members)
+        return tuple(_place_of(raw) for raw in self.members)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -153,13 +153,15 @@ def beam(
         raise InputError(
             f"max_worst_cost is {max_worst_cost:g}, but the cheapest model costs {entries.costs.min():g}: nothing fits."
         )
-    told, at_once = progress or (lambda share, what: None), workers(threads)
+    on_progress, at_once = progress or (lambda share, what: None), workers(threads)
     screened = _Screen(entries, sketched(entries, rows=rows, classes=classes, seed=seed), grid, max_worst_cost, at_once)
-    told(SKETCHING, "sketch")
+    on_progress(SKETCHING, "sketch")
     deepest = min(max_members, len(entries))
-    chains = screened.chains(width, deepest, lambda share: told(SKETCHING + (COUNTING - SKETCHING) * share, "beam"))
+    chains = screened.chains(
+        width, deepest, lambda share: on_progress(SKETCHING + (COUNTING - SKETCHING) * share, "beam")
+    )
     found = _scored(entries, chains, grid, at_once)
-    told(1.0, "counting")
+    on_progress(1.0, "counting")
     data = next((p.data for p in entries.predictions if p.data), "")
     plans = [p for p in found.plans if max_worst_cost is None or p.worst_cost <= max_worst_cost]
     return Frontier(undominated(plans), found.singles, found.ensembles, data=data)
@@ -176,7 +178,7 @@ class _Screen:
     max_worst_cost: float | None
     threads: int
 
-    def chains(self, width: int, deepest: int, told: Callable[[float], object]) -> list[Chain]:
+    def chains(self, width: int, deepest: int, on_progress: Callable[[float], object]) -> list[Chain]:
         """The chains on the sketch's frontier, at most `width` of them, those with the most points first."""
         singles: list[Chain] = [(m,) for m in range(len(self.entries))]
         everything = [p for m in singles if (p := self._reached(self._opening(m))) is not None]
@@ -193,7 +195,7 @@ class _Screen:
             kept = [p.chain for p in grown[:width]]
             everything = [p for p in left if len(p)]
             bar = Bar.of(everything)
-            told((level - 1) / (deepest - 1))
+            on_progress((level - 1) / (deepest - 1))
         everything.sort(key=lambda p: (-len(p), p.chain))
         return [p.chain for p in everything[:width]]
 

@@ -18,7 +18,7 @@ from hf_soups.cascades.pareto import Known, Points
 from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.search.candidates import Entries
 from hf_soups.cascades.search.subsets import Members, Numbering, States
-from hf_soups.cascades.search.threads import Told, in_turns
+from hf_soups.cascades.search.threads import OnProgress, in_turns
 
 LONGEST = 4  # members; the grid of the compiled loops has three axes
 TASKS = 320  # of one length
@@ -61,7 +61,7 @@ class Groups:
 
 def search_chains(
     entries: Entries, states: States, length: int, count: int, max_worst: float, found: Points, known: Known,
-    pool: ThreadPoolExecutor, told: Told = lambda _: None,
+    pool: ThreadPoolExecutor, on_progress: OnProgress = lambda _: None,
 ) -> tuple[Points, Known]:  # fmt: skip
     """All cascades of `length` members on a grid of thresholds by accuracy, beside what was found before.
 
@@ -73,13 +73,13 @@ def search_chains(
         max_worst: the most that a row may cost that meets every member.
         found, known: from before.
         pool: whose threads work.
-        told: called with the share that is done.
+        on_progress: called with the share that is done.
     """
     groups = Groups.of(states.numbering, length - 1)
     grid = Cuts.of(states.confidence[: groups.state.max() + 1], count, pool)
     search = _Search(entries, states, groups, grid, max_worst)
     edges = np.linspace(0, len(groups.state), min(TASKS, len(groups.state)) + 1).astype(int)
-    return in_turns(list(pairwise(edges)), search.points, found, known, pool, told)
+    return in_turns(list(pairwise(edges)), search.points, found, known, pool, on_progress)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,14 +16,14 @@ from hf_soups.cascades.pareto import Known, Points
 from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.search.candidates import Entries
 from hf_soups.cascades.search.subsets import Members, States
-from hf_soups.cascades.search.threads import Told, in_turns
+from hf_soups.cascades.search.threads import OnProgress, in_turns
 
 CELLS = 2**21  # of the grid times the statistics of the metric: 16 MB in float64
 
 
 def search_densely(
     entries: Entries, states: States, length: int, count: int, max_worst: float, found: Points, known: Known,
-    pool: ThreadPoolExecutor, told: Told = lambda _: None,
+    pool: ThreadPoolExecutor, on_progress: OnProgress = lambda _: None,
 ) -> tuple[Points, Known]:  # fmt: skip
     """All cascades of `length` members on a grid of thresholds, beside what was found before.
 
@@ -34,18 +34,29 @@ def search_densely(
         max_worst: the most that a row may cost that meets every member.
         found, known: from before.
         pool: whose threads work.
-        told: called with the share that is done.
+        on_progress: called with the share that is done.
     """
     columns = states.statistics_of(0).shape[1]
     fitting = max(2, int((CELLS / columns) ** (1 / (length - 1))))
-    beginnings = list(permutations(range(len(entries)), length - 1))
+    beginnings = _beginnings(states, length - 1)
     asked = max(states.numbering[members] for members in beginnings) + 1
     grid = Cuts.of(states.confidence[:asked], min(count, fitting), pool)
 
     def work(members: Members, known: Known) -> Points:
         return _Beginning(entries, states, grid, members).points(max_worst, known)
 
-    return in_turns(beginnings, work, found, known, pool, told)
+    return in_turns(beginnings, work, found, known, pool, on_progress)
+
+
+def _beginnings(states: States, length: int) -> list[Members]:
+    """All choices of so many members in order, those that end in one state together, as the compiled search has them.
+
+    Of cascades that are equal the first is kept, so both find the same.
+    """
+    groups: dict[int, list[Members]] = {}
+    for members in permutations(range(states.numbering.models), length):
+        groups.setdefault(states.numbering[members], []).append(members)
+    return [members for group in groups.values() for members in group]
 
 
 class _Beginning:

@@ -17,9 +17,10 @@ from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule, rule_for
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.chains import LONGEST, search_chains
 from hf_soups.cascades.search.dense import search_densely
+from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.search.polish import Chain, by_chain, polish
 from hf_soups.cascades.search.subsets import Members, States, compute_states
-from hf_soups.cascades.search.threads import Told
+from hf_soups.cascades.search.threads import OnProgress
 from hf_soups.cascades.stages import workers
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError
@@ -88,22 +89,31 @@ def search_cascades(
             "fits. Raise it, or add a cheaper model."
         )
     limit = np.inf if max_worst_cost is None else float(max_worst_cost)
-    told, count = _Told(progress), workers(threads)
-    states = compute_states(entries, min(max_members, len(entries)), threads=count, told=told.part("answers"))
+    on_progress, count = _Progress(progress), workers(threads)
+    states = compute_states(
+        entries, min(max_members, len(entries)), threads=count, on_progress=on_progress.part("answers")
+    )
     with ThreadPoolExecutor(count, thread_name_prefix="search") as pool:
-        found, known = _search_grid(entries, states, counts, limit, pool, told.part("grid"))
-        found = polish(entries, states, found, known, pool, allowance=POLISHED_ROWS, told=told.part("polish"))
-        told.part("counting")(0.0)
+        found, known = _search_grid(entries, states, counts, limit, pool, on_progress.part("grid"))
+        found = polish(
+            entries, states, found, known, pool, allowance=POLISHED_ROWS, on_progress=on_progress.part("polish")
+        )
+        on_progress.part("counting")(0.0)
         plans = _as_plans(entries, states, found, pool)
         singles = _as_plans(entries, states, _singles(entries, states), pool)
         ensembles = _as_plans(entries, states, _ensembles(entries, states), pool)
-    told.part("counting")(1.0)
+    on_progress.part("counting")(1.0)
     data = next((p.data for p in entries.predictions if p.data), "")
     return Frontier(plans, _best_first(singles), _best_first(ensembles), data)
 
 
 def _search_grid(
-    entries: Entries, states: States, counts: Sequence[int], limit: float, pool: ThreadPoolExecutor, told: Told
+    entries: Entries,
+    states: States,
+    counts: Sequence[int],
+    limit: float,
+    pool: ThreadPoolExecutor,
+    on_progress: OnProgress,
 ) -> tuple[Points, Known]:
     """What is best on the grid, by length: a short cascade that is as good as a longer one is known first."""
     longest = states.numbering.deepest
@@ -111,11 +121,12 @@ def _search_grid(
     found = found.take(np.flatnonzero(found.worst <= limit)).nondominated()
     known = Known.of(_worst_costs(entries, longest), float(entries.costs.min())).with_points(found)
     for length in range(2, longest + 1):
-        search = search_chains if states.hits is not None and length <= LONGEST else search_densely
+        compiled = states.hits is not None and length <= LONGEST and not is_small(len(entries), entries.rows)
+        search = search_chains if compiled else search_densely
         count = counts[min(length - 2, len(counts) - 1)]
 
         def of_length(share: float, done: int = length - 2) -> None:
-            told((done + share) / (longest - 1))
+            on_progress((done + share) / (longest - 1))
 
         found, known = search(entries, states, length, count, limit, found, known, pool, of_length)
     return found, known
@@ -199,18 +210,18 @@ def _checked_grid(grid: int | Sequence[int]) -> tuple[int, ...]:
     return counts
 
 
-class _Told:
+class _Progress:
     """Tells the share of the whole that is done from the shares of its parts."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
 
-    def part(self, name: str) -> Told:
+    def part(self, name: str) -> OnProgress:
         """What one part calls with the share of itself that is done."""
         before = sum(share for part, share in list(PARTS.items())[: list(PARTS).index(name)])
 
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             if self._progress is not None:
                 self._progress(before + share * PARTS[name], name)
 
-        return told
+        return on_progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
@@ -16,9 +17,11 @@ from jaxtyping import Float32, Float64, Int64, Real
 from hf_soups.cascades.grid import halfway
 from hf_soups.cascades.pareto import Known, Points, nondominated
 from hf_soups.cascades.rule import NEVER
+from hf_soups.cascades.search import plain
 from hf_soups.cascades.search.candidates import Entries
+from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.search.subsets import Members, States
-from hf_soups.cascades.search.threads import Told, in_turns
+from hf_soups.cascades.search.threads import OnProgress, in_turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Chain:
     confidence: Float32[np.ndarray, "stages_but_last rows"]
     statistics: Real[np.ndarray, "stages statistics rows"]
     costs: Float64[np.ndarray, " stages"]  # of a row that leaves there
+    small: bool  # whether its pool is so small that nothing is compiled for it
 
     @classmethod
     def of(cls, entries: Entries, states: States, members: Members) -> Chain:
@@ -39,12 +43,22 @@ class Chain:
             states.confidence[list(numbers[:-1])],
             np.stack([states.statistics_of(number).T for number in numbers]),
             np.cumsum(entries.costs[list(members)]),
+            is_small(len(entries), states.rows),
         )
 
     @property
     def thresholds(self) -> int:
         """How many thresholds it has."""
         return len(self.confidence)
+
+    @property
+    def _loops(self) -> Any:
+        """The inner loops: by NumPy, or compiled."""
+        if self.small:
+            return plain
+        from hf_soups.cascades.search import kernels
+
+        return kernels
 
     @cached_property
     def _ascending(self) -> Int64[np.ndarray, "stages_but_last rows"]:
@@ -55,9 +69,8 @@ class Chain:
         self, thresholds: Float64[np.ndarray, "plans stages_but_last"]
     ) -> tuple[Float64[np.ndarray, "plans statistics"], Float64[np.ndarray, "plans stages"]]:
         """Of several plans: sums of the row statistics, and the share of rows that leaves at each stage."""
-        from hf_soups.cascades.search.kernels import count_exits
-
         stages, statistics, rows = self.statistics.shape
+        count_exits = self._loops.count_exits
         kind = np.int64 if self.statistics.dtype.kind in "iub" else np.float64
         sums, leaving = np.zeros((len(thresholds), statistics), dtype=kind), np.zeros((len(thresholds), stages))
         count_exits(self.confidence, thresholds.astype(np.float32), self.statistics, sums, leaving)
@@ -82,10 +95,10 @@ class Chain:
     def _swept_at(
         self, stage: int, point: Points, entries: Entries, known: Known, room: tuple[np.ndarray, np.ndarray, np.ndarray]
     ) -> Points:
-        from hf_soups.cascades.search.kernels import sweep
-
         fixed = point.thresholds[0, : self.thresholds].astype(np.float32)
-        cuts = sweep(self._ascending[stage], self.confidence, fixed, stage, self.statistics, self.costs, *room)
+        cuts = self._loops.sweep(
+            self._ascending[stage], self.confidence, fixed, stage, self.statistics, self.costs, *room
+        )
         sums, averages, between = (part[:cuts] for part in room)
         scores = entries.scores(sums)
         # the average cost rises from cut to cut: a cut is of use if it scores more than all before it
@@ -103,7 +116,7 @@ Polished = set[bytes]
 
 def polish(
     entries: Entries, states: States, found: Points, known: Known, pool: ThreadPoolExecutor, *, allowance: int,
-    told: Told = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Points:  # fmt: skip
     """The cascades found, and those beside them that differ in thresholds and that no other beats.
 
@@ -113,7 +126,7 @@ def polish(
         pool: whose threads sweep.
         allowance: rows that may be swept in all, which bounds the time; a round takes half of what is left. A sweep
             counts `SWEEP_ROWS` rows more than there are, for what it takes beside them.
-        told: called with the share of the allowance that is spent.
+        on_progress: called with the share of the allowance that is spent.
     """
     done: Polished = set()
     left, of_sweep = allowance, states.rows + SWEEP_ROWS
@@ -129,7 +142,7 @@ def polish(
             return Chain.of(entries, states, task[0]).swept(entries, task[1], known)
 
         found, known = in_turns(tasks, work, found, known, pool)
-        told(1 - max(left, 0) / allowance)
+        on_progress(1 - max(left, 0) / allowance)
     return found
 
 

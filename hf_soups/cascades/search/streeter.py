@@ -76,8 +76,8 @@ def streeter(
     if rule.problem_type != CLASSIFICATION:
         raise InputError("Streeter's greedy is for one class a row. Search many labels a row exhaustively or by beam.")
     entries = checked_entries(predictions, costs, rule, "accuracy", temperatures)
-    told, at_once = progress or (lambda share, what: None), workers(threads)
-    surest = read_surest(entries, threads=at_once, told=lambda share: told(READING * share, "answers"))
+    on_progress, at_once = progress or (lambda share, what: None), workers(threads)
+    surest = read_surest(entries, threads=at_once, on_progress=lambda share: on_progress(READING * share, "answers"))
     accuracy = surest.right.mean(axis=1)
     singles = _singles(entries, accuracy)
     best = singles[0].members[0] if reference is None else reference
@@ -85,11 +85,11 @@ def streeter(
     chains: dict[Chain, None] = {}
     for done, share in enumerate(shares, start=1):
         chains[greedy_chain(surest, entries.costs, asked, share, max_members=max_members, threads=at_once)] = None
-        told(READING + (COUNTING - READING) * done / len(shares), "greedy")
+        on_progress(READING + (COUNTING - READING) * done / len(shares), "greedy")
     plans = [_plan(entries, members, thresholds) for members, thresholds in chains if len(members) > 1]
     with ThreadPoolExecutor(at_once) as pool:
         scored = list(pool.map(lambda plan: _rescored(plan, entries), plans))
-    told(1.0, "counting")
+    on_progress(1.0, "counting")
     data = next((p.data for p in entries.predictions if p.data), "")
     return Frontier(undominated([*scored, *singles]), singles, data=data)
 
@@ -103,7 +103,7 @@ class Surest:
     right: Bool[np.ndarray, "models rows"]  # by row
 
 
-def read_surest(entries: Entries, *, threads: int, told: Callable[[float], object] = lambda _: None) -> Surest:
+def read_surest(entries: Entries, *, threads: int, on_progress: Callable[[float], object] = lambda _: None) -> Surest:
     """Read every model's confidences and hits once: 9 bytes for each model and row."""
     shape = (len(entries), entries.rows)
     found = Surest(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, bool))
@@ -117,7 +117,7 @@ def read_surest(entries: Entries, *, threads: int, told: Callable[[float], objec
 
     with ThreadPoolExecutor(threads, thread_name_prefix="surest") as pool:
         for done, _ in enumerate(pool.map(read, range(len(entries))), start=1):
-            told(done / len(entries))
+            on_progress(done / len(entries))
     return found
 
 

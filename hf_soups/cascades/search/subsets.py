@@ -23,6 +23,7 @@ from jaxtyping import Float32, Float64, Int64, Real, UInt8, UInt32
 
 from hf_soups.cascades.rule import Committee, Rule
 from hf_soups.cascades.search.candidates import Entries
+from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.stages import statistics_of
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
@@ -109,7 +110,7 @@ class Candidates:
 
 
 def find_candidates(
-    entries: Entries, deepest: int, *, threads: int, told: Callable[[float], object] = lambda _: None
+    entries: Entries, deepest: int, *, threads: int, on_progress: Callable[[float], object] = lambda _: None
 ) -> Candidates:
     """The candidates of every row, for means of up to `deepest` members.
 
@@ -117,7 +118,7 @@ def find_candidates(
         entries: whose predictions are read block by block, once.
         deepest: members of the largest mean; at most as many as there are entries.
         threads: blocks looked at at once.
-        told: called with the share of the rows that is done.
+        on_progress: called with the share of the rows that is done.
     """
     step = max(1, CANDIDATES_AT_ONCE // (len(entries) * entries.classes))
     starts = range(0, entries.rows, step)
@@ -125,7 +126,7 @@ def find_candidates(
     with ThreadPoolExecutor(threads, thread_name_prefix="candidates") as pool:
         for part in pool.map(lambda at: _of_block(entries, deepest, at, min(at + step, entries.rows)), starts):
             parts.append(part)
-            told(len(parts) / len(starts))
+            on_progress(len(parts) / len(starts))
     counts, labels, probs = (np.concatenate(column) for column in zip(*parts, strict=True))
     start = np.concatenate([[0], np.cumsum(counts)])
     return Candidates(start, start[:-1] + labels, probs)
@@ -165,7 +166,7 @@ ELEMENTS_AT_ONCE = 2**19  # rows x classes of a block: 4 MB in float64, which st
 WORD_ROWS = 32  # rows whose hits are kept in one word
 TASK_ROWS = 50 * WORD_ROWS  # of one thread's turn
 MOST_SETS = 2 * 10**6  # 60 models up to 4 members are 522,000
-Told = Callable[[float], object]
+OnProgress = Callable[[float], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,14 +209,14 @@ class States:
         return np.stack([hit, np.ones_like(hit)], axis=1)
 
 
-def compute_states(entries: Entries, deepest: int, *, threads: int, told: Told = lambda _: None) -> States:
+def compute_states(entries: Entries, deepest: int, *, threads: int, on_progress: OnProgress = lambda _: None) -> States:
     """The states of all beginnings of up to `deepest` members.
 
     Args:
         entries: the models; their predictions are read once, block by block.
         deepest: the most members of a cascade, at most as many as there are entries.
         threads: blocks of rows computed at once.
-        told: called with the share that is done.
+        on_progress: called with the share that is done.
     """
     _check_size(entries, deepest)
     numbering = Numbering.of(len(entries), deepest, entries.rule)
@@ -223,10 +224,11 @@ def compute_states(entries: Entries, deepest: int, *, threads: int, told: Told =
         entries.rule.confidence == "max"
         and entries.rule.combine in ("mean", "last")
         and entries.metric is METRICS["accuracy"]
+        and not is_small(len(entries), entries.rows)
     )
     if by_few_classes:
-        return _by_candidates(entries, numbering, threads, told)
-    return _by_committees(entries, numbering, threads, told)
+        return _by_candidates(entries, numbering, threads, on_progress)
+    return _by_committees(entries, numbering, threads, on_progress)
 
 
 def _check_size(entries: Entries, deepest: int) -> None:
@@ -244,11 +246,11 @@ def _check_size(entries: Entries, deepest: int) -> None:
         )
 
 
-def _by_candidates(entries: Entries, numbering: Numbering, threads: int, told: Told) -> States:
+def _by_candidates(entries: Entries, numbering: Numbering, threads: int, on_progress: OnProgress) -> States:
     from hf_soups.cascades.search.kernels import answer_subsets
 
     largest = numbering.deepest if entries.rule.combine == "mean" else 1  # the last alone is a mean of one
-    found = find_candidates(entries, largest, threads=threads, told=lambda share: told(share / 2))
+    found = find_candidates(entries, largest, threads=threads, on_progress=lambda share: on_progress(share / 2))
     sizes = [sets_of_size(len(entries), size, entries.rule) for size in range(1, largest + 1)]
     numbers = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
     confidence = np.empty((numbering.asked, entries.rows), dtype=np.float32)
@@ -261,11 +263,11 @@ def _by_candidates(entries: Entries, numbering: Numbering, threads: int, told: T
         )  # fmt: skip
 
     for share in _in_threads(work, entries.rows, TASK_ROWS, threads):
-        told(0.5 + share / 2)
+        on_progress(0.5 + share / 2)
     return States(numbering, confidence, hits, None, found)
 
 
-def _by_committees(entries: Entries, numbering: Numbering, threads: int, told: Told) -> States:
+def _by_committees(entries: Entries, numbering: Numbering, threads: int, on_progress: OnProgress) -> States:
     """By the rule's own arithmetic over all classes."""
     step = max(WORD_ROWS, ELEMENTS_AT_ONCE // entries.classes // WORD_ROWS * WORD_ROWS)
     confidence = np.empty((numbering.asked, entries.rows), dtype=np.float32)
@@ -290,7 +292,7 @@ def _by_committees(entries: Entries, numbering: Numbering, threads: int, told: T
                 kept[number, rows] = of_rows
 
     for share in _in_threads(work, entries.rows, step, threads):
-        told(share)
+        on_progress(share)
     if accuracy:
         return States(numbering, confidence, kept.view(np.uint32), None)
     return States(numbering, confidence, None, kept)

@@ -16,12 +16,12 @@ from hf_soups.cascades.pareto import Known, Points
 
 T = TypeVar("T")
 TURNS, LEAST = 40, 8  # turns of one pass, and tasks of a turn at least
-Told = Callable[[float], object]
+OnProgress = Callable[[float], object]
 
 
 def in_turns(
     tasks: Sequence[T], work: Callable[[T, Known], Points], found: Points, known: Known, pool: ThreadPoolExecutor,
-    told: Told = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> tuple[Points, Known]:  # fmt: skip
     """What tasks found beside what was found before, the beaten left out, and the table of it.
 
@@ -30,7 +30,7 @@ def in_turns(
         work: a task's points, given what is known; it may leave out what that surely beats.
         found, known: from before.
         pool: whose threads do the tasks.
-        told: called with the share that is done.
+        on_progress: called with the share that is done.
     """
     edges = np.linspace(0, len(tasks), max(1, min(TURNS, len(tasks) // LEAST)) + 1).astype(int)
     for first, stop in pairwise(edges):
@@ -39,5 +39,5 @@ def in_turns(
         if any(len(part) for part in parts):
             found = Points.joined([found, *parts]).nondominated()
             known = known.with_points(found)
-        told(stop / len(tasks))
+        on_progress(stop / len(tasks))
     return found, known

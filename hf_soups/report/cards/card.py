@@ -296,7 +296,7 @@ def run_snippet(folder: str | Path | FolderCard, *, name: str | None = None) -> 
 
 
 def snippet_of(card: ModelCard) -> str:
-    """The card's Python code; it loads the model by the card's name, so it runs where a folder of that name lies.
+    """The card's Python code; it loads the model by the card's name, so it runs where there is a folder of that name.
 
     Raises:
         InputError: if the card has none.
@@ -325,6 +325,8 @@ def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:
 
 
 def _needed(folder: Path, name: str) -> Path:
+    if not is_there(folder):
+        raise InputError(f"{folder}: no such folder. Check the path.")
     if not is_there(folder / name):
         raise InputError(
             f"{folder} holds no {name}, so it is neither a soup nor a cascade. Name a folder that `hf-soups cook` or "

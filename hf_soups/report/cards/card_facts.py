@@ -9,12 +9,13 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.cascades.evidence import Evidence
+from hf_soups.data.sources import is_single_file
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.metrics import traits_of
 from hf_soups.recipe.origin import place_shown
-from hf_soups.recipe.task import SHIFT, Task
+from hf_soups.recipe.task import REPORT, SHIFT, Task
 from hf_soups.report.cards.markdown import MarkdownTable
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ class DataUsed:
 
     @classmethod
     def of_task(cls, task: Task, rows: Mapping[str, int] | None = None) -> DataUsed:
-        """The data of a recipe's task; select rows are cut from train."""
+        """The data of a recipe's task; select rows are cut from train where it names no others."""
         shifts = {f"{SHIFT}{name}": task.of_shift(name) for name in task.shifts}
-        splits = {"train": task.train, "select": task.train, "report": task.report}
+        report = task.train if is_single_file(task) and task.report == REPORT else task.report  # cut from it
+        select = task.select if isinstance(task.select, str) else task.train if task.select is None else report
+        splits = {"train": task.train, "select": select, "report": report}
         others = {
             role: cls(shift.path, role.removeprefix(SHIFT), config=shift.config, revision=shift.revision)
             for role, shift in shifts.items()

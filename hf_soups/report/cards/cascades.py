@@ -15,6 +15,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of
 from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import traits_of
+from hf_soups.pool.report_rows import holds_report_rows
 from hf_soups.report.cards.card_facts import (
     CardFacts,
     CardScore,
@@ -42,7 +43,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
     """Facts of a cascade.
 
     Args:
-        folder: where it lies.
+        folder: of the cascade.
         config: its config.
     Raises:
         InputError: if the evidence that it keeps cannot be read, or is of another plan.
@@ -269,6 +270,12 @@ def _limits(plan: Plan, found: Evidence) -> tuple[str, ...]:
         "The average cost holds for rows like those it was chosen on: harder rows pass more members and cost more."
     ]
     scored = not math.isnan(plan.score)
+    select = found.data.get("select")
+    if select is not None and holds_report_rows(select.split):
+        limits.append(
+            f"Members and thresholds were chosen on rows of the split {select.split!r}, which are for one look at the "
+            "end: their scores are optimistic."
+        )
     if scored:
         limits.append(
             "Members and thresholds were chosen on the select rows, so the score on these is optimistic, more so with "

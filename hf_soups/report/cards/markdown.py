@@ -28,7 +28,7 @@ _PIPE = re.compile(r"(?<!\\)\|")
 
 @dataclass(frozen=True, slots=True)
 class MarkdownTable:
-    """A table with its section's title; the first cell of a row is its name and stands there once."""
+    """A table with its section's title; the first cell of a row is its name and is written once."""
 
     title: str
     columns: tuple[str, ...]

@@ -51,7 +51,7 @@ def soup_facts(
     """Facts of a soup.
 
     Args:
-        folder: where it lies.
+        folder: of the soup.
         record: what soup.json holds.
         config: what config.json holds.
         recipe: of its ingredients, where it is known.
@@ -249,6 +249,11 @@ def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
         )
     if record.optimistic:
         limits.append("It was chosen on the report rows, so every score here is on rows that it was fitted to.")
+    if record.select_optimistic:
+        limits.append(
+            "Its ingredients may have been trained on the select rows: nothing records that these were kept apart, so "
+            "the score on them may be too good, and so may the choice look."
+        )
     if any(role.startswith(SHIFT) for role in roles):
         limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:

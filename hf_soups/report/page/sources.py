@@ -11,10 +11,9 @@ from hf_soups.cascades.frontier import Frontier, is_ensemble
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.costs import UNITS
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.downloads import refuse_links_out
-from hf_soups.files.reading import is_there, read_json
+from hf_soups.files.reading import is_there, read_json, visible
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
 from hf_soups.leaderboard.rows import ScoredModels, read_scored_models
@@ -72,7 +71,7 @@ class AnsweredPool:
 
     @property
     def chosen_plan(self) -> tuple[int, Plan] | None:
-        """The cascade that stands for the frontier: the cheapest at the best single model's score, else the best."""
+        """The cascade that represents the frontier: the cheapest at the best single model's score, else the best."""
         frontier = self.frontier
         several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
         matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
@@ -190,7 +189,7 @@ def _inside(folder: Path) -> list[tuple[Kind, Path]]:
     held = list(_below(folder, DEPTH))
     if held:
         return held
-    if any(folder.glob(f"*/{RUN_FILE}")):
+    if visible(folder, f"*/{RUN_FILE}"):
         return [("sweep", folder)]
     raise InputError(f"{folder} holds no sweep, pool or cascade. {WANTED}")
 
@@ -226,7 +225,7 @@ def _searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
     """The frontiers that are kept in a sweep; those that its leaderboard could not use are left out, as it says."""
     found = sweep.found
     members = {c.row.name: c for c in (*found.runs, *found.soups)}
-    for path in sorted((sweep.folder / "cascades").glob("*.json")):
+    for path in visible(sweep.folder / "cascades", "*.json"):
         try:
             frontier = Frontier.load(path)
         except InputError:
@@ -284,12 +283,11 @@ def _unsearched(pool: Pool) -> AnsweredPool:
 
 
 def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
-    for unit in UNITS:
-        try:
-            return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
-        except InputError:  # not measured for all of them
-            continue
-    return "", {}
+    unit = pool.unit()
+    try:
+        return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
+    except InputError:  # none is known of all of them
+        return "", {}
 
 
 # Cascades

@@ -13,7 +13,7 @@ from hf_soups.report.cards.soups import short_names
 from hf_soups.report.page.charts import curve_chart, step_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, page_table
 from hf_soups.report.page.sources import ReportContent
-from hf_soups.soups.soup_record import SoupRecord
+from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord
 from hf_soups.wording import score_in_words
 
 POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
@@ -125,6 +125,8 @@ def _words(record: SoupRecord, tried: Sequence[TriedMixture]) -> tuple[str, ...]
         )
     if record.optimistic:
         words.append("It was chosen on the report rows, so its report score is too good.")
+    if record.select_optimistic:
+        words.append(f"{MAYBE_TRAINED_ON[0].upper()}{MAYBE_TRAINED_ON[1:]}.")
     return (" ".join(words), *record.whys)
 
 

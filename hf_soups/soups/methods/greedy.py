@@ -150,7 +150,10 @@ class _Pool:
         for single in singles:
             self.scored(single)  # in the order given, whatever the sort needs first
         if all(math.isnan(self.value(single)) for single in singles):
-            raise HfSoupsError(f"none of the {len(singles)} ingredients has a score: all came out as NaN.")
+            raise HfSoupsError(
+                f"none of the {len(singles)} ingredients has a score: all came out as NaN, or answer one class "
+                "whatever the row is."
+            )
         return sorted(range(len(singles)), key=lambda i: tuple(-v for v in self.rank((i,))))  # stable
 
     def forward(self, order: Sequence[int]) -> tuple[Members, list[Step]]:

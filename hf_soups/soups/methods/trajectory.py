@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import CheckpointError, InputError
+from hf_soups.errors import CheckpointError, InputError, MissingExtra
 from hf_soups.files.weights import ADAPTER_CONFIG, INDEX, SINGLE
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.soups.methods.uniform import uniform
@@ -27,18 +27,20 @@ class Trajectory:
 
 
 def is_run_of_trainer(folder: str | Path) -> bool:
-    """Whether a folder holds `checkpoint-<step>` folders and no model, adapter or record of a run of its own."""
+    """Whether a folder holds `checkpoint-<step>` folders, as a Trainer's output folder does, and no record of a run."""
     root = Path(folder).expanduser()
-    if not root.is_dir() or any((root / name).is_file() for name in (SINGLE, INDEX, ADAPTER_CONFIG, RUN_FILE)):
+    if not root.is_dir() or (root / RUN_FILE).is_file():
         return False
     return any(STEP.fullmatch(path.name) and path.is_dir() for path in root.iterdir())
 
 
 def run_checkpoints(folder: str | Path, *, last: int | None = None) -> Trajectory:
-    """The `checkpoint-<step>` folders of a Trainer's output folder, sorted by the number of the step.
+    """The `checkpoint-<step>` folders of a Trainer's output folder, sorted by the number of the step, and its model.
 
-    A folder without whole safetensors weights and a config (the run was killed while it wrote them) is left out, with
-    the reason. Optimizer and random states are pickles and are never opened.
+    What `save_model()` left in the output folder itself comes last; where it is one of the checkpoints again (the last
+    one, or the best one) it counts once. A folder without whole safetensors weights and a config (the run was killed
+    while it wrote them) is left out, with the reason. LoRA adapters are multiplied into their base. Optimizer and
+    random states are pickles and are never opened.
 
     Args:
         folder: the Trainer's `output_dir`.
@@ -52,21 +54,39 @@ def run_checkpoints(folder: str | Path, *, last: int | None = None) -> Trajector
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder. Give the output_dir of a Trainer.")
     numbered = ((int(found[1]), path) for path in root.iterdir() if (found := STEP.fullmatch(path.name)))
-    usable, left_out = [], {}
-    for _, path in sorted((step, path) for step, path in numbered if path.is_dir()):
+    steps = [path for _, path in sorted((step, path) for step, path in numbered if path.is_dir())]
+    usable: list[Checkpoint] = []
+    left_out: dict[str, str] = {}
+    for path in (*steps, *([root] if holds_a_model(root) else [])):
         try:
-            checkpoint = Checkpoint(path)
+            checkpoint = whole(Checkpoint(path))
             _ = checkpoint.tensors
-            usable.append(checkpoint)
-        except CheckpointError as error:
+            if path is not root or all(checkpoint.sha256() != earlier.sha256() for earlier in usable):
+                usable.append(checkpoint)
+        except (CheckpointError, MissingExtra) as error:
             left_out[path.name] = str(error)
     if not usable:
         because = "".join(f" {reason}" for reason in left_out.values())
         raise InputError(
-            f"{folder}: {len(left_out)} folders named checkpoint-<step>, none usable.{because} Expected the output_dir "
+            f"{folder}: {len(steps)} folders named checkpoint-<step>, none usable.{because} Expected the output_dir "
             "of a Trainer that saved safetensors (save_strategy 'steps' or 'epoch')."
         )
     return Trajectory(tuple(usable[-last:] if last else usable), left_out)
+
+
+def whole(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint itself; an adapter is multiplied into its base."""
+    if not checkpoint.is_adapter:
+        return checkpoint
+    from hf_soups.models.adapters import multiplied_out  # torch and peft, for adapters alone
+
+    return multiplied_out(checkpoint)
+
+
+def holds_a_model(folder: str | Path) -> bool:
+    """Whether an output folder itself holds a model or an adapter, beside its checkpoints."""
+    root = Path(folder).expanduser()
+    return any((root / name).is_file() for name in (SINGLE, INDEX, ADAPTER_CONFIG))
 
 
 def average_of_run(checkpoints: Sequence[Checkpoint], *, decay: float | None = None) -> Soup:

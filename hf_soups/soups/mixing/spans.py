@@ -5,14 +5,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate as running_sums
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Piece
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES
+from hf_soups.files.tensor_names import SELF_MADE
 from hf_soups.files.tensorfile import FileStamp
 
 Accumulate = Literal["float32", "float64"]
@@ -114,35 +117,28 @@ def _tensor_spans(
     if dtype not in FLOATS and name.endswith(COUNTER):
         used = used[:1]
     pieces = {i: checkpoints[i].pieces(name) for i in used}
-    rows = max(len(piece) for piece in pieces.values())  # more than one where labels are aligned
-    count = checkpoints[used[0]].tensors[name].elements // rows
-    if count == 0:
-        return
-    for row in range(rows):
-        sources = tuple(_source(checkpoints[i], i, name, pieces[i], row, count, coefficients[i]) for i in used)
+    ends = {i: [end for end in running_sums(piece.elements for piece in pieces[i]) if end] for i in used}
+    cuts = sorted(set().union(*ends.values()))  # several where rows are put in another order, or together
+    for start, end in pairwise([0, *cuts]):
+        sources = tuple(_source(pieces[i], ends[i], i, start, coefficients[i]) for i in used)
         wide = any(s.dtype == "F64" for s in sources) or dtype == "F64"
         wide = wide or (dtype == "F32" if accumulate is None else accumulate == "float64")
-        yield Span(out, offset + row * count * ITEM_BYTES[dtype], dtype, count, sources, wide, [(0, name)])
+        yield Span(out, offset + start * ITEM_BYTES[dtype], dtype, end - start, sources, wide, [(0, name)])
 
 
-def _source(
-    checkpoint: Checkpoint,
-    ingredient: int,
-    name: str,
-    pieces: tuple[tuple[int, int], ...],
-    row: int,
-    count: int,
-    coefficient: float,
-) -> Source:
-    info = checkpoint.tensors[name]
-    offset = pieces[row][0] if len(pieces) > 1 else pieces[0][0] + row * count * ITEM_BYTES[info.dtype]
-    return Source(ingredient, info.file, checkpoint.stamps[info.file], offset, info.dtype, coefficient)
+def _source(pieces: Sequence[Piece], ends: Sequence[int], ingredient: int, start: int, coefficient: float) -> Source:
+    """Where the element `start` of a tensor lies."""
+    at = bisect_right(ends, start)
+    piece, inside = pieces[at], start - (ends[at - 1] if at else 0)
+    offset = piece.offset + inside * ITEM_BYTES[piece.dtype]
+    return Source(ingredient, piece.file, piece.stamp, offset, piece.dtype, coefficient)
 
 
 def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The tensors that a mixture holds, in the order of the first checkpoint's files.
 
-    A tensor that some checkpoints store twice under two names (tied weights) and others once is taken once.
+    A tensor that some checkpoints store twice under two names (tied weights) and others once is taken once; a buffer
+    that models make themselves is left out where some do not store it, or store it in another form.
 
     Raises:
         IncompatibleCheckpoints: if names or shapes differ otherwise.
@@ -152,18 +148,30 @@ def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     common = set(checkpoints[0].tensors).intersection(*(c.tensors for c in checkpoints[1:]))
     for checkpoint in checkpoints:
         extra = [name for name in checkpoint.tensors if name not in common]
-        lonely = [name for name in extra if twin(checkpoint, name, common) is None]
+        lonely = [n for n in extra if not self_made(checkpoint, n) and twin(checkpoint, n, common) is None]
         if lonely:
             without = next(c for c in checkpoints if lonely[0] not in c.tensors)
             raise IncompatibleCheckpoints(
                 f"{without}: lacks {len(lonely)} tensors that {checkpoint} has: {', '.join(sorted(lonely)[:4])}"
                 f"{', ...' if len(lonely) > 4 else ''}. A soup needs models of one architecture."
             )
-    names = tuple(name for name in checkpoints[0].tensors if name in common)
+    names = tuple(name for name in checkpoints[0].tensors if name in common and not _forms(checkpoints, name))
     for checkpoint in checkpoints[1:]:
         for name in names:
             check_same(checkpoints[0], checkpoint, name)
     return names
+
+
+def self_made(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether it is a buffer that models make themselves, so that what is stored of it is not loaded."""
+    # a mask is larger than a parameter of its name
+    return bool(SELF_MADE.search(name)) and (not name.endswith(".bias") or len(checkpoint.tensors[name].shape) > 2)
+
+
+def _forms(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+    """Whether it is such a buffer, and not of one shape and dtype everywhere."""
+    forms = {(c.tensors[name].shape, c.tensors[name].dtype) for c in checkpoints}
+    return len(forms) > 1 and self_made(checkpoints[0], name)
 
 
 def twin(checkpoint: Checkpoint, name: str, among: Iterable[str]) -> str | None:

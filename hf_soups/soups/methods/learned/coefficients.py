@@ -45,7 +45,7 @@ def gradient(
     """Of the loss, from <dL/dw, theta_i - w> of each tensor; with one row of coefficients tensors are summed.
 
     Softmax: by the raw coefficients. Free: by the share s_i of w + sum(s_i (theta_i - w)) at s = 0, a step along the
-    offsets from the soup as it stands, so that the coefficients' sum stays 1.
+    offsets from the present soup, so that the coefficients' sum stays 1.
     """
     by_row = products if len(raw) > 1 else products.sum(axis=0, keepdims=True)
     if sign == "free":

@@ -67,7 +67,7 @@ def learned(
         scorer: the live model, the rows and the metric.
         per: one coefficient for each ingredient, or for each tensor and ingredient.
         sign: "softmax" as in the paper, or "free": also negative and above 1, their sum 1. Free coefficients move
-            along the offsets of the ingredients from the soup as it stands.
+            along the offsets of the ingredients from the present soup.
         epochs: passes over the rows that are not held out.
         learning_rate: of AdamW; default: 0.05 for softmax, 0.01 for free.
         weight_decay: of AdamW, on raw coefficients and the logits' factor; for softmax only.
