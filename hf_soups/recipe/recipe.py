@@ -69,7 +69,7 @@ class Head(Part):
 class Data(Part):
     """What is cut from the data set, and how rows are encoded."""
 
-    LATER = frozenset({"report_fraction"})
+    LATER = frozenset({"report_fraction", "on_error"})
 
     select_fraction: float = Field(0.02, gt=0, lt=1, description="Share of the train split that becomes select.")
     select_minimum: int = Field(
