@@ -52,13 +52,16 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
         slots: runs side by side.
         probe: take one training step to estimate the time; without it data and model are not loaded.
     """
+    from hf_soups.metrics import metric_for, metric_for_rows
+
     plan = make_plan(recipe)
+    if isinstance(recipe.task.metric, str):  # by its name alone, also where no data are read
+        metric_for(recipe.task)
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if not probe:
         return DryRun(plan, None, _checkpoint_bytes(recipe), None, free, None, None)
     from hf_soups.data import load_splits
-    from hf_soups.metrics import metric_for_rows
 
     splits = load_splits(recipe.task, recipe.data)
     metric_for_rows(recipe.task, splits.select.labels, splits.label_names)

@@ -212,3 +212,17 @@ def test_a_soup_of_plain_multi_label_checkpoints_is_their_weights_average(tmp_pa
     first, second, mixed = (m.state_dict()["classifier.weight"] for m in models)
     torch.testing.assert_close(mixed, (first + second) / 2)
     assert models[2].config.problem_type == "multi_label_classification"
+
+
+def test_one_label_that_is_true_or_not_is_a_task_of_its_own(tmp_path: Path) -> None:
+    """One logit by a sigmoid, as the stock pipeline reads it: not a softmax of one, which is 1 whatever the row is."""
+    one = {"kind": "text", "labels": ["animals"]}
+    written = recipe(tmp_path / "data", tiny_bert(tmp_path / "model"), task=one, train={"max_steps": 4})
+    for i in range(2):
+        finetune(load_recipe(written, {"seed": i}), tmp_path / f"run_{i}", progress=False)
+    runs = [tmp_path / "run_0", tmp_path / "run_1"]
+    soup = cook(runs, ("greedy",), tmp_path / "soup", recipe=written, tell=None).soups[0].folder
+    done = predict_pool([soup], names=["soup"], out=tmp_path / "pool", recipe=written, progress=False)
+    p = done.pool.predictions["soup"]
+    assert p.probs.shape == (len(p), 1)
+    assert 0 < p.probs.min() < p.probs.max() < 1

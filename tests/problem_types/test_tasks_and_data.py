@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from hf_soups.data import load_report
+from hf_soups.data import load_report, load_splits
 from hf_soups.data.load import splits_from_datasets
 from hf_soups.data.split import strata, stratified_rows
 from hf_soups.errors import DataError, RecipeError
@@ -186,3 +187,21 @@ def test_a_fingerprint_changes_with_a_number() -> None:
 def test_a_task_of_classes_is_written_as_before_there_were_other_problem_types() -> None:
     assert {"problem_type", "labels"}.isdisjoint(task().model_dump(mode="json"))
     assert task(labels=["a", "b"]).model_dump(mode="json")["labels"] == ["a", "b"]
+
+
+def test_lists_and_columns_come_from_files_of_any_form(tmp_path: Path) -> None:
+    words = [["x", "z"], [], ["y"], ["z", "y", "x"]]
+    lines = [f'{{"text": "t{i}", "tags": {json.dumps(of_row)}}}' for i, of_row in enumerate(words * 3)]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        rows = "".join(f"t{i};{';'.join(map(str, MARKS[i % 4]))};{i},5\n" for i in range(12))
+        (tmp_path / f"{name}.csv").write_text("text;x;y;z;n\n" + rows.replace(",", "."))
+    by_list = {"path": str(tmp_path), "train": "train.jsonl", "report": "validation.jsonl", "label": "tags"}
+    by_column = {"path": str(tmp_path), "train": "train.csv", "report": "validation.csv"}
+    data = Data(select_minimum=2)
+    for written in ({**by_list, "problem_type": "multi-label"}, {**by_column, "labels": ["x", "y", "z"]}):
+        splits = load_splits(task(**written), data)
+        assert splits.label_names == ("x", "y", "z")
+        assert splits.report.labels.tolist() == MARKS * 3
+    numbers = load_splits(task(**by_column, label="n", kind="regression"), data).report.labels
+    assert numbers.tolist() == [i + 0.5 for i in range(12)]
