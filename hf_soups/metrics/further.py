@@ -21,7 +21,7 @@ def _f1(labels: ArrayLike, answers: ArrayLike, average: str) -> float:
     return float(f1_score(labels, answers, average=average, zero_division=0))
 
 
-SAME = 1e-12  # a variance that is less of the mean square is rounding
+SAME = 1e-14  # a variance that is less of the mean square is rounding
 
 
 def f1_micro(labels: ArrayLike, answers: ArrayLike) -> float:

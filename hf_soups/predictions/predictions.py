@@ -569,7 +569,7 @@ def _known(problem_type: Any) -> ProblemType:
     return problem_type or CLASSIFICATION
 
 
-def _logs_of_labels(probs: Float64[np.ndarray, ...]) -> Float64[np.ndarray, "examples labels"]:
+def _logs_of_labels(probs: np.ndarray) -> Float64[np.ndarray, "examples labels"]:
     """Log-probabilities of labels of which a row may have any number."""
     if probs.ndim != 2:
         raise PredictionsError(f"probabilities have shape {probs.shape}; expected (examples, labels).")
@@ -582,7 +582,7 @@ def _logs_of_labels(probs: Float64[np.ndarray, ...]) -> Float64[np.ndarray, "exa
     return np.asarray(np.log(np.maximum(probs, SMALLEST)))
 
 
-def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) -> Shaped[np.ndarray, ...]:
+def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) -> np.ndarray:
     """The labels of rows whose answers have that shape, as the problem type has them."""
     n, classes = shape
     if of_type == REGRESSION:

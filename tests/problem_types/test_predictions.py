@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from hf_soups.cascades import Plan, Rule
+from hf_soups.cascades.certify import certify
 from hf_soups.ensembles import ensemble, geometric_mean, mean, mean_logits, select_ensemble, vote
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
@@ -167,3 +169,18 @@ def test_a_selected_ensemble_is_never_worse_than_its_best_member(problem_type: s
     assert found.score == known.compute(found.apply(members))
     alone = [known.compute(ensemble([p], combine)) for p in members.values()]
     assert known.rank(found.score) >= max(map(known.rank, alone)) - 1e-12
+
+
+def test_a_certificate_of_many_labels_is_of_rows_with_all_labels_right() -> None:
+    random = np.random.default_rng(0)
+    marks = (random.random((600, 3)) < 0.4).astype(int)
+    logits = [3 * (marks - 0.5) + random.normal(size=marks.shape) * noise for noise in (2.0, 0.8)]
+    small, big = (Predictions.from_logits(z, labels=marks, **MULTI) for z in logits)
+    plan = Plan(("small", "big"), (0.9,), (1.0, 5.0), Rule("last", "labels"))
+    found = certify(plan, {"small": small, "big": big}, max_loss=0.1, delta=0.1)
+    done = found.plan.apply({"small": small, "big": big})
+    assert 0 < found.plan.exit_shares[0] < 1
+    assert big.hits.mean() - done.hits.mean() < 0.1
+    assert found.plan.metric == "accuracy"
+    with pytest.raises(PredictionsError, match="confidence 'max' is of 'classification'"):
+        certify(Plan(("small", "big"), (0.9,), (1.0, 5.0)), {"small": small, "big": big}, max_loss=0.1, delta=0.1)
