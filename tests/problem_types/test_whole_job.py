@@ -26,6 +26,7 @@ from hf_soups.finetune.run_record import read_run
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.leaderboard.compare import compare
 from hf_soups.pool import predict_pool, read_pool
+from hf_soups.pool.elsewhere import add_answers
 from hf_soups.pool_jobs import pool_ensembles, search_pool
 from hf_soups.pool_jobs.build import build_from
 from hf_soups.pool_jobs.plans import draw_plan
@@ -156,6 +157,9 @@ def test_a_pool_is_filled_scored_and_joined(job: Path, tmp_path: Path) -> None:
     assert [row.name.partition(":")[0] for row in found.rows] == ["best single", *ways, "selected"]
     mean = np.mean([values_of(p) for p in pool.predictions.values()], axis=0)
     assert found.rows[1].select.value == pytest.approx(own_score(job, select.labels, mean), abs=1e-6)
+    (tmp_path / "llm.csv").write_text("id,a,b\n0,0.5,0.5\n")
+    with pytest.raises(InputError, match=f"of problem type '{job.name}', and answers made elsewhere can join"):
+        add_answers(tmp_path / "pool", "llm", tmp_path / "llm.csv")
     # the same rows without a recipe, by their columns
     label = ",".join(LABELS) if job.name == "multi-label" else "stars"
     given = {"data": str(job / "data/validation.csv"), "label": label, "text": ("text",)}
