@@ -39,6 +39,9 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
     probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
     on_error: OnError = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Start a Python of its own for every run; by default they share imports.")
+    ] = False,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -53,7 +56,9 @@ def sweep(
 
         print_dry_run(loaded, out, slots=slots, probe=probe)
         return
-    result = run_sweep(loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed)
+    result = run_sweep(
+        loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed, isolate=isolate
+    )
     print_result(result)
     raise typer.Exit(result.exit_status)
 

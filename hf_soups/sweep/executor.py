@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_soups.sweep.fork_server import ForkedRun, ForkServer
 from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
+PYTHON_M = (sys.executable, "-m")
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # between asking a run's process to end and killing it
 # Ended from outside: such a run starts again. Any other signal (a segmentation fault) is the run's own failure.
@@ -29,7 +31,7 @@ class Working:
     """One run's process, which holds the run's lock too."""
 
     claim: RunClaim
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedRun
     log: Path
     log_bytes: int  # of the log before this attempt
     began: float = field(default_factory=time.monotonic)
@@ -53,9 +55,18 @@ class Ended:
 class Slots:
     """At most `count` runs at once, of `processes` each. Leaving the `with` block ends what still runs."""
 
-    def __init__(self, ledger: Ledger, command: Command, logs: Path, count: int, processes: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        command: Command,
+        logs: Path,
+        count: int,
+        processes: int = 1,
+        server: ForkServer | None = None,
+    ) -> None:
         self._ledger, self._command, self._logs = ledger, command, logs
         self._count, self._processes = count, processes
+        self._server = server  # forks the runs; None: each is started anew
         self.working: dict[int, Working] = {}
 
     def __enter__(self) -> Slots:
@@ -63,6 +74,8 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         self._end_all()
+        if self._server is not None:
+            self._server.close()
 
     @property
     def free(self) -> bool:
@@ -75,18 +88,31 @@ class Slots:
         log = self._logs / f"{claim.name}.log"
         with log.open("ab") as output:
             before = output.tell()
-            process = subprocess.Popen(
-                list(self._command(claim.name)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=surroundings(slot, self._count, processes=self._processes),
-                pass_fds=(claim.descriptor,),  # the run's own share of the lock
-                start_new_session=True,  # Ctrl-C is for the sweep, which then ends its runs in order
-            )
+            environment = surroundings(slot, self._count, processes=self._processes)
+            process = self._process(list(self._command(claim.name)), environment, output.fileno(), claim.descriptor)
         self.working[slot] = Working(claim, process, log, before)
         self._ledger.started(claim, pid=process.pid)
         return self.working[slot]
+
+    def _process(
+        self, command: list[str], environment: Mapping[str, str], log: int, lock: int
+    ) -> subprocess.Popen[bytes] | ForkedRun:
+        """A run's process, which holds its share of the lock; Ctrl-C is for the sweep, which ends its runs in order."""
+        if self._server is not None:
+            try:
+                return self._server.run(command[len(PYTHON_M) + 1 :], environment, log, (lock,))
+            except OSError:
+                self._server.close()
+                self._server = None
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
 
     def ended(self) -> Iterator[Ended]:
         """The runs whose processes have ended since the last call."""
@@ -188,7 +214,7 @@ def _in_words(status: int) -> str:
         return f"signal {-status}"
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[bytes] | ForkedRun, number: signal.Signals) -> None:
     """To the run and everything it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -19,8 +19,18 @@ from hf_soups.files.writing import writable
 from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
 from hf_soups.recipe import Recipe, Train, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE
-from hf_soups.sweep.executor import Command, Ended, Slots, ended_by_signals, last_lines, visible_gpus, work_through
+from hf_soups.sweep.executor import (
+    Command,
+    Ended,
+    Slots,
+    ended_by_signals,
+    last_lines,
+    surroundings,
+    visible_gpus,
+    work_through,
+)
 from hf_soups.sweep.folder import SweepFolder
+from hf_soups.sweep.fork_server import IS_POSSIBLE, ForkServer
 from hf_soups.sweep.ledger import Entry, Ledger
 from hf_soups.sweep.plan import PlannedRun, make_plan
 
@@ -67,6 +77,7 @@ def sweep(
     processes_per_run: int = 1,
     retry_failed: bool = False,
     progress: bool = True,
+    isolate: bool = False,
     command: Command | None = None,
 ) -> SweepResult:
     """Fine-tune every planned run that is not done yet.
@@ -79,6 +90,8 @@ def sweep(
         processes_per_run: processes of each run (data parallel).
         retry_failed: repeat the runs that failed before.
         progress: show progress.
+        isolate: start a Python of its own for every run. By default (on Linux, one process a run) runs are forks of one
+            process that has imported everything; their results are the same.
         command: what to execute for a run; default: one fine-tune by `hf_soups.finetune`.
     Raises:
         RecipeError: if the folder holds another recipe's sweep.
@@ -100,7 +113,10 @@ def sweep(
             reporter.line(where_to_look(recipe))
         make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
-    working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run)
+    server = None
+    if IS_POSSIBLE and not isolate and command is None and processes_per_run == 1:
+        server = ForkServer(SweepFolder(out).start, surroundings(0, slots))
+    working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run, server)
     with ended_by_signals(), reporter.live(), working, writable(out):
         work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))

@@ -126,7 +126,7 @@ COMMANDS: dict[str, Command] = {
     "batch images": Command("predict vit --answers --data photos --out out"),
     "batch again": Command("predict cascade --data rows.csv --out answers --shard-rows 8", ("answers",)),
     "ensemble": Command("ensemble preds/select --report preds/report", ()),
-    "ensemble tops": Command("ensemble tops", ()),
+    "ensemble tops": Command("ensemble tops --allow-selection-on-report", ()),
     "search": Command("cascade search preds/select --report preds/report --folds 0 --threads 1 --out out"),
     "show": Command("cascade show preds/select/frontier.json", ()),
     "build": Command("cascade build preds/select/frontier.json#4 --out out"),

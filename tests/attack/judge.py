@@ -177,8 +177,9 @@ def _is_named(names: Iterable[str], told: str, usual: str) -> bool:
 
 
 def _error(said: str) -> str | None:
-    at = said.rfind("hf-soups: ")
-    return None if at < 0 else said[at:].strip()
+    """What ended the command, without the warnings before it."""
+    found = list(re.finditer(r"^hf-soups: (?!warning: )", said, re.M))
+    return said[found[-1].start() :].strip() if found else None
 
 
 def _same(found: Mapping[str, str], usual: Mapping[str, str]) -> bool:
