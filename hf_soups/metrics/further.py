@@ -114,7 +114,8 @@ def _mean_of_columns(p: Predictions, of_column: Callable[..., float]) -> float:
 def pearson(p: Predictions) -> float:
     """Pearson's correlation of answers and labels in [-1, 1]; 0 where either never varies.
 
-    >>> pearson(Predictions.from_logits([[1.0], [2.0], [4.0]], labels=[2.0, 4.0, 8.0], problem_type="regression"))
+    >>> p = Predictions.from_logits([1.0, 2.0, 4.0], labels=[2.0, 4.0, 8.0], problem_type="regression")
+    >>> round(pearson(p), 6)
     1.0
     """
     from scipy.stats import pearsonr
