@@ -22,7 +22,7 @@ from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
 from hf_soups.files.reading import read_bytes, visible
-from hf_soups.files.tensor_names import loaded_aliases, loaded_names
+from hf_soups.files.tensor_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
     INDEX,
@@ -67,7 +67,8 @@ class Checkpoint:
 
     `source` is a folder or a repo id; `label_order`, when given, is the order in which the head's rows are read
     (see `with_labels`); `input_from` whose tokenizer or image processor it is used with, if not its own; `longer` the
-    checkpoint whose rows it takes where its own vocabulary is shorter. Files stay as they are.
+    checkpoint whose rows it takes where its own vocabulary is shorter; `called` the tensors that it is read with, and
+    their names there. Files stay as they are.
     """
 
     source: str
@@ -76,6 +77,7 @@ class Checkpoint:
     label_order: tuple[int, ...] = ()
     input_from: Checkpoint | None = field(default=None, repr=False)
     longer: Checkpoint | None = field(default=None, repr=False)
+    called: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __init__(self, source: str | Path, revision: str | None = None, subfolder: str | None = None) -> None:
         parts = PurePosixPath(subfolder or "").parts
@@ -87,6 +89,7 @@ class Checkpoint:
         object.__setattr__(self, "label_order", ())
         object.__setattr__(self, "input_from", None)
         object.__setattr__(self, "longer", None)
+        object.__setattr__(self, "called", ())
 
     @classmethod
     def named(cls, text: str | Path) -> Checkpoint:
@@ -219,6 +222,8 @@ class Checkpoint:
             CheckpointError: if the weights are missing, corrupt, in another format, or not what the index says.
         """
         named = {self._loaded_by[name]: info for header in self._headers for name, info in header.tensors.items()}
+        if self.called:
+            named = {name: named[own] for own, name in self.called}
         own = {name: info if info.name == name else replace(info, name=name) for name, info in named.items()}
         if self.longer is not None:
             for name, rows in longer_rows(own, self.longer.tensors, self.config, self.longer.config).items():
@@ -350,6 +355,11 @@ class Checkpoint:
         """This checkpoint with another one's tokenizer or image processor."""
         return self if other.processor_folder == self.processor_folder else _view(self, input_from=other)
 
+    def with_names(self, called: Mapping[str, str]) -> Checkpoint:
+        """This checkpoint with other names for its tensors, and without those that have none."""
+        before = {name: own for own, name in self.called}
+        return _view(self, called=tuple((before.get(own, own), name) for own, name in called.items()))
+
     def with_rows_of(self, longer: Checkpoint) -> Checkpoint:
         """This checkpoint with the rows of another one where its own vocabulary is shorter."""
         return self if longer is self else _view(self, longer=longer)
@@ -366,13 +376,6 @@ class Checkpoint:
         )
 
 
-# The last linear layer of transformers' classifiers: classifier, classifier.1, classifier.out_proj, score, ...
-HEAD = re.compile(
-    r"(^|\.)(classifier|score|fc|head|(cls|distillation)_classifier|classification_head)"
-    r"(\.\d+|\.out_proj|\.out)?\.(weight|bias)$"
-)
-
-
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
     """Files right inside a folder by patterns of their names; indices of shards are none of them."""
     found = (path for pattern in patterns for path in visible(folder, pattern))
@@ -382,7 +385,7 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
 def _view(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
     """A copy that is read in another way; shares nothing that was cached."""
     copy = Checkpoint(checkpoint.source, checkpoint.revision, checkpoint.subfolder)
-    kept = {name: getattr(checkpoint, name) for name in ("label_order", "input_from", "longer")}
+    kept = {name: getattr(checkpoint, name) for name in ("label_order", "input_from", "longer", "called")}
     for name, value in {**kept, **changes}.items():
         object.__setattr__(copy, name, value)
     return copy
@@ -392,28 +395,3 @@ def _rest(longer: Checkpoint, name: str, own: int) -> Piece:
     """The elements of a longer checkpoint's tensor behind the first `own`."""
     (whole,) = longer.pieces(name)
     return replace(whole, offset=whole.offset + own * ITEM_BYTES[whole.dtype], elements=whole.elements - own)
-
-
-def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
-    """The rows of its tables of tokens, as config.json says."""
-    text = config.get("text_config")
-    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
-    return size if isinstance(size, int) else None
-
-
-def longer_rows(
-    own: Mapping[str, TensorInfo],
-    other: Mapping[str, TensorInfo],
-    own_config: Mapping[str, Any],
-    other_config: Mapping[str, Any],
-) -> dict[str, int]:
-    """Tensors with a row for each token that have more of them in the other checkpoint, and how many there."""
-    sizes = vocabulary_rows(own_config), vocabulary_rows(other_config)
-    if None in sizes or sizes[0] == sizes[1]:
-        return {}
-    found = {}
-    for name in own.keys() & other.keys():
-        a, b = own[name].shape, other[name].shape
-        if a[:1] + b[:1] == sizes and a[1:] == b[1:] and b[0] > a[0] and not HEAD.search(name):
-            found[name] = b[0]
-    return found

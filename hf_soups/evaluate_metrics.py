@@ -124,7 +124,7 @@ class BrierScore(InstalledMetric):
 
 
 class ExpectedCalibrationError(InstalledMetric):
-    """Expected calibration error of the top label, with 15 equal-width bins."""
+    """Expected calibration error of the top label, debiased, with 15 equal-width bins."""
 
     key = "ece"
 

@@ -10,7 +10,7 @@ __all__ = ["app", "cascades", "main", "pools", "share", "soups"]
 
 # In help, the way that a user's data takes; ruff sorts the imports above by name.
 ORDER = (
-    "quickstart", "sweep", "cook", "leaderboard", "compare", "answer", "inspect", "diagnose", "by-number", "predict",
-    "ensemble", "report", "demo", "card", "push", "doctor", "version",
+    "quickstart", "sweep", "cook", "leaderboard", "compare", "answer", "convert", "inspect", "diagnose", "by-number",
+    "predict", "ensemble", "report", "demo", "card", "push", "doctor", "version",
 )  # fmt: skip
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or getattr(command.callback, "__name__", "")))

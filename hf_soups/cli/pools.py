@@ -26,8 +26,8 @@ def add(
     answers: Annotated[
         str,
         typer.Argument(
-            metavar="NAME=FILE", help="A member's name and its answers: csv, tsv, parquet, jsonl or npy; a number for "
-            "each row and class, or for two classes one a row."
+            metavar="NAME=FILE", help="A member's name and its answers: csv, tsv, parquet, jsonl, npy or saved "
+            "Predictions; a number for each row and class, or for two classes one a row."
         ),
     ],
     labels: Annotated[

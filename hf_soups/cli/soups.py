@@ -188,6 +188,19 @@ def inspect(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A folder or Hub repo whose weights are pickled (.bin).")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a checkpoint with pickled weights (.bin) as safetensors: tensors alone are read, and all of them kept."""
+    from hf_soups.models.convert import as_text
+    from hf_soups.models.convert import convert as convert_weights
+
+    printed(as_text(convert_weights(source, out, overwrite=overwrite)))
+
+
+@app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder.")],
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,

@@ -16,7 +16,7 @@ from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.head_starts import heads_apart
 from hf_soups.soups.ingredients import Ingredients, doubt_in_words, gather
 from hf_soups.soups.journal import digest
-from hf_soups.soups.model_input import KINDS, ExtraRows, InputFiles
+from hf_soups.soups.model_input import KINDS, ExtraRows, InputFiles, with_all_rows
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT, Options
 from hf_soups.soups.registry import Method, chosen
 from hf_soups.soups.soup import size_in_bytes, stored_dtype
@@ -241,8 +241,7 @@ def _compatible(pool: Ingredients, how: Mapping[str, Any], threads: int) -> tupl
     report = preflight(pool.checkpoints, check_values=scored, threads=threads, **how)
     report.raise_for_errors()
     messages = tuple(finding.message for finding in (*report.warnings, *heads_apart(report.checkpoints, pool.start)))
-    longest = next((c.longer for c in report.checkpoints if c.longer is not None), None)
-    start = pool.start if pool.start is None or longest is None else pool.start.with_rows_of(longest)
+    start = None if pool.start is None else with_all_rows(pool.start, report.checkpoints)
     return replace(pool, checkpoints=report.checkpoints, start=start, taken=report.taken), messages
 
 

@@ -31,6 +31,7 @@ from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.ingredients import Ingredients, gather
 from hf_soups.soups.journal import digest
 from hf_soups.soups.mixing import measure as geometry_of
+from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.soup import Soup, display_names
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def _opened(
         _ = origin.tensors  # a wrong name is an error now, not after the first scores
     elif pool.sweep is not None and (pool.sweep.start / "config.json").is_file():
         origin = Checkpoint(str(pool.sweep.start))
+    origin = None if origin is None else with_all_rows(origin, report.checkpoints)
     return replace(pool, checkpoints=report.checkpoints), origin
 
 

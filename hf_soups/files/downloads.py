@@ -169,8 +169,10 @@ def is_repo_id(text: str) -> bool:
     return bool(_REPO.fullmatch(text)) and "--" not in text and ".." not in text
 
 
-def download(repo: str, revision: str | None, subfolder: str | None, **hub: Any) -> Path:
+def download(repo: str, revision: str | None, subfolder: str | None, *, also: tuple[str, ...] = (), **hub: Any) -> Path:
     """The snapshot's folder on this machine; `hub` is passed on (token, cache_dir, local_files_only, ...).
+
+    `also` are patterns of files that are wanted besides what every checkpoint has.
 
     A try that meets a busy Hub or a broken connection is made again, up to twice; what arrived is kept. Every file's
     bytes are compared with the hash that the Hub announced, and got again where they differ.
@@ -185,9 +187,9 @@ def download(repo: str, revision: str | None, subfolder: str | None, **hub: Any)
     check_token(hub.get("token"))
     where = f"{repo}{'' if revision is None else '@' + revision}"
     prefix = f"{subfolder}/" if subfolder else ""
-    wanted = [prefix + pattern for pattern in WANTED]
+    wanted = [prefix + pattern for pattern in (*WANTED, *also)]
     folder = _patiently(where, repo, revision, wanted, prefix, hub)
-    bad = spoilt(_files(folder / prefix))
+    bad = spoilt(_files(folder / prefix, (*WANTED, *also)))
     if bad and not (constants.HF_HUB_OFFLINE or hub.get("local_files_only")):
         _log.warning("%s: %s; getting it again", where, "; ".join(map(str, bad)))
         again = [prefix + one.path.name for one in bad]
@@ -226,6 +228,6 @@ def _patiently(
         time.sleep(wait)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     found = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in sorted(found) if path.is_file() and any(fnmatch(path.name, like) for like in WANTED)]
+    return [path for path in sorted(found) if path.is_file() and any(fnmatch(path.name, like) for like in patterns)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hf_soups.files.tensorfile import TensorInfo
 
 # Segments that a wrapper adds to every name below it, and the model inside is saved with them unless it is unwrapped.
 WRAPPERS = {
@@ -23,6 +26,12 @@ EARLIER = {
 SELF_MADE = re.compile(
     r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|relative_position_index|num_batches_tracked"
     r"|masked_bias|attn_mask|attn\.bias|attention\.bias|crossattention\.bias)$"
+)
+
+# The last linear layer of transformers' classifiers: classifier, classifier.1, classifier.out_proj, score, ...
+HEAD = re.compile(
+    r"(^|\.)(classifier|score|fc|head|(cls|distillation)_classifier|classification_head)"
+    r"(\.\d+|\.out_proj|\.out)?\.(weight|bias)$"
 )
 
 
@@ -87,3 +96,28 @@ def loaded_aliases(told: Mapping[str, str], loaded_by: Mapping[str, str]) -> dic
     """A file's tied tensors (name -> the stored one it stands for) by the names that they are loaded by."""
     wrappers = wrappers_of(loaded_by)
     return {_renamed(name, wrappers): loaded_by.get(kept, kept) for name, kept in told.items()}
+
+
+def vocabulary_rows(config: Mapping[str, Any]) -> int | None:
+    """The rows of its tables of tokens, as config.json says."""
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    return size if isinstance(size, int) else None
+
+
+def longer_rows(
+    own: Mapping[str, TensorInfo],
+    other: Mapping[str, TensorInfo],
+    own_config: Mapping[str, Any],
+    other_config: Mapping[str, Any],
+) -> dict[str, int]:
+    """Tensors with a row for each token that have more of them in the other checkpoint, and how many there."""
+    sizes = vocabulary_rows(own_config), vocabulary_rows(other_config)
+    if None in sizes or sizes[0] == sizes[1]:
+        return {}
+    found = {}
+    for name in own.keys() & other.keys():
+        a, b = own[name].shape, other[name].shape
+        if a[:1] + b[:1] == sizes and a[1:] == b[1:] and b[0] > a[0] and not HEAD.search(name):
+            found[name] = b[0]
+    return found

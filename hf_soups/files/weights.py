@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import CheckpointError
-from hf_soups.files.reading import read_json
+from hf_soups.files.reading import read_json, read_text
 from hf_soups.files.tensorfile import AGAIN, FileStamp, TensorHeader, read_header, refuse_reading
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+MODULES = "modules.json"  # of sentence-transformers
 NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")  # what training leaves beside the model
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MERGE_ADAPTER = (
@@ -43,6 +45,30 @@ def read_headers(folder: Path) -> tuple[TensorHeader, ...]:
     if not any(header.tensors for header in headers):
         raise CheckpointError(f"{folder}: its weight files hold no tensors. {AGAIN}")
     return headers
+
+
+def module_entries(folder: Path) -> list[dict[str, Any]]:
+    """What modules.json of sentence-transformers lists, each with a "type" and a "path"; empty where there is none.
+
+    Raises:
+        CheckpointError: if it cannot be read, or a path leads out of the folder.
+    """
+    path = folder / MODULES
+    if not path.is_file():
+        return []
+    try:
+        told = json.loads(read_text(path, error=CheckpointError, again=AGAIN))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read: no valid JSON ({error}). {AGAIN}") from error
+    entries = told if isinstance(told, list) else [told]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise CheckpointError(
+                f"{path}: expected a list of modules with a path each, got {str(entry)[:60]}. {AGAIN}"
+            )
+        if Path(entry["path"]).is_absolute() or ".." in Path(entry["path"]).parts:
+            raise CheckpointError(f"{path}: names {entry['path']!r}, which leads out of the folder.")
+    return entries
 
 
 @contextmanager
@@ -127,13 +153,21 @@ def _sharded(index: Path) -> tuple[TensorHeader, ...]:
     return tuple(headers)
 
 
+def pickled_weights(folder: Path) -> list[str]:
+    """Names of weight files in formats that can run code, or that only TensorFlow reads."""
+    return sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
+
+
 def _without_weights(folder: Path) -> str:
     if is_adapter(folder):
         return f"an adapter, not a whole model. {MERGE_ADAPTER}"
-    pickled = sorted(p.name for pattern in ("*.bin", "*.h5") for p in folder.glob(pattern) if p.name not in NO_WEIGHTS)
+    pickled = pickled_weights(folder)
     if pickled:
         return (
-            f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it with a "
-            "transformers that you trust: AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors."
+            f"only {pickled[0]}, which hf_soups does not open because such files can run code. Convert it: hf-soups "
+            f"convert {folder} --out NEW-FOLDER reads its tensors alone, head and all, and writes safetensors."
         )
-    return f"no {SINGLE} and no {INDEX} there. Expected a folder written by save_pretrained()."
+    return (
+        f"no {SINGLE} and no {INDEX} there. Expected a folder written by save_pretrained(); of a Hub repo with pickled "
+        "weights (.bin) alone, hf-soups convert makes one."
+    )

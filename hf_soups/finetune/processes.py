@@ -55,6 +55,18 @@ def lost_processes(started: int) -> str | None:
     )
 
 
+def idle_cores(device: str) -> str | None:
+    """A warning if `accelerate launch` left cores idle: on a CPU it sets one thread where the user sets none."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    used = torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device != "cpu" or used >= here or "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return None
+    return (
+        f"warning: {used} of {here} cores train: `accelerate launch` sets OMP_NUM_THREADS=1 where it is not set. "
+        f"OMP_NUM_THREADS={here} before the command uses all."
+    )
+
+
 @contextmanager
 def workspace(accelerator: Accelerator, cache: Path | None) -> Iterator[Path]:
     """The cache, or a temporary folder that all processes share and that is removed afterwards."""

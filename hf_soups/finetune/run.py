@@ -20,7 +20,7 @@ from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.files.writing import check_place, written_whole
 from hf_soups.finetune.batches import Schedule
 from hf_soups.finetune.loop import EpochSelection, TrainRows, train_model
-from hf_soups.finetune.processes import accelerator_for, device_name, lost_processes, versions, workspace
+from hf_soups.finetune.processes import accelerator_for, device_name, idle_cores, lost_processes, versions, workspace
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE, RunRecord, read_run, write_run
 from hf_soups.finetune.start import Start, load_start, make_start, start_key, with_random_weights
 from hf_soups.finetune.tracking import History, tracked
@@ -174,8 +174,9 @@ def _carry_out(run: _Run, cache: Path) -> None:
     ):  # fmt: skip
         meter.line(f"{title}: {_in_words(job.splits)}; {total} steps on {run.record.device}")
         meter.line(f"{title}: processes: {accelerator.num_processes}")
-        if warning := lost_processes(accelerator.num_processes):
-            meter.line(warning)
+        for warning in (lost_processes(accelerator.num_processes), idle_cores(accelerator.device.type)):
+            if warning:
+                meter.line(warning)
         answers = _trained_answers(run, job, History(total, meter, tracking.log))
         scores = {role: _scores(job.metric, answer) for role, answer in answers.items()}
         tracking.scores(scores, run.record.steps)

@@ -58,7 +58,7 @@ BOARD_COLUMNS = (
     ("status", "finished, or why there are no scores; optimistic: it was chosen on the test rows"),
     (
         "select, report",
-        "scores on validation and test rows, as fractions; `_low` and `_high` are the ends of 95% bootstrap intervals",
+        "scores on validation and test rows, as fractions; `_low` and `_high` are the ends of 95% intervals",
     ),
     ("report_gain", "report score minus that of the run that was best on select"),
     ("report_nll, report_ece", "negative log-likelihood (natural log) and expected calibration error on report"),

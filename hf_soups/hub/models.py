@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from hf_soups.report.cards.card import README, FolderCard, check_card, run_snipp
 from hf_soups.report.cards.card_facts import CardFacts
 from hf_soups.report.cards.markdown import MarkedText
 from hf_soups.report.cards.soups import BOARD_PICTURE, PICTURE
+from hf_soups.soups.sentence_modules import surrounding_files
 from hf_soups.soups.soup_record import SOUP_FILE
 
 PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
@@ -104,7 +106,8 @@ def _model_files(folder: Path, part: str) -> list[str]:
     if not (folder / part / "config.json").is_file():
         raise InputError(f"{folder}: config.json names the member {part!r}, which is not there. Build it again.")
     weights = [file.name for file in Checkpoint(folder, subfolder=part).weight_files]
-    return [*MODEL, *weights, *([] if weights == [SINGLE] else [INDEX])]
+    around = surrounding_files(folder / part)
+    return [*MODEL, *weights, *([] if weights == [SINGLE] else [INDEX]), *map(glob.escape, around)]
 
 
 def _usage(facts: CardFacts, repo_id: str) -> str:

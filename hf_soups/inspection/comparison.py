@@ -15,6 +15,8 @@ from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.soups.compatibility import CheckpointSummary
 from hf_soups.soups.findings import Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
+from hf_soups.soups.mixing.spans import self_made
+from hf_soups.soups.model_input import with_all_rows
 from hf_soups.soups.tensor_names import ties
 
 
@@ -51,33 +53,38 @@ class ComparedCheckpoint:
 
 
 def row_of(
-    first: CheckpointSummary, other: CheckpointSummary, name: str, findings: Collection[tuple[bool, Finding]]
+    first: CheckpointSummary,
+    other: CheckpointSummary,
+    as_mixed: tuple[Checkpoint, Checkpoint],
+    name: str,
+    findings: Collection[tuple[bool, Finding]],
 ) -> ComparedCheckpoint:
     """Compare one checkpoint with the first.
 
     Args:
         first: of pre-flight.
         other: may be the first itself.
+        as_mixed: both as pre-flight gives them, with one name for each tensor.
         name: in the table.
         findings: pre-flight's of `other`, each with whether it is an error.
     """
-    a, b = first.checkpoint.tensors, other.checkpoint.tensors
+    a, b = as_mixed[0].tensors, as_mixed[1].tensors
     common = set(a) & set(b)
-    theirs, own = ties(first.checkpoint, common), ties(other.checkpoint, common)
+    theirs, own = ties(as_mixed[0], common), ties(as_mixed[1], common)
     topics = {finding.topic: error for error, finding in sorted(findings, key=lambda f: f[0])}  # errors overwrite
     labels, order = _labels(first, other)
     return ComparedCheckpoint(
         name,
         str(other),
-        tensors=len(b),
+        tensors=len(other.checkpoint.tensors),
         parameters=other.checkpoint.parameters,
-        missing=tuple(n for n in a if n not in common and n not in theirs),
-        extra=tuple(n for n in b if n not in common and n not in own),
+        missing=tuple(n for n in a if n not in {*common, *theirs} and not self_made(as_mixed[0], n)),
+        extra=tuple(n for n in b if n not in {*common, *own} and not self_made(as_mixed[1], n)),
         other_shapes=tuple(n for n in b if n in common and b[n].shape != a[n].shape),
         dtypes=_dtypes(other.checkpoint),
         other_dtypes=tuple(n for n in b if n in common and b[n].dtype != a[n].dtype),
         ties=own,
-        tied=_tied(theirs, own, other.checkpoint, topics),
+        tied=_tied(theirs, own, as_mixed[1], topics),
         label_names=other.label_names,
         labels=labels,
         label_order=order,
@@ -202,6 +209,7 @@ def distances_of(checkpoints: Sequence[Checkpoint], start: Checkpoint | None, th
 
 def _as_first(start: Checkpoint, first: Checkpoint) -> Checkpoint:
     """The start, its labels in the order of the first where it names the same."""
+    start = with_all_rows(start, [first])
     shared_names([start, first])
     a, b = first.label_names, start.label_names
     return start.with_labels(a) if a and b and order_of(b, a) is not None else start

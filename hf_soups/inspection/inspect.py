@@ -252,6 +252,7 @@ def _rows(
     """A row for everything that was named, also for what could not be read."""
     readable = {str(summary): summary for summary in report.summaries}
     first = next(iter(report.summaries), None)
+    mixed = {str(checkpoint): checkpoint for checkpoint in report.checkpoints}
     for candidate in found:
         one = candidate.checkpoint
         if one is None:
@@ -260,7 +261,8 @@ def _rows(
             reason = next(f.message for f in report.errors if f.checkpoint == str(one))
             yield ComparedCheckpoint(names[str(one)], str(one), reason)
         else:
-            yield row_of(first, readable[str(one)], names[str(one)], _about(one, report))
+            as_mixed = mixed[str(first)], mixed[str(one)]
+            yield row_of(first, readable[str(one)], as_mixed, names[str(one)], _about(one, report))
 
 
 def _about(checkpoint: Checkpoint, report: PreflightReport) -> list[tuple[bool, Finding]]:

@@ -52,7 +52,7 @@ class Row:
     ingredients: int | None = None
     pool: int | None = None  # how many there were to choose from
     select: float | None = None
-    select_low: float | None = None  # 95% bootstrap interval by row
+    select_low: float | None = None  # 95% interval by row
     select_high: float | None = None
     report: float | None = None
     report_low: float | None = None

@@ -19,6 +19,12 @@ from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError, RecipeError
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
+from hf_soups.metrics.closed_intervals import (
+    calibration_interval,
+    calibration_rows,
+    debiased_value,
+    share_interval,
+)
 from hf_soups.metrics.foreign import load_foreign
 from hf_soups.metrics.further import (
     average_precision,
@@ -101,7 +107,7 @@ def percentile_interval(values: Float[np.ndarray, " resamples"], confidence: flo
     tail = (1 - confidence) / 2
     known = values[~np.isnan(values)]  # a resample may lack a class that a ranking needs
     low, high = np.quantile(known if len(known) else values, [tail, 1 - tail])
-    return round(float(low), 12), round(float(high), 12)
+    return round(float(low), DIGITS), round(float(high), DIGITS)
 
 
 def recomputed(
@@ -114,6 +120,7 @@ def recomputed(
 RECOMPUTED_RESAMPLES = 200  # of metrics by `evaluate`, which are computed anew for each resample
 CLIP = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss: no probability below it, at most 36.04 nats a row
 ECE_BINS = 15
+DIGITS = 12  # that ends of intervals are rounded to
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,7 @@ class Metric:
     hub_name: str = ""  # on the Hub, where it has another name there
     hub_parts: tuple[str, ...] = ()  # the Hub's metrics that it is made of, where the Hub has none like it
     problem_types: tuple[ProblemType, ...] = (CLASSIFICATION,)  # of the rows that it scores
+    interval: Callable[[Predictions, float], tuple[float, float] | None] | None = None  # instead of the bootstrap's
 
     @property
     def scale(self) -> float:
@@ -153,7 +161,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's value and the ends of its bootstrap interval by row."""
+    """A metric's value and the ends of its interval: by a bootstrap over rows, or as the metric computes it."""
 
     value: float
     low: float
@@ -165,6 +173,9 @@ def score(
 ) -> Score:
     """The metric of labelled predictions, with its percentile bootstrap interval by row.
 
+    Where the bootstrap does not cover there is another: Wilson's for accuracy on fewer than 50 rows, or with fewer than
+    10 of them right or wrong; and one of its own for the calibration error.
+
     Args:
         p: predictions with labels, at least one row.
         metric: a metric, or the name of one in `METRICS`.
@@ -175,7 +186,7 @@ def score(
         PredictionsError: if there are no rows or no labels.
 
     >>> score(Predictions.from_probs([[0.9, 0.1], [0.2, 0.8]], labels=[0, 1]), "accuracy")
-    Score(value=1.0, low=1.0, high=1.0)
+    Score(value=1.0, low=0.342380227507, high=1.0)
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95.")
@@ -183,6 +194,9 @@ def score(
         raise InputError(f"{resamples} resamples; an interval needs at least 1, and about 1000 to be steady.")
     metric = _in_a_recipe(metric) if isinstance(metric, str) else metric
     point = metric.compute(p)
+    ends = None if metric.interval is None else metric.interval(p, confidence)
+    if ends is not None:
+        return Score(point, round(ends[0], DIGITS), round(ends[1], DIGITS))
     return Score(point, *percentile_interval(resampled_values(p, metric, resamples, seed), confidence))
 
 
@@ -331,22 +345,26 @@ def brier(p: Predictions) -> float:
     return float(mean_squared_error(truth, probabilities_of(p), multioutput="raw_values").sum())
 
 
-def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS) -> float:
+def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS, debiased: bool = True) -> float:
     """Expected calibration error of the top label, in [0, 1].
 
     Args:
         p: labelled predictions; the confidence is the probability of the most probable class.
         bins: equal-width confidence bins over (0, 1], each open below and closed above.
+        debiased: take off what chance adds on few rows: a calibrated model's error seems to be 3 points on 300 rows.
+            Without it, it is the sum of the gaps as they are seen, as most papers have it.
     Raises:
         ValueError: if `bins` < 1, or `p` holds no labels or no rows.
-    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3; debiased: Kumar et al. 2019, arXiv:1909.10155.
 
     >>> expected_calibration_error(Predictions.from_probs([[0.75, 0.25]], labels=[0]))
     0.25
     """
     if bins < 1:
         raise InputError(f"{bins} bins; the calibration error needs at least 1.")
-    return float(_ece_value(_ece_rows(p, bins).sum(axis=0)))
+    labels_of(p)
+    sums = calibration_rows(p, bins).sum(axis=0)
+    return float(debiased_value(sums) if debiased else np.abs(sums[:bins]).sum() / len(p))
 
 
 # --- of labels and answers alone
@@ -387,6 +405,11 @@ def _accuracy_rows(p: Predictions) -> Statistics:
     hit = labels_of(p, MULTI_LABEL) == p.answers
     hit = (hit.all(axis=1) if hit.ndim == 2 else hit).astype(np.uint8)
     return np.stack([hit, np.ones_like(hit)], axis=1)
+
+
+def _accuracy_interval(p: Predictions, confidence: float) -> tuple[float, float] | None:
+    sums = _accuracy_rows(p).sum(axis=0, dtype=np.float64)
+    return share_interval(float(sums[0]), int(sums[-1]), confidence)
 
 
 def _mean_value(sums: Sums) -> Values:
@@ -455,19 +478,13 @@ def _brier_rows(p: Predictions) -> Statistics:
     return by_row(np.stack([np.square(errors).sum(axis=1), np.ones(len(p))], axis=1), rows)
 
 
-def _ece_rows(p: Predictions, bins: int = ECE_BINS) -> Statistics:
-    """For each bin, confidence less hit of the rows in it; then one."""
-    hit = labels_of(p) == p.answers
-    confidence = p.probs.max(axis=1).astype(np.float64)
-    inner_edges = np.arange(1, bins) / bins
-    rows = np.zeros((len(p), bins + 1))
-    rows[np.arange(len(p)), np.searchsorted(inner_edges, confidence, side="left")] = confidence - hit
-    rows[:, -1] = 1
-    return rows
+def _ece_rows(p: Predictions) -> Statistics:
+    labels_of(p)
+    return calibration_rows(p, ECE_BINS)
 
 
-def _ece_value(sums: Sums) -> Values:
-    return divided(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
+def _ece_interval(p: Predictions, confidence: float) -> tuple[float, float]:
+    return calibration_interval(p, ECE_BINS, confidence)
 
 
 def _two_classes(p: Predictions, *_: ProblemType) -> Int64[np.ndarray, " examples"]:
@@ -517,7 +534,10 @@ LABELS: tuple[ProblemType, ...] = (CLASSIFICATION, MULTI_LABEL)
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        metric_of_answers("accuracy", _accuracy, _accuracy_rows, _mean_value, counts_rows=True, problem_types=LABELS),
+        metric_of_answers(
+            "accuracy", _accuracy, _accuracy_rows, _mean_value,
+            counts_rows=True, interval=_accuracy_interval, problem_types=LABELS,
+        ),
         metric_of_answers("f1", _f1, _f1_rows, _f1_value, labels=_two_classes),
         metric_of_answers(
             "f1_macro", _f1_macro, _f1_macro_rows, _f1_macro_value, hub_parts=("f1",), problem_types=LABELS
@@ -538,7 +558,9 @@ METRICS: dict[str, Metric] = {
         Metric("mAP", 1, average_precision, percent=True, hub_parts=("average_precision",), problem_types=LABELS),
         Metric("nll", -1, negative_log_likelihood, _nll_rows, _mean_value, problem_types=LABELS),
         Metric("brier", -1, brier, _brier_rows, _mean_value, problem_types=LABELS),
-        Metric("ece", -1, expected_calibration_error, _ece_rows, _ece_value, percent=True),
+        Metric(
+            "ece", -1, expected_calibration_error, _ece_rows, debiased_value, percent=True, interval=_ece_interval
+        ),
         Metric(
             "pearson", 1, pearson, pearson_rows, pearson_value,
             percent=True, hub_name="pearsonr", problem_types=(REGRESSION,),

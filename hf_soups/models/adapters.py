@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.checkpoint import HEAD, Checkpoint
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
 from hf_soups.files.digests import place, sha256_of
+from hf_soups.files.tensor_names import HEAD
 from hf_soups.files.tensorfile import TensorHeader, read_header
 from hf_soups.files.weights import ADAPTER, ADAPTER_CONFIG, json_object
 from hf_soups.files.writing import write_json, written_whole
@@ -93,8 +94,8 @@ def _checked(adapter: Checkpoint) -> tuple[Mapping[str, Any], TensorHeader]:
         )
     if not (adapter.folder / ADAPTER).is_file():
         raise CheckpointError(
-            f"{adapter}: no {ADAPTER} there. Pickled adapters (.bin) can run code and are not opened: load it with a "
-            "peft that you trust and save_pretrained() it again."
+            f"{adapter}: no {ADAPTER} there. Pickled adapters (.bin) can run code and are not opened: hf-soups convert "
+            f"{adapter} --out NEW-FOLDER reads their tensors alone and writes safetensors."
         )
     return config, read_header(adapter.folder / ADAPTER)
 

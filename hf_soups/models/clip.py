@@ -20,6 +20,7 @@ from torch import nn
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.label_names import index_by_label
 from hf_soups.models.layers import final_linear
 from hf_soups.models.loading import (
     HowLoaded,
@@ -129,7 +130,11 @@ def prompts(
     [['a bird.'], ['a goldfish.']]
     """
     check_templates(templates)
-    given = class_texts or {}
+    place = index_by_label(label_names)
+    places = {name: place(name) for name in class_texts or {}}
+    given = {
+        name if (at := places[name]) is None else label_names[at]: text for name, text in (class_texts or {}).items()
+    }
     _check_known(given, label_names)
     called = {name: text for name, text in zip(label_names, _called(label_names), strict=True)} | dict(given)
     _check_apart(called)

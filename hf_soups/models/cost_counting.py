@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def count_macs(model: torch.nn.Module, batch: Batch, answer: Callable[[], object] | None = None) -> int:
     """Multiply-adds per example of one forward pass over `batch`, padding included.
 
-    Matrix products and convolutions are counted; adding, normalising and activating are not. Attention is switched to
-    the eager one meanwhile: the counter sees nothing inside the fused one on a CPU.
+    Matrix products and convolutions are counted; adding, normalising and activating are not. Attention and experts are
+    switched to the eager ones meanwhile: the counter sees nothing inside the fused ones on a CPU. Of a mixture of
+    experts those count that the rows are sent to.
 
     `answer` runs the pass where a model is called otherwise than by `model(**batch)`.
     """
@@ -38,7 +39,7 @@ def count_macs(model: torch.nn.Module, batch: Batch, answer: Callable[[], object
     counter = FlopCounterMode(display=False)
     model.eval()
     try:
-        with torch.no_grad(), eager_attention(model), counter:
+        with torch.no_grad(), eager_attention(model), eager_experts(model), counter:
             model(**batch) if answer is None else answer()
     finally:
         model.train(training)
@@ -58,15 +59,29 @@ def median_row(encoded: Encoded) -> int:
 @contextlib.contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
     """Attention as plain matrix products, and afterwards as it was. Nothing to do for models without attention."""
-    before = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    if before in (None, "eager") or not hasattr(model, "set_attn_implementation"):
+    with _eager(model, "attn"):
+        yield
+
+
+@contextlib.contextmanager
+def eager_experts(model: Any) -> Iterator[None]:
+    """Each expert's layers as plain matrix products on the tokens sent to it, and afterwards as it was."""
+    with _eager(model, "experts"):
+        yield
+
+
+@contextlib.contextmanager
+def _eager(model: Any, part: Literal["attn", "experts"]) -> Iterator[None]:
+    before = getattr(getattr(model, "config", None), f"_{part}_implementation", None)
+    switch = getattr(model, f"set_{part}_implementation", None)
+    if before in (None, "eager") or switch is None:
         yield
         return
-    model.set_attn_implementation("eager")
+    switch("eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        switch(before)
 
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

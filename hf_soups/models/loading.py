@@ -21,7 +21,7 @@ from hf_soups.checkpoint import Checkpoint, TensorInfo
 from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.files.configs import check_config
 from hf_soups.files.hub_refusals import check_token
-from hf_soups.files.tensor_names import key_mapping
+from hf_soups.files.tensor_names import SELF_MADE, key_mapping
 from hf_soups.limits import limit_reached
 from hf_soups.models.layers import head_parameters
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
@@ -146,12 +146,13 @@ def load_own_head(
     checkpoint = Checkpoint(source, revision, subfolder)
     with fitting(checkpoint):
         model, info = auto.from_pretrained(
-            str(source), use_safetensors=True, output_loading_info=True, **_unwrapped(checkpoint),
+            str(source), use_safetensors=True, output_loading_info=True, **unwrapped(checkpoint),
             **where(revision, subfolder), **options(**how),
         )  # fmt: skip
     _check_layers(model, info, place(source, subfolder=subfolder))
-    # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it
-    missing = [name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked")]
+    # BatchNorm's counter of training steps is not in weights of old versions of torch; answering does not read it.
+    # Other such buffers transformers makes
+    missing = [n for n in info["missing_keys"] if not SELF_MADE.search(n) or n.endswith(".bias")]
     if missing:
         raise CheckpointError(
             f"{place(source, subfolder=subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
@@ -186,7 +187,7 @@ def load_new_head(
     with seeded(seed), fitting(checkpoint):
         model, info = auto.from_pretrained(
             str(source), config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **_unwrapped(checkpoint), **where(revision, subfolder), **options(**how),
+            **unwrapped(checkpoint), **where(revision, subfolder), **options(**how),
         )  # fmt: skip
         torch.default_generator.manual_seed(seed)
         fresh = auto.from_config(config)
@@ -201,7 +202,7 @@ def load_new_head(
     return Loaded(model.eval(), new)
 
 
-def _unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
+def unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
     """What from_pretrained needs to find tensors that were saved with a wrapper around the model."""
     mapping = key_mapping(checkpoint.stored_names)
     return {"key_mapping": mapping} if mapping else {}

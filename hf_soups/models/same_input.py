@@ -25,7 +25,8 @@ PROBES = (
     "supercalifragilisticexpialidocious" * 4,
 )  # fmt: skip
 SIDES = ("padding side", "truncation side")
-ADDED, VOCABULARY, AROUND = "added tokens", "vocabulary", "special tokens around a text"
+ADDED, VOCABULARY, AROUND = "added tokens", "vocabulary", "special tokens around a text and a pair"
+TYPES, PAIR_TYPES = "token types", "token types of a text and a pair"
 SHOWN = 3  # examples of each kind in a message
 UNLIMITED = 10**9  # tokenizers without a limit of their own say 1e30, some -1
 # Of an image processor: names and forms, and what the steps that are not taken would use.
@@ -87,15 +88,17 @@ def load_image_processor(folder: str) -> Any:
 
 def tokenizer_parts(tokenizer: Any) -> Parts:
     """Everything of a loaded tokenizer that decides which ids a text becomes, by a name for each part."""
+    around, types = _around(tokenizer)
     parts = {
         VOCABULARY: dict(tokenizer.get_vocab()),
         "padding side": tokenizer.padding_side,
         "truncation side": tokenizer.truncation_side,
-        "token types": "token_type_ids" in tokenizer.model_input_names,
+        TYPES: "token_type_ids" in tokenizer.model_input_names,
         "padding token": tokenizer.pad_token_id,
         "mask token": tokenizer.mask_token_id,
         "special tokens read as text": bool(getattr(tokenizer, "split_special_tokens", False)),
-        AROUND: _around(tokenizer),
+        AROUND: around,
+        PAIR_TYPES: types,
     }
     if not getattr(tokenizer, "is_fast", False):
         return {**parts, "class": type(tokenizer).__name__, "special tokens": dict(tokenizer.special_tokens_map)}
@@ -113,10 +116,21 @@ def tokenizer_parts(tokenizer: Any) -> Parts:
     }
 
 
-def _around(tokenizer: Any) -> list[Any]:
-    """What is put around a text and a pair: ids and types."""
-    made = [tokenizer(*texts, return_attention_mask=False) for texts in (("a",), ("a", "a"))]
-    return [[list(one["input_ids"]), list(one.get("token_type_ids") or [])] for one in made]
+def _around(tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """What is put around a text and around a pair: ids; and the types, which are 0 for a model that is given none."""
+    typed = "token_type_ids" in tokenizer.model_input_names
+    if getattr(tokenizer, "is_fast", False):
+        backend, put = tokenizer.backend_tokenizer, tokenizer.backend_tokenizer.post_processor
+        backend.no_padding()  # the file may say so; transformers sets both anew at every call
+        backend.no_truncation()
+        one, two = (backend.encode("a", add_special_tokens=False) for _ in range(2))
+        made = [one, two] if put is None else [put.process(one), put.process(one, two)]
+        ids, types = [one.ids for one in made], [one.type_ids for one in made]
+    else:
+        called = [tokenizer(*texts, return_attention_mask=False) for texts in (("a",), ("a", "a"))]
+        ids = [list(one["input_ids"]) for one in called]
+        types = [list(one.get("token_type_ids") or []) for one in called]
+    return ids, types if typed else [[0] * len(one) for one in ids]
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -143,23 +157,25 @@ def _plain(step: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def tokenizer_difference(first: Any, other: Any, *, places: int | None = None) -> InputDifference:
+def tokenizer_difference(first: Any, other: Any, *, places: int | None = None, types: bool = True) -> InputDifference:
     """What `other` does differently from `first`.
 
     Args:
         first: a loaded tokenizer.
         other: another one.
         places: tokens that the model takes, for tokenizers that set no limit of their own.
+        types: whether the model reads token types.
     """
     a, b = tokenizer_parts(first), tokenizer_parts(other)
-    differing = [name for name in a | b if a.get(name) != b.get(name)]
+    unread = {TYPES} if types else {TYPES, PAIR_TYPES}  # that there are some says nothing: what they are counts
+    differing = [name for name in a | b if a.get(name) != b.get(name) and name not in unread]
     for name in ("padding token", "mask token"):  # one that has none does not read otherwise
         if name in differing and None in (a[name], b[name]):
             differing.remove(name)
     if ADDED in differing and VOCABULARY not in differing and _read_alike(first, other, a[ADDED], b[ADDED]):
         differing.remove(ADDED)
-    if AROUND in differing and len(differing) > 1:
-        differing.remove(AROUND)  # follows from the others
+    follows = {AROUND, PAIR_TYPES}  # from what else differs
+    differing = [name for name in differing if name not in follows] or differing
     warnings = _limits(first, other, places)
     if not differing:
         return InputDifference(warnings=warnings)

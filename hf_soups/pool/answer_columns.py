@@ -45,6 +45,9 @@ class ClassColumns:
         lists = [name for name, kind in kinds.items() if kind == "lists"]
         if len(lists) == 1:
             return cls(_as_numbers(file.values[lists[0]].tolist(), f"{file.path}: column {lists[0]!r}"))
+        mappings = [name for name, kind in kinds.items() if kind == "mappings"]
+        if len(mappings) == 1:  # as APIs give them: a number by class
+            return cls._of_mappings(file.values[mappings[0]].tolist(), f"{file.path}: column {mappings[0]!r}")
         roles = {name.casefold() for name in (*IDS, *LABELS)}
         chosen = [
             name for name, kind in kinds.items() if kind == "numbers" and (wanted or name.casefold() not in roles)
@@ -58,6 +61,11 @@ class ClassColumns:
         if left:
             notes.append(f"not read: {', '.join(left)}")
         return cls(file.values[chosen].to_numpy(dtype=np.float64), tuple(chosen))
+
+    @classmethod
+    def _of_mappings(cls, rows: Sequence[dict[str, Any]], where: str) -> ClassColumns:
+        names = tuple(dict.fromkeys(name for row in rows for name in row or ()))
+        return cls(_as_numbers([[(row or {}).get(name, np.nan) for name in names] for row in rows], where), names)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -83,9 +91,13 @@ class ClassColumns:
         """
         if self.count == 1 and len(names) == 2:
             return self._of_two(names, notes)
-        own = tuple(given) or self.names
+        own = self.names if _same_words(given, self.names or ()) else tuple(given)
         if own is not None and len(own) != self.count:
-            raise InputError(f"{who}: {len(own)} label names for {self.count} columns of numbers.")
+            there = f" ({', '.join(self.names[:8])})" if self.names else ""
+            raise InputError(
+                f"{who}: {len(own)} label names for {self.count} columns of numbers{there}. Name the columns that are "
+                "meant (--columns)."
+            )
         if own is None:
             if self.count != len(names):
                 raise InputError(f"{who}: {self.count} numbers a row for {len(names)} classes: {', '.join(names[:8])}.")
@@ -97,14 +109,19 @@ class ClassColumns:
 
     def _of_two(self, names: Sequence[str], notes: list[str]) -> tuple[bool, np.ndarray]:
         """One number a row is the second class's, unless its column is called as the first."""
-        numbers, own = self.numbers.reshape(-1), (self.names or ("",))[0]
-        first = own.strip().casefold() == names[0].strip().casefold()
-        at = names[0] if first else names[1]
+        own, at = (self.names or ("",))[0], names[0] if self.of_the_first(names) else names[1]
         notes.append(f"one number a row, taken to be of the class {at!r}")
-        if not first:
-            return own.strip().casefold() == names[1].strip().casefold(), numbers
-        inside = ((numbers >= 0) & (numbers <= 1)).all()
-        return True, 1 - numbers if inside else -numbers
+        return own.strip().casefold() == at.strip().casefold(), self.numbers.reshape(-1)
+
+    def of_the_first(self, names: Sequence[str]) -> bool:
+        """Whether there is one number a row, of the first of two classes."""
+        one = self.count == 1 and len(names) == 2 and self.names is not None
+        return one and (self.names or ("",))[0].strip().casefold() == names[0].strip().casefold()
+
+
+def _same_words(given: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether all names that were given are columns' own: then these say which is which, not the order."""
+    return {name.strip().casefold() for name in given} <= {name.strip().casefold() for name in columns} or not given
 
 
 def _matched(own: Sequence[str], names: Sequence[str], who: str, assume_order: bool) -> LabelMatch:
@@ -201,11 +218,11 @@ def names_from(columns: ClassColumns, given: Sequence[str], labels: Sequence[Any
 
 
 def _kind(column: Any) -> str:
-    """Whether a column holds numbers, lists of them, or anything else."""
+    """Whether a column holds numbers, lists or mappings of them, or anything else."""
     if column.dtype.kind in "iuf":
         return "numbers"
     first = column.iloc[0] if len(column) else None
-    return "lists" if isinstance(first, list | np.ndarray) else "other"
+    return "lists" if isinstance(first, list | np.ndarray) else "mappings" if isinstance(first, dict) else "other"
 
 
 def _as_numbers(values: Any, where: str) -> np.ndarray:

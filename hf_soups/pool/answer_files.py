@@ -17,15 +17,20 @@ import numpy as np
 from hf_soups.errors import DataError, InputError
 from hf_soups.predictions.given import EXACT, is_missing, sum_tolerance
 from hf_soups.predictions.predictions import POSITIVE
+from hf_soups.predictions.topk import load_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Values = Literal["probs", "log-probs", "logits"]
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".jsonl", ".npy", ".txt")  # .txt: a value a line
+# .txt: a value a line; .safetensors: what Predictions.save wrote
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".jsonl", ".npy", ".txt", ".safetensors")
 IDS = ("id", "ids", "row_id", "idx", "guid", "", "Unnamed: 0")  # the last two: the index that pandas writes
 LABELS = ("label", "labels", "target", "y", "y_true", "true_label", "gold")
+ODD = 1e-3  # numbers that are less below 0 may be probabilities that were computed carelessly
 EMPTY = ["", "NA", "NaN", "nan", "null", "None"]  # cells of numbers that hold none
+SEPARATED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
 WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 
 
@@ -73,12 +78,12 @@ def plain_cells(cells: Sequence[Any], where: str) -> list[Any]:
     return [int(text) for text in texts] if all(map(WHOLE.fullmatch, texts)) else texts
 
 
-def read_answers(path: Path, texts: Sequence[str] = ()) -> AnswerFile:
+def read_answers(path: Path, texts: Sequence[str] | None = ()) -> AnswerFile:
     """A file of answers, labels or ids.
 
     Args:
-        path: the file; its ending says what it is.
-        texts: columns to read as text besides those whose names say that they are ids or labels.
+        path: the file; its ending says what it is. Lines of numbers without a header (NumPy's savetxt) are an array.
+        texts: columns to read as text besides those whose names say that they are ids or labels; None: all.
     Raises:
         InputError: if there is no such file, or it is of no kind that is read.
         DataError: if it cannot be read.
@@ -93,15 +98,19 @@ def read_answers(path: Path, texts: Sequence[str] = ()) -> AnswerFile:
     try:
         if ending == ".npy":
             return AnswerFile(path, (), np.load(path, allow_pickle=False))
+        if ending in SEPARATED and (bare := _without_header(path)) is not None:
+            return AnswerFile(path, (), bare)
         if ending == ".txt":
             return AnswerFile(path, (), np.asarray(path.read_text(encoding="utf-8-sig").splitlines(), dtype=object))
-        table = _table(path, ending, texts)
+        table = _of_predictions(path) if ending == ".safetensors" else _table(path, ending, texts)
+    except InputError:
+        raise
     except (OSError, ValueError, ImportError) as error:  # pyarrow's and pandas' own errors are ValueErrors
         raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Write it again.") from error
     return AnswerFile(path, tuple(map(str, table.columns)), table)
 
 
-def _table(path: Path, ending: str, texts: Sequence[str]) -> pd.DataFrame:
+def _table(path: Path, ending: str, texts: Sequence[str] | None) -> pd.DataFrame:
     import pandas as pd
 
     if ending == ".parquet":
@@ -111,7 +120,7 @@ def _table(path: Path, ending: str, texts: Sequence[str]) -> pd.DataFrame:
         return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
     separator, names = _header(path)
     known = {name.casefold() for name in (*IDS, *LABELS)}
-    text = {name for name in names if name in texts or name.strip().casefold() in known}
+    text = {name for name in names if texts is None or name in texts or name.strip().casefold() in known}
     numbers = {name: EMPTY for name in names if name not in text}
     return pd.read_csv(
         path, sep=separator, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False,
@@ -119,15 +128,38 @@ def _table(path: Path, ending: str, texts: Sequence[str]) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def _of_predictions(path: Path) -> pd.DataFrame:
+    """Saved predictions as a table of log-probabilities."""
+    import pandas as pd
+
+    p = load_predictions(path)
+    names = p.label_names or tuple(map(str, range(p.classes)))
+    labels = {} if p.labels is None else {"label": [names[i] for i in p.labels.tolist()]}
+    return pd.DataFrame({"row_id": p.row_ids.tolist(), **labels, **dict(zip(names, p.log_probs.T, strict=True))})
+
+
 def _header(path: Path) -> tuple[str, list[str]]:
     """What separates the columns, and their names as pandas calls them."""
     import pandas as pd
 
+    separator = max(",\t;", key=_first_line(path).count)
+    return separator, list(pd.read_csv(path, sep=separator, encoding="utf-8-sig", nrows=0).columns)
+
+
+def _first_line(path: Path) -> str:
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig") as file:
-        first = file.readline()
-    separator = max(",\t;", key=first.count)
-    return separator, list(pd.read_csv(path, sep=separator, encoding="utf-8-sig", nrows=0).columns)
+        return str(file.readline())
+
+
+def _without_header(path: Path) -> np.ndarray | None:
+    """The numbers of a file whose first line holds nothing else, and not whole ones alone, which may be names."""
+    first = _first_line(path).strip()
+    separator = next((mark for mark in ",;\t" if mark in first), None)
+    cells = first.split(separator)
+    if not all(map(NUMBER.fullmatch, (cell.strip() for cell in cells))) or all(map(WHOLE.fullmatch, cells)):
+        return None
+    return np.asarray(np.loadtxt(path, delimiter=separator, encoding="utf-8-sig", ndmin=1))
 
 
 def find_ids(file: AnswerFile, wanted: str | None, notes: list[str]) -> tuple[list[Any] | None, set[str]]:
@@ -176,7 +208,7 @@ def _other_file(wanted: str, file: AnswerFile, option: str) -> tuple[AnswerFile,
     if not Path(place or wanted).is_file():
         seen = f" {file.path} has the columns {', '.join(file.columns)}." if file.is_table else ""
         raise InputError(f"{option} {wanted}: no such file, and no column of the answers.{seen}")
-    other = read_answers(Path(place or wanted), [column])
+    other = read_answers(Path(place or wanted), None)
     if column and column not in other.columns:
         raise InputError(f"{option} {wanted}: no column {column!r}; there are: {', '.join(other.columns) or 'none'}.")
     return other, column
@@ -207,7 +239,7 @@ def values_of(numbers: np.ndarray, normalise: bool) -> tuple[Values, str]:
     elif (numbers <= POSITIVE).all():
         if rows and (normalise or _sum_to_1(np.exp(numbers))):
             return "log-probs", "none is positive" if normalise else "their exponentials sum to 1 in each row"
-    elif (numbers < 0).any():
+    elif numbers.min() < -ODD:
         return "logits", "some are negative, some positive"
     low, high = float(numbers.min()), float(numbers.max())
     sums = f" and rows sum to {numbers[0].sum():.4g} (the first)" if rows else ""

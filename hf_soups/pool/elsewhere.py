@@ -207,15 +207,19 @@ class _Given:
             )  # fmt: skip
         except PredictionsError as error:
             raise PredictionsError(f"{self.file.path}, taken as {kind}: {error}") from error
+        if self.numbers.of_the_first(rows.names):  # one number a row was taken for the second's
+            p = replace(p, log_probs=np.ascontiguousarray(p.log_probs[:, ::-1]))
         return self._sound(p, by_name=by_name)
 
     def _order(self, rows: _Rows) -> np.ndarray:
         """Which of the file's rows answers each row of the pool."""
         if self.ids is None:
             if len(self.numbers) != len(rows.ids):
+                off_by_one = abs(len(self.numbers) - len(rows.ids)) == 1
+                header = " A table's first line is its header: has each file one?" if off_by_one else ""
                 raise PredictionsError(
                     f"{self.file.path}: {len(self.numbers)} rows for {len(rows.ids)} of the pool, and no ids say which "
-                    "is which. Name a column or file of ids (--ids)."
+                    f"is which. Name a column or file of ids (--ids).{header}"
                 )
             self.notes.append("its rows are joined by their order: it has no ids")
             return np.arange(len(rows.ids))

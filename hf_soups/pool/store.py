@@ -190,12 +190,24 @@ class Pool:
         Args:
             wanted: None: none in particular.
             names: of members; default: all.
+        Raises:
+            InputError: if no unit is known of all.
         """
         if wanted is not None:
             return wanted
+        shared = self.shared_units(names)
+        if not shared:
+            said = "; ".join(f"{n}: {', '.join(self.member(n).units) or 'none'}" for n in names or self.members)
+            raise InputError(
+                f"{self.folder}: no cost is known of all members in one unit ({said}). Give those that lack it: "
+                "hf-soups pool cost POOL NAME --cost NUMBER --unit UNIT."
+            )
+        return "macs" if "macs" in shared else shared[0]
+
+    def shared_units(self, names: Sequence[str] = ()) -> tuple[str, ...]:
+        """The units of costs that are known of all members, or of those that are named."""
         members = [self.member(name) for name in names or self.members]
-        shared = [unit for unit in members[0].units if all(unit in m.units for m in members)] if members else []
-        return "macs" if "macs" in shared or not shared else shared[0]
+        return tuple(unit for unit in members[0].units if all(unit in m.units for m in members)) if members else ()
 
     def member(self, name: str) -> Member:
         """The member of that name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class EnsembleRow:
 
     name: str
     members: int
-    cost: float  # of one example, all members together
+    cost: float  # of one example, all members together; NaN: not known
     select: Score
     report: Score | None
 
@@ -55,15 +56,13 @@ class EnsemblesResult:
         for row in self.rows:
             cells = [row.name, str(row.members), *self._scored(row.select)]
             cells += self._scored(row.report) if row.report is not None else []
-            table.add_row(*cells, cost_in_words(row.cost))
+            table.add_row(*cells, "-" if math.isnan(row.cost) else cost_in_words(row.cost))
         yield table
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in self.selection.weights.items())
         yield f"selected: {weights}"
         report = f"; report: {self.counts[1]}, not looked at when choosing" if self.counts[1] else ""
-        yield (
-            f"{self.metric}; select: {self.counts[0]} rows, chosen on{report}. "
-            f"Costs in {UNITS.get(self.unit, self.unit or 'plain numbers')}."
-        )
+        costs = f" Costs in {UNITS.get(self.unit, self.unit)}." if self.unit else " Costs are not known of all members."
+        yield f"{self.metric}; select: {self.counts[0]} rows, chosen on{report}.{costs}"
         if self.optimistic:
             yield "Optimistic: members were chosen on report rows, so their scores are too good."
 
@@ -119,7 +118,8 @@ def pool_ensembles(
     for name in names:
         pool.member(name)
     select = {name: parts.select[name] for name in names}
-    by_name = pool.costs(pool.unit(cost, names), names)
+    known_costs = cost is not None or curves is not None or bool(pool.shared_units(names))
+    by_name = pool.costs(pool.unit(cost, names), names) if known_costs else {}
     costs, kind = one_unit(by_name)
     fitted = fit_temperatures(select) if temperatures else {}
     selection = select_ensemble(select, metric, rounds=rounds, combine=combine, temperatures=fitted)
@@ -133,7 +133,7 @@ def pool_ensembles(
     shown = {name: (parts.report or select)[name] for name in names}
     drawn = () if curves is None else _curves(shown, by_name, metric, combine, Path(curves))
     counts = len(select[best]), 0 if parts.report is None else len(parts.report[best])
-    optimistic = holds_report_rows(pool.data.split)
+    optimistic = holds_report_rows(pool.data.split) and parts.report is None
     return EnsemblesResult(tuple(rows), selection, metric, kind.unit, counts, drawn, optimistic)
 
 
@@ -148,7 +148,7 @@ class _Scored:
         self, name: str, members: Sequence[str], answer: Callable[[Mapping[str, Predictions]], Predictions]
     ) -> EnsembleRow:
         report = None if self.report is None else score(answer(self.report), self.metric)
-        cost = sum(self.costs[m] for m in members)
+        cost = sum(self.costs.get(m, math.nan) for m in members)
         return EnsembleRow(name, len(members), cost, score(answer(self.select), self.metric), report)
 
 

@@ -112,7 +112,8 @@ def search_pool(
         out: the file; default: frontier.json in the pool's folder.
         threads: default: the machine's.
         progress: called with the share of the search that is done, and where it is known what is being done.
-        allow_selection_on_report: search a pool of report rows; the frontier is then marked optimistic.
+        allow_selection_on_report: search a pool of report rows; where none are kept to report on, the frontier is
+            then marked optimistic.
     Raises:
         SelectionOnReport: if it is a pool of report rows, and that is not allowed.
         InputError: if the call makes no sense for this pool.
@@ -148,7 +149,7 @@ def search_pool(
         seed=seed,
         chosen_on=seen_in(pool, select),
         reported_on=seen_in(read_pool(report.folder), select) if isinstance(report, OtherPool) else None,
-        optimistic=holds_report_rows(pool.data.split),
+        optimistic=holds_report_rows(pool.data.split) and report is None,
     )
     if folds:
         frontier = cross_fitted(frontier, select, folds=folds, seed=seed)

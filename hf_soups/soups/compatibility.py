@@ -22,10 +22,12 @@ from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.soups.config_differences import compare_configs
 from hf_soups.soups.findings import Finding, Notes, Topic
+from hf_soups.soups.missing_heads import why_headless
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
-from hf_soups.soups.model_input import ExtraRows, InputFiles, fed_alike, longest_vocabulary
-from hf_soups.soups.tensor_names import why_names_differ, wrapped
+from hf_soups.soups.model_input import ExtraRows, InputFiles, LongestVocabulary, fed_alike, longest_vocabulary
+from hf_soups.soups.sentence_modules import compare_surroundings
+from hf_soups.soups.tensor_names import named_alike, not_loaded, why_names_differ, wrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +127,20 @@ def preflight(
     """
     notes = Notes(_allowed(processor, force))
     summaries = [summary for c in checkpoints if (summary := _summary(notes, c)) is not None]
-    vocabulary = longest_vocabulary([summary.checkpoint for summary in summaries])
-    viewed = summaries
-    if vocabulary is not None and extra_rows == "keep":
-        viewed = [replace(s, checkpoint=s.checkpoint.with_rows_of(vocabulary.longest)) for s in summaries]
+    viewed, vocabulary = _viewed(notes, summaries, extra_rows)
     usable = [_mixable(notes, viewed[0], other, align_labels, require_head) for other in viewed]
     usable = fed_alike(notes, _input_files(notes, summaries), usable, processor, extra_rows)
-    if vocabulary is not None and extra_rows == "keep":  # where rows are refused, their shapes are an error
-        notes.warn(vocabulary.longest, "vocabulary", vocabulary.message)
+    if vocabulary is not None and extra_rows == "refuse":
+        notes.error(vocabulary.longest, "vocabulary", vocabulary.refused)
+    elif vocabulary is not None:
+        notes.warn(vocabulary.longest, "vocabulary", vocabulary.kept)
         notes.taken["vocabulary"] = vocabulary.record()
     for summary in summaries:
         _check_run(notes, summary)
+        _check_has_head(notes, summary)
         _check_answers(notes, summary)
     readable = [summary.checkpoint for summary in summaries]
+    compare_surroundings(notes, readable)
     if check_values:
         for checkpoint, error in _errors_of(_read_all, readable, threads):
             notes.error(checkpoint, "values", str(error))
@@ -185,6 +188,22 @@ def _mixable(
     return _check_labels(notes, first, other, align_labels)
 
 
+def _viewed(
+    notes: Notes, summaries: Sequence[CheckpointSummary], extra_rows: ExtraRows
+) -> tuple[list[CheckpointSummary], LongestVocabulary | None]:
+    """Summaries of the checkpoints with one name for each tensor and, where these are kept, as many rows of tokens."""
+    if not summaries:
+        return [], None
+    alike = named_alike([summary.checkpoint for summary in summaries])
+    for checkpoint, names in alike.ignored.items():
+        notes.warn(checkpoint, "tensors", not_loaded(checkpoint, names))
+    found = longest_vocabulary(alike.checkpoints)
+    views = list(alike.checkpoints)
+    if found is not None and extra_rows == "keep":
+        views = [checkpoint.with_rows_of(found.longest) for checkpoint in views]
+    return [replace(s, checkpoint=view) for s, view in zip(summaries, views, strict=True)], found
+
+
 def _input_files(notes: Notes, summaries: Sequence[CheckpointSummary]) -> dict[Checkpoint, InputFiles]:
     """The tokenizer and image processor files of each that has readable ones."""
     for summary in summaries:
@@ -207,15 +226,13 @@ def _check_config(notes: Notes, first: CheckpointSummary, other: CheckpointSumma
                 f"{other}: {key} is {b.get(key)!r}, but {a.get(key)!r} in {first}. Models that answer with words were "
                 "taught these: fine-tune all ingredients from one start (hf-soups sweep does).",
             )  # fmt: skip
-    if a.get("tie_word_embeddings") != b.get("tie_word_embeddings"):
+    if a.get("tie_word_embeddings", True) != b.get("tie_word_embeddings", True):
         notes.warn(other, "tied weights", f"{other}: tie_word_embeddings differs from {first}.")
     found = compare_configs(a, b)
     if found.function:
-        notes.differ(
-            other, "config",
-            f"{other}: config.json differs from {first} in what the model computes: {found.values}. Averaged weights "
-            f"fit neither: mix models of one config (--force takes {first}'s).",
-        )  # fmt: skip
+        fact = f"{other}: config.json differs from {first} in what the model computes: {found.values}."
+        refused = f"{fact} Averaged weights fit neither: mix models of one config (--force takes {first}'s)."
+        notes.differ(other, "config", refused, f"{fact} The soup takes {first}'s.")
     if found.ignored:
         message = f"config.json differs from {first} in {', '.join(found.ignored)}, which no answer depends on"
         notes.warn(other, "config", f"{other}: {message}; the soup takes {first}'s.")
@@ -299,6 +316,13 @@ def _check_run(notes: Notes, summary: CheckpointSummary) -> None:
     if status != "finished":
         because = f" ({reason})" if reason else ""
         notes.error(summary, "run", f"{summary}: its run ended as {status!r}{because}. Leave it out of the soup.")
+
+
+def _check_has_head(notes: Notes, summary: CheckpointSummary) -> None:
+    known = any(e.topic in ("labels", "tensors") and e.checkpoint == str(summary) for e in notes.errors)
+    why = None if known else why_headless(summary.checkpoint)
+    if why is not None:
+        notes.error(summary, "head", why)
 
 
 def _answers_one_class(checkpoint: Checkpoint) -> bool | None:

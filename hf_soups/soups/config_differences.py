@@ -26,14 +26,19 @@ NEUTRAL = frozenset({
     "task_specific_params", "prefix", "auto_map", "attn_implementation", "_attn_implementation",
     "_attn_implementation_autoset", "_attn_implementation_internal", "initializer_range", "initializer_factor",
     "init_std", "init_xavier_std", "initializer_cutoff_factor", "layer_scale_init_value",
-    "router_aux_loss_coef", "label_smoothing", "apply_spec_augment", "mask_time_prob", "mask_feature_prob",
+    "initializer_std", "embed_init_std", "layer_norm_init", "logit_scale_init_value", "router_aux_loss_coef",
+    "router_z_loss_coef", "router_jitter_noise", "input_jitter_noise", "output_router_logits", "aux_loss_coef",
+    "auxiliary_loss_weight", "semantic_loss_ignore_index", "use_mems_train", "label_smoothing",
+    "apply_spec_augment", "mask_time_prob", "mask_feature_prob",
     "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
     "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id",
     "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
     "begin_suppress_tokens", "bos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
 })  # fmt: skip
-NEUTRAL_PART = "drop"  # dropout of any kind (hidden_dropout_prob, attn_pdrop, drop_path_rate): off when a model answers
+# Dropout of any kind (hidden_dropout_prob, attn_pdrop, drop_path_rate) is off when a model answers; switches such as
+# ESM's token_dropout are not.
+NEUTRAL_PART = "drop"
 UNSET = frozenset({"pad_token_id", "eos_token_id"})  # one that is null says nothing against the other's
 MOST = 6  # keys in a message
 
@@ -63,9 +68,10 @@ def compare_configs(first: Mapping[str, Any], other: Mapping[str, Any]) -> Confi
         last, values = key.rpartition(".")[2], (a.get(key), b.get(key))
         if values[0] == values[1] or last in UNSAID:
             continue
-        harmless = last in NEUTRAL or NEUTRAL_PART in last or (last in UNSET and None in values)
+        rate = NEUTRAL_PART in last and not any(isinstance(value, bool) for value in values)
+        harmless = last in NEUTRAL or rate or (last in UNSET and None in values)
         if harmless or (known is not None and key.partition(".")[0] not in known):
-            ignored.append(key)
+            ignored += [key] * any(values)  # one that is off, or not there, is no difference
         else:
             function[key] = values
     kinds = problem_kind(first), problem_kind(other)
@@ -103,16 +109,20 @@ def _effective(
     try:
         with quiet():
             a, b = (cls.from_dict(json.loads(json.dumps(dict(c)))).to_dict() for c in (first, other))
-            known = frozenset(cls().to_dict())
     except Exception:  # of a config's own checks, nearly anything
         return dict(_entries(first)), dict(_entries(other)), None
+    try:
+        with quiet():
+            known = frozenset(cls().to_dict())
+    except Exception:  # one that is made of others needs to be given them
+        known = None
     return dict(_entries(a)), dict(_entries(b)), known
 
 
 def _entries(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Every value by its key, those of inner objects as "rope_parameters.rope_theta"."""
     for key, value in config.items():
-        if isinstance(value, Mapping) and key not in UNSAID:
+        if isinstance(value, Mapping) and key not in UNSAID | NEUTRAL:
             yield from _entries(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", list(value) if isinstance(value, tuple) else value

@@ -35,10 +35,10 @@ class Notes:
         """Note what is printed."""
         self.warnings.append(Finding(str(checkpoint), topic, message))
 
-    def differ(self, checkpoint: object, topic: Topic, message: str) -> None:
-        """An error, or a warning that soup.json keeps where the user said to go on."""
+    def differ(self, checkpoint: object, topic: Topic, refused: str, gone_on: str) -> None:
+        """An error, or a warning in other words that soup.json keeps where the user said to go on."""
         if topic not in self._allowed:
-            self.error(checkpoint, topic, message)
+            self.error(checkpoint, topic, refused)
             return
-        self.warn(checkpoint, topic, message)
-        self.taken.setdefault("forced", []).append(message)
+        self.warn(checkpoint, topic, gone_on)
+        self.taken.setdefault("forced", []).append(gone_on)

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.checkpoint import HEAD, Checkpoint
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.tensor_names import HEAD
 from hf_soups.soups.findings import Finding
 
 APART = 60.0  # degrees
+OPPOSITE = 120.0  # farther apart than random heads come to lie
 FEWEST = 16  # values: the angle between shorter vectors says little
 
 
@@ -46,10 +48,11 @@ def _recorded(checkpoint: Checkpoint) -> str | None:
 
 
 def _words(first: Checkpoint, other: Checkpoint, angle: float) -> str:
+    order = " Or their classes are in another order." if angle > OPPOSITE else ""
     return (
         f"{other}: its head points elsewhere than {first}'s ({angle:.0f}° apart; random heads are about 90°, "
         "fine-tunes of one start far less). Averages of heads from different random starts collapse: fine-tune all "
-        "ingredients from one start with one head (hf-soups sweep does)."
+        f"ingredients from one start with one head (hf-soups sweep does).{order}"
     )
 
 

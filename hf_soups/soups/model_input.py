@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.checkpoint import Checkpoint, longer_rows, vocabulary_rows
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.reading import read_bytes
+from hf_soups.files.tensor_names import longer_rows, vocabulary_rows
 from hf_soups.files.weights import json_object
 from hf_soups.soups.findings import Notes
 
@@ -35,6 +37,8 @@ SILENT = frozenset({
 })  # fmt: skip
 READS = {"tokenizer": ("vocab_size", "text_config"), "image processor": ("image_size", "patch_size", "vision_config")}
 WHAT = {"tokenizer": "vocabulary", "image processor": "preprocessing"}
+OTHERWISE = "so the models read their input in different ways. Mix models of one"
+UNKNOWN = "so whether both read their input alike is not known. Put the same one beside the weights."
 WAY_ON = "To go on, name the one that the soup takes: --processor FIRST or a folder (--force: the first model's)."
 
 
@@ -57,7 +61,9 @@ class InputFiles:
                 continue
             kind: Kind = "image processor" if path.name.startswith(IMAGE_FILES) else "tokenizer"
             if path.suffix != ".json":
-                content: Any = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+                content: Any = hashlib.sha256(
+                    read_bytes(path, error=CheckpointError).replace(b"\r\n", b"\n")
+                ).hexdigest()
             else:
                 content = {key: value for key, value in json_object(path).items() if key not in SILENT}
             found.setdefault(kind, {})[path.name] = content
@@ -70,10 +76,32 @@ class InputFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class InputVerdict:
-    """What one checkpoint is fed otherwise than the first, as messages."""
+class InputProblem:
+    """One thing that two models do not read alike, in words."""
 
-    errors: tuple[str, ...] = ()
+    fact: str  # a sentence without its end
+    advice: str  # what follows from it, and what to do
+    loaded: str = ""  # what differs as loaded
+
+    @property
+    def refused(self) -> str:
+        """As an error."""
+        return f"{self.fact}, {self.advice} {self._as_loaded}{WAY_ON}"
+
+    def gone_on(self, end: str) -> str:
+        """As a warning; `end` says what the soup takes."""
+        return f"{self.fact}. {self._as_loaded}{end}"
+
+    @property
+    def _as_loaded(self) -> str:
+        return f"As loaded: {self.loaded}. " if self.loaded else ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputVerdict:
+    """What one checkpoint is fed otherwise than the first."""
+
+    errors: tuple[InputProblem, ...] = ()
     warnings: tuple[str, ...] = ()
     grown: int = 0  # 1: its tokenizer only knows further tokens; -1: the first's does
 
@@ -82,41 +110,47 @@ def compare_input(
     first: Checkpoint, other: Checkpoint, first_files: InputFiles, other_files: InputFiles
 ) -> InputVerdict:
     """What the other checkpoint is fed otherwise than the first."""
-    errors: list[str] = []
-    warnings: list[str] = []
-    grown = 0
     both = first_files.by_kind.keys() & other_files.by_kind.keys()
+    found = []
     for kind in KINDS:
         a, b = first_files.by_kind.get(kind), other_files.by_kind.get(kind)
         if a == b:
             continue
         if a is None or b is None:
             lacking, having = (first, other) if a is None else (other, first)
-            needed = not both or any(first.config.get(key) is not None for key in READS[kind])
-            (errors if needed else warnings).append(_lacking(kind, lacking, having, needed))
-            continue
-        try:
-            found = _difference(kind, first, other, first_files.digest(kind), other_files.digest(kind))
-        except HfSoupsError as error:
-            errors.append(f"{other}: whether its {kind} is that of {first} cannot be seen: {error} {WAY_ON}")
-            continue
-        where = _where(other, first, a, b)
-        grown = found.grown or grown
-        if found.errors:
-            errors.append(
-                f"{where}, so the models read their input in different ways. Mix models of one {WHAT[kind]}. "
-                f"As loaded: {'; '.join(found.errors)}. {WAY_ON}"
-            )
-        elif found.warnings:
-            warnings.append(f"{where}. As loaded: {'; '.join(found.warnings)}; the soup takes {first}'s.")
-    return InputVerdict(tuple(errors), tuple(warnings), grown if len(errors) == 1 else 0)
+            found.append(_lacking(kind, lacking, having, needed=not both or _reads(first, kind)))
+        else:
+            found.append(_compared(kind, first, other, first_files, other_files))
+    errors = tuple(problem for verdict in found for problem in verdict.errors)
+    warnings = tuple(message for verdict in found for message in verdict.warnings)
+    return InputVerdict(errors, warnings, sum(verdict.grown for verdict in found) if len(errors) == 1 else 0)
 
 
-def _lacking(kind: Kind, lacking: Checkpoint, having: Checkpoint, needed: bool) -> str:
-    said = f"{lacking}: no {kind} there, but {having} has one"
-    if not needed:
-        return f"{said}."
-    return f"{said}, so whether both read their input alike is not known. Put it beside the weights. {WAY_ON}"
+def _lacking(kind: Kind, lacking: Checkpoint, having: Checkpoint, *, needed: bool) -> InputVerdict:
+    fact = f"{lacking}: no {kind} there, but {having} has one"
+    return InputVerdict((InputProblem(fact, UNKNOWN),)) if needed else InputVerdict(warnings=(f"{fact}.",))
+
+
+def _compared(
+    kind: Kind, first: Checkpoint, other: Checkpoint, first_files: InputFiles, other_files: InputFiles
+) -> InputVerdict:
+    """Both loaded, and what they do differently."""
+    try:
+        found = _difference(kind, first, other, first_files.digest(kind), other_files.digest(kind))
+    except HfSoupsError as error:
+        fact = f"{other}: its {kind} cannot be compared with that of {first} ({str(error).removesuffix('.')})"
+        return InputVerdict((InputProblem(fact, UNKNOWN),))
+    where = _where(other, first, first_files.by_kind[kind], other_files.by_kind[kind])
+    if found.errors:
+        problem = InputProblem(where, f"{OTHERWISE} {WHAT[kind]}.", "; ".join(found.errors))
+        return InputVerdict((problem,), grown=found.grown)
+    told = tuple(f"{where}. As loaded: {warning}; the soup takes {first}'s." for warning in found.warnings)
+    return InputVerdict(warnings=told)
+
+
+def _reads(checkpoint: Checkpoint, kind: Kind) -> bool:
+    """Whether config.json is one of a model that reads texts, or images."""
+    return any(checkpoint.config.get(key) is not None for key in READS[kind])
 
 
 def _where(other: Checkpoint, first: Checkpoint, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -142,7 +176,9 @@ def _difference(kind: Kind, first: Checkpoint, other: Checkpoint, *digests: str)
         return image_difference(a, b)
     config = first.config
     places = next((config[key] for key in ("max_position_embeddings", "n_positions") if config.get(key)), None)
-    return tokenizer_difference(a, b, places=places)
+    # DistilBERT's config does not say that it has none
+    types = config.get("type_vocab_size", 1 if config.get("model_type") == "distilbert" else 2) != 1
+    return tokenizer_difference(a, b, places=places, types=types)
 
 
 @functools.lru_cache(maxsize=4)
@@ -180,12 +216,12 @@ def fed_alike(
         for message in found.warnings:
             notes.warn(checkpoint, "processor", message)
         if found.grown and extra_rows == "keep" and processor is None:
-            notes.warn(checkpoint, "processor", f"{found.errors[0]} {KEPT_TOKENS}")
+            notes.warn(checkpoint, "processor", found.errors[0].gone_on(KEPT_TOKENS))
             if found.grown > 0:
                 taken = _larger(notes, taken, source, checkpoint, files)
             continue
-        for message in found.errors:
-            notes.differ(checkpoint, "processor", message)
+        for problem in found.errors:
+            notes.differ(checkpoint, "processor", problem.refused, problem.gone_on(f"The soup takes {source}'s."))
     if processor is None and taken is source and "forced" not in notes.taken:
         return list(usable)
     notes.taken["processor"] = str(taken)
@@ -198,10 +234,13 @@ def _source_of(files: Mapping[Checkpoint, InputFiles], processor: str | Path | N
     if processor is not None and str(processor).upper() != FIRST:
         source = Checkpoint.named(processor)
         own = InputFiles.of(source)
-    if processor is not None and not own.by_kind:
-        raise CheckpointError(
-            f"--processor {processor}: no tokenizer and no image processor in {source}. Name a folder that holds one."
-        )
+    if processor is None:
+        return source, own
+    had = {kind for one in files.values() for kind in one.by_kind if _reads(next(iter(files)), kind)}
+    lacking = [kind for kind in KINDS if kind in had - own.by_kind.keys()]
+    if lacking or not own.by_kind:
+        kinds = " and no ".join(lacking or KINDS)
+        raise CheckpointError(f"--processor {processor}: no {kinds} in {source}. Name a folder that holds one.")
     return source, own
 
 
@@ -213,7 +252,7 @@ def _larger(
         return other
     found = compare_input(taken, other, files[taken], files[other])
     if found.errors and not found.grown:
-        notes.differ(other, "processor", found.errors[0])
+        notes.differ(other, "processor", found.errors[0].refused, found.errors[0].gone_on(f"The soup takes {taken}'s."))
     return other if found.grown > 0 else taken
 
 
@@ -227,13 +266,24 @@ class LongestVocabulary:
     tensors: tuple[str, ...]
 
     @property
-    def message(self) -> str:
-        """In words."""
+    def kept(self) -> str:
+        """In words, where the rest is kept."""
         return (
-            f"{self.longest}: {self.rows} rows in {', '.join(self.tensors)}, but others have {self.averaged}. The "
-            f"{self.averaged} that all have are averaged; the rest, which pads or adds tokens, is {self.longest}'s "
-            "(--extra-rows refuse makes this an error)."
+            f"{self._said}. The {self.averaged} that all have are averaged; the rest, which pads or adds tokens, is "
+            f"{self.longest}'s (--extra-rows refuse makes this an error)."
         )
+
+    @property
+    def refused(self) -> str:
+        """In words, where it is not."""
+        return (
+            f"{self._said}. Give all the same rows (model.resize_token_embeddings), or average those that all have and "
+            "keep the rest (--extra-rows keep)."
+        )
+
+    @property
+    def _said(self) -> str:
+        return f"{self.longest}: {self.rows} rows in {', '.join(self.tensors)}, but others have {self.averaged}"
 
     def record(self) -> dict[str, Any]:
         """As soup.json says it."""
@@ -249,3 +299,13 @@ def longest_vocabulary(checkpoints: Sequence[Checkpoint]) -> LongestVocabulary |
     found = [longer_rows(c.tensors, longest.tensors, c.config, longest.config) for c in checkpoints]
     tensors = tuple(sorted({name for one in found for name in one}))
     return LongestVocabulary(longest, min(sizes.values()), sizes[longest], tensors) if tensors else None
+
+
+def with_all_rows(start: Checkpoint, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """A start with rows for the tokens that its fine-tunes know besides: those that they have."""
+    longest = next((c.longer for c in checkpoints if c.longer is not None), checkpoints[0])
+    try:
+        found = longer_rows(start.tensors, longest.tensors, start.config, longest.config)
+    except HfSoupsError:
+        return start  # whoever needs it says what is wrong
+    return start.with_rows_of(longest) if found else start

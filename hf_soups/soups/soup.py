@@ -12,12 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hf_soups.checkpoint import Checkpoint, vocabulary_rows
+from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.publishing import Publishable
+from hf_soups.files.tensor_names import vocabulary_rows
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.soups.mixing import Coefficients, mix_to_folder
+from hf_soups.soups.sentence_modules import write_surroundings
 from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
@@ -148,11 +150,12 @@ class Soup(Publishable):
             target = folder / _place(source, self.ingredients[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+        write_surroundings(self.ingredients, None if self.by_tensor is not None else self.coefficients, folder)
         if stored is not None:
             _set_config_dtype(folder / "config.json", stored)
         longer = self.ingredients[0].longer
         if longer is not None:
-            _set_vocabulary(folder / "config.json", vocabulary_rows(longer.config))
+            _set_vocabulary(folder / "config.json", longer.config)
 
     def write_record(self, folder: Path) -> None:
         """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
@@ -261,9 +264,11 @@ def _set_config_dtype(path: Path, dtype: str) -> None:
     write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")  # as transformers wrote it
 
 
-def _set_vocabulary(path: Path, rows: int | None) -> None:
-    """The number of tokens that the tables have a row for."""
+def _set_vocabulary(path: Path, longer: Mapping[str, Any]) -> None:
+    """The number of tokens that the tables have a row for, and a pad token that only the longer config has."""
     config = json_object(path)
     place = config if "vocab_size" in config else config.get("text_config", config)
-    place["vocab_size"] = rows
+    place["vocab_size"] = vocabulary_rows(longer)
+    if config.get("pad_token_id") is None and longer.get("pad_token_id") is not None:
+        config["pad_token_id"] = longer["pad_token_id"]
     write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -93,6 +93,8 @@ class SoupRecord:
     best_single: SingleRecord | None = None
     learned: Mapping[str, Any] | None = None
     batchnorm: Mapping[str, str | float | None] | None = None
+    forced: tuple[str, ...] = ()  # differences between the ingredients that the user said to go on in spite of
+    vocabulary: Mapping[str, Any] | None = None  # where some have further rows for tokens: which, and whose they are
     why: str = ""
     batchnorm_why: str = ""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import HfSoupsError
 from hf_soups.files.tensor_names import WRAPPERS, wrappers_of
-from hf_soups.soups.mixing.spans import twin
+from hf_soups.soups.mixing.spans import self_made, shared_names, twin
 
 MOST_TIED = 16  # a model ties a few tensors; where more names differ, it is another model
 UNWRAP = "Save the model inside it again: accelerator.unwrap_model(model).save_pretrained(folder)."
@@ -31,6 +32,71 @@ def wrapped(checkpoint: Checkpoint) -> str | None:
     return (
         f"{checkpoint}: its tensor names hold {held}; from_pretrained() finds no weights under such names. Here they "
         f"are read, and a soup of them is written, without it. {UNWRAP}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAlike:
+    """Checkpoints with one name for each tensor, and what none of them is loaded with."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    ignored: Mapping[Checkpoint, tuple[str, ...]]  # of those as they were given
+
+
+def named_alike(checkpoints: Sequence[Checkpoint]) -> NamedAlike:
+    """The checkpoints with the first's names, where transformers loads what they hold as the same tensors.
+
+    It is asked only where names differ. Those whose tensors are others stay as they are.
+    """
+    first, ignored = checkpoints[0], dict[Checkpoint, tuple[str, ...]]()
+    named = list(checkpoints)
+    for i, other in enumerate(checkpoints):
+        if _one_by_name(first, other):
+            continue
+        a, b = _stock_names(first), _stock_names(other)
+        if a is None or b is None or set(a.values()) != set(b.values()):
+            continue
+        of_model = {loaded: name for name, loaded in a.items()}
+        named[i] = other.with_names({name: of_model[loaded] for name, loaded in b.items()})
+        ignored[first], ignored[other] = _left_out(first, a), _left_out(other, b)
+    dropped = set(ignored.get(first, ()))
+    for i, one in enumerate(named):
+        if dropped & one.tensors.keys():
+            named[i] = one.with_names({name: name for name in one.tensors if name not in dropped})
+    return NamedAlike(tuple(named), {checkpoint: names for checkpoint, names in ignored.items() if names})
+
+
+def _one_by_name(first: Checkpoint, other: Checkpoint) -> bool:
+    """Whether both hold the same names, but for buffers that models make, and tied tensors."""
+    if first.tensors.keys() == other.tensors.keys():
+        return True
+    try:
+        shared_names([first, other])
+    except HfSoupsError:
+        return all(
+            self_made(one, name) for one, two in ((first, other), (other, first)) for name in one.tensors
+            if name not in two.tensors
+        )  # fmt: skip
+    return True
+
+
+def _left_out(checkpoint: Checkpoint, loaded: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(name for name in checkpoint.tensors if name not in loaded and not self_made(checkpoint, name))
+
+
+def _stock_names(checkpoint: Checkpoint) -> Mapping[str, str] | None:
+    from hf_soups.models.stock_names import stock_names  # torch and transformers, where names differ alone
+
+    return stock_names(checkpoint)
+
+
+def not_loaded(checkpoint: Checkpoint, names: Sequence[str]) -> str:
+    """A warning about tensors that transformers would not load."""
+    kind = (checkpoint.config.get("architectures") or ["the model"])[0]
+    some = ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
+    return (
+        f"{checkpoint}: {len(names)} of its tensors ({some}) are none of {kind}'s: from_pretrained() ignores them, and "
+        "so does the soup."
     )
 
 

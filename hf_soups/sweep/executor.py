@@ -149,10 +149,11 @@ class Slots:
 def surroundings(slot: int, slots: int, base: Mapping[str, str] | None = None, *, processes: int = 1) -> dict[str, str]:
     """The environment of a run: its share of the cores, and GPUs of its own where there are enough.
 
-    Two processes with two threads each on two cores slow each other down several times over.
+    Two processes with two threads each on two cores slow each other down several times over. Threads that the user
+    chose (OMP_NUM_THREADS) stay.
     """
     found = dict(os.environ if base is None else base)
-    threads = str(max(1, cores() // (slots * processes)))
+    threads = found.get("OMP_NUM_THREADS") or str(max(1, cores() // (slots * processes)))
     found.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false")
     gpus = visible_gpus(found)
     if gpus:

@@ -252,7 +252,7 @@ def _import_all(start: str) -> None:
     import datasets
     import sklearn.metrics
     import torch.utils.data
-    import transformers
+    import transformers.optimization  # and with it peft, where it is installed
 
     from hf_soups.finetune import loop, run
     from hf_soups.models.loading import config_of
@@ -260,10 +260,14 @@ def _import_all(start: str) -> None:
 
     _ = accelerate, datasets, sklearn.metrics, torch.utils.data, transformers, loop, run
     with contextlib.suppress(Exception):  # the run itself says what is wrong with it
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
         config = config_of(start)
         for family in FAMILIES:
             if family.accepts(config.to_dict()):
                 _ = family.auto()._model_mapping[type(config)]
+        # a table of a thousand patterns, compiled once
+        get_checkpoint_conversion_mapping(config.model_type)  # type: ignore[no-untyped-call]
 
 
 def main() -> int:

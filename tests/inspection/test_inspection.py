@@ -159,21 +159,30 @@ def test_other_names_shapes_and_dtypes_are_counted(pile: list[Path]) -> None:
     assert [(p.a, p.b) for p in found.pairs] == [("m0", "narrow")]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_prefix_is_named_with_what_to_do(first: bool, pile: list[Path]) -> None:
+    edit_weights(pile[1 if first else 2], lambda t: {f"model.{name}": x for name, x in t.items()})
+    said = only_error(inspect_checkpoints(pile[1:3]), "tensors")
+    count = len(load_file(pile[1] / "model.safetensors"))
+    assert f"{count} of its {count} tensor names begin with 'model.' ('model.bert.embeddings" in said
+    assert "was saved from the model below the head: load it as BertForSequenceClassification" in said
+
+
 @pytest.mark.parametrize(
     ("prefix", "told"),
     [
-        ("module.", "DataParallel or DistributedDataParallel puts it there. Save the model inside it again"),
-        ("_orig_mod.", "torch.compile puts it there. Save the model inside it again"),
-        ("model.", "was saved from the model below the head: load it as BertForSequenceClassification"),
+        ("module.", "DataParallel or DistributedDataParallel puts there; from_pretrained() finds no weights"),
+        ("_orig_mod.", "torch.compile puts there; from_pretrained() finds no weights"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_a_prefix_is_named_with_what_to_do(first: bool, prefix: str, told: str, pile: list[Path]) -> None:
+def test_a_wrapper_that_one_was_saved_with_is_a_warning(first: bool, prefix: str, told: str, pile: list[Path]) -> None:
     edit_weights(pile[1 if first else 2], lambda t: {prefix + name: x for name, x in t.items()})
-    said = only_error(inspect_checkpoints(pile[1:3]), "tensors")
-    count = len(load_file(pile[1] / "model.safetensors"))
-    assert f"{count} of its {count} tensor names begin with '{prefix}' ('{prefix}bert.embeddings" in said
+    found = inspect_checkpoints(pile[1:3])
+    assert found.mixable
+    (said,) = [f.message for f in found.warnings if f.topic == "tensors"]
     assert told in said
+    assert "Save the model inside it again" in said
 
 
 def test_a_checkpoint_of_the_bare_encoder_is_told_as_such(pile: list[Path]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,12 +110,12 @@ def by_scikit_learn(p: Predictions, name: str) -> float:
             "matthews": lambda: sklearn.metrics.matthews_corrcoef(y, answers),
             "nll": lambda: sklearn.metrics.log_loss(y, probs, labels=range(p.classes)),
             "brier": lambda: sklearn.metrics.brier_score_loss(y, probs, labels=range(p.classes), scale_by_half=False),
-            "ece": lambda: calibration_error_by_a_loop(p, 15),
+            "ece": lambda: calibration_error_by_a_loop(p, 15, debiased=True),
         }[name]()
     )
 
 
-def calibration_error_by_a_loop(p: Predictions, bins: int) -> float:
+def calibration_error_by_a_loop(p: Predictions, bins: int, *, debiased: bool = False) -> float:
     assert p.labels is not None
     error = 0.0
     for b in range(bins):
@@ -125,8 +127,11 @@ def calibration_error_by_a_loop(p: Predictions, bins: int) -> float:
         if inside:
             hits = np.mean([p.answers[i] == p.labels[i] for i in inside])
             confidence = np.mean([float(p.probs[i].max()) for i in inside])
-            error += len(inside) / len(p) * abs(hits - confidence)
-    return float(error)
+            gap = len(inside) / len(p) * abs(hits - confidence)
+            spread = np.sqrt(len(inside) * hits * (1 - hits)) / len(p)
+            by_chance = scipy.stats.foldnorm(gap / spread, scale=spread).mean() - gap if debiased and spread else 0.0
+            error += gap - by_chance
+    return max(0.0, float(error))
 
 
 def usable(p: Predictions) -> list[str]:
@@ -174,7 +179,7 @@ def test_intervals_equal_those_of_a_bootstrap_that_copies_the_rows(p: Prediction
             resampled = [Predictions(p.log_probs[at], np.arange(len(p)), p.needs_labels()[at]) for at in rows]
             values = np.asarray([METRICS[name].compute(r) for r in resampled])
             low, high = percentile_interval(values, 0.9)
-            got = score(p, name, resamples=12, seed=seed, confidence=0.9)
+            got = score(p, replace(METRICS[name], interval=None), resamples=12, seed=seed, confidence=0.9)
             assert (got.low, got.high) == pytest.approx((low, high), abs=1e-9), name
 
 
@@ -248,10 +253,12 @@ def test_a_thousand_resamples_cost_less_than_computing_the_metric_on_a_hundred()
     assert seconds(lambda: score(p, "ece", resamples=1000)) < 100 * one
 
 
-def test_perfect_and_hopeless_predictions_have_intervals_without_width() -> None:
+def test_perfect_and_hopeless_predictions_have_intervals_without_width_but_of_accuracy_wilsons() -> None:
     probs, labels = [[1.0, 0.0], [0.0, 1.0]], [0, 1]
-    assert score(Predictions.from_probs(probs, labels=labels), "accuracy") == Score(1.0, 1.0, 1.0)
-    assert score(Predictions.from_probs(probs, labels=labels[::-1]), "accuracy") == Score(0.0, 0.0, 0.0)
+    by_bootstrap = replace(METRICS["accuracy"], interval=None)
+    assert score(Predictions.from_probs(probs, labels=labels), by_bootstrap) == Score(1.0, 1.0, 1.0)
+    assert score(Predictions.from_probs(probs, labels=labels), "accuracy") == Score(1.0, 0.342380227507, 1.0)
+    assert score(Predictions.from_probs(probs, labels=labels[::-1]), "accuracy") == Score(0.0, 0.0, 0.657619772493)
     assert score(Predictions.from_probs(probs[:1], labels=[0]), "matthews") == Score(0.0, 0.0, 0.0)
 
 
@@ -280,13 +287,15 @@ def test_the_brier_score_of_a_coin_is_half_and_of_certain_error_two() -> None:
 @CHECKED
 @given(predictions(), st.integers(1, 30))
 def test_the_calibration_error_is_that_of_a_loop_over_bins(p: Predictions, bins: int) -> None:
-    assert expected_calibration_error(p, bins=bins) == pytest.approx(calibration_error_by_a_loop(p, bins), abs=1e-9)
+    for debiased in (True, False):
+        by_loop = calibration_error_by_a_loop(p, bins, debiased=debiased)
+        assert expected_calibration_error(p, bins=bins, debiased=debiased) == pytest.approx(by_loop, abs=1e-9)
 
 
 def test_confidence_on_a_bins_upper_edge_belongs_to_it() -> None:
     """0.75 with 4 bins lies in (0.5, 0.75] with 0.7: (2 rows, 1 hit) gives |1.45 - 1| / 2, two bins would give 0.5."""
     p = Predictions.from_probs([[0.75, 0.25], [0.7, 0.3]], labels=[0, 1])
-    assert expected_calibration_error(p, bins=4) == pytest.approx(0.225, abs=1e-6)
+    assert expected_calibration_error(p, bins=4, debiased=False) == pytest.approx(0.225, abs=1e-6)
 
 
 def test_no_rows_no_labels_and_too_many_classes_for_f1_are_told() -> None:

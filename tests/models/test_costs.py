@@ -113,3 +113,21 @@ def test_the_median_row_is_one_of_median_length() -> None:
     assert median_row(encoded) == 3
     encoded.lengths = np.array([9, 3, 30, 5])
     assert median_row(encoded) == 3
+
+
+@pytest.mark.parametrize("asked", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_mixture_of_experts_costs_what_the_experts_asked_cost(rows: int, asked: int) -> None:
+    from transformers import MixtralConfig, MixtralForSequenceClassification
+
+    config = MixtralConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, num_local_experts=8, num_experts_per_tok=asked, num_labels=3, pad_token_id=0,
+    )  # fmt: skip
+    model, tokens = MixtralForSequenceClassification(config), 10
+    before = model.config._experts_implementation
+    batch = {name: values for name, values in texts(rows, tokens).items() if name != "token_type_ids"}
+    attention = transformer_macs(tokens, inner=0)
+    router, experts = 2 * tokens * 32 * 8, 2 * tokens * asked * 3 * 32 * 64
+    assert count_macs(model, batch) == attention + router + experts + tokens * 32 * 3
+    assert model.config._experts_implementation == before != "eager"

@@ -17,6 +17,8 @@ from hf_soups.cascades import Frontier
 from hf_soups.cli import app
 from hf_soups.errors import InputError
 from hf_soups.pool.elsewhere import set_cost
+from hf_soups.pool_jobs import search_pool
+from hf_soups.predictions import Predictions
 from tests.pool_jobs.made_pool import made_pool
 
 NAMES = ("cat", "dog", "bird")
@@ -35,6 +37,7 @@ def table(columns: tuple[str, ...] = NAMES, values: np.ndarray = PROBS, **more: 
 
 def pool_of(at: Path, frame: pd.DataFrame | None = None, **how: Any) -> Path:
     """A pool made of one table of probabilities."""
+    at.mkdir(exist_ok=True)
     (at / "first.csv").write_text((table() if frame is None else frame).to_csv(index=False))
     add_answers(at / "preds", "first", at / "first.csv", labels="truth", cost=1, unit="dollars", **how)
     return at / "preds"
@@ -128,11 +131,93 @@ def test_one_score_a_row_is_of_the_second_class_or_of_the_one_it_is_called(
     np.testing.assert_allclose(p.probs[:, 1], [0.1, 0.9], atol=1e-6)
 
 
+@pytest.mark.parametrize("values", ["log-probs", "logits"])
+def test_one_number_a_row_may_be_a_logarithm_or_a_logit_of_either_class(tmp_path: Path, values: Any) -> None:
+    second = np.array([0.1, 0.9])
+    preds = pool_of(tmp_path, pd.DataFrame({"id": [1, 2], "truth": ["a", "b"], "b": second}), label_names=("a", "b"))
+    for name, p in (("b", second), ("a", 1 - second)):
+        numbers = np.log(p) if values == "log-probs" else np.log(p / (1 - p))
+        pd.DataFrame({"id": [1, 2], name: numbers}).to_csv(tmp_path / "one.csv", index=False)
+        pool = add_answers(preds, name, tmp_path / "one.csv", values=values).pool
+        np.testing.assert_allclose(pool.predictions[name].probs[:, 1], second, atol=1e-6)
+
+
 def test_lists_in_one_column_are_the_numbers(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": IDS, "answer": TRUE, "log_probs": list(np.log(PROBS))})
     frame.to_parquet(tmp_path / "pushed.parquet")
     p = add_answers(pool_of(tmp_path), "pushed", tmp_path / "pushed.parquet").pool.predictions["pushed"]
     np.testing.assert_allclose(p.probs, PROBS, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("txt", " "), ("tsv", "\t"), ("csv.gz", ";")])
+def test_lines_of_numbers_without_a_header_are_an_array(tmp_path: Path, ending: str, separator: str) -> None:
+    np.savetxt(tmp_path / f"saved.{ending}", PROBS, delimiter=separator)
+    p = add_answers(pool_of(tmp_path), "saved", tmp_path / f"saved.{ending}").pool.predictions["saved"]
+    np.testing.assert_allclose(p.probs, PROBS, atol=1e-6)
+
+
+def test_ids_of_a_file_of_their_own_are_read_as_they_are_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", PROBS[:2])
+    (tmp_path / "names.csv").write_text("name\n007\n08\n")
+    (tmp_path / "gold.csv").write_text("name,animal\n08,dog\n007,cat\n")
+    with pytest.raises(
+        InputError, match=r"it is not clear which of the columns name, animal is meant.*gold.csv#COLUMN"
+    ):
+        add_answers(tmp_path / "p", "a", tmp_path / "two.npy", labels=str(tmp_path / "gold.csv"), label_names=NAMES)
+    (tmp_path / "gold.csv").write_text("id,animal\n08,dog\n007,cat\n")
+    where = {"ids": str(tmp_path / "names.csv"), "labels": str(tmp_path / "gold.csv")}
+    p = add_answers(tmp_path / "p", "a", tmp_path / "two.npy", label_names=NAMES, **where).pool.predictions["a"]
+    assert (p.row_ids.tolist(), p.needs_labels().tolist()) == (["08", "007"], [1, 0])
+
+
+def test_names_of_columns_outweigh_the_order_of_label_names(tmp_path: Path) -> None:
+    frame = table(("bird", "dog", "cat"), PROBS[:, [2, 1, 0]], confidence=PROBS.max(axis=1))
+    p = read_pool(pool_of(tmp_path, frame, label_names=NAMES)).predictions["first"]
+    assert p.label_names == NAMES
+    np.testing.assert_allclose(p.probs, PROBS, atol=1e-6)
+
+
+def test_label_names_name_columns_without_names_of_classes(tmp_path: Path) -> None:
+    frame = table(("c", "a", "b"), PROBS[:, [2, 0, 1]])
+    p = read_pool(pool_of(tmp_path, frame, label_names=("bird", "cat", "dog"))).predictions["first"]
+    assert p.label_names == ("bird", "cat", "dog")
+    np.testing.assert_allclose(p.probs, PROBS[:, [2, 0, 1]], atol=1e-6)
+    frame.assign(confidence=PROBS.max(axis=1)).to_csv(tmp_path / "four.csv", index=False)
+    with pytest.raises(
+        InputError, match=r"3 label names for 4 columns of numbers \(c, a, b, confidence\). Name the col"
+    ):
+        add_answers(tmp_path / "preds", "x", tmp_path / "four.csv", label_names=("bird", "cat", "dog"))
+
+
+def test_probabilities_a_little_below_0_are_not_taken_for_logits(tmp_path: Path) -> None:
+    careless = PROBS.copy()
+    careless[3] = [-1e-9, 0.5, 0.5 + 1e-9]
+    table(values=careless).to_csv(tmp_path / "careless.csv", index=False)
+    with pytest.raises(InputError, match="it is not clear what they are"):
+        add_answers(pool_of(tmp_path), "x", tmp_path / "careless.csv")
+
+
+def test_numbers_by_class_in_one_column_are_the_classes(tmp_path: Path) -> None:
+    preds, path = pool_of(tmp_path), tmp_path / "llm.jsonl"
+    said = [
+        {"id": row, "logprobs": dict(zip(NAMES, np.log(p).tolist(), strict=True))}
+        for row, p in zip(IDS, PROBS, strict=False)
+    ]
+    path.write_text("\n".join(map(json.dumps, said)))
+    np.testing.assert_allclose(add_answers(preds, "llm", path).pool.predictions["llm"].probs, PROBS, atol=1e-5)
+    del said[3]["logprobs"]["dog"]  # type: ignore[attr-defined]
+    path.write_text("\n".join(map(json.dumps, said)))
+    with pytest.raises(InputError, match=r"1 rows lack a number \(first: r03\)"):
+        add_answers(preds, "other", path)
+
+
+def test_saved_predictions_join_a_pool_or_make_one(tmp_path: Path) -> None:
+    Predictions.from_probs(PROBS, labels=TRUE, row_ids=IDS, label_names=NAMES).save(tmp_path / "own.safetensors")
+    joined = add_answers(pool_of(tmp_path), "own", tmp_path / "own.safetensors").pool
+    made = add_answers(tmp_path / "new", "own", tmp_path / "own.safetensors", labels="label").pool
+    for pool in (joined, made):
+        np.testing.assert_allclose(pool.predictions["own"].probs, PROBS, atol=1e-5)
+        assert pool.predictions["own"].needs_labels().tolist() == TRUE.tolist()
 
 
 def test_rounded_probabilities_are_taken_and_others_need_normalise(tmp_path: Path) -> None:
@@ -227,6 +312,17 @@ def test_predictions_of_models_and_answers_from_elsewhere_share_a_pool(tmp_path:
         set_cost(preds, name, 0.0001, "dollars")
     assert read_pool(preds).unit() == "dollars"
     assert [c.value for c in read_pool(preds).costs("dollars").values()] == [0.0001, 0.0001, 0.004]
+
+
+def test_ensembles_need_no_costs_and_searches_say_who_lacks_them(tmp_path: Path) -> None:
+    preds = pool_of(tmp_path)
+    table().to_csv(tmp_path / "free.csv", index=False)
+    add_answers(preds, "free", tmp_path / "free.csv")
+    assert "Costs are not known of all members" in " ".join(run("ensemble", preds).output.split())
+    with pytest.raises(InputError, match=r"no cost is known of all members in one unit \(first: dollars; free: none\)"):
+        search_pool(preds)
+    set_cost(preds, "free", 2, "dollars")
+    assert search_pool(preds, folds=0).frontier.best_single.unit == "dollars"
 
 
 def test_the_commands_take_a_pool_from_elsewhere_to_a_certificate_and_refuse_to_build_it(tmp_path: Path) -> None:

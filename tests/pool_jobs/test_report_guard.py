@@ -61,6 +61,13 @@ def test_the_command_refuses_with_exit_status_2_and_the_option_allows_it(tmp_pat
     assert "Optimistic: members were chosen on report rows" in " ".join(ensembles.output.split())
 
 
+def test_a_share_that_was_kept_back_is_not_optimistic(tmp_path: Path) -> None:
+    preds = pool_of_split(tmp_path / "preds", "report", rows=60)
+    found = search_pool(preds, report="0.5", folds=0, allow_selection_on_report=True)
+    assert not found.frontier.optimistic
+    assert not pool_ensembles(preds, report="0.5", allow_selection_on_report=True).optimistic
+
+
 def test_report_rows_of_another_pool_are_what_a_search_reports_on(tmp_path: Path) -> None:
     select = pool_of_split(tmp_path / "select", "select", rows=60)
     report = pool_of_split(tmp_path / "report", "report", rows=60, seed=1, data="other rows")

@@ -158,6 +158,15 @@ def test_an_unscored_soup_has_a_card_without_figures(pair: list[Checkpoint], tmp
     assert "## Results" not in card.text
 
 
+def test_what_was_forced_or_kept_from_one_is_among_the_limits(pair: list[Checkpoint], tmp_path: Path) -> None:
+    about = {"forced": ["/a/b: config.json differs"], "vocabulary": {"rows": 9, "averaged": 8}}
+    folder = Soup(tuple(pair), (0.5, 0.5), method="uniform", about=about).save_pretrained(tmp_path / "soup")
+    text = str(card_for(folder))
+    assert "mixed although its ingredients read their input, or compute, in different ways" in text
+    assert "Some rows of its vocabulary are one ingredient's own" in text
+    assert "/a/b" not in text
+
+
 def test_no_path_of_this_machine_is_in_a_card(soup: Path, cascade: Path) -> None:
     place = str(soup.parent.parent)
     change_json(soup / "soup.json", "ingredients", 0, "name", to=f"{place}/a/run")

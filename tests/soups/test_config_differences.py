@@ -71,6 +71,11 @@ def test_rope_settings_and_their_like_change_the_function(key: str, value: Any) 
     assert not found.ignored
 
 
+def test_a_switch_that_is_called_a_dropout_changes_the_function() -> None:
+    first = {"model_type": "esm", "vocab_size": 33, "pad_token_id": 1, "token_dropout": True}
+    assert compare_configs(first, {**first, "token_dropout": False}).function == {"token_dropout": (True, False)}
+
+
 def test_rope_settings_in_the_old_and_the_new_form_are_the_same() -> None:
     old = {**LLAMA, "rope_theta": 500000.0}
     new = {**LLAMA, "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}}

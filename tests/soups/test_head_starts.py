@@ -80,6 +80,14 @@ def test_the_last_of_two_layers_is_measured(tmp_path: Path) -> None:
     assert len(heads_apart([Checkpoint(folder) for folder in pair])) == 1
 
 
+def test_heads_of_opposite_direction_may_be_of_another_order_of_classes(tmp_path: Path) -> None:
+    pair = [tiny_bert(tmp_path / "one"), tiny_bert(tmp_path / "two")]
+    set_head(pair[1], load_file(pair[0] / "model.safetensors")["classifier.weight"].flip(0))
+    (said,) = heads_apart([Checkpoint(folder) for folder in pair])
+    assert "180° apart" in said.message
+    assert "Or their classes are in another order." in said.message
+
+
 def test_recorded_starts_decide_by_themselves(pile: list[Path]) -> None:
     other_head(pile[2])
     for folder in pile[1:]:

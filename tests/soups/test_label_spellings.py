@@ -15,6 +15,7 @@ from hf_soups.data import load_splits
 from hf_soups.ensembles import ensemble
 from hf_soups.files.label_names import label_keys, order_of, same_labels
 from hf_soups.inspection import inspect_checkpoints
+from hf_soups.models.clip import prompts
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.soups.compatibility import preflight
@@ -95,3 +96,8 @@ def test_predictions_of_two_spellings_are_joined() -> None:
     joined = ensemble([one, two])
     assert np.allclose(np.exp(joined.log_probs), [[0.8, 0.2]])
     assert joined.label_names == ("neg", "pos")
+
+
+def test_texts_of_classes_are_found_by_any_spelling() -> None:
+    texts = prompts(["cat", "dog"], ["a {}"], {"Cat ": "kitten"})
+    assert texts == prompts(["cat", "dog"], ["a {}"], {"cat": "kitten"})

@@ -18,7 +18,16 @@ from hf_soups.models.readers import ImageReader, TextReader, numbered
 from hf_soups.soups import model_input
 from hf_soups.soups.compatibility import PreflightReport, preflight
 from tests.makers.folders import change_json, edit_json
-from tests.makers.tiny import tiny_bert, tiny_clip, tiny_deit, tiny_gpt2, tiny_roberta, tiny_t5_classifier, tiny_vit
+from tests.makers.tiny import (
+    tiny_bert,
+    tiny_clip,
+    tiny_deit,
+    tiny_distilbert,
+    tiny_gpt2,
+    tiny_roberta,
+    tiny_t5_classifier,
+    tiny_vit,
+)
 
 SPECIAL = {
     "unk_token": "[UNK]",
@@ -113,6 +122,10 @@ def test_merges_as_text_and_steps_in_a_sequence_are_the_same(build: Callable[...
             tokenizer["model"].pop("ignore_merges")
         tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [tokenizer["pre_tokenizer"]]}
         tokenizer["truncation"] = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+        tokenizer["padding"] = {
+            "strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<pad>",
+        }  # fmt: skip
 
     edit_json(pair[1] / "tokenizer.json", older)
     edit_json(pair[1] / "tokenizer_config.json", lambda c: c.update(added_tokens_decoder={}, chat_template="{{ x }}"))
@@ -126,6 +139,50 @@ def test_roberta_of_vocab_and_merges_alone_is_the_same(tmp_path: Path) -> None:
     (pair[1] / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in model["merges"]) + "\n")
     (pair[1] / "tokenizer.json").unlink()
     assert found(*pair) == ([], [])
+
+
+def _class(name: str) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class=name))
+
+
+def _t5_by_4_20(folder: Path) -> None:
+    sentinels = ["<extra_id_0>", "<extra_id_1>"]
+    about = {
+        "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "extra_ids": 2, "sp_model_kwargs": {},
+        "additional_special_tokens": sentinels, "model_max_length": 64, "tokenizer_class": "T5Tokenizer",
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    edit_json(folder / "tokenizer.json", lambda t: [token.update(special=False) for token in t["added_tokens"]])
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("build", "change"),
+    [
+        (tiny_bert, _class("BertTokenizerFast")),
+        (tiny_bert, _without_config),
+        (tiny_distilbert, _class("BertTokenizer")),
+        (tiny_roberta, _class("PreTrainedTokenizerFast")),
+        (tiny_t5_classifier, _t5_by_4_20),
+    ],
+)
+def test_other_classes_and_special_tokens_of_the_same_effect_are_the_same(
+    build: Callable[..., Path], change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    pair = build(tmp_path / "one", seed=1), build(tmp_path / "two", seed=2)
+    change(pair[1])
+    assert found(*pair) == ([], [])
+
+
+def test_a_pair_without_token_types_is_read_otherwise_by_bert(pair: tuple[Path, Path]) -> None:
+    _class("PreTrainedTokenizerFast")(pair[1])
+    errors, _ = found(*pair)
+    assert (
+        "token types of a text and a pair: [[0, 0, 0], [0, 0, 0, 0, 0]], but [[0, 0, 0], [0, 0, 0, 1, 1]]" in errors[0]
+    )
 
 
 def swap(folder: Path) -> None:
@@ -214,7 +271,7 @@ def test_another_maximal_length_is_a_warning(pair: tuple[Path, Path]) -> None:
 def test_a_tokenizer_that_cannot_be_loaded_is_named(pair: tuple[Path, Path]) -> None:
     (pair[1] / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": "WordPiece"}}))
     errors, _ = found(*pair)
-    assert f"{pair[1]}: whether its tokenizer is that of {pair[0]} cannot be seen" in errors[0]
+    assert f"{pair[1]}: its tokenizer cannot be compared with that of {pair[0]} (" in errors[0]
 
 
 def test_equal_files_are_not_loaded(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,11 +392,34 @@ def test_another_folders_tokenizer_is_taken_where_it_is_named(pair: tuple[Path, 
 
 def test_a_folder_without_a_tokenizer_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="no tokenizer and no image processor in"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer in .*empty. Name a folder"):
         report(*pair, processor=tmp_path / "empty")
+
+
+def test_a_folder_of_another_kind_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer in"):
+        report(*pair, processor=tiny_vit(tmp_path / "vit"))
 
 
 def test_without_a_difference_soup_json_says_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
     change_json(pair[1] / "tokenizer_config.json", "chat_template", to="x")
     cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
     assert not {"processor", "forced", "vocabulary"} & json.loads((tmp_path / "soup" / "soup.json").read_text()).keys()
+
+
+def test_the_commands_take_the_ways_on(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli import app
+
+    swap(pair[1])
+    models = list(map(str, pair))
+    run = CliRunner().invoke
+    assert run(app, ["inspect", *models]).exit_code == 1
+    assert run(app, ["inspect", *models, "--processor", "FIRST"]).exit_code == 0
+    assert isinstance(run(app, ["cook", *models, "--out", str(tmp_path / "no")]).exception, IncompatibleCheckpoints)
+    for name, way in (("a", ["--force"]), ("b", ["--processor", str(pair[1])]), ("c", ["--processor", "FIRST"])):
+        assert run(app, ["cook", *models, "--out", str(tmp_path / name), *way]).exit_code == 0
+    taken = [(tmp_path / name / "tokenizer.json").read_bytes() for name in "abc"]
+    assert taken[0] == taken[2] == (pair[0] / "tokenizer.json").read_bytes()
+    assert taken[1] == (pair[1] / "tokenizer.json").read_bytes()

@@ -18,8 +18,9 @@ from hf_soups.files.tensor_names import key_mapping, loaded_names, wrappers_of
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.models.registry import family_for
 from hf_soups.soups.compatibility import preflight
+from hf_soups.soups.mixing.live import LiveMixer
 from tests.makers.pile import make_pile, plain_answers
-from tests.makers.tiny import tiny_bert, tiny_gpt2, tiny_sentences, tiny_swin
+from tests.makers.tiny import tiny_bert, tiny_gpt2, tiny_swin, tiny_vit
 
 Weights = dict[str, torch.Tensor]
 
@@ -70,11 +71,11 @@ def test_a_soup_of_two_forms_is_that_of_one(form: str, first: bool, tmp_path: Pa
     cook(list(map(str, plain)), out=tmp_path / "expected", tell=None)
     rewrite(plain[0 if first else 1], FORMS[form])
     cook(list(map(str, plain)), out=tmp_path / "soup", tell=None)
-    assert set(load_file(tmp_path / "soup" / "model.safetensors")) == names
+    got, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("soup", "expected"))
+    assert set(got) == names
+    assert all(torch.equal(got[name], expected[name]) for name in names)
     _, about = AutoModelForSequenceClassification.from_pretrained(tmp_path / "soup", output_loading_info=True)
     assert not any(about.values())
-    sentences = tiny_sentences(4)
-    assert np.array_equal(plain_answers(tmp_path / "soup", sentences), plain_answers(tmp_path / "expected", sentences))
 
 
 def test_a_wrapper_is_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
@@ -103,14 +104,18 @@ def test_a_wrapped_model_answers_as_the_model_inside(tmp_path: Path) -> None:
     assert np.allclose(model(**ids).logits[0].detach().numpy(), expected[0], atol=1e-6)
 
 
-def test_greedy_scores_wrapped_ingredients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["position_ids", "old and wrapped"])
+@pytest.mark.parametrize("method", ["greedy", "learned-by-tensor"])
+def test_forms_are_scored_without_being_saved_and_loaded_again(
+    form: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pile = make_pile(tmp_path, models=2)
     for name in ("m0", "m1"):
-        rewrite(pile / name, under("module."))
-    recipe = pile / "recipe.yaml"
-    (soup,) = cook([str(pile / "m0"), str(pile / "m1")], ["greedy"], tmp_path / "soup", recipe=recipe, tell=None).soups
+        rewrite(pile / name, FORMS[form])
+    monkeypatch.setattr(LiveMixer, "_reload", lambda *_: pytest.fail("the slow way"))
+    sources = [str(pile / "m0"), str(pile / "m1")]
+    (soup,) = cook(sources, [method], tmp_path / "soup", recipe=pile / "recipe.yaml", tell=None).soups
     assert soup.score is not None
-    assert all(not name.startswith("module.") for name in load_file(tmp_path / "soup" / "model.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -141,9 +146,66 @@ def test_position_ids_of_two_forms_are_left_out(tmp_path: Path) -> None:
 
 def test_a_parameter_that_one_lacks_is_still_refused(tmp_path: Path) -> None:
     pair = [tiny_bert(tmp_path / "one", seed=1), tiny_bert(tmp_path / "two", seed=2)]
-    rewrite(pair[1], lambda w: {**w, "bert.encoder.attention.bias": torch.randn(32)})
+    rewrite(pair[1], lambda w: {name: x for name, x in w.items() if "layer.1.attention.self.key" not in name})
     (error,) = preflight([Checkpoint(folder) for folder in pair]).errors
-    assert "lacks 1 tensors" in error.message
+    assert "lacks 2 tensors" in error.message
+
+
+# Names that transformers itself maps to one
+
+
+def in_memory(folder: Path) -> Path:
+    """As torch.save(model.state_dict()) and accelerate have them: names of the model, not of its files."""
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    return rewrite(folder, lambda _: {name: x.contiguous() for name, x in model.state_dict().items()})
+
+
+def headless_names(weights: Weights) -> Weights:
+    return {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+
+
+def with_leftovers(weights: Weights) -> Weights:
+    return {**weights, "cls.predictions.bias": torch.ones(5), "cls.seq_relationship.weight": torch.ones(2, 32)}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("build", "change"),
+    [
+        (tiny_vit, in_memory),
+        (tiny_bert, lambda folder: rewrite(folder, headless_names)),
+        (tiny_bert, lambda folder: rewrite(folder, with_leftovers)),
+        (tiny_bert, lambda folder: rewrite(folder, lambda w: with_leftovers(headless_names(w)))),
+    ],
+)
+def test_what_transformers_loads_as_one_tensor_is_averaged(
+    build: Callable[..., Path], change: Callable[[Path], Path], first: bool, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    pair = [build(tmp_path / "one", seed=1), build(tmp_path / "two", seed=2)]
+    cook(list(map(str, pair)), out=tmp_path / "expected", tell=None)
+    change(pair[0 if first else 1])
+    found = inspect_checkpoints(pair)
+    assert found.mixable
+    assert not any(row.missing or row.extra or row.other_shapes for row in found.rows)
+    cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
+    auto = AutoModelForSequenceClassification if build is tiny_bert else AutoModelForImageClassification
+    got, about = auto.from_pretrained(tmp_path / "soup", output_loading_info=True)
+    assert not any(about.values())
+    expected = auto.from_pretrained(tmp_path / "expected").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in got.state_dict().items())
+
+
+def test_tensors_that_no_model_loads_are_named(tmp_path: Path) -> None:
+    pair = [tiny_bert(tmp_path / "one", seed=1), tiny_bert(tmp_path / "two", seed=2)]
+    rewrite(pair[1], with_leftovers)
+    found = inspect_checkpoints(pair)
+    assert found.mixable
+    (said,) = [f.message for f in found.warnings if f.topic == "tensors"]
+    assert f"{pair[1]}: 2 of its tensors ('cls.predictions.bias', 'cls.seq_relationship.weight') are none of" in said
 
 
 def test_tied_tensors_keep_their_record_behind_a_wrapper(tmp_path: Path) -> None:

@@ -405,6 +405,7 @@ def test_every_slot_gets_its_share_of_cores_and_a_gpu_of_its_own() -> None:
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["3", "5", "3"]
     assert len({share["OMP_NUM_THREADS"] for share in shares}) == 1
     assert int(surroundings(0, 1000, {})["OMP_NUM_THREADS"]) == 1
+    assert surroundings(0, 2, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"  # the user's own
 
 
 def test_a_place_without_permission_is_one_message(tmp_path: Path) -> None:

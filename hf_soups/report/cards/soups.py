@@ -254,6 +254,13 @@ def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
             "Its ingredients may have been trained on the select rows: nothing records that these were kept apart, so "
             "the score on them may be too good, and so may the choice look."
         )
+    if record.forced:
+        limits.append(
+            "It was mixed although its ingredients read their input, or compute, in different ways; the first's way "
+            "was taken, or one that was named (`forced` in soup.json)."
+        )
+    if record.vocabulary:
+        limits.append("Some rows of its vocabulary are one ingredient's own, not averages (`vocabulary` in soup.json).")
     if any(role.startswith(SHIFT) for role in roles):
         limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:

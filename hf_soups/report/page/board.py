@@ -34,7 +34,7 @@ def leaderboard_section(content: ReportContent) -> Section | None:
         words = ("No run has finished yet, so there is nothing to score.",)
         return Section("leaderboard", "Leaderboard", (Block(words=words),))
     words = (
-        f"Scores are {unit_of(board.metric)}, in brackets 95% bootstrap intervals by row, on {board.select_rows} "
+        f"Scores are {unit_of(board.metric)}, in brackets 95% intervals by row, on {board.select_rows} "
         f"select rows and {board.report_rows} report rows. Click a heading to sort, again to reverse.",
     )
     columns = board_columns(board)

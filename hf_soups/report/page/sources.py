@@ -283,11 +283,10 @@ def _unsearched(pool: Pool) -> AnsweredPool:
 
 
 def _costs(pool: Pool) -> tuple[str, dict[str, float]]:
-    unit = pool.unit()
-    try:
-        return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
-    except InputError:  # none is known of all of them
+    if not pool.shared_units():
         return "", {}
+    unit = pool.unit()
+    return unit, {name: cost.value for name, cost in pool.costs(unit).items()}
 
 
 # Cascades

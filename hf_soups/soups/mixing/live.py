@@ -15,9 +15,10 @@ import numpy as np
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import FLOATS
+from hf_soups.files.tensor_names import loaded_names
 from hf_soups.files.writing import temporary_folder
 from hf_soups.soups.mixing.blocks import BlockMixer
-from hf_soups.soups.mixing.spans import COUNTER, shared_names
+from hf_soups.soups.mixing.spans import COUNTER, self_made, shared_names
 from hf_soups.soups.mixing.to_files import Coefficients, coefficients_of, mix_tensor, mix_to_folder
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class LiveMixer:
         if names is None:
             self._reload(checkpoints, coefficients)
             return
-        row = coefficients_of(checkpoints, coefficients, names)
+        row = coefficients_of(checkpoints, coefficients, shared_names(checkpoints))
         with BlockMixer() as mixer:
             for name in names:
                 self._put(name, mix_tensor(mixer, checkpoints, row(name), name), checkpoints[0])
@@ -169,6 +170,8 @@ class LiveMixer:
         Tied weights are one tensor under several names: the one that the files hold is enough.
         """
         names = shared_names(checkpoints)
+        if self._slots is not None:  # buffers that the model makes itself may be stored, and are not loaded
+            names = tuple(n for n in names if n in self._slots or not self_made(checkpoints[0], n))
         if self._slots is None or not set(names) <= set(self._slots):
             return None
         covered = {_place(self._slots[name]) for name in names}
@@ -210,7 +213,10 @@ def slots_by_disk_name(model: PreTrainedModel) -> dict[str, torch.Tensor] | None
     own = model.state_dict()
     places = {_place(tensor) for tensor in own.values()}
     named: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(own))
-    return named if all(_place(tensor) in places for tensor in named.values()) else None
+    loaded_by = loaded_names(named)  # a model that was loaded from old names, or a wrapper's, would be saved with these
+    if not all(_place(tensor) in places for tensor in named.values()):
+        return None
+    return {loaded_by[name]: tensor for name, tensor in named.items()}
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:

@@ -22,17 +22,19 @@ search() { # METHOD and options; status 1 says that no plan reaches the goal, wh
     echo "== $1"
     method=$1
     shift
-    $soups cascade search "$pool" --report "$report" --method "$method" --out "$out/$method.json" "$@" || [ $? -eq 1 ]
+    # shellcheck disable=SC2086 # one option or none
+    $soups cascade search "$pool" --report "$report" $allowed --method "$method" --out "$out/$method.json" "$@" ||
+        [ $? -eq 1 ]
     $soups cascade draw "$out/$method.json#cheapest" --out "$out/pictures/$method" --no-images
 }
 
 if [ -n "$sweeps" ]; then
     predict report "$out/preds/report" "$@"
     predict select "$out/preds/select" "$@"
-    report=$out/preds/report
+    report=$out/preds/report allowed=
 else
     predict "${SPLIT:-report}" "$out/preds/all" "$@" || [ $? -eq 1 ] # models that cannot be had are left out
-    report=0.5
+    report=0.5 allowed=--allow-selection-on-report # of the report rows half choose
 fi
 search streeter
 search beam --combine last # what a search over chains finds by the same rule: members answer alone

@@ -22,7 +22,7 @@ from hf_soups.files.dtypes import FLOATS
 from hf_soups.soups.mixing import mix_tensor, shared_names
 from hf_soups.soups.mixing.blocks import BlockMixer, in_threads
 from hf_soups.soups.mixing.live import slots_by_disk_name
-from hf_soups.soups.mixing.spans import Span, plan_spans
+from hf_soups.soups.mixing.spans import Span, plan_spans, self_made
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,7 +76,8 @@ class LiveMixture:
         slots = _own_slots(model, checkpoints[0], self._names)
         owners = {_place(parameter): parameter for parameter in model.parameters()}
         firsts: dict[tuple[int, tuple[int, ...]], str] = {}  # tied weights under two names are learned once
-        self._same_as = {name: firsts.setdefault(_place(slots[name]), name) for name in self._names}
+        live = [name for name in self._names if name in slots]  # not buffers that are stored, and not loaded
+        self._same_as = {name: firsts.setdefault(_place(slots[name]), name) for name in live}
         floats = [n for n in firsts.values() if checkpoints[0].tensors[n].dtype in FLOATS]
         parts = [_part(self.checkpoints, n, slots[n], owners.get(_place(slots[n]))) for n in floats]
         self.learned = [part for part in parts if part.parameter is not None]
@@ -94,7 +95,7 @@ class LiveMixture:
         sizes = np.array([part.flat.size for part in self.learned], dtype=np.float64)
         mean = tuple(coefficients[0] if len(coefficients) == 1 else sizes @ rows / sizes.sum())
         own = {part.name: tuple(row) for part, row in zip(self.learned, rows, strict=True)}
-        return {name: tuple(map(float, own.get(self._same_as[name], mean))) for name in self._names}
+        return {name: tuple(map(float, own.get(self._same_as.get(name, name), mean))) for name in self._names}
 
     @contextmanager
     def with_gradients(self) -> Iterator[None]:
@@ -149,7 +150,7 @@ class LiveMixture:
 
     def _put_integers(self, slots: Mapping[str, torch.Tensor]) -> None:
         with BlockMixer() as mixer, torch.no_grad():
-            for name in self._names:
+            for name in self._same_as:
                 if self.checkpoints[0].tensors[name].dtype not in FLOATS:
                     ones = [1.0] * len(self.checkpoints)
                     slots[name].copy_(torch.from_numpy(mix_tensor(mixer, self.checkpoints, ones, name)))
@@ -220,7 +221,7 @@ def _own_slots(model: PreTrainedModel, first: Checkpoint, names: Sequence[str]) 
             f"{kind}: transformers joins or splits its weights while it loads them, so its gradients have no "
             "counterpart in the files and its soup cannot be learned. Use greedy or uniform."
         )
-    unknown = [name for name in names if name not in slots]
+    unknown = [name for name in names if name not in slots and not self_made(first, name)]
     covered = {_place(slots[name]) for name in names if name in slots}
     lacking = [name for name, p in model.named_parameters() if _place(p) not in covered]
     if unknown or lacking:
@@ -229,7 +230,7 @@ def _own_slots(model: PreTrainedModel, first: Checkpoint, names: Sequence[str]) 
             f"of the model's parameters {lacking[:2]}. Load the model from one of the ingredients."
         )
     for name in names:
-        if first.tensors[name].shape != tuple(slots[name].shape):
+        if name in slots and first.tensors[name].shape != tuple(slots[name].shape):
             raise IncompatibleCheckpoints(
                 f"{first}: {name!r} has shape {first.tensors[name].shape}, but the model's has "
                 f"{tuple(slots[name].shape)}. Load the model from one of the ingredients."
