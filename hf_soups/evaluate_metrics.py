@@ -4,7 +4,8 @@
     evaluate.combine([Accuracy(), F1()]).compute(predictions=[0, 1], references=[1, 1])
 
 Those of labels take `predictions` and `references`; those of probabilities `prediction_scores` (examples, classes)
-and `references`. Nothing is written to the cache unless several processes compute together.
+and `references`; those of regressions numbers as `predictions` and `references`. Nothing is written to the cache
+unless several processes compute together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import datasets
 import evaluate
 
 from hf_soups.errors import InputError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.metrics import METRICS, Metric
 from hf_soups.predictions import Predictions
 
@@ -27,6 +29,7 @@ SCORES = datasets.Features(
         "references": datasets.Value("int64"),
     }
 )
+NUMBERS = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
 
 
 class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
@@ -43,13 +46,17 @@ class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no
 
     def _info(self) -> evaluate.MetricInfo:
         first_line = (self.__doc__ or "").strip().splitlines()[0]
-        inputs = SCORES if self.metric.of_answers is None else LABELS
+        inputs = NUMBERS if self._of_numbers else SCORES if self.metric.of_answers is None else LABELS
         return evaluate.MetricInfo(
             description=first_line,
             citation="",
             inputs_description=f"{first_line} Takes {', '.join(inputs)}; returns {{{self.metric.name!r}: float}}.",
             features=inputs,
         )
+
+    @property
+    def _of_numbers(self) -> bool:
+        return self.metric.problem_types == (REGRESSION,)
 
     def _build_data_dir(self) -> str:
         folder = Path(self._data_dir_root) / self.name / self.config_name
@@ -59,14 +66,18 @@ class InstalledMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no
 
     def _compute(
         self,
-        references: Sequence[int],
-        predictions: Sequence[int] = (),
+        references: Sequence[float],
+        predictions: Sequence[float] = (),
         prediction_scores: Sequence[Sequence[float]] = (),
         **options: Any,
     ) -> dict[str, float]:
         if self.metric.of_answers is not None:
             return {self.metric.name: self.metric.of_answers(references, predictions, **options)}
-        p = Predictions.from_probs(prediction_scores, labels=references)
+        if self._of_numbers:
+            numbers = [[value] for value in predictions]
+            p = Predictions.from_logits(numbers, labels=references, problem_type=REGRESSION)
+        else:
+            p = Predictions.from_probs(prediction_scores, labels=references)
         return {self.metric.name: self.metric.compute(p, **options)}
 
 
@@ -116,6 +127,66 @@ class ExpectedCalibrationError(InstalledMetric):
     """Expected calibration error of the top label, debiased, with 15 equal-width bins."""
 
     key = "ece"
+
+
+class F1Micro(InstalledMetric):
+    """F1 of all classes counted together, which for one class a row is the accuracy."""
+
+    key = "f1_micro"
+
+
+class F1Weighted(InstalledMetric):
+    """Mean of the F1 of each class, weighted by the references that are of it."""
+
+    key = "f1_weighted"
+
+
+class BalancedAccuracy(InstalledMetric):
+    """Mean over the classes of the share of their references that are predicted."""
+
+    key = "balanced_accuracy"
+
+
+class AreaUnderROC(InstalledMetric):
+    """Area under the ROC curve: of the second of two classes, else the mean of each class against all others."""
+
+    key = "roc_auc"
+
+
+class AveragePrecision(InstalledMetric):
+    """Average precision: of the second of two classes, else the mean of each class against all others."""
+
+    key = "average_precision"
+
+
+class MeanAveragePrecision(InstalledMetric):
+    """Average precision: of the second of two classes, else the mean of each class against all others."""
+
+    key = "mAP"
+
+
+class Pearson(InstalledMetric):
+    """Pearson's correlation of predictions and references; 0 where either never varies."""
+
+    key = "pearson"
+
+
+class Spearman(InstalledMetric):
+    """Spearman's rank correlation of predictions and references; 0 where either never varies."""
+
+    key = "spearman"
+
+
+class PearsonAndSpearman(InstalledMetric):
+    """Mean of Pearson's and Spearman's correlation, as papers report GLUE's STS-B."""
+
+    key = "pearson_spearman"
+
+
+class RootMeanSquaredError(InstalledMetric):
+    """Root of the mean squared error."""
+
+    key = "rmse"
 
 
 CLASSES = {made.key: made for made in InstalledMetric.__subclasses__()}

@@ -15,11 +15,13 @@ import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_file, write_json
 from hf_soups.pool.entries import is_cascade
 from hf_soups.pool.rows import Rows, Unreadable
 from hf_soups.pool.shards import Shards
+from hf_soups.predictions.predictions import HALF
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +74,12 @@ class AnswerFiles(Shards["pa.Table"]):
 
 
 def table_of(
-    ids: Sequence[Any], values: Sequence[Any], answers: Answers | None, label_names: Sequence[str], top_k: int
+    ids: Sequence[Any],
+    values: Sequence[Any],
+    answers: Answers | None,
+    label_names: Sequence[str],
+    top_k: int,
+    of_type: ProblemType = CLASSIFICATION,
 ) -> pa.Table:
     """The output rows of some input rows.
 
@@ -81,18 +88,21 @@ def table_of(
         values: what was read of them; `Unreadable` where a row is answered by an error.
         answers: of the readable ones, in order; None if there is none.
         label_names: of the classes.
-        top_k: so many labels with their scores.
+        top_k: so many labels with their scores. Of a multi-label problem `labels` are all more probable than not.
+        of_type: what the answers are: of a regression `score` is the number, and the labels are empty.
     """
     import pyarrow as pa
 
     numbers = itertools.count()
     place = pa.array([None if isinstance(v, Unreadable) else next(numbers) for v in values], type=pa.int64())
-    kinds = {
+    kinds: dict[str, pa.DataType] = {
         "label": pa.string(), "score": pa.float32(), "top_labels": pa.list_(pa.string()),
         "top_scores": pa.list_(pa.float32()), "exit_stage": pa.int32(), "members_used": pa.int32(),
         "cost": pa.float64(),
     }  # fmt: skip
-    columns = _columns(answers, label_names, top_k)
+    columns = _columns(answers, label_names, top_k, of_type)
+    if of_type == MULTI_LABEL:
+        kinds["labels"] = pa.list_(pa.string())
     arrays = {
         name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
         for name, kind in kinds.items()
@@ -101,24 +111,35 @@ def table_of(
     return pa.table({"row_id": pa.array(list(ids)), **arrays, "error": errors})
 
 
-def _columns(answers: Answers | None, label_names: Sequence[str], top_k: int) -> Mapping[str, Sequence[Any]]:
+def _columns(
+    answers: Answers | None, label_names: Sequence[str], top_k: int, of_type: ProblemType
+) -> Mapping[str, Sequence[Any]]:
     """The columns of the rows that were answered."""
     if answers is None:
         return {}
+    stages = {"exit_stage": answers.exits.tolist(), "members_used": (answers.exits + 1).tolist()}
+    if of_type == REGRESSION:
+        return {"score": answers.log_probs[:, 0].tolist(), **stages}
     scores = np.exp(answers.log_probs)
     # stable: of equal classes the lower stands first, as everywhere
     order = np.argsort(-answers.log_probs, axis=1, kind="stable")[:, : min(top_k, len(label_names))]
     best = np.take_along_axis(scores, order, axis=1)
     labels = [[label_names[i] for i in row] for row in order]
+    several = {} if of_type == CLASSIFICATION else {"labels": _labels_said(answers.log_probs, label_names)}
     return {
         "label": [row[0] for row in labels],
         "score": best[:, 0].tolist(),
         "top_labels": labels,
         "top_scores": best.tolist(),
-        "exit_stage": answers.exits.tolist(),
-        "members_used": (answers.exits + 1).tolist(),
+        **several,
+        **stages,
         **({} if answers.costs is None else {"cost": answers.costs.tolist()}),
     }
+
+
+def _labels_said(log_probs: np.ndarray, label_names: Sequence[str]) -> list[list[str]]:
+    """Of each row the labels that are more probable than not."""
+    return [[label_names[i] for i in np.flatnonzero(row > HALF).tolist()] for row in log_probs]
 
 
 def claim(files: AnswerFiles, settings: Mapping[str, Any], made_from: MadeFrom) -> list[str]:

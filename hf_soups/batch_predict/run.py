@@ -202,7 +202,8 @@ class BatchJob:
         rows, tables = self.made_from.rows, []
         for at, end, values in _ahead(rows, start, stop, self.batch_size):
             values, answers = _answered(self.answerer, values)
-            tables.append(table_of(rows.ids(at, end), values, answers, self.answerer.label_names, self.top_k))
+            about = self.answerer.label_names, self.top_k, self.answerer.problem_type
+            tables.append(table_of(rows.ids(at, end), values, answers, *about))
             progress(end - start, stop - start)
         whole = pa.concat_tables(tables, promote_options="permissive")
         return whole.replace_schema_metadata(self.made_from.metadata(start, stop))

@@ -18,6 +18,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
 from hf_soups.data.images import picture
 from hf_soups.errors import DataError, InputError
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.models.readers import Pair, RawRows
 
 
@@ -117,7 +118,8 @@ class CascadePipeline:
 
     def ranked(self, output: Any, top_k: int | None, function: str | None, return_exits: bool) -> list[dict[str, Any]]:
         """Labels and scores of one row, the highest score first; of equal ones the first label first."""
-        scores = applied(output["logits"][0].numpy(), function or "softmax")
+        usual = "softmax" if self.model.problem_type == CLASSIFICATION else "sigmoid"
+        scores = applied(output["logits"][0].numpy(), function or usual)
         best = np.argsort(-scores, kind="stable")[:top_k]
         names, about = self.model.config.id2label, self.about_exit(output) if return_exits else {}
         return [{"label": names[i], "score": scores[i].item(), **about} for i in best.tolist()]

@@ -101,7 +101,11 @@ class Plan:
         first = predictions[self.members[0]]
         aligned = [predictions[name].aligned_to(first) for name in self.members]
         scaled = [p.at_temperature(t) for p, t in zip(aligned, self.temperatures or (1.0,) * len(aligned), strict=True)]
-        log_probs, exits = simulate(scaled, self.thresholds, self.rule)
+        if len(scaled) == 1:  # itself, whatever its rows are
+            log_probs, exits = scaled[0].log_probs, np.zeros(len(first), dtype=np.int64)
+        else:
+            self.rule.check(first)
+            log_probs, exits = simulate(scaled, self.thresholds, self.rule)
         return CascadePredictions(
             log_probs,
             first.row_ids,
@@ -109,6 +113,7 @@ class Plan:
             next((p.label_names for p in aligned if p.label_names), None),
             next((p.data for p in aligned if p.data), ""),
             f"cascade of {', '.join(self.members)}",
+            first.problem_type,
             exits=exits,
             costs=np.asarray(self.cost_by_exit)[exits],
         )

@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import ArrayLike
 
-from hf_soups.errors import InputError
-from hf_soups.predictions import SMALLEST
+from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
+from hf_soups.predictions import SMALLEST, Predictions
+from hf_soups.predictions.predictions import HALF, logits_again, read_logits
 
 Combine = Literal["mean", "geometric", "last"]
-Confidence = Literal["max", "gap", "entropy", "agreement"]
+Confidence = Literal["max", "gap", "entropy", "agreement", "labels"]
 COMBINATIONS: dict[Combine, str] = {
     "mean": "mean of the probabilities of all members so far",
     "geometric": "geometric mean of the probabilities of all members so far",
@@ -30,6 +32,7 @@ CONFIDENCES: dict[Confidence, str] = {
     "gap": "the gap between the two largest probabilities",
     "entropy": "1 - entropy / log(classes)",
     "agreement": "the share of members whose own answer is the combined one",
+    "labels": "of many labels a row, the mean of how sure each is: the larger of p and 1 - p",
 }
 NEVER = 2.0  # a threshold that no confidence reaches; confidences lie in [0, 1]
 
@@ -56,6 +59,43 @@ class Rule:
         ('mean of the probabilities of all members so far', 'the largest probability')
         """
         return COMBINATIONS[self.combine], CONFIDENCES[self.confidence]
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Of the rows that it is for."""
+        return MULTI_LABEL if self.confidence == "labels" else CLASSIFICATION
+
+    def check(self, p: Predictions) -> None:
+        """Whether it is for these predictions.
+
+        Raises:
+            PredictionsError: if they are of another problem type.
+        """
+        if p.problem_type != self.problem_type:
+            raise PredictionsError(
+                f"the predictions {p.model or ''} are of problem type {p.problem_type!r}, but a cascade with the "
+                f"confidence {self.confidence!r} is of {self.problem_type!r}."
+            )
+
+
+def rule_for(p: Predictions, combine: Combine, confidence: Confidence) -> Rule:
+    """The rule for cascades on rows such as these: of many labels a row, the confidence "max" means "labels".
+
+    Raises:
+        InputError: if no cascade answers such rows, or the confidence is for others.
+    """
+    if p.problem_type == REGRESSION:
+        raise InputError(
+            "a cascade answers a row early where a member is sure of it, but the numbers of a regression do not say "
+            "how sure the model is. Use one model, a soup or an ensemble of them."
+        )
+    if p.problem_type == MULTI_LABEL and confidence in ("max", "labels"):
+        return Rule(combine, "labels")
+    rule = Rule(combine, confidence)
+    if rule.problem_type != p.problem_type:
+        fitting = "labels" if p.problem_type == MULTI_LABEL else "max, gap, entropy or agreement"
+        raise InputError(f"confidence {confidence!r} is not for rows of {p.problem_type!r}; expected {fitting}.")
+    return rule
 
 
 def checked_thresholds(thresholds: Sequence[float], members: int) -> tuple[float, ...]:
@@ -96,6 +136,8 @@ class Committee:
         own = log_probs.astype(np.float64)
         if self.rule.combine == "mean":
             np.exp(own, out=own)
+        elif self.rule.combine == "geometric":
+            own = logits_again(own, self.rule.problem_type)
         if self.total is not None and self.rule.combine != "last":
             own += self.total
         vote = (log_probs.argmax(axis=1),) if self.rule.confidence == "agreement" else ()
@@ -119,9 +161,11 @@ class Committee:
         logs = np.log(np.maximum(self.probs(), SMALLEST)) if self.rule.combine == "mean" else self._logs()
         return logs.astype(np.float32)
 
-    def answers(self) -> Int64[np.ndarray, " rows"]:
-        """The combined answers; the lowest index wins a tie."""
+    def answers(self) -> Int64[np.ndarray, "rows ..."]:
+        """The combined answers; the lowest index wins a tie. Of many labels a row 0 or 1 for each."""
         assert self.total is not None
+        if self.rule.problem_type == MULTI_LABEL:
+            return np.asarray(self.log_probs() > HALF, dtype=np.int64)
         return np.asarray(self.total.argmax(axis=1), dtype=np.int64)
 
     def confidence(self) -> Float32[np.ndarray, " rows"]:
@@ -137,6 +181,8 @@ class Committee:
         if self.rule.combine == "last":
             return self.total
         mean = self.total / self.members
+        if self.rule.problem_type == MULTI_LABEL:
+            return read_logits(mean, MULTI_LABEL)
         mean -= mean.max(axis=1, keepdims=True)
         return np.asarray(mean - np.log(np.exp(mean).sum(axis=1, keepdims=True)))
 
@@ -158,7 +204,11 @@ def _entropy(probs: Float64[np.ndarray, "rows classes"]) -> Float64[np.ndarray, 
     return np.asarray(1 + (probs * np.log(np.maximum(probs, SMALLEST))).sum(axis=1) / math.log(probs.shape[1]))
 
 
-_CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy}
+def _labels(probs: Float64[np.ndarray, "rows labels"]) -> Float64[np.ndarray, " rows"]:
+    return np.asarray(np.maximum(probs, 1 - probs).mean(axis=1))
+
+
+_CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy, "labels": _labels}
 
 
 def leaving(confidence: Float32[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:

@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Real
+from jaxtyping import Float32, Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Committee, Rule, leaving
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.metrics import METRICS, Metric, metric_named
 from hf_soups.predictions import Predictions
 
@@ -106,6 +107,8 @@ def read_stages(
     for plan in plans:
         tree.add(plan)
     first, labels = next(iter(aligned.values())), labels_of(aligned)
+    for plan in plans:
+        plan.rule.check(first)
     step = max(1, ELEMENTS_AT_ONCE // first.classes)
 
     def answer(start: int) -> dict[Key, Answered]:
@@ -162,7 +165,7 @@ def aligned_members(names: Sequence[str], predictions: Mapping[str, Predictions]
     return {name: predictions[name].aligned_to(first) for name in dict.fromkeys(names)}
 
 
-def labels_of(aligned: Mapping[str, Predictions]) -> Int64[np.ndarray, " rows"]:
+def labels_of(aligned: Mapping[str, Predictions]) -> Shaped[np.ndarray, "rows ..."]:
     """The labels that any of the aligned predictions holds.
 
     Raises:
@@ -237,18 +240,23 @@ class _Tree:
 def scaled_block(p: Predictions, temperature: float, rows: slice) -> Float32[np.ndarray, "rows classes"]:
     """Log-probabilities of some rows at a temperature, as `Predictions.at_temperature` has them."""
     block = p.block(rows.start, rows.stop)
-    return block if temperature == 1 else Predictions(block, p.row_ids[rows]).at_temperature(temperature).log_probs
+    if temperature == 1:
+        return block
+    some = Predictions(block, p.row_ids[rows], problem_type=p.problem_type)
+    return some.at_temperature(temperature).log_probs
 
 
 def statistics_of(
-    committee: Committee, labels: Int64[np.ndarray, " rows"], metric: Metric
+    committee: Committee, labels: Shaped[np.ndarray, "rows ..."], metric: Metric
 ) -> Real[np.ndarray, "rows statistics"]:
     """The metric's statistics of each row that leaves with this committee's answer."""
-    if metric is METRICS["accuracy"]:  # without a logarithm of every class
+    of_type = committee.rule.problem_type
+    if metric is METRICS["accuracy"] and of_type == CLASSIFICATION:  # without a logarithm of every class
         hit = (rounded_answers(committee) == labels).astype(np.uint8)
         return np.stack([hit, np.ones_like(hit)], axis=1)
     assert metric.row_statistics is not None
-    return metric.row_statistics(Predictions(committee.log_probs(), np.arange(len(labels)), labels))
+    answered = Predictions(committee.log_probs(), np.arange(len(labels)), labels, problem_type=of_type)
+    return metric.row_statistics(answered)
 
 
 def _keys(plan: Plan) -> list[Key]:

@@ -66,7 +66,17 @@ def predict(
         list[str] | None, typer.Option(help="Text column (twice for pairs). Default: the only ones.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Image column. Default: the only one.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label column. Default: label, labels, or the only one.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Label column, or several of 0 and 1 with commas between them. Default: label, labels, or "
+            "the only one."
+        ),
+    ] = None,
+    problem_type: Annotated[
+        str | None,
+        typer.Option("--problem-type", help="classification, multi-label or regression. Default: as the labels are."),
+    ] = None,
     label_names: Annotated[
         str | None,
         typer.Option("--label-names", help="Names of the classes, separated by commas. Default: the data's."),
@@ -119,7 +129,8 @@ def predict(
         return
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
-    rows |= {"label": label, "recipe": recipe, "overrides": overrides(changes), "on_error": on_error}
+    rows |= {"label": label, "problem_type": problem_type, "recipe": recipe, "overrides": overrides(changes)}
+    rows |= {"on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
         "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
@@ -154,7 +165,12 @@ def _predict_pool(models: list[str], rows: dict[str, Any], how: dict[str, Any]) 
 def ensemble(
     pool: Annotated[Path, typer.Argument(help="A pool's folder, written by hf-soups predict.")],
     members: Members = None,
-    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy, f1, matthews, nll, ... Default: accuracy; of many labels f1_micro, of a regression pearson."
+        ),
+    ] = None,
     cost: Unit = None,
     temperatures: Temperatures = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of the greedy selection with replacement.")] = 50,
@@ -197,9 +213,12 @@ def search(
         Literal["mean", "geometric", "last"], typer.Option(help="How the members so far become one answer.")
     ] = "mean",
     confidence: Annotated[
-        Literal["max", "gap", "entropy", "agreement"], typer.Option(help="What thresholds are on.")
+        Literal["max", "gap", "entropy", "agreement", "labels"], typer.Option(help="What thresholds are on.")
     ] = "max",
-    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews, nll, ...")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="accuracy, f1, matthews, nll, ... Default: accuracy; of many labels f1_micro."),
+    ] = None,
     grid: Annotated[
         int | None, typer.Option(min=3, help="Thresholds of a stage tried before all confidences are.")
     ] = None,

@@ -155,7 +155,7 @@ class SoupToCook:
 
 def _answer(staged: Path, soup: Soup, scorer: SoupScorer) -> tuple[dict[str, Any], dict[str, Any]]:
     """Predictions of the weights as they were written; their scores, and by role the rows and the score's interval."""
-    from hf_soups.metrics import expected_calibration_error, negative_log_likelihood, score
+    from hf_soups.metrics import also_scored, score
 
     # the weights as written, not the sum they came from: exact also where they were cast
     if len(soup.ingredients) == 1:  # it keeps its own BatchNorm statistics
@@ -166,8 +166,7 @@ def _answer(staged: Path, soup: Soup, scorer: SoupScorer) -> tuple[dict[str, Any
         found = score(predictions, scorer.metric)
         scores[role] = {
             scorer.metric.name: found.value,
-            "nll": negative_log_likelihood(predictions),
-            "ece": expected_calibration_error(predictions),
+            **{beside.name: beside.compute(predictions) for beside in also_scored(predictions.problem_type)},
         }
         measured[role] = {"rows": len(predictions), "low": found.low, "high": found.high}
     return scores, measured

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Shaped
 
 from hf_soups.data.sources import quiet
+from hf_soups.data.targets import target_names, targets
 from hf_soups.errors import DataError
 from hf_soups.files.label_names import index_by_label, one_of_each
+from hf_soups.files.problem_types import CLASSIFICATION
 
 if TYPE_CHECKING:
     import datasets
@@ -36,13 +38,13 @@ def checked_columns(rows: datasets.Dataset, task: Task, where: str, *, gaps: boo
     """
     if not len(rows):
         raise DataError(f"{where}: the split has no rows.")
-    missing = [name for name in (*task.columns, task.label) if name not in rows.column_names]
+    missing = [name for name in (*task.columns, *task.label_columns) if name not in rows.column_names]
     if missing:
         raise DataError(
             f"{where}: no column {', '.join(map(repr, missing))}; there are: {', '.join(rows.column_names)}. "
             f"Correct {'`image`' if task.kind == 'image' else '`text`'} or `label` in the recipe's task."
         )
-    rows = rows.with_format(None).select_columns([*task.columns, task.label])
+    rows = rows.with_format(None).select_columns([*task.columns, *task.label_columns])
     for name in task.text:
         _check_text(rows, name, where, gaps)
     return rows if task.image is None else _with_images(rows, task.image, where, gaps)
@@ -103,6 +105,8 @@ def label_names_of(rows: datasets.Dataset, task: Task, where: str) -> tuple[str,
     Raises:
         DataError: if the column is not one of classes, or there is only one name.
     """
+    if task.problem_type != CLASSIFICATION:
+        return target_names(rows, task, where)
     names = task.label_names or _names_of_column(rows, task.label, where)
     if len(set(names)) != len(names):
         raise DataError(f"{where}: label_names hold a name twice: {_listed(names)}.")
@@ -123,8 +127,10 @@ def own_names(rows: datasets.Dataset, task: Task, called: Sequence[str] | None, 
     return tuple(names) if numbers and names else _names_of_column(rows, task.label, where)
 
 
-def class_indices(rows: datasets.Dataset, task: Task, names: Sequence[str], where: str) -> Int64[np.ndarray, " rows"]:
-    """The class of each row as an index into `names`.
+def class_indices(
+    rows: datasets.Dataset, task: Task, names: Sequence[str], where: str
+) -> Shaped[np.ndarray, "rows ..."]:
+    """The class of each row as an index into `names`; of other problem types what `targets` gives.
 
     ClassLabel and text columns are mapped by name. Integers are indices when the task names its labels (unless
     the names are the numbers themselves), else they are the names.
@@ -132,6 +138,8 @@ def class_indices(rows: datasets.Dataset, task: Task, names: Sequence[str], wher
     Raises:
         DataError: naming the first row without a label or with one outside the names.
     """
+    if task.problem_type != CLASSIFICATION:
+        return targets(rows, task, names, where)
     column = label_column(rows, task.label, where)
     values, known = _values_and_names(rows, task, column, names)
     missing = np.asarray(column.is_null())

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from hf_soups.data.labels import checked_columns, class_indices, label_names_of, own_names
 from hf_soups.data.sources import MissingSplit, load_dataset_split, source_name
-from hf_soups.data.split import Role, Split, Splits, stratified_rows
+from hf_soups.data.split import Role, Split, Splits, problem_type_of_labels, strata, stratified_rows
 from hf_soups.data.unreadable import readable
 from hf_soups.errors import DataError, DataWarning
 from hf_soups.files.label_names import index_by_label
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 
 if TYPE_CHECKING:
     import datasets
@@ -64,11 +65,19 @@ def load_report(task: Task, data: Data) -> Split | None:
     if rows is None:
         return None
     rows = checked_columns(rows, task, where, gaps=data.on_error == "skip")
-    if task.label_names is None and not getattr(rows.features[task.label], "names", None):
+    if not _names_are_known(rows, task):
         return None  # only train knows the classes
     source = _Source.of(task, task.report, rows, gaps=data.on_error == "skip")
     split = source.part("report", _report_ids(source, _select_of_report(task, source, source.ids, data)[1], data))
     return split if data.on_error == "stop" else readable(split, task)
+
+
+def _names_are_known(rows: datasets.Dataset, task: Task) -> bool:
+    """Whether the classes or labels follow from the recipe and the columns, without all values of train."""
+    if task.label_names is not None or task.labels or task.problem_type == REGRESSION:
+        return True
+    feature = rows.features[task.label]
+    return bool(getattr(getattr(feature, "feature", feature), "names", None))
 
 
 def _own_report(task: Task) -> datasets.Dataset | None:
@@ -86,7 +95,7 @@ class _Source:
     """The rows of one split of a data set, checked, with the class of each."""
 
     rows: datasets.Dataset
-    labels: Int64[np.ndarray, " rows"]
+    labels: Shaped[np.ndarray, "rows ..."]
     names: tuple[str, ...]
     where: str
 
@@ -113,7 +122,7 @@ class _Source:
 
     def drawn(self, among: Ids, size: int, seed: int, stream: int, *, leave_one: bool = False) -> Ids:
         """Some of these rows, each class with its share."""
-        some: Ids = among[stratified_rows(self.labels[among], size, seed, stream=stream, leave_one=leave_one)]
+        some: Ids = among[stratified_rows(strata(self.labels[among]), size, seed, stream=stream, leave_one=leave_one)]
         return some
 
     def part(self, role: Role, ids: Ids) -> Split:
@@ -197,10 +206,10 @@ def _report_ids(source: _Source, held: Ids, data: Data) -> Ids:
     return held if data.report_rows is None else source.drawn(held, data.report_rows, data.seed, REPORT)
 
 
-def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> Int64[np.ndarray, " select"]:
+def select_rows(labels: Shaped[np.ndarray, "rows ..."], data: Data, where: str) -> Int64[np.ndarray, " select"]:
     """Indices of the rows of train that are kept for choosing."""
     size = min(max(round(data.select_fraction * len(labels)), data.select_minimum), len(labels) // 2)
-    chosen = stratified_rows(labels, size, data.seed, stream=SELECT, leave_one=True)
+    chosen = stratified_rows(strata(labels), size, data.seed, stream=SELECT, leave_one=True)
     if not len(chosen):
         raise DataError(
             f"{where}: with {len(labels)} rows, no class has two, so none can be kept for selection. Give more rows."
@@ -208,8 +217,13 @@ def select_rows(labels: Int64[np.ndarray, " rows"], data: Data, where: str) -> I
     return chosen
 
 
-def _needs_two_classes(labels: Int64[np.ndarray, " rows"], names: tuple[str, ...], where: str) -> None:
+def _needs_two_classes(labels: Shaped[np.ndarray, "rows ..."], names: tuple[str, ...], where: str) -> None:
     present = np.unique(labels)
+    if len(present) < 2 and problem_type_of_labels(labels) != CLASSIFICATION:
+        raise DataError(
+            f"{where}: the {len(labels)} train rows all have the same labels ({present[0]:g}), so there is nothing to "
+            "learn from. Give more rows, or raise `train_rows`."
+        )
     if len(present) < 2:
         raise DataError(
             f"{where}: the {len(labels)} train rows are all of one class, {names[present[0]]!r}; "
@@ -243,12 +257,16 @@ def shift_from_dataset(task: Task, name: str, rows: datasets.Dataset, label_name
     at, shift = task.of_shift(name), task.shifts[name]
     where = source_name(at, at.report)
     rows = checked_columns(rows, at, where)
-    labels = shift_labels(rows, at, shift.label_names, label_names, where)
+    labels = (
+        shift_labels(rows, at, shift.label_names, label_names, where)
+        if at.problem_type == CLASSIFICATION
+        else class_indices(rows, at.model_copy(update={"label_names": tuple(label_names)}), label_names, where)
+    )
     answerable = tuple(np.unique(labels).tolist()) if shift.only_its_classes else None
     ids = np.arange(len(labels), dtype=np.int64)
     if shift.rows is not None:
-        ids = stratified_rows(labels, shift.rows, seed, stream=SUBSET)
-    mine, wanted = (*at.columns, at.label), (*task.columns, task.label)
+        ids = stratified_rows(strata(labels), shift.rows, seed, stream=SUBSET)
+    mine, wanted = (*at.columns, *at.label_columns), (*task.columns, *task.label_columns)
     renamed = {old: new for old, new in zip(mine, wanted, strict=True) if old != new}
     if renamed:  # models are fed from the task's columns
         rows = rows.rename_columns(renamed)

@@ -112,7 +112,7 @@ def _from_files(task: Task, split_name: str, where: str) -> datasets.Dataset:
 def _read(files: list[str], task: Task, where: str) -> datasets.Dataset:
     try:
         with quiet():
-            rows: datasets.Dataset = read_tables(files, (*task.columns, task.label))
+            rows: datasets.Dataset = read_tables(files, (*task.columns, *task.label_columns))
             return rows
     except DataError:
         raise

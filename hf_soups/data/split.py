@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64, Shaped, UInt64
 from numpy.typing import ArrayLike
 
 from hf_soups.data.images import Picture, cells, encoding, picture
 from hf_soups.errors import DataError
 from hf_soups.files.digests import fast_digest, remembered
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.recipe.task import SHIFT
 
 if TYPE_CHECKING:
@@ -49,6 +50,34 @@ def stratified_rows(
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
+BANDS = 10  # of a regression's numbers, with equally many rows each
+ROWS_OF_A_BAND = 4  # at least
+
+
+def strata(labels: Shaped[np.ndarray, "rows ..."]) -> Int64[np.ndarray, " rows"]:
+    """The stratum of each row, for `stratified_rows`: its class, the rarest of its labels, or the band of its number.
+
+    >>> strata(np.array([[1, 0], [1, 1], [1, 0], [0, 0]])).tolist()
+    [1, 2, 1, 0]
+    """
+    of_type = problem_type_of_labels(labels)
+    if of_type == CLASSIFICATION:
+        return labels
+    if of_type == REGRESSION:
+        bands = max(1, min(BANDS, len(labels) // ROWS_OF_A_BAND))
+        edges = np.quantile(labels, np.arange(1, bands) / bands) if bands > 1 else np.empty(0)
+        return np.searchsorted(edges, labels).astype(np.int64)
+    rarity = np.where(labels == 1, 1.0 + len(labels) - labels.sum(axis=0), 0.0)
+    return np.where(rarity.max(axis=1, initial=0) > 0, rarity.argmax(axis=1) + 1, 0).astype(np.int64)
+
+
+def problem_type_of_labels(labels: Shaped[np.ndarray, "rows ..."]) -> ProblemType:
+    """What kind of labels they are: class indices, 0 and 1 for each of several labels, or numbers."""
+    if labels.dtype.kind == "f":
+        return REGRESSION
+    return MULTI_LABEL if labels.ndim == 2 else CLASSIFICATION
+
+
 def _shares(
     counts: Int64[np.ndarray, " classes"],
     lower: Int64[np.ndarray, " classes"],
@@ -80,12 +109,15 @@ IMAGES_READ = 64  # of each split for the first part of its fingerprint
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Rows in one role. Their `labels` are indices into `label_names`, whatever the label column of `rows` holds."""
+    """Rows in one role. Their `labels` are indices into `label_names`, whatever the label column of `rows` holds.
+
+    Of a multi-label problem they are 0 and 1 (rows, labels), of a regression numbers.
+    """
 
     role: Role
     rows: datasets.Dataset  # the columns that the model reads, and the label column as it came
     row_ids: Int64[np.ndarray, " rows"]  # index of the row in its source
-    labels: Int64[np.ndarray, " rows"]
+    labels: Shaped[np.ndarray, "rows ..."]
     label_names: tuple[str, ...]
     source: str  # "nyu-mll/glue:mrpc:train"
     fingerprint: str  # of the content alone: the path, the machine and the files' layout do not matter
@@ -97,7 +129,7 @@ class Split:
         role: Role,
         rows: datasets.Dataset,
         row_ids: Int64[np.ndarray, " rows"],
-        labels: Int64[np.ndarray, " rows"],
+        labels: Shaped[np.ndarray, "rows ..."],
         label_names: tuple[str, ...],
         source: str,
         answerable: tuple[int, ...] | None = None,
@@ -105,6 +137,11 @@ class Split:
         """A split with its fingerprint."""
         of_content = fingerprint(rows, row_ids, labels, label_names, answerable)
         return cls(role, rows, row_ids, labels, label_names, source, of_content, answerable)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What its labels are."""
+        return problem_type_of_labels(self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -172,7 +209,7 @@ def read_image(split: Split, index: int, *, edge: int | None = None) -> PIL.Imag
 def fingerprint(
     rows: datasets.Dataset,
     row_ids: Int64[np.ndarray, " rows"],
-    labels: Int64[np.ndarray, " rows"],
+    labels: Shaped[np.ndarray, "rows ..."],
     label_names: tuple[str, ...],
     answerable: tuple[int, ...] | None = None,
 ) -> str:
@@ -182,7 +219,7 @@ def fingerprint(
     """
     sha = hashlib.sha256(json.dumps([label_names, rows.column_names, len(rows)], ensure_ascii=False).encode())
     sha.update(np.ascontiguousarray(row_ids, dtype="<i8").tobytes())
-    sha.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    sha.update(np.ascontiguousarray(labels, dtype="<f8" if labels.dtype.kind == "f" else "<i8").tobytes())
     if answerable is not None:
         sha.update(json.dumps(answerable).encode())
     for name, feature in rows.features.items():

@@ -26,6 +26,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.images import FORMATS, MOST_PIXELS, ROOM, Picture, picture
 from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
+from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, problem_type_of
 from hf_soups.models.readers import RawRows
 from hf_soups.pool.entries import is_cascade, one_model
 from hf_soups.pool.rows import ImageFolder
@@ -162,6 +163,7 @@ def load_demo_cascade(
     from transformers import pipeline
 
     checkpoint = _named(model)
+    _check_one_class(checkpoint)
     loaded = _cascade(checkpoint) if is_cascade(checkpoint) else _cascade_of_one(checkpoint, pair)
     stock = "image" if loaded.config.kind == "image" else "text"
     pipe: Any = pipeline(
@@ -172,6 +174,17 @@ def load_demo_cascade(
     config: Any = loaded.config
     read = _reader(pipe.preprocess, config.kind)
     return DemoCascade(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
+
+
+def _check_one_class(checkpoint: Checkpoint) -> None:
+    config = checkpoint.config
+    of_cascade = OF_CONFIG.get(str(config.get("problem_type")), CLASSIFICATION)
+    of_type = of_cascade if is_cascade(checkpoint) else problem_type_of(config)
+    if of_type != CLASSIFICATION:
+        raise InputError(
+            f"{checkpoint}: the page shows one class of several for each row, but this model's answers are of problem "
+            f"type {of_type!r}. Answer rows with hf-soups predict --answers instead."
+        )
 
 
 def _named(model: str | Path) -> Checkpoint:

@@ -22,6 +22,7 @@ from hf_soups.diagnosis.measure import written_down
 from hf_soups.diagnosis.number_curves import BEST, ENSEMBLE, GREEDY, UNIFORM, ByNumber, SubsetScore, write_results
 from hf_soups.ensembles.combine import Members, scores_of
 from hf_soups.errors import IncompatibleCheckpoints, InputError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.files.writing import writable
 from hf_soups.leaderboard.pools import holds_answers, is_pool
 from hf_soups.leaderboard.rows import ScoredModel, ScoredModels, read_scored_models
@@ -301,7 +302,8 @@ def _without_mixing(bench: _Bench, drawn: Sequence[Subset]) -> Iterator[SubsetSc
     for role in bench.roles:
         answers: list[Predictions] = [run.answers[role] for run in bench.runs]
         alone = [bench.metric.compute(p) for p in answers]
-        together = scores_of(Members.of(answers), shares, bench.metric, "geometric")
+        way = "mean" if answers[0].problem_type == REGRESSION else "geometric"  # of logits: a number is its own
+        together = scores_of(Members.of(answers), shares, bench.metric, way)
         for i, subset in enumerate(drawn):
             names = tuple(bench.runs[j].row.name for j in subset)
             yield SubsetScore(BEST, role, names, alone[best[i]], 1)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.data.split import stratified_rows
+from hf_soups.data.split import strata, stratified_rows
 from hf_soups.diagnosis.findings import (
     KNOBS,
     Absent,
@@ -36,6 +36,7 @@ from hf_soups.diagnosis.findings import (
 )
 from hf_soups.ensembles import mean_logits
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import Metric
 from hf_soups.metrics import score as score_with_interval
@@ -91,7 +92,7 @@ def with_fewer_rows(scorer: SoupScorer, rows: int, seed: int) -> SoupScorer:
     select = scorer.split
     if rows >= len(select):
         return scorer
-    at = stratified_rows(select.labels, rows, seed, stream=STREAM)
+    at = stratified_rows(strata(select.labels), rows, seed, stream=STREAM)
     fewer = select.take(at)
     cached = {c: taken(p, fewer.row_ids, fewer.fingerprint) for c, p in scorer.cached.items()}
     return replace(scorer, split=fewer, encoded=SomeRows(scorer.encoded, at), cached=cached)
@@ -228,8 +229,13 @@ def ensemble_by_chance(ensemble: Predictions, members: Sequence[Predictions], me
 
 
 def score_of_shares(answered: Predictions, metric: Metric) -> float:
-    """The score of giving every row the class shares of these rows' labels as probabilities."""
+    """The score of giving every row the class shares of these rows' labels as probabilities, or their mean number."""
     labels = answered.needs_labels()
+    if answered.problem_type != CLASSIFICATION:
+        same = np.tile(labels.mean(axis=0).reshape(1, -1), (len(labels), 1))
+        of_type: Any = {"labels": labels, "problem_type": answered.problem_type}
+        made = Predictions.from_probs if answered.problem_type == MULTI_LABEL else Predictions.from_logits
+        return metric.compute(made(same, **of_type))
     share = np.bincount(labels, minlength=answered.classes) / len(labels)
     return metric.compute(Predictions.from_probs(np.tile(share, (len(labels), 1)), labels=labels))
 

@@ -1,4 +1,7 @@
-"""Combining members' answers into one: the mean of probabilities, their geometric mean, or a vote; with weights."""
+"""Combining members' answers into one: the mean of probabilities, their geometric mean, or a vote; with weights.
+
+Of a multi-label problem each label is combined by itself; of a regression there is the mean of numbers alone.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from hf_soups.errors import PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.metrics import Metric
 from hf_soups.predictions import SMALLEST, Predictions
+from hf_soups.predictions.predictions import HALF, logits_again, read_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,8 @@ class Members:
             raise PredictionsError(f"{len(given)} temperatures for {len(predictions)} members; expected one for each.")
         if not all(t > 0 and np.isfinite(t) for t in given):
             raise PredictionsError(f"temperatures are {given}; expected numbers above 0.")
+        if predictions[0].problem_type == REGRESSION and set(given) != {1.0}:
+            raise PredictionsError(f"temperatures are {given}, but the numbers of a regression have none.")
         return cls(tuple(p.aligned_to(predictions[0]) for p in predictions), given)
 
     def __len__(self) -> int:
@@ -56,6 +63,11 @@ class Members:
         """The rows' labels, if any member has them."""
         return next((p.labels for p in self.predictions if p.labels is not None), None)
 
+    @property
+    def problem_type(self) -> ProblemType:
+        """What the rows' labels are."""
+        return self.predictions[0].problem_type
+
     def needs_labels(self) -> np.ndarray:
         """The rows' labels, or an error if no member has them."""
         return self.predictions[0].needs_labels() if self.labels is None else self.labels
@@ -72,7 +84,8 @@ class Members:
         own = p.block(start, stop)
         if self.temperatures[member] == 1:
             return own
-        return Predictions(own, p.row_ids[start:stop]).at_temperature(self.temperatures[member]).log_probs
+        some = Predictions(own, p.row_ids[start:stop], problem_type=p.problem_type)
+        return some.at_temperature(self.temperatures[member]).log_probs
 
     def answering(self, log_probs: Float32[np.ndarray, "rows classes"], name: str) -> Predictions:
         """Predictions of all rows by what `name` combines of the members."""
@@ -83,6 +96,7 @@ class Members:
             label_names=next((p.label_names for p in self.predictions if p.label_names), None),
             data=next((p.data for p in self.predictions if p.data), ""),
             model=f"{name} of {', '.join(p.model or '?' for p in self.predictions)}",
+            problem_type=self.problem_type,
         )
 
 
@@ -137,9 +151,11 @@ def mean(members: Sequence[Predictions]) -> Predictions:
 def geometric_mean(members: Sequence[Predictions]) -> Predictions:
     """The normalised geometric mean of the members' probabilities: the softmax of their mean logits.
 
+    Of a multi-label problem the sigmoid of their mean logits; of a regression, whose logit is the answer, their mean.
+
     Source: Kondratyuk et al. 2020, arXiv:2005.00570, section 3.
     """
-    return ensemble(members, "geometric")
+    return ensemble(members, "mean" if members and members[0].problem_type == REGRESSION else "geometric")
 
 
 # Log-probabilities differ from logits by a constant per row, which the softmax takes away: with any weights that sum
@@ -157,12 +173,14 @@ def vote(members: Sequence[Predictions]) -> Predictions:
     return ensemble(members, "vote")
 
 
-def checked(combine: str) -> str:
+def checked(combine: str, of_type: ProblemType = CLASSIFICATION) -> str:
     """The way to combine.
 
     Raises:
-        PredictionsError: if it is unknown.
+        PredictionsError: if it is unknown, or numbers of a regression would be combined other than by their mean.
     """
+    if of_type == REGRESSION and combine != "mean":
+        raise PredictionsError(f"cannot combine the numbers of a regression by {combine!r}; expected 'mean'.")
     if combine not in get_args(Combine):
         known = ", ".join(map(repr, get_args(Combine)))
         raise PredictionsError(f"cannot combine by {combine!r}; expected one of {known}.")
@@ -171,7 +189,7 @@ def checked(combine: str) -> str:
 
 def combined(members: Members, combine: str, weights: Sequence[float] | None = None) -> Predictions:
     """As `ensemble`, for members that are already joined."""
-    checked(combine)
+    checked(combine, members.problem_type)
     shares = checked_weights(weights, len(members))
     counted = [i for i, share in enumerate(shares) if share > 0]
     log_probs = np.empty((members.rows, members.classes), dtype=np.float32)
@@ -179,7 +197,7 @@ def combined(members: Members, combine: str, weights: Sequence[float] | None = N
         if len(counted) == 1 and combine != "vote":
             log_probs[start:stop] = members.block(counted[0], start, stop)  # itself, to the last bit
             continue
-        total = Total(combine, members.classes, stop - start)
+        total = Total(combine, members.classes, stop - start, members.problem_type)
         for i in counted:
             total.add(members.block(i, start, stop), 1.0 if weights is None else shares[i])
         log_probs[start:stop] = total.log_probs()
@@ -212,28 +230,62 @@ class Total:
     the cascade of the same members does that no row leaves, bit for bit.
     """
 
-    def __init__(self, combine: str, classes: int, rows: int) -> None:
-        self.combine = combine
+    def __init__(self, combine: str, classes: int, rows: int, of_type: ProblemType = CLASSIFICATION) -> None:
+        self.combine, self.of_type = combine, of_type
         self.sum = np.zeros((rows, classes))
         self.votes = np.zeros((rows, classes)) if combine == "vote" else None
         self.weight = 0.0
 
     def add(self, log_probs: Float32[np.ndarray, "rows classes"], weight: float = 1.0) -> None:
         """One more member."""
-        own = log_probs.astype(np.float64)
-        if self.combine != "geometric":
-            np.exp(own, out=own)
+        own = summed(log_probs.astype(np.float64), self.combine, self.of_type)
         self.sum += own if weight == 1 else weight * own
         self.weight += weight
         if self.votes is not None:
-            self.votes[np.arange(len(own)), log_probs.argmax(axis=1)] += weight
+            self.votes += weight * votes_of(log_probs, self.of_type)
 
     def log_probs(self) -> Float32[np.ndarray, "rows classes"]:
         """What all that were added answer together."""
-        mean = self.sum / self.weight
-        if self.votes is not None:
-            return voted(self.votes / self.weight, mean)
-        return logs_of_mean(mean) if self.combine == "mean" else logs_of_mean_logs(mean)
+        shares = None if self.votes is None else self.votes / self.weight
+        return answers_of_means(self.sum / self.weight, shares, self.combine, self.of_type)
+
+
+def summed(
+    log_probs: Float64[np.ndarray, "*rows classes"], combine: str, of_type: ProblemType
+) -> Float64[np.ndarray, "*rows classes"]:
+    """What of members' answers is averaged: probabilities, logits or, of a regression, numbers."""
+    if of_type == REGRESSION:
+        return log_probs
+    if combine == "geometric":
+        return logits_again(log_probs, of_type)
+    return np.asarray(np.exp(log_probs, out=log_probs))
+
+
+def votes_of(
+    log_probs: Float32[np.ndarray, "*rows classes"], of_type: ProblemType
+) -> Float64[np.ndarray, "*rows classes"]:
+    """1 for the most probable class of each row, or for each label that is more probable than not."""
+    if of_type == MULTI_LABEL:
+        return np.asarray(log_probs > HALF, dtype=np.float64)
+    return np.asarray(log_probs.argmax(axis=-1)[..., None] == np.arange(log_probs.shape[-1]), dtype=np.float64)
+
+
+def answers_of_means(
+    means: Float64[np.ndarray, "rows classes"],
+    shares: Float64[np.ndarray, "rows classes"] | None,
+    combine: str,
+    of_type: ProblemType,
+) -> Float32[np.ndarray, "rows classes"]:
+    """What an ensemble answers, by the means of `summed` and, of a vote, the shares of `votes_of`."""
+    if of_type == REGRESSION:
+        return np.asarray(means, dtype=np.float32)
+    if of_type == MULTI_LABEL and combine == "geometric":
+        return np.asarray(read_logits(means, of_type), dtype=np.float32)
+    if of_type == MULTI_LABEL:
+        return logs_of_mean(means if shares is None else shares)
+    if shares is not None:
+        return voted(shares, means)
+    return logs_of_mean(means) if combine == "mean" else logs_of_mean_logs(means)
 
 
 def logs_of_mean(probs: Float64[np.ndarray, "rows classes"]) -> Float32[np.ndarray, "rows classes"]:
@@ -284,7 +336,9 @@ def scores_of(
     for start, stop in members.spans(SUMS_AT_ONCE // (len(members) + len(weights))):
         ids = np.arange(stop - start)
         block = [
-            metric.row_statistics(Predictions(logs, ids, labels[start:stop])).sum(axis=0, dtype=np.float64)
+            metric.row_statistics(Predictions(logs, ids, labels[start:stop], problem_type=members.problem_type)).sum(
+                axis=0, dtype=np.float64
+            )
             for logs in _ensembles(members, weights, combine, start, stop)
         ]
         sums = np.stack(block) if sums is None else sums + np.stack(block)
@@ -296,16 +350,10 @@ def _ensembles(
 ) -> Iterator[Float32[np.ndarray, "rows classes"]]:
     """Log-probabilities of each ensemble on some rows."""
     logs = np.stack([members.block(i, start, stop) for i in range(len(members))])
-    values = logs.astype(np.float64)
-    if combine != "geometric":
-        np.exp(values, out=values)
-    means = _weighted(weights, values)
-    if combine == "vote":
-        votes = logs.argmax(axis=2)[..., None] == np.arange(members.classes)
-        shares = _weighted(weights, votes.astype(np.float64))
-        yield from (voted(share, mean) for share, mean in zip(shares, means, strict=True))
-    else:
-        yield from map(logs_of_mean if combine == "mean" else logs_of_mean_logs, means)
+    of_type = members.problem_type
+    means = _weighted(weights, summed(logs.astype(np.float64), combine, of_type))
+    shares = _weighted(weights, votes_of(logs, of_type)) if combine == "vote" else [None] * len(means)
+    yield from (answers_of_means(mean, share, combine, of_type) for mean, share in zip(means, shares, strict=True))
 
 
 def _weighted(

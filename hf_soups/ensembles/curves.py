@@ -78,8 +78,8 @@ def member_curve(
     """
     if subsets < 1:
         raise InputError(f"{subsets} subsets of each size; expected 1 or more.")
-    checked(combine)
     known, members = metric_named(metric), Members.of(list(predictions.values()))
+    checked(combine, members.problem_type)
     value, unit = one_unit({n: _cost_of(n, costs) for n in predictions})
     each = np.asarray([value[n] for n in predictions])
     drawn = [_subsets(len(members), size, subsets, seed) for size in range(1, len(members) + 1)]

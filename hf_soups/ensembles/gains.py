@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from hf_soups.ensembles.combine import PROBABILITY_DIGITS, Members, scores_of
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.metrics import Metric
 from hf_soups.predictions import SMALLEST, Predictions
 
@@ -194,6 +195,8 @@ class Trial(Protocol):
 
 def trial_of(members: Members, metric: Metric, combine: str, picks: int) -> Trial:
     """The fastest trial that is exact for this metric; `picks` is how many members will join at most."""
+    if members.problem_type != CLASSIFICATION:
+        return WholeRows(members, metric, combine)
     if metric.of_answers is not None and metric.row_statistics is not None:
         contested = Contested.of(members, combine, picks)
         if contested is not None:

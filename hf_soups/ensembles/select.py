@@ -95,7 +95,7 @@ def select_ensemble(
     given = dict(temperatures or {})
     names, members = list(predictions), Members.of(list(predictions.values()), [given.get(n, 1.0) for n in predictions])
     _check(members, names, given, rounds, initial)
-    checked(combine)
+    checked(combine, members.problem_type)
     initial = min(initial, len(names))
     trial = trial_of(members, known, combine, picks=initial + rounds)
     path, scores = _grown(trial, names, initial, rounds, known)

@@ -24,16 +24,18 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_soups.data.split import problem_type_of_labels
 from hf_soups.errors import RunFailed
+from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.finetune.augment import Mixup, augmentation, draw_mixup, soft_targets
 from hf_soups.finetune.batches import Schedule, Share, TrainStep, share_of, steps
 from hf_soups.finetune.tracking import History
 from hf_soups.models.family import Augment, Batch, Encoded, Family
-from hf_soups.models.inference import on_device
+from hf_soups.models.inference import on_device, row_losses
 from hf_soups.recipe import Train
 
 
@@ -108,8 +110,22 @@ class TrainRows:
     """The train split as the loop reads it."""
 
     encoded: Encoded
-    labels: Int64[np.ndarray, " rows"]
+    labels: Shaped[np.ndarray, "rows ..."]
     classes: int
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What the labels are."""
+        return problem_type_of_labels(self.labels)
+
+    def targets(self, rows: Int64[np.ndarray, " rows"], smoothing: float) -> Float[torch.Tensor, "rows classes"]:
+        """What the model is to answer: probabilities of classes or labels, or numbers."""
+        labels = torch.from_numpy(self.labels[rows])
+        if self.problem_type == REGRESSION:
+            return labels.float()[:, None]
+        if self.problem_type == MULTI_LABEL:
+            return labels.float() * (1 - smoothing) + smoothing / 2
+        return soft_targets(labels, self.classes, smoothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +174,8 @@ def train_model(
     with synchronised_batchnorm(model, accelerator.num_processes):
         for step, parts in _loaded_steps(accelerator, examples, train):
             rate = scheduler.get_last_lr()[0]
-            loss = _update(accelerator, wrapped, family, optimizer, parts, train.clip_norm)
+            clip, of_type = train.clip_norm, examples.problem_type
+            loss = _update(accelerator, wrapped, family, optimizer, parts, clip, of_type)
             _check_loss(loss, step.number, schedule.steps, rate)
             if not accelerator.optimizer_step_was_skipped:  # fp16 overflowed: the scale was lowered, nothing learnt
                 scheduler.step()
@@ -216,7 +233,13 @@ class _Share:
 
 
 def _update(
-    accelerator: Accelerator, model: torch.nn.Module, family: Family, optimizer: Any, parts: list[_Share], clip: float
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    family: Family,
+    optimizer: Any,
+    parts: list[_Share],
+    clip: float,
+    of_type: ProblemType,
 ) -> float:
     """One step of the optimizer; the mean loss over its rows, of all processes."""
     losses = []
@@ -225,7 +248,7 @@ def _update(
         with waiting:
             with accelerator.autocast():
                 logits = family.logits(model, part.inputs)
-            loss = -(part.targets * logits.float().log_softmax(dim=1)).sum() * part.weight
+            loss = row_losses(logits.float(), part.targets, of_type).sum() * part.weight
             # gradients of several processes are averaged: times their number makes that a sum
             accelerator.backward(loss * accelerator.num_processes)
         losses.append(loss.detach())
@@ -293,7 +316,7 @@ def _mixed(
     """Inputs and targets of a share; with mixup each row is mixed with its partner, whoever has that in its share."""
 
     def targets(rows: Int64[np.ndarray, " rows"]) -> Float[torch.Tensor, "rows classes"]:
-        return soft_targets(torch.from_numpy(examples.labels[rows]), examples.classes, smoothing)
+        return examples.targets(rows, smoothing)
 
     own = batch[share.positions]
     if mixup is None:

@@ -17,6 +17,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Splits, load_splits
 from hf_soups.data.checks import warn_of_rows
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError, RecipeError, RunFailed, is_short_of_memory
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.files.writing import check_place, written_whole
 from hf_soups.finetune.batches import Schedule
 from hf_soups.finetune.loop import EpochSelection, TrainRows, train_model
@@ -25,7 +26,7 @@ from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE, RunRecord, read_
 from hf_soups.finetune.start import Start, load_start, make_start, start_key, with_random_weights
 from hf_soups.finetune.tracking import History, tracked
 from hf_soups.limits import limit_reached
-from hf_soups.metrics import METRICS, Metric, metric_for
+from hf_soups.metrics import Metric, also_scored, metric_for_rows
 from hf_soups.models.cost_counting import count_macs, count_parameters, median_row
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, predict_split
@@ -73,6 +74,9 @@ def check_classes(select: Predictions) -> None:
     Raises:
         RunFailed: with status "one-class".
     """
+    if select.problem_type != CLASSIFICATION:
+        _check_varies(select)
+        return
     labels, answered = select.needs_labels(), np.unique(select.answers)
     if len(answered) > 1 or len(np.unique(labels)) < 2:
         return
@@ -83,6 +87,15 @@ def check_classes(select: Predictions) -> None:
         f"the model answers {name!r} for all {len(select)} select rows, of which {share:.1%} are {name!r}. "
         "Lower learning_rate, or warm up or train for longer.",
     )
+
+
+def _check_varies(select: Predictions) -> None:
+    if len(select) > 1 and not np.ptp(select.log_probs, axis=0).any():
+        raise RunFailed(
+            "one-class",
+            f"the model answers the same for all {len(select)} select rows. Lower learning_rate, or warm up or train "
+            "for longer.",
+        )
 
 
 IMAGE_OPTIONS = ("horizontal_flip", "random_crop", "randaugment_operations", "mixup")
@@ -188,10 +201,11 @@ class _Job:
 
 
 def _job(run: _Run, cache: Path) -> _Job:
-    recipe, metric = run.recipe, metric_for(run.recipe.task)
+    recipe = run.recipe
     splits = load_splits(recipe.task, recipe.data)
     if run.request.start is None and run.accelerator.is_main_process:  # a sweep says it once, for all its runs
         warn_of_rows(splits, recipe.task)
+    metric = metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     start = load_start(run.request.start or _own_start(run, splits, cache), recipe, splits)
     if recipe.train.random_weights:
         start = with_random_weights(start, recipe.train.seed)
@@ -258,7 +272,7 @@ def value_of(metric: Metric, answers: Predictions) -> float:
 
 
 def _scores(metric: Metric, answers: Predictions) -> dict[str, float]:
-    return {m.name: value_of(m, answers) for m in (metric, METRICS["nll"], METRICS["ece"])}
+    return {m.name: value_of(m, answers) for m in (metric, *also_scored(answers.problem_type))}
 
 
 def _macs(start: Start, encoded: Encoded) -> int | None:

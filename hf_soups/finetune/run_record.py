@@ -35,7 +35,7 @@ class RunRecord:
     metric: str = ""
     scores: Mapping[str, Mapping[str, float | None]] = field(
         default_factory=dict
-    )  # by predictions file -> metric, nll, ece
+    )  # by predictions file -> metric, and beside it nll and ece, or of a regression rmse
     parameters: int | None = None
     macs: int | None = None  # multiply-adds per example
     device: str = ""

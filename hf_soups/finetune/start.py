@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Splits
-from hf_soups.data.split import stratified_rows
+from hf_soups.data.split import strata, stratified_rows
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, REGRESSION, ProblemType, check_problem_type
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_json, written_whole
 from hf_soups.models.clip import Clip, TextHead, text_head
@@ -103,6 +104,8 @@ def start_key(recipe: Recipe, splits: Splits, train: str = "") -> str:
         recipe.data.image_size,
         recipe.task.kind,
     ]
+    if recipe.task.problem_type != CLASSIFICATION:
+        about.append(recipe.task.problem_type)
     if recipe.head.init == "label-words":
         about += [recipe.task.name, recipe.task.columns]  # defaults go by the task's name
     if recipe.head.init == "linear-probe":
@@ -125,7 +128,8 @@ def load_start(folder: Path, recipe: Recipe, splits: Splits) -> Start:
     """
     checkpoint = Checkpoint(folder)
     family = family_for(checkpoint.config, recipe.task.kind, checkpoint)
-    _check_labels(checkpoint, splits.label_names)
+    check_problem_type(checkpoint.config, recipe.task.problem_type, checkpoint)
+    _check_labels(checkpoint, splits.label_names, recipe.task.problem_type)
     check_precision(checkpoint.config, recipe.train.precision, str(checkpoint))
     model = family.load(checkpoint.folder)
     processor = family.processor(checkpoint.folder, image_size=recipe.data.image_size)
@@ -162,11 +166,13 @@ def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | N
     family = _starting_family(recipe, splits, base)
     check_precision(base.config, recipe.train.precision, str(base))
     if recipe.head.init == "keep":
-        _check_labels(base, splits.label_names)
+        check_problem_type(base.config, recipe.task.problem_type, base)
+        _check_labels(base, splits.label_names, recipe.task.problem_type)
     texts = _head_of_texts(recipe, splits, base, family) if recipe.head.init == "zero-shot" else None
     loaded = family.load_with_new_head(
         base.folder, label_names=splits.label_names, seed=recipe.head.seed, image_size=recipe.data.image_size
     )
+    loaded.model.config.problem_type = IN_CONFIG[recipe.task.problem_type]  # type: ignore[assignment]
     _check_finite(loaded.model, base)
     if recipe.head.init == "keep":
         _copy_head(loaded, family.load(base.folder))
@@ -212,9 +218,9 @@ def _check_finite(model: torch.nn.Module, base: Checkpoint) -> None:
             raise CheckpointError(f"{base}: {name} holds NaN or infinity: the checkpoint is broken. Take another one.")
 
 
-def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> None:
+def _check_labels(checkpoint: Checkpoint, wanted: tuple[str, ...], of_type: ProblemType) -> None:
     names = checkpoint.label_names
-    if names == wanted:
+    if names == wanted or of_type == REGRESSION:  # one number, whatever it is called
         return
     if names is None:
         what = "names its labels LABEL_0, LABEL_1, ..., so which is which is not known. Write id2label in its config"
@@ -244,9 +250,12 @@ def _fit_probe(
     processor = family.processor(base.folder, image_size=recipe.data.image_size)
     encoded = family.encode(splits.train, processor, recipe.task, recipe.data, cache)
     labels = splits.train.labels
-    rows = stratified_rows(labels, min(recipe.head.probe_rows, len(labels)), recipe.head.seed)
+    rows = stratified_rows(strata(labels), min(recipe.head.probe_rows, len(labels)), recipe.head.seed)
     features = _features(loaded.model, family, encoded, rows)
-    weight, bias = linear_probe(features, labels[rows], len(splits.label_names))
+    if splits.train.problem_type == CLASSIFICATION:
+        weight, bias = linear_probe(features, labels[rows], len(splits.label_names))
+    else:
+        weight, bias = probe_of_targets(features, labels[rows])
     layer = final_linear(loaded.model)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
@@ -310,3 +319,29 @@ def linear_probe(
         weight[fitted.classes_] = slopes / deviation
         bias[fitted.classes_] = offsets - (slopes / deviation) @ mean
     return weight, bias
+
+
+def probe_of_targets(
+    features: Float64[np.ndarray, "rows features"], labels: Shaped[np.ndarray, "rows ..."]
+) -> tuple[Float64[np.ndarray, "labels features"], Float64[np.ndarray, " labels"]]:
+    """Weight and bias of a logistic regression for each label, or of a ridge regression of the rows' numbers."""
+    from sklearn.linear_model import Ridge
+
+    if labels.ndim == 2:
+        both = [_probe_of_label(features, label) for label in labels.T]
+        return np.stack([weight for weight, _ in both]), np.array([bias for _, bias in both])
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    with one_thread():
+        fitted = Ridge().fit((features - mean) / deviation, labels)
+    weight = (fitted.coef_ / deviation)[None]
+    return weight, fitted.intercept_ - weight @ mean
+
+
+def _probe_of_label(
+    features: Float64[np.ndarray, "rows features"], label: Int64[np.ndarray, " rows"]
+) -> tuple[Float64[np.ndarray, " features"], float]:
+    if len(np.unique(label)) < 2:  # nothing to tell apart: what all rows have
+        return np.zeros(features.shape[1]), ABSENT if label.any() else -ABSENT
+    weight, bias = linear_probe(features, label, 2)
+    return weight[1] - weight[0], float(bias[1] - bias[0])

@@ -20,6 +20,7 @@ import numpy as np
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 from hf_soups.files.writing import writable
 from hf_soups.hub.contents import (
     BOARD,
@@ -321,7 +322,9 @@ def _schema(answers: Predictions) -> pyarrow.Schema:
     from datasets import ClassLabel, Features, List, Value
 
     names = answers.label_names
-    classes = Value("int64") if names is None else ClassLabel(names=list(names))
+    classes: Any = Value("int64") if names is None else ClassLabel(names=list(names))
+    if answers.problem_type != CLASSIFICATION:
+        classes = Value("float64") if answers.problem_type == REGRESSION else List(Value("int64"))
     ids = Value("int64" if answers.row_ids.dtype.kind == "i" else "string")
     top = isinstance(answers, TopKPredictions)
     return Features({

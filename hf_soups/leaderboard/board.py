@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL
 from hf_soups.leaderboard.rows import (
     KINDS,
     Row,
@@ -20,9 +21,10 @@ from hf_soups.leaderboard.rows import (
     search_among,
     with_cascades,
 )
-from hf_soups.metrics import Metric, expected_calibration_error, negative_log_likelihood, score, traits_of
+from hf_soups.metrics import Metric, also_scored, score, traits_of
 from hf_soups.plots.canvas import Point, report_vs_select, shift_vs_report
 from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
+from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words
 
@@ -185,6 +187,7 @@ def _scored(model: ScoredModel, metric: Metric, resamples: int) -> Row:
     """Its row with the scores of all its answers."""
     scores = {role: score(p, metric, resamples=resamples) for role, p in model.answers.items()}
     select, report = scores["select"], scores["report"]
+    beside = {other.name: other.compute(model.report) for other in also_scored(model.report.problem_type)}
     return replace(
         model.row,
         select=select.value,
@@ -193,8 +196,8 @@ def _scored(model: ScoredModel, metric: Metric, resamples: int) -> Row:
         report=report.value,
         report_low=report.low,
         report_high=report.high,
-        report_nll=negative_log_likelihood(model.report),
-        report_ece=expected_calibration_error(model.report),
+        report_nll=beside.get("nll"),
+        report_ece=beside.get("ece"),
         shifts={role.removeprefix(SHIFT): found for role, found in scores.items() if role.startswith(SHIFT)},
     )
 
@@ -203,8 +206,15 @@ def _shift_rows(found: ScoredModels) -> dict[str, ShiftRows]:
     rows = {}
     for name in found.shifts:
         answers = next(p for c in (*found.runs, *found.soups) if (p := c.answers.get(f"{SHIFT}{name}")) is not None)
-        rows[name] = ShiftRows(len(answers), len(np.unique(answers.needs_labels())), answers.classes)
+        rows[name] = ShiftRows(len(answers), _present(answers), answers.classes)
     return rows
+
+
+def _present(answers: Predictions) -> int:
+    """How many of the classes, or labels, any row has; of a regression its one number."""
+    if answers.problem_type == CLASSIFICATION:
+        return len(np.unique(answers.needs_labels()))
+    return int(answers.needs_labels().any(axis=0).sum()) if answers.problem_type == MULTI_LABEL else 1
 
 
 def _with_gain(row: Row, best: Row, metric: str, rows: int) -> Row:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_soups.errors import InputError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels, read_scored_models
 from hf_soups.metrics import traits_of
 from hf_soups.metrics.metric import RECOMPUTED_RESAMPLES
-from hf_soups.metrics.significance import mcnemar, paired_bootstrap
+from hf_soups.metrics.significance import McNemar, mcnemar, paired_bootstrap
 from hf_soups.plots.canvas import unit_of
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words, score_in_words
@@ -68,12 +70,15 @@ class Comparisons:
         """One comparison line by line, and how to read it."""
         a, b = (score_in_words(value, self.metric) for value in (pair.a_score, pair.b_score))
         difference = difference_in_words(pair.a_score, pair.b_score, self.metric, self.rows)
+        hits = (
+            f"McNemar's exact test: only {pair.a} right on {pair.only_a} rows, only {pair.b} right on {pair.only_b}, "
+            f"{p_in_words(pair.mcnemar_p)}"
+        )
         return [
             f"{unit_of(self.metric)} on {self.on}, {self.rows} rows: {pair.a} {a}, {pair.b} {b}: {difference}",
             f"Paired bootstrap by row ({self.resamples} resamples): 95% interval of the difference {self._ends(pair)}, "
             f"{p_in_words(pair.bootstrap_p)}",
-            f"McNemar's exact test: only {pair.a} right on {pair.only_a} rows, only {pair.b} right on {pair.only_b}, "
-            f"{p_in_words(pair.mcnemar_p)}",
+            *(() if math.isnan(pair.mcnemar_p) else (hits,)),
             self._reading(pair),
         ]
 
@@ -252,7 +257,7 @@ def _named(found: ScoredModels, name: str) -> ScoredModel:
 
 def _compared(a: ScoredModel, b: ScoredModel, role: str, metric: Metric, resamples: int, seed: int) -> Comparison:
     first, second = a.answers[role], b.answers[role]
-    counts = mcnemar(first, second)
+    counts = McNemar(0, 0, math.nan) if first.problem_type == REGRESSION else mcnemar(first, second)
     drawn = paired_bootstrap(first, second, metric, resamples=resamples, seed=seed)
     return Comparison(
         a.row.name, b.row.name, metric.compute(first), metric.compute(second), counts.only_a, counts.only_b,

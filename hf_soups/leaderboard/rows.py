@@ -15,10 +15,12 @@ from typing import Any
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.provenance import Seen, changed
+from hf_soups.cascades.rule import rule_for
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import Cost
 from hf_soups.ensembles import geometric_mean, mean, select_ensemble
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import METRICS, Metric, Score, metric_for
@@ -30,6 +32,8 @@ from hf_soups.sweep.folder import Run, SoupPointer, SweepFolder
 UNUSABLE = ("unusable predictions", "gone", "unreadable")  # of something that is there, but spoilt
 KINDS = ("best on select", "soup", "ensemble", "cascade", "run")
 MEANS = {"mean-logit ensemble": geometric_mean, "mean-prob ensemble": mean}
+MEAN_OF_NUMBERS = {"mean ensemble": mean}
+RANKED = 100_000  # numbers whose ranking takes hundredths of a second
 SELECTED = "selected ensemble"
 FOLDER = "cascades"  # of a sweep; every frontier in it is shown
 FRONTIER = "frontier.json"
@@ -258,16 +262,18 @@ Combination = Callable[[Mapping[str, Predictions]], Predictions]  # of members b
 def with_ensembles(found: ScoredModels) -> ScoredModels:
     """With both means of all runs, of two or more, and the ensemble that was selected on select.
 
-    Where the metric is no sum over rows, as metrics by `evaluate`, selection would compute it thousands of times: it is
-    left out, and a note says so.
+    Of a regression the mean of numbers is the only mean. Where the metric is no sum over rows, as metrics by
+    `evaluate` and rankings of many rows, selection would compute it thousands of times: it is left out, and a note says
+    so.
     """
     if len(found.runs) < 2:
         return found
     ensembles = []
-    for name, combine in MEANS.items():
+    numbers = found.runs[0].select.problem_type == REGRESSION
+    for name, combine in (MEAN_OF_NUMBERS if numbers else MEANS).items():
         row = Row("ensemble", name, "finished", pool=len(found.runs))
         ensembles.append(_joint(found, found.runs, row, partial(_all_of, combine)))
-    if found.metric.row_statistics is None:
+    if not _is_quick(found.metric, found.runs[0].select):
         why = f"{found.metric.name} is not a sum over rows, so that greedy selection would take too long."
         return replace(found, ensembles=tuple(ensembles), notes=(*found.notes, f"No {SELECTED}: {why}"))
     chosen = select_ensemble({c.row.name: c.select for c in found.runs}, found.metric)
@@ -275,6 +281,12 @@ def with_ensembles(found: ScoredModels) -> ScoredModels:
     row = Row("ensemble", SELECTED, "finished", pool=len(found.runs), made_of=f"weights: {weights}")
     members = [c for name in chosen.weights for c in found.runs if c.row.name == name]
     return replace(found, ensembles=(*ensembles, _joint(found, members, row, chosen.apply)))
+
+
+def _is_quick(metric: Metric, select: Predictions) -> bool:
+    """Whether a metric can be computed for every ensemble that selection looks at."""
+    small = metric.name in METRICS and len(select) * select.classes <= RANKED
+    return small or metric.row_statistics is not None
 
 
 def _all_of(combine: Callable[[list[Predictions]], Predictions], known: Mapping[str, Predictions]) -> Predictions:
@@ -315,10 +327,12 @@ def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = 
     """
     from hf_soups.cascades.search.exhaustive import search_cascades
 
+    if found.runs:
+        rule_for(found.runs[0].select, "mean", "max")  # a regression has no cascades, whatever its metric
     if found.metric.name not in METRICS or found.metric.row_statistics is None:
         raise InputError(
             f"cascades cannot be searched by {found.metric.name}, which is no sum over rows; the metrics that can are "
-            f"{', '.join(METRICS)}."
+            f"{', '.join(name for name, metric in METRICS.items() if metric.row_statistics is not None)}."
         )
     # what was chosen on the report rows would make the cascade's report score too good as well
     able = [c for c in (*found.runs, *found.soups) if c.row.macs is not None and c.row.status == "finished"]

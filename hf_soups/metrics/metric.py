@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError, RecipeError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
 from hf_soups.metrics.closed_intervals import (
     calibration_interval,
     calibration_rows,
@@ -25,6 +26,39 @@ from hf_soups.metrics.closed_intervals import (
     share_interval,
 )
 from hf_soups.metrics.foreign import load_foreign
+from hf_soups.metrics.further import (
+    average_precision,
+    balanced_accuracy,
+    balanced_accuracy_rows,
+    balanced_accuracy_value,
+    f1_micro,
+    f1_micro_rows,
+    f1_weighted,
+    f1_weighted_rows,
+    f1_weighted_value,
+    pearson,
+    pearson_rows,
+    pearson_spearman,
+    pearson_value,
+    rmse,
+    rmse_rows,
+    rmse_value,
+    roc_auc,
+    spearman,
+)  # fmt: skip
+from hf_soups.metrics.rows import (
+    Statistics,
+    Sums,
+    Values,
+    any_labels,
+    by_decision,
+    by_row,
+    divided,
+    labels_of,
+    marks_of,
+    one_hot,
+    probabilities_of,
+)
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import MetricByEvaluate, Task
 
@@ -71,7 +105,8 @@ def percentile_interval(values: Float[np.ndarray, " resamples"], confidence: flo
     (0.05, 0.95)
     """
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    known = values[~np.isnan(values)]  # a resample may lack a class that a ranking needs
+    low, high = np.quantile(known if len(known) else values, [tail, 1 - tail])
     return round(float(low), DIGITS), round(float(high), DIGITS)
 
 
@@ -86,10 +121,6 @@ RECOMPUTED_RESAMPLES = 200  # of metrics by `evaluate`, which are computed anew 
 CLIP = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss: no probability below it, at most 36.04 nats a row
 ECE_BINS = 15
 DIGITS = 12  # that ends of intervals are rounded to
-
-Statistics = Real[np.ndarray, "examples statistics"]
-Sums = Real[np.ndarray, "*resamples statistics"]
-Values = Float64[np.ndarray, "*resamples"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,7 @@ class Metric:
     counts_rows: bool = False  # score x rows is a number of rows
     hub_name: str = ""  # on the Hub, where it has another name there
     hub_parts: tuple[str, ...] = ()  # the Hub's metrics that it is made of, where the Hub has none like it
+    problem_types: tuple[ProblemType, ...] = (CLASSIFICATION,)  # of the rows that it scores
     interval: Callable[[Predictions, float], tuple[float, float] | None] | None = None  # instead of the bootstrap's
 
     @property
@@ -180,10 +212,70 @@ def metric_for(task: Task) -> Metric:
     """The metric a task names: one of `METRICS`, or any metric of the `evaluate` library.
 
     Raises:
-        RecipeError: if the name is unknown, or the `evaluate` metric cannot be loaded.
+        RecipeError: if the name is unknown or not for the task's problem type, or the `evaluate` metric cannot be
+            loaded.
     """
     named = task.metric
-    return _in_a_recipe(named) if isinstance(named, str) else _by_evaluate(named)
+    if not isinstance(named, str):
+        return _by_evaluate(named)
+    metric = _in_a_recipe(named)
+    if task.problem_type not in metric.problem_types:
+        raise RecipeError(
+            f"task.metric is {named!r}, which is for {' and '.join(metric.problem_types)}, but the task's rows are of "
+            f"problem type {task.problem_type!r}. Metrics for it: {_names_for(task.problem_type)}."
+        )
+    return metric
+
+
+def metric_for_rows(task: Task, labels: Shaped[np.ndarray, "rows ..."], label_names: Sequence[str]) -> Metric:
+    """As `metric_for`, and tried on made answers to these rows, so that one that cannot score them fails now.
+
+    Args:
+        task: that names it.
+        labels: of rows that it will score, as splits have them.
+        label_names: of the classes.
+    Raises:
+        RecipeError: if the metric cannot score such rows.
+    """
+    metric = metric_for(task)
+    made = _made(task.problem_type, labels[:TRIED], len(label_names))
+    try:
+        metric.compute(made)
+    except Exception as error:  # a metric by `evaluate` is a script, and may raise anything
+        raise RecipeError(
+            f"task.metric {metric.name!r} cannot score a task of {len(label_names)} classes "
+            f"({', '.join(f'{name:.40}' for name in label_names[:10])}): {error}"
+        ) from error
+    return metric
+
+
+TRIED = 1000  # rows
+
+
+def _made(problem_type: ProblemType, labels: Shaped[np.ndarray, "rows ..."], classes: int) -> Predictions:
+    """Answers to rows with these labels, most of them right."""
+    noise = np.random.default_rng(0).normal(size=(len(labels), classes))
+    right = np.eye(classes)[labels] if problem_type == CLASSIFICATION else labels.reshape(noise.shape)
+    return Predictions.from_logits(noise + 3 * right, labels=labels, problem_type=problem_type)
+
+
+def _names_for(problem_type: ProblemType) -> str:
+    return ", ".join(name for name, metric in METRICS.items() if problem_type in metric.problem_types)
+
+
+# what the loss is called by which models that score the same are told apart
+LOSSES: Mapping[ProblemType, str] = {CLASSIFICATION: "nll", MULTI_LABEL: "nll", REGRESSION: "rmse"}
+
+
+def also_scored(problem_type: ProblemType) -> tuple[Metric, ...]:
+    """What is shown beside a task's own metric."""
+    beside = (LOSSES[problem_type], *(("ece",) if problem_type == CLASSIFICATION else ()))
+    return tuple(METRICS[name] for name in beside)
+
+
+def loss_metric(problem_type: ProblemType) -> Metric:
+    """The metric that a fine-tune's loss stands for: negative log-likelihood, or of a regression the error's root."""
+    return METRICS[LOSSES[problem_type]]
 
 
 def _in_a_recipe(name: str) -> Metric:
@@ -220,23 +312,26 @@ def traits_of(name: str) -> Metric:
 def negative_log_likelihood(p: Predictions) -> float:
     """Mean negative log-probability of the true label, in nats, by scikit-learn's `log_loss`.
 
-    Probabilities below 2.2e-16 count as 2.2e-16, so one row adds at most 36.04 nats.
+    Probabilities below 2.2e-16 count as 2.2e-16, so one row adds at most 36.04 nats. Of a multi-label problem the mean
+    is over every label of every row.
 
     >>> round(negative_log_likelihood(Predictions.from_probs([[0.5, 0.5], [0.25, 0.75]], labels=[0, 1])), 4)
     0.4904
     """
     from sklearn.metrics import log_loss
 
-    labels = _labels(p)
+    p = by_decision(p)
+    labels = labels_of(p)
     if p.classes == 1:
         return 0.0  # log_loss asks for two classes; the only class has probability 1
-    return float(log_loss(labels, _probabilities(p), labels=np.arange(p.classes)))
+    return float(log_loss(labels, probabilities_of(p), labels=np.arange(p.classes)))
 
 
 def brier(p: Predictions) -> float:
     """Brier score in [0, 2]: the mean over rows of the sum over all classes of the squared error.
 
-    This is Brier's own definition; for two classes it is twice what is computed from the second class alone.
+    This is Brier's own definition; for two classes it is twice what is computed from the second class alone. Of a
+    multi-label problem each label of each row counts as a row of two classes.
 
     Source: Brier 1950, Verification of forecasts expressed in terms of probability.
 
@@ -245,8 +340,9 @@ def brier(p: Predictions) -> float:
     """
     from sklearn.metrics import mean_squared_error
 
-    truth = np.eye(p.classes)[_labels(p)]
-    return float(mean_squared_error(truth, _probabilities(p), multioutput="raw_values").sum())
+    p = by_decision(p)
+    truth = np.eye(p.classes)[labels_of(p)]
+    return float(mean_squared_error(truth, probabilities_of(p), multioutput="raw_values").sum())
 
 
 def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS, debiased: bool = True) -> float:
@@ -266,7 +362,7 @@ def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS, debiased
     """
     if bins < 1:
         raise InputError(f"{bins} bins; the calibration error needs at least 1.")
-    _labels(p)
+    labels_of(p)
     sums = calibration_rows(p, bins).sum(axis=0)
     return float(debiased_value(sums) if debiased else np.abs(sums[:bins]).sum() / len(p))
 
@@ -306,7 +402,8 @@ def _matthews(labels: ArrayLike, answers: ArrayLike) -> float:
 
 
 def _accuracy_rows(p: Predictions) -> Statistics:
-    hit = (_labels(p) == p.answers).astype(np.uint8)
+    hit = labels_of(p, MULTI_LABEL) == p.answers
+    hit = (hit.all(axis=1) if hit.ndim == 2 else hit).astype(np.uint8)
     return np.stack([hit, np.ones_like(hit)], axis=1)
 
 
@@ -316,7 +413,7 @@ def _accuracy_interval(p: Predictions, confidence: float) -> tuple[float, float]
 
 
 def _mean_value(sums: Sums) -> Values:
-    return _divided(sums[..., 0], sums[..., -1])
+    return divided(sums[..., 0], sums[..., -1])
 
 
 def _f1_rows(p: Predictions) -> Statistics:
@@ -327,30 +424,34 @@ def _f1_rows(p: Predictions) -> Statistics:
 
 
 def _f1_value(sums: Sums) -> Values:
-    return _divided(2.0 * sums[..., 0], sums[..., 1])
+    return divided(2.0 * sums[..., 0], sums[..., 1])
 
 
 def _accuracy_f1_value(sums: Sums) -> Values:
-    return np.asarray((_f1_value(sums) + _divided(sums[..., 2], sums[..., 3])) / 2)
+    return np.asarray((_f1_value(sums) + divided(sums[..., 2], sums[..., 3])) / 2)
 
 
 def _f1_macro_rows(p: Predictions) -> Statistics:
-    """Of each class, true positives; then of each class, true + predicted."""
-    true, said = _one_hot(_labels(p), p.classes), _one_hot(p.answers, p.classes)
-    return np.concatenate([true & said, true + said], axis=1)
+    """Of each class, true positives; then of each class, true + predicted. Of a multi-label problem a 1 behind them."""
+    true, said = marks_of(p)
+    one = () if p.problem_type == CLASSIFICATION else (np.ones((len(p), 1), dtype=np.uint8),)
+    return np.concatenate([true & said, true + said, *one], axis=1)
 
 
 def _f1_macro_value(sums: Sums) -> Values:
-    """Over the classes that occur among labels or answers, as scikit-learn does by default."""
-    both, either = np.split(sums, 2, axis=-1)
-    return _divided(_divided(2.0 * both, either).sum(axis=-1), (either > 0).sum(axis=-1))
+    """Over the classes that occur among labels or answers, as scikit-learn does by default; over every label."""
+    classes, every = divmod(sums.shape[-1], 2)
+    both, either = sums[..., :classes], sums[..., classes : 2 * classes]
+    return divided(
+        divided(2.0 * both, either).sum(axis=-1), np.float64(classes) if every else (either > 0).sum(axis=-1)
+    )
 
 
 def _matthews_rows(p: Predictions) -> Statistics:
     """Rows with each true class, rows with each answer, hits, one."""
-    labels = _labels(p)
+    labels = labels_of(p)
     hit = (labels == p.answers).astype(np.uint8)[:, None]
-    return np.concatenate([_one_hot(labels, p.classes), _one_hot(p.answers, p.classes), hit, np.ones_like(hit)], axis=1)
+    return np.concatenate([one_hot(labels, p.classes), one_hot(p.answers, p.classes), hit, np.ones_like(hit)], axis=1)
 
 
 def _matthews_value(sums: Sums) -> Values:
@@ -360,22 +461,25 @@ def _matthews_value(sums: Sums) -> Values:
     hits, rows = totals[..., -2], totals[..., -1]
     covariance = hits * rows - (true * said).sum(axis=-1)
     variances = (rows**2 - (true**2).sum(axis=-1)) * (rows**2 - (said**2).sum(axis=-1))
-    return _divided(covariance, np.sqrt(variances))
+    return divided(covariance, np.sqrt(variances))
 
 
 def _nll_rows(p: Predictions) -> Statistics:
-    of_label = _probabilities(p)[np.arange(len(p)), _labels(p)]
-    return np.stack([-np.log(np.clip(of_label, CLIP, 1 - CLIP if p.classes > 1 else 1)), np.ones(len(p))], axis=1)
+    rows, p = len(p), by_decision(p)
+    of_label = probabilities_of(p)[np.arange(len(p)), labels_of(p)]
+    lost = -np.log(np.clip(of_label, CLIP, 1 - CLIP if p.classes > 1 else 1))
+    return by_row(np.stack([lost, np.ones(len(p))], axis=1), rows)
 
 
 def _brier_rows(p: Predictions) -> Statistics:
-    errors = _probabilities(p)
-    errors[np.arange(len(p)), _labels(p)] -= 1
-    return np.stack([np.square(errors).sum(axis=1), np.ones(len(p))], axis=1)
+    rows, p = len(p), by_decision(p)
+    errors = probabilities_of(p)
+    errors[np.arange(len(p)), labels_of(p)] -= 1
+    return by_row(np.stack([np.square(errors).sum(axis=1), np.ones(len(p))], axis=1), rows)
 
 
 def _ece_rows(p: Predictions) -> Statistics:
-    _labels(p)
+    labels_of(p)
     return calibration_rows(p, ECE_BINS)
 
 
@@ -383,52 +487,29 @@ def _ece_interval(p: Predictions, confidence: float) -> tuple[float, float]:
     return calibration_interval(p, ECE_BINS, confidence)
 
 
-def _divided(above: ArrayLike, below: ArrayLike) -> Values:
-    """Quotients, 0 where the divisor is 0."""
-    a, b = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
-
-
-def _one_hot(classes: Int64[np.ndarray, " examples"], count: int) -> Statistics:
-    rows = np.zeros((len(classes), count), dtype=np.uint8)
-    rows[np.arange(len(classes)), classes] = 1
-    return rows
-
-
-def _probabilities(p: Predictions) -> Float64[np.ndarray, "examples classes"]:
-    """In float64 and summing to 1 within its rounding, which scikit-learn asks for."""
-    probs = np.exp(p.log_probs.astype(np.float64))
-    return np.asarray(probs / probs.sum(axis=1, keepdims=True))
-
-
-def _labels(p: Predictions) -> Int64[np.ndarray, " examples"]:
-    labels = p.needs_labels()
-    if not len(p):
-        raise PredictionsError(f"the predictions {p.model or ''} hold no rows, so there is nothing to score.")
-    return labels
-
-
-def _two_classes(p: Predictions) -> Int64[np.ndarray, " examples"]:
-    if p.classes != 2:
+def _two_classes(p: Predictions, *_: ProblemType) -> Int64[np.ndarray, " examples"]:
+    if p.problem_type == CLASSIFICATION and p.classes != 2:
         raise PredictionsError(
             f"f1 is of two classes, the second being positive; these predictions have {p.classes}. Use f1_macro."
         )
-    return _labels(p)
+    return labels_of(p)
 
 
 def _resampled(p: Predictions, rows: Int64[np.ndarray, " examples"]) -> Predictions:
     """Rows drawn with replacement: the ids are numbered anew, since they must be unique."""
-    return Predictions(p.log_probs[rows], np.arange(len(rows)), p.needs_labels()[rows], p.label_names)
+    drawn: dict[str, Any] = {"label_names": p.label_names, "problem_type": p.problem_type}
+    return Predictions(p.log_probs[rows], np.arange(len(rows)), p.needs_labels()[rows], **drawn)
 
 
 def _by_evaluate(named: MetricByEvaluate) -> Metric:
     compute = load_foreign(named)
 
     def checked(p: Predictions) -> float:
-        _labels(p)
+        any_labels(p)
         return compute(p)
 
-    return Metric(named.key or Path(named.load).stem, 1 if named.greater_is_better else -1, checked)
+    sign = 1 if named.greater_is_better else -1
+    return Metric(named.key or Path(named.load).stem, sign, checked, problem_types=PROBLEM_TYPES)
 
 
 def metric_of_answers(
@@ -437,34 +518,58 @@ def metric_of_answers(
     rows: Callable[[Predictions], Statistics],
     value: Callable[[Sums], Values],
     *,
-    labels: Callable[[Predictions], Int64[np.ndarray, " examples"]] = _labels,
+    labels: Callable[..., Shaped[np.ndarray, "examples ..."]] = labels_of,
     **about: Any,
 ) -> Metric:
     """A metric in percent, more being better, that looks at labels and answers alone."""
+    others = about.get("problem_types", ())
 
     def compute(p: Predictions) -> float:
-        return of_answers(labels(p), p.answers)
+        return of_answers(labels(p, *others), p.answers)
 
     return Metric(name, 1, compute, rows, value, of_answers=of_answers, percent=True, **about)
 
 
+LABELS: tuple[ProblemType, ...] = (CLASSIFICATION, MULTI_LABEL)
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
         metric_of_answers(
-            "accuracy", _accuracy, _accuracy_rows, _mean_value, counts_rows=True, interval=_accuracy_interval
+            "accuracy", _accuracy, _accuracy_rows, _mean_value,
+            counts_rows=True, interval=_accuracy_interval, problem_types=LABELS,
         ),
         metric_of_answers("f1", _f1, _f1_rows, _f1_value, labels=_two_classes),
-        metric_of_answers("f1_macro", _f1_macro, _f1_macro_rows, _f1_macro_value, hub_parts=("f1",)),
+        metric_of_answers(
+            "f1_macro", _f1_macro, _f1_macro_rows, _f1_macro_value, hub_parts=("f1",), problem_types=LABELS
+        ),
+        metric_of_answers("f1_micro", f1_micro, f1_micro_rows, _f1_value, hub_parts=("f1",), problem_types=LABELS),
+        metric_of_answers(
+            "f1_weighted", f1_weighted, f1_weighted_rows, f1_weighted_value,
+            hub_parts=("f1",), problem_types=LABELS,
+        ),
+        metric_of_answers("balanced_accuracy", balanced_accuracy, balanced_accuracy_rows, balanced_accuracy_value),
         metric_of_answers(
             "accuracy_f1", _accuracy_f1, _f1_rows, _accuracy_f1_value,
             labels=_two_classes, hub_parts=("accuracy", "f1"),
         ),
         metric_of_answers("matthews", _matthews, _matthews_rows, _matthews_value, hub_name="matthews_correlation"),
-        Metric("nll", -1, negative_log_likelihood, _nll_rows, _mean_value),
-        Metric("brier", -1, brier, _brier_rows, _mean_value),
+        Metric("roc_auc", 1, roc_auc, percent=True, problem_types=LABELS),
+        Metric("average_precision", 1, average_precision, percent=True, problem_types=LABELS),
+        Metric("mAP", 1, average_precision, percent=True, hub_parts=("average_precision",), problem_types=LABELS),
+        Metric("nll", -1, negative_log_likelihood, _nll_rows, _mean_value, problem_types=LABELS),
+        Metric("brier", -1, brier, _brier_rows, _mean_value, problem_types=LABELS),
         Metric(
             "ece", -1, expected_calibration_error, _ece_rows, debiased_value, percent=True, interval=_ece_interval
         ),
+        Metric(
+            "pearson", 1, pearson, pearson_rows, pearson_value,
+            percent=True, hub_name="pearsonr", problem_types=(REGRESSION,),
+        ),
+        Metric("spearman", 1, spearman, percent=True, hub_name="spearmanr", problem_types=(REGRESSION,)),
+        Metric(
+            "pearson_spearman", 1, pearson_spearman, percent=True,
+            hub_parts=("pearsonr", "spearmanr"), problem_types=(REGRESSION,),
+        ),
+        Metric("rmse", -1, rmse, rmse_rows, rmse_value, problem_types=(REGRESSION,)),
     )
 }  # fmt: skip

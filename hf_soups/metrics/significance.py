@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -57,8 +57,7 @@ def mcnemar(a: Predictions, b: Predictions) -> McNemar:
     from scipy.stats import binomtest
 
     first, second = _same_rows(a, b)
-    labels = first.needs_labels()
-    right_a, right_b = first.answers == labels, second.answers == labels
+    right_a, right_b = first.hits, replace(second, labels=first.needs_labels()).hits
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     if not only_a + only_b:
         return McNemar(0, 0, 1.0)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
 from hf_soups.errors import CheckpointError, InputError
+from hf_soups.files.problem_types import CLASSIFICATION, ProblemType, problem_type_of
 from hf_soups.models.clip import TEMPLATES, ZeroShot, check_templates
 from hf_soups.models.family import Batch, Family
 from hf_soups.models.inference import evaluating, on_device
@@ -60,7 +61,7 @@ class PredictSettings:
 class Answers:
     """What was answered on some rows, and what each of them took."""
 
-    log_probs: Float32[np.ndarray, "rows classes"]
+    log_probs: Float32[np.ndarray, "rows classes"]  # of a regression numbers, as in `Predictions`
     exits: Int64[np.ndarray, " rows"]  # the stage that answered; 0 is the first member
     costs: Float64[np.ndarray, " rows"] | None  # in the answerer's unit; None: it knows none
 
@@ -79,6 +80,10 @@ class Answerer(Protocol):
     @property
     def unit(self) -> str:
         """Of costs; empty where there are none."""
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What its answers are: of one class, of any number of labels, or numbers."""
 
     def answer(self, values: Sequence[Any]) -> Answers:
         """The answers to a batch of images, or of pairs (text, text or None)."""
@@ -143,6 +148,11 @@ class Classifier:
         numbered: dict[Any, str] = dict(self.model.config.id2label or {})
         return tuple(str(numbered[i]) for i in range(len(numbered)))
 
+    @property
+    def problem_type(self) -> ProblemType:
+        """As its config.json says; a zero-shot model answers one of the classes that it is asked about."""
+        return CLASSIFICATION if self.family.name == "zero-shot" else problem_type_of(self.model.config.to_dict())
+
     def logits(self, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         """Logits in float32, in the order of the caller's classes."""
         if self.resizes:
@@ -164,7 +174,8 @@ class Classifier:
         with evaluating(self.model):
             for piece, batch in rows.pieces(0, self.reader.read, np.arange(len(values))):
                 logits[piece] = self.logits(on_device(batch, device)).cpu().numpy()
-        return Answers(Predictions.from_logits(logits).log_probs, np.zeros(len(values), dtype=np.int64), None)
+        answered = Predictions.from_logits(logits, problem_type=self.problem_type)
+        return Answers(answered.log_probs, np.zeros(len(values), dtype=np.int64), None)
 
 
 def answering_family(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -110,6 +111,18 @@ def _logits(
     return logits
 
 
+def row_losses(
+    logits: Float[torch.Tensor, "batch classes"], targets: Float[torch.Tensor, "batch classes"], of_type: ProblemType
+) -> Float[torch.Tensor, " batch"]:
+    """Each row's loss, as transformers has it: cross-entropy, the labels' mean binary one, or the squared error."""
+    if of_type == REGRESSION:
+        return (logits - targets).square().mean(dim=1)
+    if of_type == MULTI_LABEL:
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return each.mean(dim=1)
+    return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch where the model is."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -161,6 +174,7 @@ def _predictions(
         label_names=split.label_names,
         data=split.fingerprint,
         model=name,
+        problem_type=split.problem_type,
     )
 
 

@@ -99,6 +99,10 @@ def within_weights(tensors: Mapping[str, TensorInfo], at: str) -> Iterator[None]
 # A pooler may be missing from a body (MiniLM: 1%); when more is, the names of the checkpoint do not fit the model.
 MISSING_BODY = 0.25
 LAYER = re.compile(r"\.\d+\.")  # the number of a layer in a parameter's name
+OTHER_TASKS = re.compile(
+    "For(TokenClassification|QuestionAnswering|MultipleChoice|NextSentencePrediction|ObjectDetection|"
+    r"\w*Segmentation|DepthEstimation)$"
+)  # as config.json names the classes of models that do not answer rows
 NO_HEAD = "Fine-tune it first, or load it with a new head (load_with_new_head)."
 
 
@@ -137,7 +141,8 @@ def load_own_head(
         CheckpointError: if a parameter is missing or has another shape; `advice` says what to do then.
     """
     revision = how.pop("revision", None)
-    config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
+    config = config_of(source, revision=revision, subfolder=subfolder)  # its numbers are checked before they are used
+    _check_task(config, place(source, subfolder=subfolder))
     checkpoint = Checkpoint(source, revision, subfolder)
     with fitting(checkpoint):
         model, info = auto.from_pretrained(
@@ -217,6 +222,16 @@ def labelled(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
+
+
+def _check_task(config: PreTrainedConfig, at: str) -> None:
+    """Refuse models that answer something else than rows, though some of their heads would fit."""
+    other = next((name for name in config.architectures or () if OTHER_TASKS.search(name)), None)
+    if other is not None:
+        raise CheckpointError(
+            f"{at}: a {other}, which does not give one answer for each row. Such checkpoints can be averaged by their "
+            "weights alone (hf-soups cook --method uniform), but not predict, be chosen by a score, or join a cascade."
+        )
 
 
 def _check_layers(model: PreTrainedModel, info: dict[str, Any], at: str) -> None:

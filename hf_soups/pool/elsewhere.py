@@ -14,6 +14,7 @@ import numpy as np
 
 from hf_soups.errors import DataError, InputError, PredictionsError
 from hf_soups.files.digests import fast_digest
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.pool.answer_columns import ClassColumns, names_from
 from hf_soups.pool.answer_files import AnswerFile, Values, find_ids, find_labels, read_answers, values_of
 from hf_soups.pool.label_order import doubt
@@ -109,6 +110,11 @@ def add_answers(
     at = Path(folder)
     with alone(at, Processes()):
         pool = read_pool(at) if (at / POOL_FILE).is_file() else None
+        if pool is not None and pool.data.problem_type != CLASSIFICATION:
+            raise InputError(
+                f"{at}: its rows are of problem type {pool.data.problem_type!r}, and answers made elsewhere can join "
+                "pools of one class a row alone. In Python, Predictions.from_probs and from_logits take a problem_type."
+            )
         if pool is not None and name in pool.members and not overwrite:
             raise InputError(f"{at} has a member {name!r} already. Give another name, or replace it (--overwrite).")
         if pool is None or not pool.members:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from hf_soups.errors import CheckpointError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, check_problem_type
 from hf_soups.models.classifier import Classifier, PredictSettings, answering_family
 from hf_soups.models.cost_counting import (
     BATCHES,
@@ -25,7 +26,7 @@ from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.loading import NotAnswered, one_of_several
 from hf_soups.pool.entries import PoolEntry
 from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
-from hf_soups.pool.predict import PoolResult
+from hf_soups.pool.predict import PoolResult, first_score
 from hf_soups.pool.rows import LabelledRows
 from hf_soups.pool.shards import WORK, MemberShards, Processes, answer_missing, check_disk
 from hf_soups.pool.store import POOL_FILE, Member, Pool, free_file, read_pool, write_pool
@@ -59,13 +60,21 @@ class MemberModel:
             IncompatibleCheckpoints: if its labels cannot be matched.
         """
         checkpoint, kind, names = entry.checkpoint, rows.task.kind, rows.split.label_names
+        of_type = rows.split.problem_type
         family = answering_family(checkpoint, kind, names, settings.templates)
 
         def matched(own: Sequence[str] | None, classes: int) -> LabelMatch:
             order = settings.assume_label_order
             return match_labels(own, names, classes=classes, who=str(checkpoint), assume_order=order)
 
-        own = names if family.name == "zero-shot" else checkpoint.label_names
+        if family.name == "zero-shot" and of_type != CLASSIFICATION:
+            raise CheckpointError(
+                f"{checkpoint}: a zero-shot model answers one of several classes, not {of_type!r} rows."
+            )
+        if family.name != "zero-shot":
+            check_problem_type(checkpoint.config, of_type, checkpoint)
+        known = family.name == "zero-shot" or of_type == REGRESSION  # one number, whatever it is called
+        own = names if known else checkpoint.label_names
         labels = None if own is None else matched(own, len(own))  # before the weights are read
         size = entry.image_size or rows.data.image_size
         classifier = Classifier.load(
@@ -312,4 +321,5 @@ def _notes(p: Predictions, model: MemberModel, path: Path) -> tuple[str, ...]:
 
 
 def _accuracy(p: Predictions) -> str:
-    return "" if p.labels is None or not len(p) else f", accuracy {(p.answers == p.labels).mean():.2%}"
+    name, shown = first_score(p)
+    return f", {name} {shown}" if shown else ""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from hf_soups.errors import IncompatibleCheckpoints
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.predictions import Predictions
 
 BY_PLACE = 0.9  # of all names must stand at their own place before the few others are taken to do so as well
@@ -157,7 +158,7 @@ def doubt(p: Predictions) -> str:
 
     Another order is fitted to half of the rows and counts only if it explains the other half much better.
     """
-    if p.labels is None or len(p) < FEWEST_ROWS:
+    if p.labels is None or len(p) < FEWEST_ROWS or p.problem_type != CLASSIFICATION:
         return ""
     answers, labels = p.answers, p.labels
     half = np.random.default_rng(0).random(len(p)) < 0.5

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Unpack
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 from hf_soups.files.writing import write_text
 from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
 from hf_soups.pool.shards import alone, processes
 from hf_soups.pool.store import POOL_FILE, Pool, read_pool
-from hf_soups.predictions import same_rows
+from hf_soups.predictions import Predictions, same_rows
 from hf_soups.predictions.topk import TopKPredictions, certain_rows
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
+from hf_soups.recipe.task import METRIC_OF
 from hf_soups.soups.ingredients import doubt_in_words, without_proof
 
 if TYPE_CHECKING:
@@ -142,35 +144,49 @@ def print_result(result: PoolResult) -> None:
             f"is certain for all but {result.uncertain:.2%} of the rows."
         )
     if len(result.pool) > 1:
-        console.print(f"Next: hf-soups cascade search {_search_of(result.pool)}")
+        console.print(f"Next: hf-soups {_next_for(result.pool)}")
 
 
-def _search_of(pool: Pool) -> str:
-    """What to search next: nothing is chosen on report rows."""
+def _next_for(pool: Pool) -> str:
+    """What to do next: nothing is chosen on report rows, and no cascade is sure of a number."""
     from hf_soups.pool.report_rows import holds_report_rows
 
-    here = pool.folder
-    return f"SELECT-POOL --report {here} (choose on select rows)" if holds_report_rows(pool.data.split) else str(here)
+    here, how = pool.folder, "ensemble" if pool.data.problem_type == REGRESSION else "cascade search"
+    if holds_report_rows(pool.data.split):
+        return f"{how} SELECT-POOL --report {here} (choose on select rows)"
+    return f"{how} {here}"
 
 
 def pool_table(pool: Pool) -> Table:
-    """Each member with its accuracy and what an example costs it."""
+    """Each member with its accuracy, or what its rows are scored by, and what an example costs it."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
     table.add_column("member", overflow="fold")
+    first = [first_score(pool.predictions[name]) for name in pool.members]
     own_units = sorted({unit for member in pool.members.values() for unit in member.costs})
-    for column in ("accuracy", "MACs", "parameters", "ms at batch 1", "ms at best batch", *own_units):
+    name = first[0][0] if first else "accuracy"
+    for column in (name, "MACs", "parameters", "ms at batch 1", "ms at best batch", *own_units):
         table.add_column(column, justify="right")
-    for name, member in pool.members.items():
-        p = pool.predictions[name]
-        right = "" if p.labels is None or not len(p) else f"{(p.answers == p.labels).mean():.2%}"
+    for (name, member), (_, right) in zip(pool.members.items(), first, strict=True):
         counted = [_short(member.macs), _short(member.parameters)]
         measured = ["" if s is None else f"{1000 * s:.2f}" for s in (member.seconds_batch_1, member.seconds)]
         given = [f"{member.costs[unit]:.3g}" if unit in member.costs else "" for unit in own_units]
         table.add_row(name, right, *counted, *measured, *given)
     return table
+
+
+def first_score(p: Predictions) -> tuple[str, str]:
+    """What rows of this problem type are scored by at a glance, and the score; empty without labels."""
+    name = METRIC_OF[p.problem_type]
+    if p.labels is None or not len(p):
+        return name, ""
+    if p.problem_type == CLASSIFICATION:
+        return name, f"{p.hits.mean():.2%}"
+    from hf_soups.metrics import METRICS  # scikit-learn is imported for these alone
+
+    return name, f"{100 * METRICS[name].compute(p):.2f}"
 
 
 def _short(count: int | None) -> str:
@@ -210,6 +226,7 @@ def _pool_at(out: Path, rows: LabelledRows, top_k: int | None) -> Pool:
             ("rows with the fingerprint", "fingerprint", there.data, new.data),
             ("label names", "label_names", there, new),
             ("tasks of kind", "kind", there, new),
+            ("rows of problem type", "problem_type", there.data, new.data),
             ("top-k", "top_k", there, new),
         )
         if getattr(a, name) != getattr(b, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_soups.data.split import stratified_rows
+from hf_soups.data.split import strata, stratified_rows
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.files.label_names import same_labels
 from hf_soups.pool.store import Pool, read_pool
@@ -121,7 +121,7 @@ def select_and_report(pool: Pool, report: str | ReportRows = None, seed: int = 0
     labels = next(iter(pool.predictions.values())).labels
     if labels is None:
         raise PredictionsError(f"{pool.folder}: its rows have no labels, so nothing can be chosen or scored on them.")
-    held = stratified_rows(labels, round(wanted.share * len(labels)), seed, stream=REPORT_STREAM)
+    held = stratified_rows(strata(labels), round(wanted.share * len(labels)), seed, stream=REPORT_STREAM)
     rest = np.setdiff1d(np.arange(len(labels)), held)
     if not len(held) or not len(rest):
         raise InputError(f"a share of {wanted} of {len(labels)} rows leaves none on one side. Predict more rows.")

@@ -18,6 +18,7 @@ import numpy as np
 from hf_soups.data.images import DECODERS, cells, encoding, image_endings, open_image
 from hf_soups.errors import DataError, InputError
 from hf_soups.files.digests import fast_digest
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION
 from hf_soups.pool.store import Pool, PoolData
 from hf_soups.predictions import same_rows
 
@@ -52,6 +53,7 @@ class RowsOptions(TypedDict, total=False):
     id_column: str | None
     recipe: str | Path | None
     overrides: Mapping[str, Any] | None
+    problem_type: str | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class RowsWanted:
     kind: str | None = None  # text, text-pair or image; default: as the columns are
     text: Sequence[str] = ()  # one or two text columns; default: the only ones
     image: str | None = None  # column; default: the only one
-    label: str | None = None  # column; default: "label", "labels" or the only one of classes
+    label: str | None = None  # column, or several as "a,b"; default: "label", "labels" or the only one of classes
     label_names: Sequence[str] | None = None  # of the classes; default: as the column has them
     limit: int | None = None  # at most so many rows: of a pool a stratified subset, else the first
     max_length: int = 128  # tokens of a text
@@ -73,6 +75,7 @@ class RowsWanted:
     id_column: str | None = None  # whose values are the row ids; default: the rows' numbers
     recipe: str | Path | None = None  # a YAML file that gives task and data
     overrides: Mapping[str, Any] | None = None  # values of the recipe to change
+    problem_type: str | None = None  # of labelled rows; default: as the label column is
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class LabelledRows:
             rows=len(self.split),
             fingerprint=self.split.fingerprint,
             columns=self.task.columns,
-            label=self.task.label,
+            label=",".join(self.task.label_columns),
+            problem_type=self.task.problem_type,
             max_length=None if self.task.kind == "image" else self.data.max_length,
         )
 
@@ -142,6 +146,10 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
             "labels: name the column (--label). To answer rows without labels, predict with one model or cascade."
         )
     names = None if wanted.label_names is None else tuple(wanted.label_names)
+    given = wanted.problem_type
+    about["problem_type"] = _problem_type(table, about) if given is None else OF_CONFIG.get(given, given)
+    if about["problem_type"] not in PROBLEM_TYPES:
+        raise InputError(f"problem_type is {about['problem_type']!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
     task = Task(**about, label_names=names, train=split, report=split)
     rows = checked_columns(table, task, where, gaps=wanted.on_error == "skip")
     names = label_names_of(rows, task, where)
@@ -167,13 +175,13 @@ def _read_data(wanted: RowsWanted) -> tuple[datasets.Dataset, dict[str, Any], st
 
 
 def _limited(split: Split, limit: int | None) -> Split:
-    from hf_soups.data.split import stratified_rows
+    from hf_soups.data.split import strata, stratified_rows
 
     if limit is None or limit >= len(split):
         return split
     if limit < 1:
         raise InputError(f"a limit of {limit} rows; expected 1 or more.")
-    return split.take(stratified_rows(split.labels, limit, 0, stream=0))
+    return split.take(stratified_rows(strata(split.labels), limit, 0, stream=0))
 
 
 def rows_of_pool(pool: Pool) -> Split | None:
@@ -186,7 +194,8 @@ def rows_of_pool(pool: Pool) -> Split | None:
     wanted = RowsWanted(
         data=data.path, split=data.split, config=data.config, revision=data.revision, kind=pool.kind,
         text=() if image else data.columns, image=data.columns[0] if image else None, label=data.label,
-        label_names=pool.label_names, limit=data.rows,
+        label_names=None if data.problem_type == REGRESSION else pool.label_names, limit=data.rows,
+        problem_type=data.problem_type,
     )  # fmt: skip
     try:
         split = load_rows(wanted).split
@@ -201,22 +210,44 @@ def task_columns(rows: datasets.Dataset, wanted: RowsWanted, where: str) -> dict
     Raises:
         DataError: if a column is missing, or several could be meant.
     """
-    named = [*wanted.text, *filter(None, (wanted.image, wanted.label))]
+    labels = _label_columns(rows, wanted.label)
+    named = [*wanted.text, *filter(None, (wanted.image,)), *labels]
     missing = [name for name in named if name not in rows.column_names]
     if missing:
         raise DataError(f"{where}: no column {missing[0]!r}; there are: {', '.join(rows.column_names)}.")
-    label = wanted.label or _label_of(rows)
+    label = labels[0] if len(labels) == 1 else _label_of(rows) if wanted.label is None else wanted.label
+    several = {"labels": labels} if len(labels) > 1 else {}
     images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
     image = wanted.image or _preferred(images, IMAGES)
     if wanted.kind == "image" or (wanted.kind is None and not wanted.text and (wanted.image or images)):
         if image is None:
             raise _unclear("image", images, where, rows.column_names)
-        return {"kind": "image", "image": image, "label": label}
-    texts = [name for name, feature in rows.features.items() if _is_text(feature) and name != label]
+        return {"kind": "image", "image": image, "label": label, **several}
+    texts = [n for n, feature in rows.features.items() if _is_text(feature) and n not in (label, *labels)]
     text = tuple(wanted.text) or _texts(texts, wanted.kind)
     if not text:
         raise _unclear("text", texts, where, rows.column_names)
-    return {"kind": "text" if len(text) == 1 else "text-pair", "text": text, "label": label}
+    return {"kind": "text" if len(text) == 1 else "text-pair", "text": text, "label": label, **several}
+
+
+def _label_columns(rows: datasets.Dataset, label: str | None) -> tuple[str, ...]:
+    """The label columns that are named: one, or several with commas between them."""
+    if label is None or label in rows.column_names:
+        return () if label is None else (label,)
+    return tuple(name.strip() for name in label.split(",") if name.strip())
+
+
+def _problem_type(rows: datasets.Dataset, about: Mapping[str, Any]) -> str:
+    """Lists and several columns are of many labels a row, and numbers with fractions of a regression."""
+    if about.get("labels"):
+        return MULTI_LABEL
+    feature = rows.features[about["label"]]
+    if getattr(feature, "feature", None) is not None:
+        return MULTI_LABEL
+    if getattr(feature, "dtype", "").startswith("float"):
+        values = [v for v in rows.select_columns([about["label"]])[about["label"]] if v is not None]
+        return CLASSIFICATION if all(float(v).is_integer() for v in values) else REGRESSION
+    return CLASSIFICATION
 
 
 def _label_of(rows: datasets.Dataset) -> str | None:

@@ -22,9 +22,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from hf_soups.errors import HfSoupsError, InputError, PredictionsError
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.files.reading import visible
 from hf_soups.files.writing import writable
-from hf_soups.predictions import FORMAT, Predictions, id_tensor
+from hf_soups.predictions import Predictions, id_tensor
 from hf_soups.predictions.topk import TopKPredictions, load_predictions, write_top_k
 
 DEVICE_HERE = ("cuda", "xpu", "npu")
@@ -251,8 +252,8 @@ def _write_dense(path: Path, parts: Sequence[Predictions]) -> None:
         **{name: array.shape for name, array in small.items()},
         "log_probs": (sum(map(len, parts)), first.classes),
     }
-    about = {"format": FORMAT, "label_names": json.dumps(first.label_names), "data": first.data, "model": first.model}
-    layout = lay_out([(name, kind, shapes[name]) for name, kind in LAYOUT.items() if name in shapes], about)
+    kinds = {**LAYOUT, "labels": "F64" if first.problem_type == REGRESSION else "I64"}
+    layout = lay_out([(name, kind, shapes[name]) for name, kind in kinds.items() if name in shapes], first.metadata)
     with TensorWriter({path: layout}) as writer:
         for name, array in small.items():
             if array.size:

@@ -14,6 +14,7 @@ from hf_soups.costs import UNITS, Cost
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
 from hf_soups.files.label_names import same_labels
+from hf_soups.files.problem_types import CLASSIFICATION, ProblemType
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.predictions import Predictions, same_rows
@@ -139,7 +140,8 @@ class PoolData:
     rows: int = 0
     fingerprint: str = ""  # of their content, see `Split`
     columns: tuple[str, ...] = ()  # that the models read
-    label: str | None = None  # column; None: rows without labels
+    label: str | None = None  # column, or several with commas between them; None: rows without labels
+    problem_type: ProblemType = CLASSIFICATION
     max_length: int | None = None  # tokens after which texts were cut
 
 
@@ -293,10 +295,13 @@ def read_pool(folder: str | Path) -> Pool:
 
 def write_pool(pool: Pool) -> None:
     """Write pool.json through a temporary file and a rename."""
+    data = {key: value for key, value in asdict(pool.data).items() if value is not None}
+    if pool.data.problem_type == CLASSIFICATION:  # what it is without saying so
+        del data["problem_type"]
     values = {
         "format": FORMAT,
         "kind": pool.kind,
-        "data": {key: value for key, value in asdict(pool.data).items() if value is not None},
+        "data": data,
         "label_names": pool.label_names,
         **({} if pool.top_k is None else {"top_k": pool.top_k}),
         "members": {

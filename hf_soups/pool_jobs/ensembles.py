@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, get_args
 
 from hf_soups.costs import UNITS, Cost, one_unit
 from hf_soups.ensembles import Combine, Selection, ensemble, member_curves, select_ensemble
+from hf_soups.files.problem_types import REGRESSION
 from hf_soups.metrics import Metric, Score, metric_named, score
 from hf_soups.pool import read_pool
 from hf_soups.pool.report_rows import ReportRows, holds_report_rows, refuse_report_rows, select_and_report
 from hf_soups.predictions import Predictions
+from hf_soups.recipe.task import METRIC_OF
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -75,7 +77,7 @@ def pool_ensembles(
     folder: str | Path,
     *,
     members: Sequence[str] = (),
-    metric: str = "accuracy",
+    metric: str | None = None,
     cost: str | None = None,
     temperatures: bool = False,
     rounds: int = 50,
@@ -90,7 +92,7 @@ def pool_ensembles(
     Args:
         folder: of the pool.
         members: of the pool, to combine; default: all.
-        metric: a name in METRICS.
+        metric: a name in METRICS; default: accuracy, of many labels a row f1_micro, of a regression pearson.
         cost: the unit of costs; default: macs, or the first that all members have.
         temperatures: fit one for each member on the rows to choose on, and divide its logits by it.
         rounds: of the greedy selection with replacement.
@@ -107,9 +109,10 @@ def pool_ensembles(
     """
     from hf_soups.predictions.calibration import fit_temperatures
 
-    known = metric_named(metric)
     pool = read_pool(folder)
     refuse_report_rows(pool, "hf-soups ensemble", allowed=allow_selection_on_report)
+    metric = metric or METRIC_OF[pool.data.problem_type]
+    known = metric_named(metric)
     parts = select_and_report(pool, report, seed)
     names = list(members or parts.select)
     for name in names:
@@ -124,7 +127,7 @@ def pool_ensembles(
     best = max(names, key=lambda name: known.sign * known.compute(select[name]))
     rows = [table.row(f"best single: {best}", [best], lambda answers: answers[best])]
     scaled = [fitted.get(name, 1.0) for name in names]
-    for way in get_args(Combine):
+    for way in ("mean",) if pool.data.problem_type == REGRESSION else get_args(Combine):
         rows.append(table.row(way, names, _combined(names, way, scaled)))
     rows.append(table.row("selected", list(selection.weights), selection.apply))
     shown = {name: (parts.report or select)[name] for name in names}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from hf_soups.cascades.frontier import Frontier, is_ensemble, pareto
 from hf_soups.cascades.plan import Plan
@@ -17,6 +18,7 @@ from hf_soups.costs import UNITS
 from hf_soups.data.split import Split, read_image
 from hf_soups.ensembles.curves import Curve
 from hf_soups.errors import DataError, InputError, PredictionsError
+from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import METRICS, expected_calibration_error, traits_of
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.cascades import (
@@ -181,7 +183,7 @@ def exits_of(answers: CascadePredictions, members: Sequence[str] = ()) -> tuple[
     assert answers.costs is not None
     if not len(answers):
         raise PredictionsError("the cascade answered no rows, so there is no exit to show.")
-    hit = None if answers.labels is None else answers.answers == answers.labels
+    hit = None if answers.labels is None else answers.hits
     made = []
     for stage in range(int(max(answers.exits.max() + 1, len(members)))):
         inside = answers.exits == stage
@@ -236,7 +238,7 @@ def reliability_bins(p: Predictions, *, bins: int = BINS) -> tuple[Bin, ...]:
     """
     if bins < 1:
         raise InputError(f"{bins} bins; a reliability diagram needs at least 1.")
-    hit = p.answers == p.needs_labels()
+    hit = p.hits
     confidence = np.exp(p.log_probs.max(axis=1).astype(np.float32)).astype(np.float64)
     of = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     made = []
@@ -250,14 +252,18 @@ def reliability_bins(p: Predictions, *, bins: int = BINS) -> tuple[Bin, ...]:
 def draw_reliability(p: Predictions, path: str | Path, *, bins: int = BINS, name: str = "") -> tuple[Path, ...]:
     """Write the reliability diagram as PNG, and its bins as CSV beside it; both paths.
 
+    Of a multi-label problem each label of each row counts by itself.
+
     Args:
         p: labelled predictions.
         path: the PNG file.
         bins: equal-width bins of confidence.
         name: of the model, for the title; by default the one that the predictions carry.
     """
+    name = name or p.model or "predictions"
+    p = p.decisions if p.problem_type == MULTI_LABEL else p
     error = expected_calibration_error(p, bins=bins)
-    return draw_bins(reliability_bins(p, bins=bins), path, error=error, name=name or p.model or "predictions")
+    return draw_bins(reliability_bins(p, bins=bins), path, error=error, name=name)
 
 
 # Images by exit
@@ -298,8 +304,24 @@ def surest(answers: CascadePredictions, stage: int, count: int | None = None) ->
     """Positions of the rows that exit at a stage, the most confident first, at most `count`."""
     assert answers.exits is not None
     rows = np.flatnonzero(answers.exits == stage)
-    sure = answers.log_probs[rows].max(axis=1) if len(rows) else np.empty(0)
+    sure = sureness(answers, rows) if len(rows) else np.empty(0)
     return np.asarray(rows[np.argsort(-sure, kind="stable")][:count])
+
+
+def sureness(answers: Predictions, rows: np.ndarray) -> Float64[np.ndarray, " rows"]:
+    """How sure each of the rows is: the probability of its class, or over its labels the mean of each one's answer."""
+    if answers.problem_type != MULTI_LABEL:
+        return np.asarray(np.exp(answers.log_probs[rows].max(axis=1)), dtype=np.float64)
+    probs = np.exp(answers.log_probs[rows].astype(np.float64))
+    return np.asarray(np.maximum(probs, 1 - probs).mean(axis=1))
+
+
+def named_answer(answers: Predictions, value: np.ndarray) -> str:
+    """An answer or a label of one row in words: the name of its class, or those of its labels."""
+    names = answers.label_names or tuple(map(str, range(answers.classes)))
+    if answers.problem_type == MULTI_LABEL:
+        return ", ".join(names[i] for i in np.flatnonzero(value)) or "none"
+    return names[int(value)]
 
 
 def _reader(images: Split | Sequence[Image], answers: CascadePredictions) -> Callable[[int], Image | None]:
@@ -326,16 +348,14 @@ def _reader(images: Split | Sequence[Image], answers: CascadePredictions) -> Cal
 
 
 def _sheet_image(image: Image | None, answers: CascadePredictions, row: int) -> SheetImage:
-    logs = answers.log_probs[row]
-    answer, truth = int(logs.argmax()), None if answers.labels is None else int(answers.labels[row])
-    caption = f"{_short_name(answers, answer)}\n{100 * np.exp(logs.max()):.0f}%"
-    if truth is None or truth == answer:
+    one = answers.take([row])
+    caption = f"{_short(named_answer(one, one.answers[0]))}\n{100 * sureness(one, np.arange(1))[0]:.0f}%"
+    if one.labels is None or one.hits[0]:
         return SheetImage(image, caption, wrong=False)
-    return SheetImage(image, f"{caption}, not {_short_name(answers, truth)}", wrong=True)
+    return SheetImage(image, f"{caption}, not {_short(named_answer(one, one.labels[0]))}", wrong=True)
 
 
-def _short_name(answers: CascadePredictions, label: int) -> str:
-    name = answers.label_names[label] if answers.label_names else str(label)
+def _short(name: str) -> str:
     return name if len(name) <= CAPTION else f"{name[: CAPTION - 1]}."
 
 

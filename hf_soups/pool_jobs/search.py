@@ -26,6 +26,7 @@ from hf_soups.pool.report_rows import (
 )
 from hf_soups.pool_jobs.plans import seen_in
 from hf_soups.predictions import Predictions
+from hf_soups.recipe.task import METRIC_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ def search_pool(
     max_members: int = 4,
     combine: Combine = "mean",
     confidence: Confidence = "max",
-    metric: str = "accuracy",
+    metric: str | None = None,
     grid: int | None = None,
     width: int | None = None,
     reference: str | None = None,
@@ -96,7 +97,7 @@ def search_pool(
         max_members: of a cascade.
         combine: how members' answers become one.
         confidence: what thresholds are on.
-        metric: a name in METRICS.
+        metric: a name in METRICS; default: accuracy, or of many labels a row f1_micro.
         grid: thresholds of a stage that are tried before polishing; default: the search's. Not for "streeter".
         width: of the beam: chains that are grown at each level.
         reference: for "streeter": the model whose accuracy is kept; default: the best.
@@ -124,6 +125,7 @@ def search_pool(
     started = time.perf_counter()
     pool = read_pool(folder)
     refuse_report_rows(pool, "hf-soups cascade search", allowed=allow_selection_on_report)
+    metric = metric or ("accuracy" if method == "streeter" else METRIC_OF[pool.data.problem_type])
     report = report_rows(report)
     parts = select_and_report(pool, report, seed)
     select = _some(parts.select, members)

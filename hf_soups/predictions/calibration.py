@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hf_soups.errors import PredictionsError
+from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION
 from hf_soups.predictions.predictions import Predictions
 
 LOWEST, HIGHEST = 0.01, 100.0  # of temperatures that are fitted
@@ -19,8 +20,8 @@ def fit_temperature(p: Predictions) -> float:
 
     The loss is convex in 1 / T; its slope is followed to where it is 0. Where every row's label is the most probable
     class, the loss falls for ever as T goes to 0, and where the answers are worse than none it falls as T grows: the
-    limit 0.01 or 100 is returned then. Log-probabilities differ from logits by one constant a row, so the temperature
-    is that of the logits.
+    limit 0.01 or 100 is returned then. Of a multi-label problem each label of each row counts as one of two classes.
+    Log-probabilities differ from logits by one constant a row, so the temperature is that of the logits.
 
     Args:
         p: labelled predictions, of the rows to choose on: never those of the report.
@@ -34,6 +35,7 @@ def fit_temperature(p: Predictions) -> float:
     """
     from scipy.optimize import brentq
 
+    p = p.decisions if p.problem_type == MULTI_LABEL else p
     _check(p)
     low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)
     if _slope(p, math.exp(low)) >= 0:
@@ -64,6 +66,10 @@ def calibrated(p: Predictions, *, on: Predictions | None = None) -> Predictions:
 def _check(p: Predictions) -> None:
     if not len(p.needs_labels()):
         raise PredictionsError(f"the predictions {p.model or ''} hold no rows, so no temperature can be fitted.")
+    if p.problem_type == REGRESSION:
+        raise PredictionsError(
+            f"the predictions {p.model or ''} are numbers of a regression, which have no temperature."
+        )
     if p.classes < 2:
         raise PredictionsError(
             f"the predictions {p.model or ''} have one class: it has probability 1 at any temperature. Leave the "

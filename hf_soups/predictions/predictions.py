@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import HfSoupsError, PredictionsError
 from hf_soups.files.label_names import same_labels
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
 from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import write_file
 from hf_soups.predictions.given import (
@@ -36,8 +37,32 @@ from hf_soups.predictions.given import (
 
 FORMAT = "hf_soups.predictions.v1"
 POSITIVE = 1e-6  # a log-probability above it is none: rounding to float32 lifts one of 0 by less
+HALF = np.log(np.float32(0.5))  # a label above it is more probable than not
 ROWS_AT_ONCE = 4096
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
+
+
+def read_logits(z: Float64[np.ndarray, "rows classes"], of_type: ProblemType) -> Float64[np.ndarray, "rows classes"]:
+    """What a model of this problem type answers by its logits: log-probabilities, or of a regression numbers."""
+    if of_type == REGRESSION:
+        return z
+    if of_type == MULTI_LABEL:
+        return np.asarray(np.maximum(-np.logaddexp(0.0, -z), np.log(SMALLEST)))
+    z = z - z.max(axis=1, keepdims=True)
+    z = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return np.asarray(np.maximum(z, np.log(SMALLEST)))
+
+
+def logits_again(
+    answers: Float64[np.ndarray, "*rows classes"], of_type: ProblemType
+) -> Float64[np.ndarray, "*rows classes"]:
+    """Logits that `read_logits` reads as these answers; of classes they are known up to a constant a row."""
+    return answers - log_of_rest(answers) if of_type == MULTI_LABEL else answers
+
+
+def log_of_rest(log_probs: Float64[np.ndarray, "*rows"]) -> Float64[np.ndarray, "*rows"]:
+    """log(1 - p) of log(p), exact where p is near 1."""
+    return np.asarray(np.log(np.maximum(-np.expm1(np.minimum(log_probs, 0.0)), SMALLEST)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +71,18 @@ class Predictions:
 
     `row_ids` are unique integers or strings; `labels` are class indices or None for unlabelled rows. `data` and
     `model` are fingerprints: what the rows are and what answered.
+
+    Of a multi-label problem the probabilities are each label's own, and `labels` are 0 and 1 (examples, labels). Of a
+    regression `log_probs` hold one number a row, the answer itself, and `labels` are numbers.
     """
 
     log_probs: Float32[np.ndarray, "examples classes"]
     row_ids: np.ndarray  # (examples,) int64 or str
-    labels: Int64[np.ndarray, " examples"] | None = None
+    labels: Shaped[np.ndarray, "examples ..."] | None = None  # int64; of a regression float64
     label_names: tuple[str, ...] | None = None
     data: str = ""
     model: str = ""
+    problem_type: ProblemType = CLASSIFICATION
 
     @classmethod
     def from_probs(
@@ -86,6 +115,9 @@ class Predictions:
         [0, 1]
         """
         names = about.get("label_names") or column_names(probs)
+        if about.get("problem_type") == MULTI_LABEL:
+            logs = _logs_of_labels(np.asarray(probs, dtype=np.float64))
+            return cls._checked(logs, labels, row_ids, {**about, "label_names": names})
         p = normalised(probabilities_of(probs, names), normalise=normalise, tolerance=tolerance)
         return cls._checked(np.log(np.maximum(p, SMALLEST)), labels, row_ids, {**about, "label_names": names})
 
@@ -109,16 +141,15 @@ class Predictions:
     ) -> Predictions:
         """Predictions from logits (examples, classes) by a log-softmax in float64, stored as float32.
 
-        One number a row is the logit of the second of two classes, by a sigmoid; labels and names as `from_probs`.
+        One number a row is the logit of the second of two classes, by a sigmoid; labels and names as `from_probs`. With
+        `problem_type="multi-label"` by a log-sigmoid; with "regression" the number of each row is its answer.
         """
-        names = about.get("label_names") or column_names(logits)
-        z = logits_of(logits)
+        names, of_type = about.get("label_names") or column_names(logits), _known(about.get("problem_type"))
+        z = logits_of(logits) if of_type == CLASSIFICATION else _rows_of(logits)
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
             raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
-        z = z - z.max(axis=1, keepdims=True)
-        z = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return cls._checked(np.maximum(z, np.log(SMALLEST)), labels, row_ids, {**about, "label_names": names})
+        return cls._checked(read_logits(z, of_type), labels, row_ids, {**about, "label_names": names})
 
     @classmethod
     def _checked(
@@ -129,22 +160,22 @@ class Predictions:
             raise PredictionsError(
                 f"log-probabilities of {classes} classes in {log_probs.dtype}; expected floats of 1 or more."
             )
+        of_type = _known(about.get("problem_type"))
+        if of_type == REGRESSION and classes != 1:
+            raise PredictionsError(f"{classes} numbers a row; expected one, as a regression has.")
         ids = np.arange(n, dtype=np.int64) if row_ids is None else ids_of(row_ids)
         if ids.shape != (n,):
             raise PredictionsError(f"{ids.size} row ids for {n} rows.")
         if len(np.unique(ids)) != n:
             values, counts = np.unique(ids, return_counts=True)
             raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
-        labels, about["label_names"] = named_labels(labels, about.get("label_names"), classes)
-        y = None if labels is None else class_indices_of(labels)
-        if y is not None and y.shape != (n,):
-            raise PredictionsError(f"{y.size} labels for {n} rows.")
-        if y is not None and n and (y.min() < 0 or y.max() >= classes):
-            raise PredictionsError(f"labels lie in {y.min()}..{y.max()}, but there are {classes} classes.")
+        if of_type == CLASSIFICATION:
+            labels, about["label_names"] = named_labels(labels, about.get("label_names"), classes)
+        y = None if labels is None else _labels_of(labels, (n, classes), of_type)
         names = about.get("label_names")
         if names is not None and len(names) != classes:
             raise PredictionsError(f"{len(names)} label names for {classes} classes.")
-        about = {**about, "label_names": None if names is None else tuple(names)}
+        about = {**about, "label_names": None if names is None else tuple(names), "problem_type": of_type}
         return cls(log_probs.astype(np.float32, copy=False), ids, y, **about)
 
     def __len__(self) -> int:
@@ -157,18 +188,59 @@ class Predictions:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; of labels in a multi-label problem, and 1 of a regression."""
         return int(self.log_probs.shape[1])
 
     @property
     def probs(self) -> Float32[np.ndarray, "examples classes"]:
-        """Probabilities (examples, classes), float32."""
+        """Probabilities (examples, classes), float32.
+
+        Raises:
+            PredictionsError: if they are a regression's, which has none.
+        """
+        if self.problem_type == REGRESSION:
+            raise PredictionsError(
+                f"the predictions {self.model or ''} are numbers of a regression, not probabilities."
+            )
         return np.asarray(np.exp(self.log_probs), dtype=np.float32)
 
     @property
-    def answers(self) -> Int64[np.ndarray, " examples"]:
-        """The most probable class of each row; the lowest index wins a tie."""
+    def answers(self) -> Shaped[np.ndarray, "examples ..."]:
+        """The most probable class of each row; the lowest index wins a tie.
+
+        Of a multi-label problem 1 for each label that is more probable than not (examples, labels); of a regression
+        the numbers, float64.
+        """
+        if self.problem_type == REGRESSION:
+            return self.log_probs[:, 0].astype(np.float64)
+        if self.problem_type == MULTI_LABEL:
+            return np.asarray(self.log_probs > HALF, dtype=np.int64)
         return np.asarray(self.log_probs.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def hits(self) -> Bool[np.ndarray, " examples"]:
+        """Whether each row's answer is its label; of a multi-label problem whether all of its labels are right.
+
+        Raises:
+            PredictionsError: if there are no labels, or they are numbers, which no answer meets exactly.
+        """
+        if self.problem_type == REGRESSION:
+            raise PredictionsError(f"the predictions {self.model or ''} are numbers, which are not right or wrong.")
+        equal = self.answers == self.needs_labels()
+        return np.asarray(equal.all(axis=1) if equal.ndim == 2 else equal)
+
+    @property
+    def decisions(self) -> Predictions:
+        """A multi-label problem as two classes, no and yes: each label of each row is a row, row by row.
+
+        Raises:
+            PredictionsError: if they are of another problem type.
+        """
+        if self.problem_type != MULTI_LABEL:
+            raise PredictionsError(f"predictions of problem type {self.problem_type!r} are not of many labels a row.")
+        yes = self.log_probs.reshape(-1).astype(np.float64)
+        both = np.stack([log_of_rest(yes), yes], axis=1).astype(np.float32)
+        return Predictions(both, np.arange(len(both)), None if self.labels is None else self.labels.reshape(-1))
 
     def block(self, start: int, stop: int) -> Float32[np.ndarray, "rows classes"]:
         """The log-probabilities of rows `start` to `stop`, all classes.
@@ -190,12 +262,12 @@ class Predictions:
             return self
         if not (temperature > 0 and np.isfinite(temperature)):
             raise PredictionsError(f"a temperature of {temperature}; expected a number above 0.")
-        z = self.log_probs.astype(np.float64) / temperature
-        z -= z.max(axis=1, keepdims=True)
-        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return replace(self, log_probs=np.maximum(z, np.log(SMALLEST)).astype(np.float32))
+        if self.problem_type == REGRESSION:
+            raise PredictionsError(f"a temperature of {temperature}, but the numbers of a regression have none.")
+        z = logits_again(self.log_probs.astype(np.float64), self.problem_type) / temperature
+        return replace(self, log_probs=read_logits(z, self.problem_type).astype(np.float32))
 
-    def needs_labels(self) -> Int64[np.ndarray, " examples"]:
+    def needs_labels(self) -> Shaped[np.ndarray, "examples ..."]:
         """The labels, or an error that says which predictions lack them."""
         if self.labels is None:
             raise PredictionsError(f"the predictions {self.model or ''} hold no labels, so they cannot be scored.")
@@ -208,8 +280,16 @@ class Predictions:
             PredictionsError: if the two do not hold exactly the same row ids and labels of the same data.
         """
         both = f" of {self.model} and {other.model}" if self.model and other.model else ""
+        if self.problem_type != other.problem_type:
+            raise PredictionsError(
+                f"the predictions of {self.model or 'A'} are of problem type {self.problem_type!r}, those of "
+                f"{other.model or 'B'} of {other.problem_type!r}: they cannot be joined."
+            )
         if self.classes != other.classes or (
-            self.label_names and other.label_names and not same_labels(self.label_names, other.label_names)
+            self.problem_type != REGRESSION  # one number, whatever it is called
+            and self.label_names
+            and other.label_names
+            and not same_labels(self.label_names, other.label_names)
         ):
             raise PredictionsError(
                 f"the predictions of {self.model or 'A'} and {other.model or 'B'} have other labels: "
@@ -237,7 +317,7 @@ class Predictions:
     def _labelled_as(self, other: Predictions) -> Predictions:
         """Itself, if the labels of the rows are those of `other`, whose rows stand in the same order."""
         if self.labels is not None and other.labels is not None and not np.array_equal(self.labels, other.labels):
-            row = int(np.flatnonzero(self.labels != other.labels)[0])
+            row = int(np.argwhere(self.labels != other.labels)[0][0])
             mine, theirs = self.model or "one set", other.model or "the other"
             raise PredictionsError(
                 f"row {self.row_ids[row]!r} has label {self.labels[row]} in the predictions of {mine} and "
@@ -261,11 +341,16 @@ class Predictions:
         """Write one safetensors file, through a temporary file and a rename."""
         from safetensors.numpy import save_file
 
-        about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
         tensors = {"log_probs": np.ascontiguousarray(self.log_probs), **dict([id_tensor(self.row_ids)])}
         if self.labels is not None:
             tensors["labels"] = np.ascontiguousarray(self.labels)
-        write_file(Path(path), lambda partial: save_file(tensors, partial, metadata=about))
+        write_file(Path(path), lambda partial: save_file(tensors, partial, metadata=self.metadata))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its file says of it; without a problem type, as older files are, it is classification."""
+        about = {"format": FORMAT, "label_names": json.dumps(self.label_names), "data": self.data, "model": self.model}
+        return about if self.problem_type == CLASSIFICATION else {**about, "problem_type": self.problem_type}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> Predictions:
@@ -285,7 +370,7 @@ class Predictions:
             )
         found = cls._from_tensors(path, about, tensors)
         for start in range(0, len(found), ROWS_AT_ONCE):
-            check_probs(path, start, np.asarray(found.log_probs[start : start + ROWS_AT_ONCE]))
+            found._check_rows(path, start)
         return found
 
     @classmethod
@@ -293,9 +378,25 @@ class Predictions:
         cls, path: str | os.PathLike[str], about: Mapping[str, str], tensors: Mapping[str, np.ndarray]
     ) -> Predictions:
         with damage_named(path):
-            check_kinds(tensors, log_probs="f4", labels="i8")
+            of_type = _known(about.get("problem_type"))
+            check_kinds(tensors, log_probs="f4", labels="f8" if of_type == REGRESSION else "i8")
             told = {"label_names": stored_names(about), "data": about["data"], "model": about["model"]}
+            told["problem_type"] = of_type
             return cls._checked(tensors["log_probs"], tensors.get("labels"), stored_ids(tensors), told)
+
+    def _check_rows(self, path: str | os.PathLike[str], start: int) -> None:
+        """Whether some rows of a file are what its problem type says."""
+        rows = np.asarray(self.log_probs[start : start + ROWS_AT_ONCE])
+        if self.problem_type == CLASSIFICATION:
+            check_probs(path, start, rows)
+            return
+        good = np.isfinite(rows) & ((rows <= POSITIVE) | (self.problem_type == REGRESSION))
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            raise PredictionsError(
+                f"{path}: damaged predictions: row {start + row} holds {rows[row, column]:.4g}, which no answer of "
+                f"problem type {self.problem_type!r} can be. Predict again."
+            )
 
 
 @contextmanager
@@ -460,3 +561,55 @@ def same_rows(a: str, b: str) -> bool:
     (True, False)
     """
     return a == b or (("+" in a) != ("+" in b) and a.partition("+")[0] == b.partition("+")[0])
+
+
+def _known(problem_type: Any) -> ProblemType:
+    if problem_type not in (None, *PROBLEM_TYPES):
+        raise PredictionsError(f"problem type {problem_type!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
+    return problem_type or CLASSIFICATION
+
+
+def _logs_of_labels(probs: np.ndarray) -> Float64[np.ndarray, "examples labels"]:
+    """Log-probabilities of labels of which a row may have any number."""
+    if probs.ndim != 2:
+        raise PredictionsError(f"probabilities have shape {probs.shape}; expected (examples, labels).")
+    if not ((probs >= 0) & (probs <= 1)).all():
+        row, label = np.argwhere(~((probs >= 0) & (probs <= 1)))[0]
+        raise PredictionsError(
+            f"row {row} has the probability {probs[row, label]:.4g} for label {label}; expected 0 to 1. If these are "
+            "logits, use from_logits."
+        )
+    return np.asarray(np.log(np.maximum(probs, SMALLEST)))
+
+
+def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) -> np.ndarray:
+    """The labels of rows whose answers have that shape, as the problem type has them."""
+    n, classes = shape
+    if of_type == REGRESSION:
+        numbers = np.asarray(labels, dtype=np.float64)
+        if numbers.shape != (n,) or not np.isfinite(numbers).all():
+            raise PredictionsError(
+                f"labels of shape {numbers.shape} for {n} rows; expected one finite number for each."
+            )
+        return numbers
+    y = class_indices_of(labels)
+    if of_type == MULTI_LABEL:
+        if y.shape != (n, classes) or (y.size and not (0 <= y.min() <= y.max() <= 1)):
+            raise PredictionsError(
+                f"labels of shape {y.shape} for {n} rows of {classes} labels; expected 0 or 1 of each."
+            )
+        return y
+    if y.shape != (n,):
+        raise PredictionsError(f"{y.size} labels for {n} rows.")
+    if n and (y.min() < 0 or y.max() >= classes):
+        raise PredictionsError(f"labels lie in {y.min()}..{y.max()}, but there are {classes} classes.")
+    return y
+
+
+def _rows_of(numbers: ArrayLike) -> Float64[np.ndarray, "rows columns"]:
+    """A number a row, or several."""
+    z = np.asarray(numbers, dtype=np.float64)
+    z = z[:, None] if z.ndim == 1 else z
+    if z.ndim != 2:
+        raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+    return z

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.predictions.predictions import (
     ROWS_AT_ONCE,
     SMALLEST,
@@ -80,6 +81,8 @@ class TopKPredictions(Predictions):
         """
         if k < 1:
             raise InputError(f"top_k is {k}; expected the number of classes to keep of each row, 1 or more.")
+        if dense.problem_type != CLASSIFICATION:
+            raise InputError(f"top-k keeps the likeliest of many classes, but the rows are of {dense.problem_type!r}.")
         k, n = min(k, dense.classes), len(dense)
         kind = np.uint16 if dense.classes <= 2**16 else np.uint32
         indices, top = np.empty((n, k), dtype=kind), np.empty((n, k), dtype=np.float32)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hf_soups.errors import RecipeError
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
 from hf_soups.recipe.prompts import check_words
 from hf_soups.recipe.task import NAMED, MetricByEvaluate, Part, Shift, Task
 
@@ -199,6 +200,15 @@ class Recipe(Part):
             check_words(head.words, head.prompt, self.task)
         elif head.words is not None or head.prompt is not None:
             raise ValueError(f"head.words and head.prompt are for head.init: label-words, not {head.init}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_the_problem_type(self) -> Recipe:
+        of_type = self.task.problem_type
+        if of_type != CLASSIFICATION and self.head.init in ("label-words", "zero-shot"):
+            raise ValueError(f"head.init: {self.head.init} answers one of several classes, not rows of {of_type}")
+        if of_type == REGRESSION and self.train.label_smoothing:
+            raise ValueError("train.label_smoothing is of classes, and a regression has none; leave it out")
         return self
 
     @field_validator("task", mode="before")

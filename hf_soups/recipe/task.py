@@ -1,4 +1,4 @@
-"""Task: what is to be classified. Columns, label names, splits and the metric; GLUE's four tasks by name."""
+"""Task: what is to be answered. Columns, label names, splits and the metric; five of GLUE's tasks by name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from hf_soups.errors import RecipeError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION, ProblemType
 
 REPORT = "validation"  # the split that is looked at once where none is named
 SHIFT = "shift-"  # before a shift's name where it stands among select and report, also as a file's name
@@ -97,14 +98,27 @@ class Shift(Part):
         return _one_or_more(columns)
 
 
-class Task(Part):
-    """One classification task over one data set."""
+# what a task is scored by where its recipe names no metric
+METRIC_OF: Mapping[ProblemType, str] = {
+    CLASSIFICATION: "accuracy", MULTI_LABEL: "f1_micro", REGRESSION: "pearson",
+}  # fmt: skip
 
-    LATER = frozenset({"select"})
+
+class Task(Part):
+    """One task over one data set: a class, any number of labels, or a number for each row."""
+
+    LATER = frozenset({"select", "problem_type", "labels"})
     LEFT_OUT = frozenset({"report"})  # rows that a recipe names must be there; else they may be cut from train
 
     name: str = Field("", description="A known task, whose other values are then the defaults, or a name of yours.")
-    kind: Literal["text", "text-pair", "image"] = Field(description="Of the rows.")
+    kind: Literal["text", "text-pair", "image"] = Field(
+        description="Of the rows. `classification`, `multi-label` and `regression` are taken for `problem_type`."
+    )
+    problem_type: ProblemType = Field(
+        CLASSIFICATION,
+        description="What a row's label is: one of several classes, any number of labels (multi-label) or a number "
+        "(regression). The words of transformers' configs are taken too.",
+    )
     path: str = Field(
         description="A Hub data set, a folder in Hub layout or of tables, an imagefolder, or a file or pattern of "
         "parquet, csv, tsv, txt, json or jsonl, also compressed."
@@ -114,6 +128,9 @@ class Task(Part):
     text: tuple[str, ...] = Field((), description="The text column, or for pairs both.")
     image: str | None = Field(None, description="The image column.")
     label: str = Field("label", description="The label column: names, numbers or a ClassLabel.")
+    labels: tuple[str, ...] = Field(
+        (), description="Multi-label: a column of 0 and 1 for each label. Default: `label` is a column of lists."
+    )
     label_names: tuple[str, ...] | None = Field(
         None, description="Names of the classes. Default: the ClassLabel's, or the sorted values of the column."
     )
@@ -127,11 +144,30 @@ class Task(Part):
         description="The split, or file, that is chosen on; or a share of report, as 0.5. Default: cut from train.",
     )
     metric: str | MetricByEvaluate = Field(
-        "accuracy", description="Of selection and report, or a mapping: any metric of the evaluate library."
+        "accuracy",
+        description="Of selection and report, or a mapping: any metric of the evaluate library. Default of multi-label "
+        "f1_micro, of regression pearson.",
     )
     shifts: dict[str, Shift] = Field(
         default_factory=dict, description="Further report rows, by name; a text is a split of the same data set."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _problem_type_as_written(cls, given: Any) -> Any:
+        """The problem type under either key and in transformers' words too; what follows from it and from `labels`."""
+        if not isinstance(given, Mapping):
+            return given
+        values = dict(given)
+        if values.get("kind") in (*PROBLEM_TYPES, *OF_CONFIG) and "problem_type" not in values:
+            values["problem_type"] = values.pop("kind")
+            values["kind"] = "image" if values.get("image") else ("text", "text-pair")[_columns_in(values) == 2]
+        if isinstance(values.get("label"), list | tuple):
+            values["labels"] = values.pop("label")
+        of_type = values.get("problem_type", MULTI_LABEL if values.get("labels") else CLASSIFICATION)
+        values["problem_type"] = OF_CONFIG.get(of_type, of_type) if isinstance(of_type, str) else of_type
+        values.setdefault("metric", METRIC_OF.get(values["problem_type"], "accuracy"))
+        return values
 
     @field_validator("text", mode="before")
     @classmethod
@@ -174,6 +210,17 @@ class Task(Part):
         return self
 
     @model_validator(mode="after")
+    def _labels_fit_the_problem_type(self) -> Task:
+        if self.labels and self.problem_type != MULTI_LABEL:
+            raise ValueError(f"several label columns {list(self.labels)} are for multi-label, not {self.problem_type}")
+        if self.label_names is not None and self.problem_type == REGRESSION:
+            raise ValueError("label_names are of classes, and a regression has none; leave them out")
+        narrow = [n for n, shift in self.shifts.items() if shift.only_its_classes or shift.label_names is not None]
+        if narrow and self.problem_type != CLASSIFICATION:
+            raise ValueError(f"shifts.{narrow[0]}: label_names and only_its_classes are for classification")
+        return self
+
+    @model_validator(mode="after")
     def _shifts_fit(self) -> Task:
         for name, shift in self.shifts.items():
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in ("train", "select", "report"):
@@ -199,12 +246,29 @@ class Task(Part):
         return self.model_copy(update={**given, "report": shift.split, "select": None, "shifts": {}})
 
     @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that the labels are in."""
+        return self.labels or (self.label,)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns the model reads."""
         return self.text if self.image is None else (self.image,)
 
 
-def _glue(name: str, text: tuple[str, ...], labels: tuple[str, ...], metric: str) -> Task:
+def _columns_in(values: Mapping[str, Any]) -> int:
+    """How many text columns a mapping names."""
+    text = values.get("text", ())
+    return len(text) if isinstance(text, list | tuple) else 1
+
+
+def _glue(
+    name: str,
+    text: tuple[str, ...],
+    labels: tuple[str, ...] | None,
+    metric: str,
+    problem_type: ProblemType = CLASSIFICATION,
+) -> Task:
     return Task(
         name=f"glue/{name}",
         kind="text-pair" if len(text) == 2 else "text",
@@ -213,6 +277,7 @@ def _glue(name: str, text: tuple[str, ...], labels: tuple[str, ...], metric: str
         text=text,
         label_names=labels,
         metric=metric,
+        problem_type=problem_type,
     )
 
 
@@ -222,6 +287,7 @@ NAMED = {
     "glue/rte": _glue("rte", ("sentence1", "sentence2"), ("entailment", "not_entailment"), "accuracy"),
     "glue/cola": _glue("cola", ("sentence",), ("unacceptable", "acceptable"), "matthews"),
     "glue/sst2": _glue("sst2", ("sentence",), ("negative", "positive"), "accuracy"),
+    "glue/stsb": _glue("stsb", ("sentence1", "sentence2"), None, "pearson_spearman", REGRESSION),
 }
 
 

@@ -16,6 +16,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.dtypes import FLOATS
 from hf_soups.files.label_names import order_of, same_labels
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
@@ -333,7 +334,7 @@ def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
 
 def answers_one_class(answers: Predictions) -> bool | None:
     """Whether one class is answered whatever the row is, though the labels differ; None where they do not, or lack."""
-    if answers.labels is None or len(set(answers.labels.tolist())) < 2:
+    if answers.problem_type != CLASSIFICATION or answers.labels is None or len(set(answers.labels.tolist())) < 2:
         return None
     return len(set(answers.answers.tolist())) == 1
 

@@ -18,8 +18,9 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import InputError, PredictionsError, SelectionOnReport
 from hf_soups.files.label_names import order_of, same_labels
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, ProblemType, check_problem_type, logits_of
 from hf_soups.finetune.run_record import PREDICTIONS
-from hf_soups.metrics import METRICS, Metric, metric_for
+from hf_soups.metrics import Metric, loss_metric, metric_for_rows
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, on_device, predict_split
 from hf_soups.models.layers import has_batchnorm
@@ -164,7 +165,8 @@ def open_scorer(
     _refuse_one_split_for_both(recipe, chosen_on)
     first = checkpoints[0]
     splits = load_splits(recipe.task, recipe.data)
-    check_labels(first, splits.label_names)
+    check_problem_type(first.config, recipe.task.problem_type, first)
+    check_labels(first, splits.label_names, recipe.task.problem_type)
     family = family_for(first.config, recipe.task.kind, first)
     processor = family.processor(first.processor_folder)
     loaded = first.longer or first  # with a row for every token
@@ -184,9 +186,10 @@ def open_scorer(
     if has_batchnorm(model) and slots_by_disk_name(model) is not None:
         rows = splits.train.take(_some(len(splits.train), recipe.data.seed))
         batches = _batches(encode(rows), recipe.train.eval_batch_size, model)
+    metric = metric_for_rows(recipe.task, split.labels, splits.label_names)
     return SoupScorer(
-        family, model, encoded(), split, metric_for(recipe.task), LiveMixer(model),
-        batch_size or _rows_at_once(recipe, model), METRICS["nll"] if tie_break else None, chosen_on,
+        family, model, encoded(), split, metric, LiveMixer(model),
+        batch_size or _rows_at_once(recipe, model), loss_metric(split.problem_type) if tie_break else None, chosen_on,
         cached, by_role, batches, pool=frozenset(checkpoints),
         maybe_trained_on=without_proof(checkpoints, recipe, cached) if chosen_on == "select" else (),
     )  # fmt: skip
@@ -201,14 +204,15 @@ def _refuse_one_split_for_both(recipe: Recipe, chosen_on: Role) -> None:
         )
 
 
-def check_labels(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+def check_labels(checkpoint: Checkpoint, names: Sequence[str], of_type: ProblemType = CLASSIFICATION) -> None:
     """The data's classes must be in the order of the model's logits.
 
     Raises:
         InputError: if they do not.
     """
-    mine = checkpoint.label_names
-    classes = len(checkpoint.config.get("id2label") or {}) or 2  # config.json leaves two unnamed labels out
+    if of_type == REGRESSION:  # one number, whatever it is called
+        return
+    mine, classes = checkpoint.label_names, logits_of(checkpoint.config)
     if len(names) != classes:
         raise InputError(f"{checkpoint} tells {classes} classes apart, but the data have {len(names)}: {list(names)}.")
     if mine is not None and not same_labels(mine, names) and order_of(mine, names) is not None:

@@ -57,7 +57,11 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
     Raises:
         DataError: if the rows cannot be used.
     """
+    from hf_soups.metrics import metric_for, metric_for_rows
+
     plan = make_plan(recipe)
+    if isinstance(recipe.task.metric, str):  # by its name alone, also where no data are read
+        metric_for(recipe.task)
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     from hf_soups.data import load_splits
@@ -67,6 +71,7 @@ def dry_run(recipe: Recipe, out: Path, *, slots: int = 1, probe: bool = True) ->
     if not (probe or is_local(recipe.task)):
         return DryRun(plan, None, _checkpoint_bytes(recipe), None, free, None, None)
     splits = load_splits(recipe.task, recipe.data)
+    metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     found = checked(splits, recipe.task)
     rows = (len(splits.train), len(splits.select), len(splits.report))
     cache = _cache_bytes(recipe, sum(rows))

@@ -146,8 +146,10 @@ def make_shared(recipe: Recipe, out: Path) -> None:
     from hf_soups.data import load_splits
     from hf_soups.data.checks import warn_of_rows
     from hf_soups.finetune.start import load_start, make_start
+    from hf_soups.metrics import metric_for_rows
 
     folder, splits = SweepFolder(out), load_splits(recipe.task, recipe.data)
+    metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
     warn_of_rows(splits, recipe.task)
     make_start(recipe, splits, folder.start, cache=folder.cache)
     start = load_start(folder.start, recipe, splits)

@@ -29,7 +29,8 @@ from tests.makers.patience import PATIENCE
 
 RNG = np.random.default_rng(0)
 P = Predictions.from_logits(RNG.normal(size=(60, 2)), labels=RNG.integers(2, size=60))
-OF_PROBABILITIES = ("nll", "brier", "ece")
+NUMBERS = Predictions.from_logits(RNG.normal(size=(60, 1)), labels=RNG.normal(size=60), problem_type="regression")
+OF_PROBABILITIES = ("nll", "brier", "ece", "roc_auc", "average_precision", "mAP")
 
 
 def test_there_is_one_for_every_metric_by_name() -> None:
@@ -38,8 +39,9 @@ def test_there_is_one_for_every_metric_by_name() -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_has_the_value_of_the_metric_of_that_name(name: str) -> None:
-    inputs = {"prediction_scores": P.probs} if name in OF_PROBABILITIES else {"predictions": P.answers}
-    assert load_metric(name).compute(references=P.labels, **inputs) == {name: pytest.approx(METRICS[name].compute(P))}
+    p = NUMBERS if METRICS[name].problem_types == ("regression",) else P
+    inputs = {"prediction_scores": p.probs} if name in OF_PROBABILITIES else {"predictions": p.answers}
+    assert load_metric(name).compute(references=p.labels, **inputs) == {name: pytest.approx(METRICS[name].compute(p))}
 
 
 def test_label_metrics_combine() -> None:

@@ -33,6 +33,8 @@ from hf_soups.recipe.task import MetricByEvaluate, Task
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 CHECKED = settings(deadline=None, max_examples=60)
 OF_TWO_CLASSES = ("f1", "accuracy_f1")
+OF_CLASSES = [name for name, metric in METRICS.items() if "classification" in metric.problem_types]
+SUMMED = [name for name in OF_CLASSES if METRICS[name].row_statistics is not None]
 
 HALF = """
 import datasets
@@ -102,6 +104,9 @@ def by_scikit_learn(p: Predictions, name: str) -> float:
             "f1": lambda: sklearn.metrics.f1_score(y, answers, zero_division=0),
             "f1_macro": lambda: sklearn.metrics.f1_score(y, answers, average="macro", zero_division=0),
             "accuracy_f1": lambda: (accuracy + sklearn.metrics.f1_score(y, answers, zero_division=0)) / 2,
+            "f1_micro": lambda: sklearn.metrics.f1_score(y, answers, average="micro"),
+            "f1_weighted": lambda: sklearn.metrics.f1_score(y, answers, average="weighted", zero_division=0),
+            "balanced_accuracy": lambda: sklearn.metrics.balanced_accuracy_score(y, answers),
             "matthews": lambda: sklearn.metrics.matthews_corrcoef(y, answers),
             "nll": lambda: sklearn.metrics.log_loss(y, probs, labels=range(p.classes)),
             "brier": lambda: sklearn.metrics.brier_score_loss(y, probs, labels=range(p.classes), scale_by_half=False),
@@ -130,7 +135,7 @@ def calibration_error_by_a_loop(p: Predictions, bins: int, *, debiased: bool = F
 
 
 def usable(p: Predictions) -> list[str]:
-    return [name for name in METRICS if p.classes == 2 or name not in OF_TWO_CLASSES]
+    return [name for name in SUMMED if p.classes == 2 or name not in OF_TWO_CLASSES]
 
 
 @CHECKED
@@ -147,7 +152,7 @@ def test_every_metric_has_scikit_learns_value(p: Predictions) -> None:
 def test_two_class_metrics_have_scikit_learns_value(p: Predictions) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in METRICS:
+        for name in SUMMED:
             assert METRICS[name].compute(p) == pytest.approx(by_scikit_learn(p, name), abs=1e-9), name
 
 
@@ -170,7 +175,7 @@ def test_intervals_equal_those_of_a_bootstrap_that_copies_the_rows(p: Prediction
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = resampled_rows(len(p), 12, seed)
-        for name in METRICS:
+        for name in SUMMED:
             resampled = [Predictions(p.log_probs[at], np.arange(len(p)), p.needs_labels()[at]) for at in rows]
             values = np.asarray([METRICS[name].compute(r) for r in resampled])
             low, high = percentile_interval(values, 0.9)
@@ -295,7 +300,7 @@ def test_confidence_on_a_bins_upper_edge_belongs_to_it() -> None:
 
 def test_no_rows_no_labels_and_too_many_classes_for_f1_are_told() -> None:
     empty = Predictions.from_probs(np.empty((0, 2)), labels=[])
-    for name in METRICS:
+    for name in OF_CLASSES:
         with pytest.raises(PredictionsError, match="hold no rows"):
             score(empty, name)
         with pytest.raises(PredictionsError, match="hold no labels"):

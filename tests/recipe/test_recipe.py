@@ -84,7 +84,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(changes: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "mrpc"}, "unknown task 'mrpc'; known by name: glue/mrpc, glue/rte, glue/cola, glue/sst2; for other"),
+        (
+            {"task": "mrpc"},
+            "unknown task 'mrpc'; known by name: glue/mrpc, glue/rte, glue/cola, glue/sst2, glue/stsb; for other",
+        ),
         ({"task": {"name": "mrpc"}}, "unknown task 'mrpc'"),
         ({"task": {"kind": "text", "path": "x"}}, "`task`: a task of kind 'text' names 1 text columns, got []"),
         ({"task": {"path": "x", "text": ["a"]}}, "`task.kind`: Field required"),

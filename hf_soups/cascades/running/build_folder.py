@@ -14,6 +14,7 @@ from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, check_problem_type
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.files.writing import written_whole
 from hf_soups.models.clip import write_zero_shot
@@ -83,6 +84,7 @@ def build_cascade(
     placed: list[_Placed] = []
     for name in plan.members:
         with _member_of(name):
+            check_problem_type(members[name].checkpoint.config, plan.rule.problem_type, name)
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
     config = CascadeConfig(
         kind=kind,
@@ -92,7 +94,7 @@ def build_cascade(
         max_length=max_length,
         id2label=dict(enumerate(label_names)),
         label2id={name: i for i, name in enumerate(label_names)},
-        problem_type="single_label_classification" if len(label_names) > 1 else None,
+        problem_type=_problem_type(plan, label_names),  # type: ignore[arg-type]  # one of its three words
         architectures=[ARCHITECTURES.get(kind, "CascadeForSequenceClassification")],
     )
     target = Path(out)
@@ -101,6 +103,11 @@ def build_cascade(
         for name, content in (beside or {}).items():
             (partial / name).write_bytes(content)
     return target
+
+
+def _problem_type(plan: Plan, label_names: Sequence[str]) -> str | None:
+    of_type = plan.rule.problem_type
+    return IN_CONFIG[of_type] if of_type != CLASSIFICATION or len(label_names) > 1 else None
 
 
 @contextmanager

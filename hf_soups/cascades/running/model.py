@@ -20,6 +20,7 @@ from hf_soups.cascades.running.members import load_members
 from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, ProblemType
 from hf_soups.files.publishing import Publishable
 from hf_soups.models.classifier import Answers, Classifier
 from hf_soups.models.family import Batch
@@ -27,6 +28,7 @@ from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
 from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions
+from hf_soups.predictions.predictions import logits_again
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
@@ -38,7 +40,8 @@ class CascadeOutput(ModelOutput):
     """What a cascade answers on a batch.
 
     Attributes:
-        logits: natural-log probabilities (rows, classes), float32; their softmax are the probabilities.
+        logits: natural-log probabilities (rows, classes), float32; their softmax are the probabilities. Of many labels
+            a row log-odds, whose sigmoid they are.
         exits: the stage that each row left at (rows,); 0 is the first member.
         costs: of all members that each row met (rows,), float64, in the unit of the plan.
         confidences: at the stage that each row left at (rows,), float32.
@@ -202,6 +205,11 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         return names
 
     @property
+    def problem_type(self) -> ProblemType:
+        """What the answers are."""
+        return OF_CONFIG.get(str(self.config.problem_type), CLASSIFICATION)
+
+    @property
     def unit(self) -> str:
         """Of the costs."""
         return self._plan.unit
@@ -212,7 +220,10 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         assert done.logits is not None
         assert done.exits is not None
         assert done.costs is not None
-        return Answers(done.logits.numpy(), done.exits.numpy(), done.costs.numpy())
+        answers = done.logits.numpy()
+        if self.problem_type == MULTI_LABEL:
+            answers = Predictions.from_logits(answers, problem_type=MULTI_LABEL).log_probs
+        return Answers(answers, done.exits.numpy(), done.costs.numpy())
 
     @torch.inference_mode()
     def run(self, rows: RawRows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
@@ -240,11 +251,17 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
 
         done = run_rows(answer, rows.count, plan.thresholds, plan.rule)
         return CascadeOutput(
-            logits=torch.from_numpy(done.log_probs),
+            logits=torch.from_numpy(self._as_logits(done.log_probs)),
             exits=torch.from_numpy(done.exits),
             costs=torch.from_numpy(np.asarray(plan.cost_by_exit)[done.exits]),
             confidences=torch.from_numpy(done.confidences),
         )
+
+    def _as_logits(self, log_probs: np.ndarray) -> np.ndarray:
+        """What the function that stock pipelines apply to this problem type turns into the probabilities."""
+        if self.problem_type == CLASSIFICATION:
+            return log_probs
+        return logits_again(log_probs.astype(np.float64), self.problem_type).astype(np.float32)
 
     def _log_probs(self, number: int, rows: RawRows, at: Int64[np.ndarray, " rows"], temperature: float) -> np.ndarray:
         reader = self.reader_numbers[number]
@@ -258,7 +275,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
         try:
-            answers = Predictions.from_logits(logits.cpu().numpy()).at_temperature(temperature)
+            answers = Predictions.from_logits(logits.cpu().numpy(), problem_type=self.problem_type)
+            answers = answers.at_temperature(temperature)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
         return answers.log_probs

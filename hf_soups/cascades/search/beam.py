@@ -20,7 +20,7 @@ from hf_soups.cascades.frontier import Frontier, undominated
 from hf_soups.cascades.grid import CELLS, chain_grid
 from hf_soups.cascades.pareto import ROUNDING, nondominated
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
+from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule, rule_for
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.sketch import OpenBeginning, Opening, Sketch, opening_of, sketched
 from hf_soups.cascades.stages import Stages, read_stages, workers
@@ -147,7 +147,8 @@ def beam(
     for name, value in given.items():
         if value < 1:
             raise InputError(f"{name} is {value + 2 * (name == 'grid')}; expected 1 or more (grid: 3 or more).")
-    entries = checked_entries(predictions, costs, Rule(combine, confidence), metric, temperatures)
+    rule = rule_for(next(iter(predictions.values())), combine, confidence) if predictions else Rule()
+    entries = checked_entries(predictions, costs, rule, metric, temperatures)
     if max_worst_cost is not None and not max_worst_cost >= entries.costs.min():
         raise InputError(
             f"max_worst_cost is {max_worst_cost:g}, but the cheapest model costs {entries.costs.min():g}: nothing fits."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Integer, Real
+from jaxtyping import Float32, Float64, Integer, Real, Shaped
 
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.stages import aligned_members, scaled_block, summed_metric
@@ -25,7 +25,7 @@ class Entries:
 
     names: tuple[str, ...]
     predictions: tuple[Predictions, ...]  # rows in the order of the first's
-    labels: Int64[np.ndarray, " rows"]
+    labels: Shaped[np.ndarray, "rows ..."]
     costs: Float64[np.ndarray, " members"]
     unit: Cost  # of the costs, and where they were measured
     temperatures: tuple[float, ...]
@@ -89,6 +89,7 @@ def checked_entries(
         )
     first = next((name for name in names if predictions[name].labels is not None), names[0])
     aligned = aligned_members([first, *names], predictions)
+    rule.check(aligned[first])
     at = _checked_temperatures(names, temperatures or {})
     return Entries(
         names,

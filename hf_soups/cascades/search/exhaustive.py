@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.pareto import Known, Points
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule
+from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule, rule_for
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.chains import LONGEST, search_chains
 from hf_soups.cascades.search.dense import search_densely
@@ -58,7 +58,7 @@ def search_cascades(
         costs: of each model on one row, in one unit.
         max_members: of a cascade, one or more; at most all models are used.
         combine: "mean", "geometric" or "last"; how members 1..k answer together.
-        confidence: "max", "gap", "entropy" or "agreement".
+        confidence: "max", "gap", "entropy" or "agreement"; of many labels a row "labels", which "max" stands for then.
         metric: its name, or one that adds up over rows.
         grid: thresholds tried of each stage: one number, or one for cascades of two, of three, of four or more members.
         max_worst_cost: the most that a row may cost that meets every member.
@@ -68,7 +68,8 @@ def search_cascades(
     Raises:
         PredictionsError: if there are fewer than two models or no rows, or rows, labels or data differ between models,
             or predictions are not finite.
-        InputError: if a cost is missing, negative or in another unit, or an option is out of its range.
+        InputError: if a cost is missing, negative or in another unit, an option is out of its range, or the rows are
+            of a regression.
 
     >>> quick = Predictions.from_probs([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], labels=[0, 1, 1])
     >>> slow = Predictions.from_probs([[0.8, 0.2], [0.1, 0.9], [0.3, 0.7]], labels=[0, 1, 1])
@@ -77,7 +78,7 @@ def search_cascades(
     >>> best.members, round(best.thresholds[0], 3), round(best.average_cost, 3)
     (('quick', 'slow'), 0.7, 2.667)
     """
-    rule = Rule(combine, confidence)
+    rule = rule_for(next(iter(predictions.values())), combine, confidence) if predictions else Rule()
     counts = _checked_grid(grid)
     if max_members < 1:
         raise InputError(f"max_members is {max_members}; a cascade has at least 1 member.")

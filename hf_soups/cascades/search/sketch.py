@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Real
+from jaxtyping import Float32, Float64, Int64, Real, Shaped
 
 from hf_soups.cascades.grid import cuts, summed_up
 from hf_soups.cascades.rule import Committee
 from hf_soups.cascades.search.candidates import Entries
 from hf_soups.cascades.stages import scaled_block, statistics_of
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.metrics import METRICS, Metric
 
 SURER_FIRST = np.float32(1e-3)
@@ -28,7 +29,7 @@ class Sketch:
     """Each model's log-probabilities of the same rows and classes; they sum to 1 only if `exact`."""
 
     log_probs: Float32[np.ndarray, "models rows classes"]
-    labels: Int64[np.ndarray, " rows"]  # among the classes kept
+    labels: Shaped[np.ndarray, "rows ..."]  # among the classes kept
     exact: bool  # all rows and classes
 
 
@@ -37,7 +38,8 @@ def sketched(entries: Entries, *, rows: int, classes: int, seed: int = 0) -> Ske
 
     Classes are left out where only hits count: other metrics ask which class it was that was answered.
     """
-    few = min(classes, entries.classes) if entries.metric is METRICS["accuracy"] else entries.classes
+    one_class = entries.rule.problem_type == CLASSIFICATION and entries.metric is METRICS["accuracy"]
+    few = min(classes, entries.classes) if one_class else entries.classes
     count = max(1, min(rows, entries.rows, NUMBERS // (len(entries) * few)))
     at = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(entries.rows)[:count])
     labels = entries.labels[at]

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float32, Float64, Int32
 from hf_soups.cascades.frontier import Frontier, undominated
 from hf_soups.cascades.grid import halfway
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import Committee, Confidence, Rule
+from hf_soups.cascades.rule import Committee, Confidence, Rule, rule_for
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.stages import workers
 from hf_soups.costs import Cost
 from hf_soups.errors import InputError, PredictionsError
+from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.predictions import Predictions
 from hf_soups.predictions.topk import TopKPredictions
 
@@ -71,7 +72,9 @@ def streeter(
         raise InputError(f"shares are {tuple(shares)}; expected one or more in (0, 1], such as 0.99.")
     if reference is not None and reference not in predictions:
         raise PredictionsError(f"the reference {reference!r} is not in the pool, which is: {', '.join(predictions)}.")
-    rule = Rule("last", confidence)
+    rule = rule_for(next(iter(predictions.values())), "last", confidence) if predictions else Rule("last")
+    if rule.problem_type != CLASSIFICATION:
+        raise InputError("Streeter's greedy is for one class a row. Search many labels a row exhaustively or by beam.")
     entries = checked_entries(predictions, costs, rule, "accuracy", temperatures)
     on_progress, at_once = progress or (lambda share, what: None), workers(threads)
     surest = read_surest(entries, threads=at_once, on_progress=lambda share: on_progress(READING * share, "answers"))

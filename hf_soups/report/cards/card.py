@@ -106,7 +106,13 @@ class FolderCard:
         """Python code that loads the model by the card's title and runs it."""
         facts = self.facts
         return snippet_for(
-            facts.pipeline_tag, self.title, cascade=facts.cascade, pair=facts.pair, ours=facts.ours, words=facts.words
+            facts.pipeline_tag,
+            self.title,
+            cascade=facts.cascade,
+            pair=facts.pair,
+            ours=facts.ours,
+            words=facts.words,
+            every_label=facts.every_label,
         )
 
     def model_card(self) -> ModelCard:

@@ -12,6 +12,7 @@ from hf_soups.cascades.evidence import Evidence
 from hf_soups.data.sources import is_single_file
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import is_repo_id
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.metrics import traits_of
 from hf_soups.recipe.origin import place_shown
 from hf_soups.recipe.task import REPORT, SHIFT, Task
@@ -167,6 +168,7 @@ class CardFacts:
     ours: bool = False  # its class is one that hf_soups adds to transformers
     words: bool = False  # it answers with label words, which no stock pipeline asks for
     board: Leaderboard | None = None  # to be drawn
+    every_label: bool = False  # its rows may have several labels
 
     @property
     def published(self) -> tuple[CardScore, ...]:
@@ -174,7 +176,7 @@ class CardFacts:
         return tuple(s for s in self.scores if s.role == "report" and s.metric == self.metric and not s.optimistic)
 
 
-def classes_in_words(kind: str, names: Sequence[str]) -> str:
+def classes_in_words(kind: str, names: Sequence[str], of_type: ProblemType = CLASSIFICATION) -> str:
     """What a model does, for people who do not know it.
 
     >>> classes_in_words("text-pair", ("no", "yes"))
@@ -182,8 +184,12 @@ def classes_in_words(kind: str, names: Sequence[str]) -> str:
     """
     names = [" ".join(name.split()).replace("`", "'") for name in names]  # they can come from anywhere
     rows = {"image": "images", "text": "texts", "text-pair": "pairs of texts"}[kind]
+    if of_type == REGRESSION:
+        return f"It gives {rows} a number{f': {names[0]}' if names else ''}."
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     named = f": {', '.join(names[:SHOWN])}{more}" if names else ""
+    if of_type == MULTI_LABEL:
+        return f"It gives {rows} any number of {len(names) or 'named'} labels{named}."
     return f"It sorts {rows} into {len(names) or 'named'} classes{named}."
 
 

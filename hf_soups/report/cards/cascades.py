@@ -13,6 +13,7 @@ from hf_soups.cascades.running.members import check_weights
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of
+from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import holds_report_rows
 from hf_soups.report.cards.card_facts import (
@@ -58,6 +59,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
             "again."
         )
     tag = "image-classification" if config.kind == "image" else "text-classification"
+    classes = classes_in_words(config.kind, config.label_names, plan.rule.problem_type)
     tables = [
         _results(plan, found), _selection(config, plan, found), _members(config, plan), _costs(plan, found),
         _weights(plan, found),
@@ -66,7 +68,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
-            f"easy inputs never reach the expensive ones. {classes_in_words(config.kind, config.label_names)} It needs "
+            f"easy inputs never reach the expensive ones. {classes} It needs "
             "the package `hf_soups`."
         ),
         library="hf_soups",
@@ -78,6 +80,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         tables=tuple(t for t in tables if t.rows),
         limits=_limits(plan, found),
         cascade=True,
+        every_label=plan.rule.problem_type == MULTI_LABEL,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
         data=DataUsed.of_evidence(found),

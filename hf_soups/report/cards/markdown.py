@@ -166,7 +166,14 @@ class MarkedText:
 
 
 def snippet_for(
-    pipeline_tag: str, name: str, *, cascade: bool, pair: bool = False, ours: bool = False, words: bool = False
+    pipeline_tag: str,
+    name: str,
+    *,
+    cascade: bool,
+    pair: bool = False,
+    ours: bool = False,
+    words: bool = False,
+    every_label: bool = False,
 ) -> str:
     """Python code that classifies one row with a model.
 
@@ -177,6 +184,7 @@ def snippet_for(
         pair: it takes pairs of texts.
         ours: its class is one that hf_soups adds to transformers.
         words: it answers with label words.
+        every_label: show the score of every label, of which a row may have several.
     """
     if words:
         return _with_words(name, pair)
@@ -192,7 +200,7 @@ def snippet_for(
         "",
         *(['image = Image.new("RGB", (224, 224))  # put your own here: Image.open(...)'] if image else []),
         f'classify = pipeline("{"cascade-" if cascade else ""}{pipeline_tag}", model={json.dumps(name)})',
-        f"print(classify({row}{', return_exits=True' if cascade else ''}))",
+        f"print(classify({row}{', top_k=None' if every_label else ''}{', return_exits=True' if cascade else ''}))",
     ]
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, problem_type_of
 from hf_soups.leaderboard.table import BOARD_FILE, load_board, text_cells, training_of
 from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
@@ -75,10 +76,11 @@ def soup_facts(
         *costs,
     ]
     notes = _notes(folder, record)
+    of_type = CLASSIFICATION if WORDS_KEY in config else problem_type_of(config)
     kind = recipe.task.kind if recipe is not None else "image" if tag == "image-classification" else "text"
     return CardFacts(
         record=SOUP_FILE,
-        about=_about(record, classes_in_words(kind, record.label_names or ())),
+        about=_about(record, classes_in_words(kind, record.label_names or (), of_type)),
         library="transformers",
         pipeline_tag=tag,
         tags=tuple(filter(None, ("hf_soups", "model-soup", "merge", method))),
@@ -95,6 +97,7 @@ def soup_facts(
         data=None if recipe is None else DataUsed.of_task(recipe.task, _rows(record)),
         recipe=recipe_shown,
         board=board,
+        every_label=of_type == MULTI_LABEL,
     )
 
 
@@ -322,8 +325,7 @@ def best_single(board: Leaderboard) -> dict[str, str] | None:
         "Rows": f"{BEST}, {best.name}",
         board.metric: score_in_words(best.report, board.metric),
         "95% interval": f"{ends[0]} to {ends[1]}",
-        "nll": score_in_words(best.report_nll, "nll"),
-        "ece": score_in_words(best.report_ece, "ece"),
+        **{k: score_in_words(v, k) for k, v in (("nll", best.report_nll), ("ece", best.report_ece)) if v is not None},
         "Number of rows": str(board.report_rows),
     }
 

@@ -25,7 +25,7 @@ from hf_soups.plots.cascades import Exit, accuracy_of_all
 from hf_soups.plots.costs import CostPicture, CostPoint
 from hf_soups.pool import Pool
 from hf_soups.pool.rows import rows_of_pool
-from hf_soups.pool_jobs.pictures import cost_picture, exits_of, surest
+from hf_soups.pool_jobs.pictures import cost_picture, exits_of, named_answer, sureness, surest
 from hf_soups.predictions import same_rows
 from hf_soups.report.frontier_table import threshold_in_words, verdicts
 from hf_soups.report.page.charts import bar_chart, cost_chart
@@ -271,7 +271,7 @@ def shown_rows(answers: CascadePredictions, stage: int, count: int) -> list[int]
     sure = surest(answers, stage)
     if answers.labels is None:
         return [int(i) for i in sure[:count]]
-    hit = answers.answers[sure] == answers.labels[sure]
+    hit = answers.hits[sure]
     wrong = sure[~hit][: max(count // 2, count - int(hit.sum()))]
     return [int(i) for i in (*wrong, *sure[hit][: count - len(wrong)])]
 
@@ -299,14 +299,12 @@ def _exit_in_words(cascade: ShownCascade, stage: int) -> str:
 
 
 def _example(answers: CascadePredictions, row: int, split: Split, at: int) -> Example:
-    logs = np.asarray(answers.log_probs[row])
-    answer = int(logs.argmax())
-    label = None if answers.labels is None else int(answers.labels[row])
+    one = answers.take([row])
     about = (
         f"row {answers.row_ids[row]}",
-        f"{_name(answers, answer)} ({100 * float(np.exp(logs.max())):.0f}%)",
-        "not known" if label is None else _name(answers, label),
-        label in (None, answer),
+        f"{named_answer(one, one.answers[0])} ({100 * sureness(one, np.arange(1))[0]:.0f}%)",
+        "not known" if one.labels is None else named_answer(one, one.labels[0]),
+        one.labels is None or bool(one.hits[0]),
     )
     texts = _texts(split, at)
     if texts:
@@ -341,7 +339,3 @@ def _texts(split: Split, at: int) -> tuple[str, ...]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
-
-
-def _name(answers: CascadePredictions, label: int) -> str:
-    return answers.label_names[label] if answers.label_names else str(label)

@@ -26,6 +26,7 @@ from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.origin import RECIPE_FILE
+from hf_soups.recipe.task import METRIC_OF
 from hf_soups.soups.soup_record import SOUP_FILE
 from hf_soups.sweep.folder import PLAN_FILE
 
@@ -269,15 +270,15 @@ def _read_pool(at: Path) -> tuple[Pool, AnsweredPool, Path | None]:
 
 
 def _unsearched(pool: Pool) -> AnsweredPool:
-    """The pool's models alone, by accuracy, at the first cost that all of them have."""
+    """The pool's models alone, by what their rows are scored by, at the first cost that all of them have."""
     if not pool.members:
         raise InputError(f"{pool.folder}: a pool without members. Answer its rows with hf-soups predict first.")
-    metric = METRICS["accuracy"]
+    metric = METRICS[METRIC_OF[pool.data.problem_type]]
     unit, costs = _costs(pool)
     singles = []
     for name, answers in pool.predictions.items():
         score, cost = metric.compute(answers), costs.get(name, 0.0)
-        how = {"average_cost": cost, "exit_shares": (1.0,), "unit": unit, "rows": len(answers)}
+        how = {"average_cost": cost, "exit_shares": (1.0,), "unit": unit, "rows": len(answers), "metric": metric.name}
         singles.append(Plan((name,), (), (cost,), score=score, **how))  # type: ignore[arg-type]
     best = sorted(singles, key=lambda plan: (-plan.score, plan.average_cost))
     return AnsweredPool(str(pool.folder), Frontier((), tuple(best)), pool.predictions, None, pool)

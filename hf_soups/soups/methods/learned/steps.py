@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.data.split import stratified_rows
+from hf_soups.data.split import strata, stratified_rows
 from hf_soups.errors import InputError
-from hf_soups.models.inference import length_buckets, on_device
+from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, ProblemType
+from hf_soups.models.inference import length_buckets, on_device, row_losses
 from hf_soups.soups.methods.learned import coefficients as descent
 from hf_soups.soups.methods.learned.coefficients import LearnedOptions, LearnedStep, State
 from hf_soups.soups.methods.learned.mixture import LiveMixture
@@ -137,13 +138,13 @@ class Learning:
     def _shares_of_loss(
         self, rows: Int64[np.ndarray, " batch"], scale: Float[torch.Tensor, ""]
     ) -> Iterator[Float[torch.Tensor, ""]]:
-        """The mean cross-entropy of the rows in parts that add up to it, a few rows each."""
+        """The rows' mean loss, that of a fine-tune, in parts that add up to it, a few rows each."""
         scorer = self._scorer
         for places in length_buckets(scorer.encoded.lengths[rows], self._options.rows_at_once):
             at = rows[places]
             logits = scorer.family.logits(scorer.model, on_device(scorer.encoded.batch(at), self._device))
             labels = torch.from_numpy(scorer.split.labels[at]).to(self._device)
-            yield torch.nn.functional.cross_entropy(scale * logits, labels, reduction="sum") / len(rows)
+            yield _loss(scale * logits, labels, scorer.split.problem_type) / len(rows)
 
     # Epochs.
 
@@ -187,14 +188,23 @@ class Learning:
         read = np.ones(self._k, dtype=bool)
         if models is not None:
             read = np.isin(np.arange(self._k), models)
-        return np.concatenate([[True], np.tile(read, self.rows)])
+        # a factor of a regression's numbers would be learned for what the soup itself must get right
+        return np.concatenate([[self._scorer.split.problem_type != REGRESSION], np.tile(read, self.rows)])
+
+
+def _loss(
+    logits: Float[torch.Tensor, "batch classes"], labels: Shaped[torch.Tensor, "batch ..."], of_type: ProblemType
+) -> Float[torch.Tensor, ""]:
+    if of_type == CLASSIFICATION:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return row_losses(logits, labels.to(logits.dtype).reshape(logits.shape), of_type).sum()
 
 
 def _split_rows(
-    labels: Int64[np.ndarray, " rows"], options: LearnedOptions
+    labels: Shaped[np.ndarray, "rows ..."], options: LearnedOptions
 ) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
     wanted = math.ceil(options.holdout * len(labels))
-    held_out = stratified_rows(labels, wanted, options.seed, stream=HELD_OUT, leave_one=True)
+    held_out = stratified_rows(strata(labels), wanted, options.seed, stream=HELD_OUT, leave_one=True)
     train = np.setdiff1d(np.arange(len(labels)), held_out)
     if len(train) == 0 or (options.holdout and len(held_out) == 0):
         raise InputError(
