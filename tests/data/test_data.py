@@ -729,8 +729,9 @@ def test_a_new_kind_of_file_is_one_entry(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_report_that_a_recipe_names_is_not_cut_from_train_when_it_is_gone(tmp_path: Path) -> None:
     """A sweep keeps its recipe as it was given: rows that it trained on must not become its report in silence."""
     rows = Dataset.from_dict({"text": [f"row {i}" for i in range(40)], "label": [i % 2 for i in range(40)]})
-    rows.to_parquet(tmp_path / "train.parquet")
-    given = {"kind": "text", "path": str(tmp_path), "text": "text"}
+    (tmp_path / "rows").mkdir()
+    rows.to_csv(tmp_path / "rows/train.csv")
+    given = {"kind": "text", "path": str(tmp_path / "rows"), "text": "text"}
     unnamed, named = Task(**given), Task(**given, report="validation")
     with pytest.warns(DataWarning, match="cut from it"):
         load_splits(unnamed, Data(select_minimum=4))

@@ -37,8 +37,8 @@ def called(path: Path) -> str:
 @pytest.mark.parametrize("path", RECIPES, ids=called)
 def test_a_recipe_is_planned_without_the_hub(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
-    planned = dry_run(recipe, tmp_path, probe=False)
-    assert len(planned.plan) == recipe.sweep.runs
+    if recipe.task.train != recipe.task.report:  # else nothing is trained, and there is nothing to cut select from
+        assert len(dry_run(recipe, tmp_path, probe=False).plan) == recipe.sweep.runs
     names = [asked.name for asked in pool_entries(recipe.members)] if recipe.members else []
     assert len(set(names)) == len(names) != 1
 
