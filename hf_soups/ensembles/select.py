@@ -142,7 +142,8 @@ def _best_prefix(scores: list[float], rescored: Callable[[int], float], metric: 
     """
     while True:
         ranked = [metric.rank(score) for score in scores]
-        kept = ranked.index(max(ranked)) + 1
+        best = max(ranked)
+        kept = next(i for i, rank in enumerate(ranked) if rank == best or rank >= best - ROUNDING) + 1
         scores[kept - 1] = rescored(kept)
         if not metric.sign * scores[kept - 1] < ranked[kept - 1] - ROUNDING:
             return kept

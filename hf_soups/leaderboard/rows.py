@@ -339,7 +339,8 @@ def search_among(found: ScoredModels, folder: str | Path, *, max_members: int = 
     if len(able) < 2:
         raise InputError(
             f"{folder}: cascades are searched among runs and soups that answered and whose multiply-adds are recorded; "
-            f"there are {len(able)}, and it takes two."
+            f"there are {len(able)}, and it takes two. A pool with costs of another unit: hf-soups cascade "
+            "search."
         )
     best = sorted(able, key=lambda c: rank_of(found.metric, found.metric.compute(c.select)))[:pool]
     frontier = search_cascades(

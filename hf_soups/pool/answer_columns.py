@@ -206,6 +206,8 @@ def names_from(columns: ClassColumns, given: Sequence[str], labels: Sequence[Any
     for names in (own, None if own is None else stripped(own)):
         if names is not None and known <= {name.strip().casefold() for name in names}:
             return ClassNames(names, where)
+    if columns.count == 1 and len(known) == 2 and {name.strip().casefold() for name in columns.names or ()} <= known:
+        return ClassNames(tuple(sorted({str(label).strip() for label in labels})), where)  # the column is one of two
     if all(isinstance(label, int) for label in labels):
         count = max(columns.count, 2)
         numbered = own is None or sorted(stripped(own)) == sorted(map(str, range(count)))

@@ -181,13 +181,17 @@ def find_ids(file: AnswerFile, wanted: str | None, notes: list[str]) -> tuple[li
     return file.column(name), {name}
 
 
-def find_labels(file: AnswerFile, wanted: str, ids: list[Any] | None) -> tuple[list[Any] | None, list[Any]]:
+def find_labels(
+    file: AnswerFile, wanted: str, ids: list[Any] | None, ids_wanted: str | None, notes: list[str]
+) -> tuple[list[Any] | None, list[Any]]:
     """The ids that true labels belong to (None: they are in the order of the rows), and the labels.
 
     Args:
         file: of the answers.
         wanted: a column of it, or another file.
         ids: of the answers' rows.
+        ids_wanted: the column of ids that the user named; it holds those of the labels too, where they have it.
+        notes: how labels without ids are joined is added.
     Raises:
         InputError: if it is neither a column nor a file.
     """
@@ -195,9 +199,13 @@ def find_labels(file: AnswerFile, wanted: str, ids: list[Any] | None) -> tuple[l
         return ids, file.column(wanted)
     other, column = _other_file(wanted, file, "--labels")
     if not other.is_table:
+        notes.append(f"the labels of {other.path} are joined by the order of the rows: they have no ids")
         return None, plain_cells(other.values.reshape(-1).tolist(), str(other.path))
-    own = other.first_of(IDS)
+    own = ids_wanted if ids_wanted in other.columns else other.first_of(IDS)
     rest = [name for name in other.columns if name != own]
+    if own is None or ids is None:
+        lacking = other.path if own is None else file.path
+        notes.append(f"the labels of {other.path} are joined by the order of the rows: {lacking} has no ids")
     column = column or other.first_of(LABELS) or (rest[0] if len(rest) == 1 else _only(other, "--labels", wanted))
     return (None if own is None or ids is None else other.column(own)), other.column(column)
 

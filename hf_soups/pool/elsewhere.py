@@ -176,7 +176,7 @@ class _Given:
                 f"{pool}: there is no pool yet, so the true labels are needed: --labels FILE, or a column of "
                 f"{self.file.path}{seen}."
             )
-        ids, labels = find_labels(self.file, self.wanted.labels, self.ids)
+        ids, labels = find_labels(self.file, self.wanted.labels, self.ids, self.wanted.ids, self.notes)
         names = names_from(self.numbers, self.wanted.label_names, labels, str(self.file.path))
         own = self.ids if self.ids is not None and len(self.ids) == len(labels) else None
         known = ids if ids is not None else own if own is not None else list(range(len(labels)))
@@ -238,7 +238,7 @@ class _Given:
     def _compare_labels(self, rows: _Rows, order: np.ndarray, pool: Pool) -> None:
         """Labels given for a pool that is there must be the pool's."""
         assert self.wanted.labels is not None
-        ids, labels = find_labels(self.file, self.wanted.labels, self.ids)
+        ids, labels = find_labels(self.file, self.wanted.labels, self.ids, self.wanted.ids, self.notes)
         if ids is not None:
             place = {row: i for i, row in enumerate(_like(_unique(ids, self.wanted.labels), rows.ids).tolist())}
             absent = [row for row in rows.ids.tolist() if row not in place]

@@ -27,6 +27,15 @@ def column_names(values: Any) -> tuple[str, ...] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
+def in_order_of(names: Sequence[str] | None, values: ArrayLike) -> ArrayLike:
+    """A table whose columns are called as the classes, with its columns in their order; anything else as it is."""
+    own, wanted = column_names(values) or (), [name.strip().casefold() for name in names or ()]
+    place = {name.strip().casefold(): i for i, name in enumerate(own)}
+    if not own or len(place) != len(own) or sorted(place) != sorted(wanted):
+        return values
+    return np.asarray(values)[:, [place[name] for name in wanted]]
+
+
 def probabilities_of(probs: ArrayLike, names: Sequence[str] | None) -> Float64[np.ndarray, "examples classes"]:
     """Probabilities by row and class; one number a row is that of the second of two classes.
 

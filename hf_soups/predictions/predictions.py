@@ -29,6 +29,7 @@ from hf_soups.predictions.given import (
     class_indices_of,
     column_names,
     ids_of,
+    in_order_of,
     logits_of,
     named_labels,
     normalised,
@@ -115,6 +116,7 @@ class Predictions:
         [0, 1]
         """
         names = about.get("label_names") or column_names(probs)
+        probs = in_order_of(names, probs)
         if about.get("problem_type") == MULTI_LABEL:
             logs = _logs_of_labels(np.asarray(probs, dtype=np.float64))
             return cls._checked(logs, labels, row_ids, {**about, "label_names": names})
@@ -130,7 +132,8 @@ class Predictions:
         >>> Predictions.from_log_probs([[0.0, float("-inf")]]).answers.tolist()
         [0]
         """
-        about = {"label_names": column_names(log_probs), **about}
+        about = {**about, "label_names": about.get("label_names") or column_names(log_probs)}
+        log_probs = in_order_of(about["label_names"], log_probs)
         with np.errstate(over="ignore"):
             probs = np.exp(np.asarray(log_probs, dtype=np.float64))
         return cls.from_probs(probs, labels=labels, row_ids=row_ids, **about)
@@ -145,6 +148,7 @@ class Predictions:
         `problem_type="multi-label"` by a log-sigmoid; with "regression" the number of each row is its answer.
         """
         names, of_type = about.get("label_names") or column_names(logits), _known(about.get("problem_type"))
+        logits = in_order_of(names, logits)
         z = logits_of(logits) if of_type == CLASSIFICATION else _rows_of(logits)
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])

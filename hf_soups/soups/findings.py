@@ -32,8 +32,10 @@ class Notes:
         self.errors.append(Finding(str(checkpoint), topic, message))
 
     def warn(self, checkpoint: object, topic: Topic, message: str) -> None:
-        """Note what is printed."""
-        self.warnings.append(Finding(str(checkpoint), topic, message))
+        """Note what is printed, once."""
+        finding = Finding(str(checkpoint), topic, message)
+        if all(finding.message != known.message for known in self.warnings):
+            self.warnings.append(finding)
 
     def differ(self, checkpoint: object, topic: Topic, refused: str, gone_on: str) -> None:
         """An error, or a warning in other words that soup.json keeps where the user said to go on."""
