@@ -5,8 +5,8 @@ Of a row in a prompt that is too long the texts are cut, never the prompt around
 
 from __future__ import annotations
 
-import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from hf_soups.errors import CheckpointError, DataError, InputError
+from hf_soups.errors import CheckpointError, DataError, DataWarning, InputError
 from hf_soups.models.row_cache import cache_key, cached_rows, damaged, read_rows
 from hf_soups.models.same_input import tokenizer_parts
 from hf_soups.recipe.prompts import Wording
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
-_log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 1000
 NO_TOKEN = -100  # fills up the ids of short words
 UNLIMITED = 10**9  # tokens of a row, where neither tokenizer nor model sets a limit
@@ -108,10 +107,13 @@ def encode_texts(split: Split, tokenizer: Any, task: Task, data: Data, cache: Pa
         lambda folder: _read_flat(folder, split.row_ids, tokenizer),
     )
     if sum(cut) and longest < data.max_length:
-        _log.warning(
-            "%s: %d of %d rows are longer than the %d tokens that the model reads; they are cut there",
-            split.source, sum(cut), len(split), longest,
-        )  # fmt: skip
+        part = split.fingerprint.endswith("]")  # of a pool, which is answered part by part: said once, without a count
+        rows = "some rows" if part else f"{sum(cut)} of {len(split)} rows"
+        warnings.warn(
+            f"{split.source}: {rows} are longer than the {longest} tokens that the model reads; they are cut there",
+            DataWarning,
+            stacklevel=2,
+        )
     return encoded
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from transformers import AutoTokenizer, XLNetConfig, XLNetForSequenceClassification, pipeline
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import DataWarning
 from hf_soups.models.classifier import Classifier, answering_family
 from hf_soups.models.encoder import Encoders, longest_row
 from hf_soups.models.tokens import encode_texts
@@ -103,16 +105,17 @@ class TestLongRows:
             np.exp(found[0]), [s["score"] for s in sorted(stock, key=lambda s: str(s["label"]))], atol=1e-5
         )
 
-    def test_one_warning_counts_them(self, unlimited: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_one_warning_counts_them(self, unlimited: Any, recwarn: pytest.WarningsRecorder) -> None:
         processor = Encoders().processor(unlimited(tiny_bert))
-        rows = datasets.Dataset.from_dict({"one": [self.LONG, "the cat", self.LONG]})
-        encoded = encode_texts(split_of(rows, [0, 1, 2]), processor, task_of("text"), Data(max_length=128), None)
+        split = split_of(datasets.Dataset.from_dict({"one": [self.LONG, "the cat", self.LONG]}), [0, 1, 2])
+        encoded = encode_texts(split, processor, task_of("text"), Data(max_length=128), None)
         assert encoded.lengths.tolist()[::2] == [64, 64]
-        assert [record.getMessage() for record in caplog.records] == [
-            "made here: 2 of 3 rows are longer than the 64 tokens that the model reads; they are cut there"
-        ]
-        encode_texts(split_of(rows, [0, 1, 2]), processor, task_of("text"), Data(max_length=32), None)
-        assert len(caplog.records) == 1  # the recipe itself says where to cut
+        encode_texts(split, processor, task_of("text"), Data(max_length=32), None)  # the recipe itself says where
+        part = replace(split, fingerprint=f"{split.fingerprint}[0:3]")
+        encode_texts(part, processor, task_of("text"), Data(max_length=128), None)  # of a pool's many: no count
+        cut = "are longer than the 64 tokens that the model reads; they are cut there"
+        said = [str(w.message) for w in recwarn if issubclass(w.category, DataWarning)]
+        assert said == [f"made here: 2 of 3 rows {cut}", f"made here: some rows {cut}"]
 
     def test_a_model_without_a_limit_is_not_cut(self, tmp_path: Path) -> None:
         """XLNet's max_position_embeddings is -1: rows were refused as longer than -1 tokens."""
