@@ -3,11 +3,10 @@ decoder where the text ends."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -23,10 +22,8 @@ from hf_soups.models.loading import (
     InRepo,
     Loaded,
     config_of,
-    in_repo,
     named_model,
     place,
-    quiet,
     readable,
     where,
 )
@@ -61,23 +58,6 @@ class Encoders(Family):
     def accepts(self, config: Mapping[str, Any]) -> bool:
         """See `Family.accepts`."""
         return super().accepts(config) and not config.get("is_encoder_decoder")
-
-    def load(self, source: str | Path, **how: Unpack[HowLoaded]) -> PreTrainedModel:
-        """See `Family.load`."""
-        return _with_padding_token(super().load(source, **how), source, in_repo(how))
-
-    def load_with_new_head(
-        self,
-        source: str | Path,
-        *,
-        label_names: Sequence[str],
-        seed: int = 0,
-        image_size: int | None = None,
-        **how: Unpack[HowLoaded],
-    ) -> Loaded:
-        """See `Family.load_with_new_head`."""
-        loaded = super().load_with_new_head(source, label_names=label_names, seed=seed, image_size=image_size, **how)
-        return replace(loaded, model=_with_padding_token(loaded.model, source, in_repo(how)))
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token; it pads on the side on which answers do not change."""
@@ -145,18 +125,6 @@ def _fit_to_model(tokenizer: Any, auto: Any, config: PreTrainedConfig) -> None:
         places -= config.pad_token_id + 1
     if 0 < places < tokenizer.model_max_length:
         tokenizer.model_max_length = places
-
-
-def _with_padding_token(model: PreTrainedModel, source: str | Path, at: InRepo) -> PreTrainedModel:
-    """The model, knowing its tokenizer's padding token: decoders' heads look for the last token before padding."""
-    config = model.config.get_text_config()
-    if getattr(config, "pad_token_id", None) is None:
-        from transformers import AutoTokenizer
-
-        folder = Checkpoint(source, at.get("revision"), at.get("subfolder")).processor_folder
-        with contextlib.suppress(Exception), quiet():  # without a tokenizer it says so when rows are read
-            config.pad_token_id = AutoTokenizer.from_pretrained(str(folder), **where()).pad_token_id
-    return model
 
 
 def longest_row(model: torch.nn.Module) -> int | None:

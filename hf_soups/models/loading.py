@@ -10,7 +10,7 @@ import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -158,7 +158,7 @@ def load_own_head(
             f"{place(source, subfolder=subfolder)}: {type(model).__name__} needs {named(missing)}, which the "
             f"checkpoint does not hold. {advice}"
         )
-    return model.eval()  # type: ignore[no-any-return]
+    return _with_padding_token(model.eval(), checkpoint)
 
 
 def load_new_head(
@@ -199,7 +199,7 @@ def load_new_head(
         for name, parameter in model.named_parameters():
             if name in new:
                 parameter.copy_(source_of[name])
-    return Loaded(model.eval(), new)
+    return Loaded(_with_padding_token(model.eval(), checkpoint), new)
 
 
 def unwrapped(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -232,6 +232,19 @@ def _check_task(config: PreTrainedConfig, at: str) -> None:
             f"{at}: a {other}, which does not give one answer for each row. Such checkpoints can be averaged by their "
             "weights alone (hf-soups cook --method uniform), but not predict, be chosen by a score, or join a cascade."
         )
+
+
+def _with_padding_token(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model, knowing its tokenizer's padding token: decoders' heads look for the last token before padding."""
+    config = model.config.get_text_config()
+    if model.main_input_name == "input_ids" and getattr(config, "pad_token_id", None) is None:
+        from transformers import AutoTokenizer
+
+        with suppress(Exception), quiet():  # without a tokenizer it says so when rows are read
+            config.pad_token_id = AutoTokenizer.from_pretrained(
+                str(checkpoint.processor_folder), **where()
+            ).pad_token_id
+    return model
 
 
 def _check_layers(model: PreTrainedModel, info: dict[str, Any], at: str) -> None:
