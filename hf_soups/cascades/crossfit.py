@@ -20,7 +20,7 @@ from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.stages import Stages, read_stages
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS
-from hf_soups.metrics.metric import resampled_sums
+from hf_soups.metrics.bootstrap import resampled_sums
 from hf_soups.predictions import Predictions, same_rows
 
 Goal = Literal["score", "cost"]

@@ -40,7 +40,8 @@ from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import Metric
 from hf_soups.metrics import score as score_with_interval
-from hf_soups.metrics.metric import percentile_interval, resampled_values
+from hf_soups.metrics.bootstrap import percentile_interval
+from hf_soups.metrics.metric import resampled_values
 from hf_soups.metrics.significance import paired_bootstrap
 from hf_soups.models.inference import NonFiniteLogits
 from hf_soups.predictions import Predictions, same_rows

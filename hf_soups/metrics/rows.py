@@ -79,3 +79,8 @@ def divided(above: ArrayLike, below: ArrayLike) -> Values:
     """Quotients, 0 where the divisor is 0."""
     a, b = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
+def mean_value(sums: Sums) -> Values:
+    """The mean of what each row adds, from sums of it and of one."""
+    return divided(sums[..., 0], sums[..., -1])

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from hf_soups.errors import InputError, PredictionsError
-from hf_soups.metrics.metric import Metric, metric_named, percentile_interval, resampled_sums, resampled_values
+from hf_soups.metrics.bootstrap import percentile_interval, resampled_sums
+from hf_soups.metrics.metric import Metric, metric_named, resampled_values
 from hf_soups.predictions import Predictions
 
 DIGITS = 12  # differences are rounded to: the last bits of two equal scores depend on the order of their sums

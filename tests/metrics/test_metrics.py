@@ -25,7 +25,7 @@ from hf_soups.metrics import (
     negative_log_likelihood,
     score,
 )
-from hf_soups.metrics.metric import percentile_interval, resampled_rows, resampled_sums
+from hf_soups.metrics.bootstrap import percentile_interval, resampled_rows, resampled_sums
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import MetricByEvaluate, Task
 
@@ -187,8 +187,8 @@ def test_sums_do_not_depend_on_the_blocks_they_are_made_in(monkeypatch: pytest.M
     rng = np.random.default_rng(0)
     for statistics in (rng.integers(0, 3, (300, 7)).astype(np.uint8), rng.normal(size=(300, 7))):
         whole = resampled_sums(statistics, 50, 0)
-        monkeypatch.setattr("hf_soups.metrics.metric.RESAMPLES_AT_ONCE", 7)
-        monkeypatch.setattr("hf_soups.metrics.metric.COLUMNS_AT_ONCE", 3)
+        monkeypatch.setattr("hf_soups.metrics.bootstrap.RESAMPLES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_soups.metrics.bootstrap.COLUMNS_AT_ONCE", 3)
         np.testing.assert_allclose(resampled_sums(statistics, 50, 0), whole, atol=1e-10)
         np.testing.assert_allclose(whole, [statistics[at].sum(axis=0) for at in resampled_rows(300, 50, 0)], atol=1e-10)
 

@@ -12,7 +12,7 @@ import sklearn.metrics
 
 from hf_soups.errors import PredictionsError, RecipeError
 from hf_soups.metrics import METRICS, metric_for, metric_for_rows, paired_bootstrap, score
-from hf_soups.metrics.metric import percentile_interval, resampled_rows
+from hf_soups.metrics.bootstrap import percentile_interval, resampled_rows
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import Task
 

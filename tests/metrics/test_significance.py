@@ -9,7 +9,8 @@ import pytest
 
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import METRICS, mcnemar, paired_bootstrap
-from hf_soups.metrics.metric import Metric, resampled_rows
+from hf_soups.metrics.bootstrap import resampled_rows
+from hf_soups.metrics.metric import Metric
 from hf_soups.predictions import Predictions
 
 
