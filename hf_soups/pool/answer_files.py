@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_soups.errors import DataError, InputError
 from hf_soups.predictions.given import EXACT, is_missing, sum_tolerance
-from hf_soups.predictions.predictions import POSITIVE
+from hf_soups.predictions.stored import POSITIVE
 from hf_soups.predictions.topk import load_predictions
 
 if TYPE_CHECKING:

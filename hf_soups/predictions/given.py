@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from hf_soups.errors import PredictionsError
+from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 
 SUM_TOLERANCE = 1e-3  # float16 probabilities of 1,000 classes sum to 1 within about 5e-4
 MOST_DIGITS = 4  # decimals at which probabilities still count as rounded
@@ -223,3 +224,54 @@ def _categories(labels: Any) -> tuple[str, ...] | None:
     categories = getattr(at, "categories", None)
     found = () if categories is None else tuple(categories)
     return found if found and all(isinstance(name, str) for name in found) else None
+
+
+def label_probabilities_of(values: ArrayLike) -> Float64[np.ndarray, "examples labels"]:
+    """Probabilities of labels of which a row may have any number.
+
+    Raises:
+        PredictionsError: if they have another shape, or a value is no probability.
+    """
+    probs = _numbers(values, "probabilities")
+    if probs.ndim != 2:
+        raise PredictionsError(f"probabilities have shape {probs.shape}; expected (examples, labels).")
+    if not ((probs >= 0) & (probs <= 1)).all():
+        row, label = np.argwhere(~((probs >= 0) & (probs <= 1)))[0]
+        raise PredictionsError(
+            f"row {row} has the probability {probs[row, label]:.4g} for label {label}; expected 0 to 1. If these are "
+            "logits, use from_logits."
+        )
+    return probs
+
+
+def checked_labels(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) -> np.ndarray:
+    """The labels of rows whose answers have that shape, as the problem type has them."""
+    n, classes = shape
+    if of_type == REGRESSION:
+        numbers = np.asarray(labels, dtype=np.float64)
+        if numbers.shape != (n,) or not np.isfinite(numbers).all():
+            raise PredictionsError(
+                f"labels of shape {numbers.shape} for {n} rows; expected one finite number for each."
+            )
+        return numbers
+    y = class_indices_of(labels)
+    if of_type == MULTI_LABEL:
+        if y.shape != (n, classes) or (y.size and not (0 <= y.min() <= y.max() <= 1)):
+            raise PredictionsError(
+                f"labels of shape {y.shape} for {n} rows of {classes} labels; expected 0 or 1 of each."
+            )
+        return y
+    if y.shape != (n,):
+        raise PredictionsError(f"{y.size} labels for {n} rows.")
+    if n and (y.min() < 0 or y.max() >= classes):
+        raise PredictionsError(f"labels lie in {y.min()}..{y.max()}, but there are {classes} classes.")
+    return y
+
+
+def rows_of(numbers: ArrayLike) -> Float64[np.ndarray, "rows columns"]:
+    """A number a row, or several."""
+    z = np.asarray(numbers, dtype=np.float64)
+    z = z[:, None] if z.ndim == 1 else z
+    if z.ndim != 2:
+        raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
+    return z

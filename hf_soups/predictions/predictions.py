@@ -6,11 +6,9 @@ scored from them. Stored as one safetensors file; needs numpy alone.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,25 +17,35 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 from numpy.typing import ArrayLike
 
-from hf_soups.errors import HfSoupsError, PredictionsError
+from hf_soups.errors import PredictionsError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
-from hf_soups.files.reading import open_regular
 from hf_soups.files.writing import write_file
 from hf_soups.predictions.given import (
-    SUM_TOLERANCE,
-    class_indices_of,
+    checked_labels,
     column_names,
     ids_of,
     in_order_of,
+    label_probabilities_of,
     logits_of,
     named_labels,
     normalised,
     probabilities_of,
+    rows_of,
+)
+from hf_soups.predictions.stored import (
+    POSITIVE,
+    check_kinds,
+    check_probs,
+    damage_named,
+    id_tensor,
+    mapped_tensors,
+    read_tensors,
+    stored_ids,
+    stored_names,
 )
 
 FORMAT = "hf_soups.predictions.v1"
-POSITIVE = 1e-6  # a log-probability above it is none: rounding to float32 lifts one of 0 by less
 HALF = np.log(np.float32(0.5))  # a label above it is more probable than not
 ROWS_AT_ONCE = 4096
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities of exactly 0 are kept as log(tiny), never -inf
@@ -118,9 +126,9 @@ class Predictions:
         names = about.get("label_names") or column_names(probs)
         probs = in_order_of(names, probs)
         if about.get("problem_type") == MULTI_LABEL:
-            logs = _logs_of_labels(np.asarray(probs, dtype=np.float64))
-            return cls._checked(logs, labels, row_ids, {**about, "label_names": names})
-        p = normalised(probabilities_of(probs, names), normalise=normalise, tolerance=tolerance)
+            p = label_probabilities_of(probs)
+        else:
+            p = normalised(probabilities_of(probs, names), normalise=normalise, tolerance=tolerance)
         return cls._checked(np.log(np.maximum(p, SMALLEST)), labels, row_ids, {**about, "label_names": names})
 
     @classmethod
@@ -149,7 +157,7 @@ class Predictions:
         """
         names, of_type = about.get("label_names") or column_names(logits), _known(about.get("problem_type"))
         logits = in_order_of(names, logits)
-        z = logits_of(logits) if of_type == CLASSIFICATION else _rows_of(logits)
+        z = logits_of(logits) if of_type == CLASSIFICATION else rows_of(logits)
         if not np.isfinite(z).all():
             bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
             raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
@@ -175,7 +183,7 @@ class Predictions:
             raise PredictionsError(f"row id {values[counts > 1][0]!r} occurs more than once; ids must be unique.")
         if of_type == CLASSIFICATION:
             labels, about["label_names"] = named_labels(labels, about.get("label_names"), classes)
-        y = None if labels is None else _labels_of(labels, (n, classes), of_type)
+        y = None if labels is None else checked_labels(labels, (n, classes), of_type)
         names = about.get("label_names")
         if names is not None and len(names) != classes:
             raise PredictionsError(f"{len(names)} label names for {classes} classes.")
@@ -367,7 +375,7 @@ class Predictions:
         Raises:
             PredictionsError: if the file is missing, corrupt or not a file of predictions.
         """
-        about, tensors = mapped_tensors(path) if mapped else _read_tensors(path)
+        about, tensors = mapped_tensors(path) if mapped else read_tensors(path)
         if about.get("format") != FORMAT:
             raise PredictionsError(
                 f"{path}: a safetensors file, but not of predictions (format {about.get('format')!r})."
@@ -403,142 +411,6 @@ class Predictions:
             )
 
 
-@contextmanager
-def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what is wrong with the parts of a file of predictions into one error that names the file."""
-    try:
-        yield
-    except (KeyError, ValueError, RecursionError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise PredictionsError(f"{path}: damaged predictions ({why}). Predict again.") from error
-
-
-def check_kinds(tensors: Mapping[str, np.ndarray], **kinds: str) -> None:
-    """Whether the tensors that are there have a NumPy type that they are written with.
-
-    Raises:
-        ValueError: naming one that has another.
-    """
-    for name, kind in {**kinds, "row_ids": "i8", "row_ids_json": "u1"}.items():
-        if name in tensors and tensors[name].dtype.str[1:] not in kind.split():
-            raise ValueError(f"{name} is stored as {tensors[name].dtype}")
-
-
-def stored_names(about: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The label names in the metadata of a file of predictions.
-
-    Raises:
-        KeyError, ValueError: if there are none.
-    """
-    names = json.loads(about["label_names"])
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"label_names is {about['label_names']:.60}")
-    return None if names is None else tuple(names)
-
-
-def stored_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The row ids as a file of predictions holds them: numbers, or texts as JSON.
-
-    Raises:
-        KeyError, ValueError: if there are none.
-    """
-    if "row_ids" in tensors:
-        return np.array(tensors["row_ids"])
-    return np.asarray(json.loads(tensors["row_ids_json"].tobytes().decode()))
-
-
-def id_tensor(row_ids: np.ndarray) -> tuple[str, np.ndarray]:
-    """Row ids as a tensor with its name, as `stored_ids` reads them."""
-    if row_ids.dtype.kind == "i":
-        return "row_ids", np.ascontiguousarray(row_ids)
-    text = json.dumps(row_ids.tolist(), ensure_ascii=False).encode()
-    return "row_ids_json", np.frombuffer(text, dtype=np.uint8)
-
-
-def mapped_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
-    """The metadata of a safetensors file, and its tensors mapped from it, read-only; none is read yet.
-
-    Raises:
-        PredictionsError: if the file is missing, truncated or corrupt.
-    """
-    from hf_soups.files.dtypes import NATIVE
-    from hf_soups.files.tensorfile import read_header
-
-    if not Path(path).exists():
-        raise PredictionsError(f"{path}: no such file of predictions.")
-    try:
-        header = read_header(Path(path))
-    except HfSoupsError as error:
-        raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
-    tensors: dict[str, np.ndarray] = {}
-    whole = _mapped(Path(path))
-    for name, info in header.tensors.items():
-        dtype = NATIVE.get(info.dtype)
-        if dtype is None:
-            raise PredictionsError(f"{path}: {name} is stored as {info.dtype}, so this is no file of predictions.")
-        tensors[name] = whole[info.offset : info.offset + info.nbytes].view(dtype).reshape(info.shape)
-    return header.metadata, tensors
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """The bytes of a file, mapped; each map keeps the file open, and 1,000 are what a process may usually hold."""
-    try:
-        return np.memmap(path, dtype=np.uint8, mode="r")
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        if _more_open_files():
-            return _mapped(path)
-        raise PredictionsError(
-            f"{path}: cannot be opened beside all the others, since this process may hold no more files open. Raise "
-            "the limit (ulimit -n), or give fewer predictions at once."
-        ) from error
-
-
-def _more_open_files() -> bool:
-    """Raise the number of files that this process may hold open to what the system allows; whether that is more."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return False
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return False
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return True
-
-
-def _read_tensors(path: str | os.PathLike[str]) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
-    """The metadata and all tensors of a safetensors file, in memory."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with open_regular(Path(path)), safe_open(path, framework="np") as f:
-            return f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError:
-        raise PredictionsError(f"{path}: no such file of predictions.") from None
-    except (SafetensorError, OSError) as error:
-        raise PredictionsError(f"{path}: not a readable file of predictions ({error}). Predict again.") from error
-
-
-def check_probs(
-    path: str | os.PathLike[str],
-    start: int,
-    log_probs: Float32[np.ndarray, "rows classes"],
-    rest: Float32[np.ndarray, " rows"] | float = 0.0,
-) -> None:
-    """Refuse rows that are no log-probabilities; `rest` is the probability of classes that are not among them."""
-    with np.errstate(all="ignore"):
-        sums = np.exp(log_probs).sum(axis=1) + rest
-        good = (np.abs(sums - 1) <= SUM_TOLERANCE) & (log_probs <= POSITIVE).all(axis=1)  # NaN is neither
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        raise PredictionsError(
-            f"{path}: damaged predictions: row {start + row} holds no log-probabilities (their exponentials sum to "
-            f"{sums[row]:.4g}, the largest is {log_probs[row].max():.4g}). Predict again."
-        )
-
-
 def fingerprint_of(row_ids: np.ndarray, labels: np.ndarray | None, answers: Sequence[np.ndarray]) -> str:
     """See `Predictions.fingerprint`; `answers` are all arrays that hold them."""
     from hf_soups.files.digests import fast_digest
@@ -571,49 +443,3 @@ def _known(problem_type: Any) -> ProblemType:
     if problem_type not in (None, *PROBLEM_TYPES):
         raise PredictionsError(f"problem type {problem_type!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
     return problem_type or CLASSIFICATION
-
-
-def _logs_of_labels(probs: np.ndarray) -> Float64[np.ndarray, "examples labels"]:
-    """Log-probabilities of labels of which a row may have any number."""
-    if probs.ndim != 2:
-        raise PredictionsError(f"probabilities have shape {probs.shape}; expected (examples, labels).")
-    if not ((probs >= 0) & (probs <= 1)).all():
-        row, label = np.argwhere(~((probs >= 0) & (probs <= 1)))[0]
-        raise PredictionsError(
-            f"row {row} has the probability {probs[row, label]:.4g} for label {label}; expected 0 to 1. If these are "
-            "logits, use from_logits."
-        )
-    return np.asarray(np.log(np.maximum(probs, SMALLEST)))
-
-
-def _labels_of(labels: ArrayLike, shape: tuple[int, int], of_type: ProblemType) -> np.ndarray:
-    """The labels of rows whose answers have that shape, as the problem type has them."""
-    n, classes = shape
-    if of_type == REGRESSION:
-        numbers = np.asarray(labels, dtype=np.float64)
-        if numbers.shape != (n,) or not np.isfinite(numbers).all():
-            raise PredictionsError(
-                f"labels of shape {numbers.shape} for {n} rows; expected one finite number for each."
-            )
-        return numbers
-    y = class_indices_of(labels)
-    if of_type == MULTI_LABEL:
-        if y.shape != (n, classes) or (y.size and not (0 <= y.min() <= y.max() <= 1)):
-            raise PredictionsError(
-                f"labels of shape {y.shape} for {n} rows of {classes} labels; expected 0 or 1 of each."
-            )
-        return y
-    if y.shape != (n,):
-        raise PredictionsError(f"{y.size} labels for {n} rows.")
-    if n and (y.min() < 0 or y.max() >= classes):
-        raise PredictionsError(f"labels lie in {y.min()}..{y.max()}, but there are {classes} classes.")
-    return y
-
-
-def _rows_of(numbers: ArrayLike) -> Float64[np.ndarray, "rows columns"]:
-    """A number a row, or several."""
-    z = np.asarray(numbers, dtype=np.float64)
-    z = z[:, None] if z.ndim == 1 else z
-    if z.ndim != 2:
-        raise PredictionsError(f"logits have shape {z.shape}; expected (examples, classes).")
-    return z

@@ -23,10 +23,12 @@ from hf_soups.predictions.predictions import (
     ROWS_AT_ONCE,
     SMALLEST,
     Predictions,
+    fingerprint_of,
+)
+from hf_soups.predictions.stored import (
     check_kinds,
     check_probs,
     damage_named,
-    fingerprint_of,
     id_tensor,
     mapped_tensors,
     stored_ids,
