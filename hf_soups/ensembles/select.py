@@ -13,6 +13,7 @@ from hf_soups.predictions import Predictions
 
 ROUNDS = 50
 ROUNDING = 1e-12  # of sums over rows
+WORTH = 1e-7  # by which a longer ensemble must score more: answers are float32; a row of a million is ten times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +137,14 @@ def _grown(
 
 
 def _best_prefix(scores: list[float], rescored: Callable[[int], float], metric: Metric) -> int:
-    """The length of the shortest prefix with the best score, which is put into `scores` as the ensemble has it.
+    """The length of the shortest prefix as good as the best, whose score is put into `scores` as the ensemble has it.
 
     A trial adds its members in another order than the ensemble, and sums that differ in the last bit can part a tie.
     """
     while True:
         ranked = [metric.rank(score) for score in scores]
         best = max(ranked)
-        kept = next(i for i, rank in enumerate(ranked) if rank == best or rank >= best - ROUNDING) + 1
+        kept = next(i for i, rank in enumerate(ranked) if rank >= best - WORTH) + 1
         scores[kept - 1] = rescored(kept)
         if not metric.sign * scores[kept - 1] < ranked[kept - 1] - ROUNDING:
             return kept

@@ -11,12 +11,13 @@ ProblemType = Literal["classification", "multi-label", "regression"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 CLASSIFICATION, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 
-IN_CONFIG: Mapping[ProblemType, str] = {  # as transformers' configs call them
+InConfig = Literal["single_label_classification", "multi_label_classification", "regression"]
+IN_CONFIG: Mapping[ProblemType, InConfig] = {  # as transformers' configs call them
     CLASSIFICATION: "single_label_classification",
     MULTI_LABEL: "multi_label_classification",
     REGRESSION: "regression",
 }
-OF_CONFIG = {name: problem_type for problem_type, name in IN_CONFIG.items()}
+OF_CONFIG: Mapping[str, ProblemType] = {name: problem_type for problem_type, name in IN_CONFIG.items()}
 
 
 def problem_type_of(config: Mapping[str, Any]) -> ProblemType:

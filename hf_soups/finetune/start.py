@@ -172,7 +172,7 @@ def _with_head(recipe: Recipe, splits: Splits, base: Checkpoint, cache: Path | N
     loaded = family.load_with_new_head(
         base.folder, label_names=splits.label_names, seed=recipe.head.seed, image_size=recipe.data.image_size
     )
-    loaded.model.config.problem_type = IN_CONFIG[recipe.task.problem_type]  # type: ignore[assignment]
+    loaded.model.config.problem_type = IN_CONFIG[recipe.task.problem_type]
     _check_finite(loaded.model, base)
     if recipe.head.init == "keep":
         _copy_head(loaded, family.load(base.folder))

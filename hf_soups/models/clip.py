@@ -29,10 +29,9 @@ from hf_soups.models.loading import (
     config_of,
     in_repo,
     load_own_head,
+    load_tokenizer,
     place,
     quiet,
-    readable,
-    where,
 )
 from hf_soups.models.vision import Vision
 
@@ -43,7 +42,6 @@ BOTH_TOWERS = ("clip", "siglip")
 PROJECTION = "visual_projection.weight"  # in CLIP; SigLIP has none
 IMAGE_TOWER = ("clip_vision_model", "siglip_vision_model")
 TEXT_TOWER = "text_model."  # how the names of its tensors begin, in CLIP and in SigLIP
-TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 TEMPLATES = ("a photo of a {}.",)
 TEXTS_AT_ONCE = 256
 
@@ -244,7 +242,7 @@ def text_head(
     texts, checkpoint = prompts(label_names, templates, class_texts), Checkpoint(source, **at)
     _check_text_tower(checkpoint)
     model: Any = load_own_head(AutoModelForZeroShotImageClassification, source, **at)
-    unit = _class_directions(model, _tokenizer(checkpoint), texts, checkpoint)
+    unit = _class_directions(model, load_tokenizer(checkpoint.processor_folder), texts, checkpoint)
     with torch.no_grad():
         scale, bias = model.logit_scale.exp(), getattr(model, "logit_bias", torch.zeros(1))
         return TextHead(scale * unit, bias.reshape(1).repeat(len(unit)))
@@ -258,20 +256,6 @@ def _check_text_tower(checkpoint: Checkpoint) -> None:
             f"config's model_type is {kind!r}). Give the whole CLIP or SigLIP, as its authors published it, or another "
             "head.init: linear-probe or shared-random."
         )
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    folder = checkpoint.processor_folder
-    # without these files transformers makes a tokenizer that knows no words, and says nothing
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise CheckpointError(
-            f"{checkpoint}: there is no tokenizer beside the text tower (looked for {', '.join(TOKENIZERS)}). Save the "
-            "tokenizer of the model that it comes from into the folder."
-        )
-    with readable(checkpoint.source, checkpoint.subfolder):
-        return AutoTokenizer.from_pretrained(str(folder), **where())
 
 
 @torch.no_grad()

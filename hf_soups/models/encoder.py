@@ -15,19 +15,19 @@ from jaxtyping import Float, Int64
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, InputError
-from hf_soups.files.configs import check_tokenizer
 from hf_soups.models.family import Batch, Encoded, Family
 from hf_soups.models.loading import (
+    UNLIMITED,
     HowLoaded,
     InRepo,
     Loaded,
     config_of,
+    load_tokenizer,
     named_model,
     place,
     readable,
-    where,
 )
-from hf_soups.models.tokens import UNLIMITED, encode_texts
+from hf_soups.models.tokens import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -61,14 +61,9 @@ class Encoders(Family):
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The tokenizer, which must know a padding token; it pads on the side on which answers do not change."""
-        from transformers import AutoTokenizer
-        from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
+        tokenizer = load_tokenizer(source, **at)
         with readable(source, at.get("subfolder"), "tokenizer.json"):
-            check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, **at))
-            tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
             tokenizer.model_max_length = _limit_of(tokenizer)
-        _check_vocabulary(tokenizer, Path(source) / (at.get("subfolder") or ""))
         if tokenizer.pad_token_id is None:
             raise CheckpointError(
                 f"{place(source, **at)}: its tokenizer has no padding token, so rows of different length "
@@ -98,16 +93,6 @@ def _limit_of(tokenizer: Any) -> int:
     if not limit > 0 or limit % 1:
         raise ValueError(f"model_max_length is {limit}, not a number of tokens")
     return int(limit)
-
-
-def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Refuse a folder without a tokenizer's files: transformers makes one of special tokens alone."""
-    files = {*tokenizer.vocab_files_names.values(), "tokenizer.json"}
-    if folder.is_dir() and tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
-        raise CheckpointError(
-            f"{folder}: no tokenizer there; expected {' or '.join(sorted(files))}. Save the tokenizer that it was "
-            "trained with beside it (save_pretrained)."
-        )
 
 
 def _fit_to_model(tokenizer: Any, auto: Any, config: PreTrainedConfig) -> None:

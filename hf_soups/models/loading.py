@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
 from hf_soups.checkpoint import Checkpoint, TensorInfo
 from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError, is_short_of_memory
-from hf_soups.files.configs import check_config
+from hf_soups.files.configs import check_config, check_tokenizer
 from hf_soups.files.hub_refusals import check_token
 from hf_soups.files.tensor_names import SELF_MADE, key_mapping
 from hf_soups.limits import limit_reached
@@ -130,6 +130,45 @@ def config_of(source: str | Path, *, revision: str | None = None, subfolder: str
         check_config(content, place(source, subfolder=subfolder))
         config: PreTrainedConfig = AutoConfig.from_pretrained(str(source), **where(revision, subfolder))
     return config
+
+
+UNLIMITED = 10**9  # tokens of a row, where no limit is set: tokenizers say 1e30 then, some -1
+
+
+def load_tokenizer(source: str | Path, **at: Unpack[InRepo]) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or none of its files is there: transformers then makes one that knows
+            special tokens alone, and says nothing.
+    """
+    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    with readable(source, at.get("subfolder"), "tokenizer.json"):
+        check_tokenizer(get_tokenizer_config(str(source), **where(**at)), place(source, **at))
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **where(**at))
+    folder, own = Path(source) / (at.get("subfolder") or ""), tokenizer.vocab_files_names  # empty: it needs none
+    files = {*own.values(), "tokenizer.json"}
+    if folder.is_dir() and own and not any((folder / name).is_file() for name in files):
+        raise CheckpointError(
+            f"{folder}: no tokenizer there; expected {' or '.join(sorted(files))}. Save the tokenizer that the model "
+            "was trained with beside it (save_pretrained)."
+        )
+    return tokenizer
+
+
+def load_image_processor(source: str | Path, **at: Unpack[InRepo]) -> Any:
+    """The image processor of a checkpoint that works with PIL, whether or not torchvision is there.
+
+    Raises:
+        CheckpointError: if it cannot be loaded.
+    """
+    from transformers import AutoImageProcessor
+
+    load: Any = AutoImageProcessor.from_pretrained
+    with readable(source, at.get("subfolder"), "preprocessor_config.json"):
+        return load(str(source), backend="pil", **where(**at))
 
 
 def load_own_head(

@@ -19,10 +19,10 @@ from jaxtyping import Int64
 from hf_soups.data.images import DECODERS, Picture
 from hf_soups.errors import InputError
 from hf_soups.models.family import Augment, Batch, Encoded
+from hf_soups.models.loading import UNLIMITED
 from hf_soups.models.pixels import EncodedImages, affine_of, moved, normalised, processed, stacked_images
 from hf_soups.models.same_input import image_parts, kind_of
 from hf_soups.models.tokens import (
-    UNLIMITED,
     EncodedPrompts,
     EncodedTexts,
     PromptedTokenizer,

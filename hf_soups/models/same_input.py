@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_soups.files.configs import check_tokenizer
-from hf_soups.models.loading import readable, where
+from hf_soups.models.loading import UNLIMITED
 
 Parts = dict[str, Any]
 PROBES = (
@@ -28,7 +27,6 @@ SIDES = ("padding side", "truncation side")
 ADDED, VOCABULARY, AROUND = "added tokens", "vocabulary", "special tokens around a text and a pair"
 TYPES, PAIR_TYPES = "token types", "token types of a text and a pair"
 SHOWN = 3  # examples of each kind in a message
-UNLIMITED = 10**9  # tokenizers without a limit of their own say 1e30, some -1
 # Of an image processor: names and forms, and what the steps that are not taken would use.
 NAMES = frozenset({
     "image_processor_type", "feature_extractor_type", "processor_class", "transformers_version", "return_tensors",
@@ -55,32 +53,6 @@ class InputDifference:
 
     def __bool__(self) -> bool:
         return bool(self.errors or self.warnings)
-
-
-def load_tokenizer(folder: str) -> Any:
-    """The tokenizer in a folder.
-
-    Raises:
-        CheckpointError: if it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-    with readable(folder, file="tokenizer.json"):
-        check_tokenizer(get_tokenizer_config(folder, **where()), folder)
-        return AutoTokenizer.from_pretrained(folder, **where())
-
-
-def load_image_processor(folder: str) -> Any:
-    """The image processor in a folder, as `models.vision` loads it.
-
-    Raises:
-        CheckpointError: if it cannot be loaded.
-    """
-    from transformers import AutoImageProcessor
-
-    with readable(folder, file="preprocessor_config.json"):
-        return AutoImageProcessor.from_pretrained(folder, backend="pil", **where())  # type: ignore[no-untyped-call]
 
 
 # Tokenizers.

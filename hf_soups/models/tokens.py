@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 1000
 NO_TOKEN = -100  # fills up the ids of short words
-UNLIMITED = 10**9  # tokens of a row, where neither tokenizer nor model sets a limit
 
 
 @dataclass(frozen=True, eq=False)

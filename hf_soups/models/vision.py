@@ -11,7 +11,7 @@ import torch
 
 from hf_soups.errors import CheckpointError
 from hf_soups.models.family import Encoded, Family
-from hf_soups.models.loading import InRepo, Loaded, place, quiet, readable, where
+from hf_soups.models.loading import InRepo, Loaded, load_image_processor, place, quiet, readable
 from hf_soups.models.pixels import check_processor, check_side, encode_images, resized_processor
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ class Vision(Family):
 
     def processor(self, source: str | Path, *, image_size: int | None = None, **at: Unpack[InRepo]) -> Any:
         """The image processor that works with PIL, so that images do not depend on whether torchvision is there."""
-        from transformers import AutoImageProcessor
-
+        processor = load_image_processor(source, **at)
         with readable(source, at.get("subfolder"), "preprocessor_config.json"):
-            processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                str(source), backend="pil", **where(**at)
-            )
             check_processor(processor)
         return resized_processor(processor, image_size)
 

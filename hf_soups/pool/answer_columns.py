@@ -187,10 +187,10 @@ class ClassNames:
                 )
             return found
         try:
-            found, _ = named_labels([str(label) for label in labels], self.names, len(self.names))  # type: ignore[assignment]
+            by_name, _ = named_labels([str(label) for label in labels], self.names, len(self.names))
         except PredictionsError as error:
             raise DataError(f"{self.where}: {error} Correct it, or name the classes (--label-names).") from None
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(by_name, dtype=np.int64)
 
 
 def names_from(columns: ClassColumns, given: Sequence[str], labels: Sequence[Any], where: str) -> ClassNames:
@@ -206,8 +206,9 @@ def names_from(columns: ClassColumns, given: Sequence[str], labels: Sequence[Any
     for names in (own, None if own is None else stripped(own)):
         if names is not None and known <= {name.strip().casefold() for name in names}:
             return ClassNames(names, where)
-    if columns.count == 1 and len(known) == 2 and {name.strip().casefold() for name in columns.names or ()} <= known:
-        return ClassNames(tuple(sorted({str(label).strip() for label in labels})), where)  # the column is one of two
+    if columns.count == 1 and columns.names and columns.names[0].strip().casefold() in known and len(known) == 2:
+        spelled = {str(label).strip().casefold(): str(label).strip() for label in labels}
+        return ClassNames(tuple(sorted(spelled.values())), where)  # the column is called as one of the two
     if all(isinstance(label, int) for label in labels):
         count = max(columns.count, 2)
         numbered = own is None or sorted(stripped(own)) == sorted(map(str, range(count)))

@@ -101,9 +101,11 @@ class Member:
         if unit in MEASURED:
             if not hardware:
                 raise InputError(f"{unit} belong to the hardware they were measured on: name it (--hardware).")
-            return replace(self, **{unit: cost.value}, hardware=hardware)  # type: ignore[arg-type]
+            measured: Any = {unit: cost.value, "hardware": hardware}  # the field is called as the unit
+            return replace(self, **measured)
         if unit in UNITS:
-            return replace(self, **{unit: round(cost.value)})  # type: ignore[arg-type]
+            counted: Any = {unit: round(cost.value)}
+            return replace(self, **counted)
         return replace(self, costs={**self.costs, unit: cost.value})
 
     def _unknown(self, unit: str) -> str:

@@ -184,7 +184,7 @@ def _difference(kind: Kind, first: Checkpoint, other: Checkpoint, *digests: str)
 @functools.lru_cache(maxsize=4)
 def _loaded(kind: Kind, folder: str, _digest: str) -> Any:
     """Kept for the next checkpoint: all are compared with the first."""
-    from hf_soups.models.same_input import load_image_processor, load_tokenizer
+    from hf_soups.models.loading import load_image_processor, load_tokenizer
 
     return load_tokenizer(folder) if kind == "tokenizer" else load_image_processor(folder)
 

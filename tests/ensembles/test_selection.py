@@ -148,3 +148,17 @@ def test_what_cannot_be_chosen_from_is_refused() -> None:
     found = select_ensemble(predictions, rounds=2)
     with pytest.raises(PredictionsError, match="no predictions of m"):
         found.apply({"other": predictions["m0"]})
+
+
+def test_a_tie_within_rounding_adds_no_member() -> None:
+    """A constant changes a correlation by rounding alone, and once joined for that, at the cost of one more model."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=60)
+    for seed in range(20):
+        own = labels + np.random.default_rng(seed).normal(size=60)
+        made = {"constant": np.full(60, 0.3), "model": own}
+        members = {
+            name: Predictions.from_logits(values, labels=labels, problem_type="regression")
+            for name, values in made.items()
+        }
+        assert list(select_ensemble(members, "pearson").weights) == ["model"]

@@ -103,6 +103,43 @@ def test_a_file_of_labels_with_ids_is_joined_by_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(p.take(np.argsort(p.row_ids)).probs, PROBS, atol=1e-6)
 
 
+def test_labels_are_joined_by_the_ids_that_the_user_names(tmp_path: Path) -> None:
+    """`--ids image` was not looked for in the labels' file, so its rows were joined by order: 21% were right."""
+    table().drop(columns="truth").rename(columns={"id": "image"}).to_csv(tmp_path / "probs.csv", index=False)
+    gold = table()[["id", "truth"]].rename(columns={"id": "image"}).sample(frac=1, random_state=1)
+    gold.to_csv(tmp_path / "gold.csv", index=False)
+    made = add_answers(tmp_path / "preds", "a", tmp_path / "probs.csv", labels=str(tmp_path / "gold.csv"), ids="image")
+    p = made.pool.predictions["a"]
+    assert dict(zip(p.row_ids.tolist(), p.needs_labels().tolist(), strict=True)) == dict(
+        zip(IDS, TRUE.tolist(), strict=True)
+    )
+
+
+def test_labels_without_ids_are_joined_by_order_and_that_is_said(tmp_path: Path) -> None:
+    table().drop(columns="truth").to_csv(tmp_path / "probs.csv", index=False)
+    table()[["truth"]].to_csv(tmp_path / "gold.csv", index=False)
+    made = add_answers(tmp_path / "preds", "a", tmp_path / "probs.csv", labels=str(tmp_path / "gold.csv"))
+    assert made.pool.predictions["a"].needs_labels().tolist() == TRUE.tolist()
+    assert any("labels of" in note and "joined by the order of the rows" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("column", ["spam", "ham"])
+def test_one_score_that_is_called_as_a_class_makes_a_pool(tmp_path: Path, column: str) -> None:
+    scores = np.where(TRUE == 0, 0.9, 0.2)  # of spam
+    frame = {"id": IDS, "truth": np.where(TRUE == 0, "spam", "ham"), column: scores if column == "spam" else 1 - scores}
+    pool = pool_of(tmp_path / column, pd.DataFrame(frame))
+    p = read_pool(pool).predictions["first"]
+    assert p.label_names == ("ham", "spam")
+    assert p.hits.all()
+
+
+def test_one_score_without_a_name_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "scores.npy", np.linspace(0.1, 0.9, ROWS))
+    (tmp_path / "gold.txt").write_text("\n".join(np.where(TRUE == 0, "spam", "ham")))
+    with pytest.raises(InputError, match=r"labels \(ham, spam\) are not what the columns .* called .*an array"):
+        add_answers(tmp_path / "preds", "a", tmp_path / "scores.npy", labels=str(tmp_path / "gold.txt"))
+
+
 def test_ids_and_labels_are_read_as_they_are_written(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"id": ["007", "08", "9"], "truth": ["NA", "null", "NA"], "NA": [0.9, 0.2, 1], "null": [0.1, 0.8, 0]}

@@ -117,3 +117,15 @@ def test_log_probabilities_may_be_minus_infinity() -> None:
 def test_what_cannot_be_read_is_refused_by_its_row(make: object, message: str) -> None:
     with pytest.raises(PredictionsError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("made", ["from_probs", "from_log_probs", "from_logits"])
+def test_columns_of_a_table_are_read_in_the_order_of_the_classes(made: str) -> None:
+    """Columns dog, cat and label_names cat, dog: every answer was taken for the other class."""
+    table = pd.DataFrame(np.log([[0.9, 0.1], [0.2, 0.8]]), columns=["Dog", "cat"])
+    table = np.exp(table) if made == "from_probs" else table
+    p = getattr(Predictions, made)(table, labels=["dog", "cat"], label_names=["cat", "dog"])
+    assert p.hits.all()
+    np.testing.assert_allclose(p.probs, [[0.1, 0.9], [0.8, 0.2]], atol=1e-6)
+    other = table.set_axis(["p0", "p1"], axis=1)  # names that are no classes say nothing of the order
+    assert not getattr(Predictions, made)(other, labels=["dog", "cat"], label_names=["cat", "dog"]).hits.any()

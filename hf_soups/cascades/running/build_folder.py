@@ -14,7 +14,7 @@ from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
-from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, check_problem_type
+from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.files.writing import written_whole
 from hf_soups.models.clip import write_zero_shot
@@ -94,7 +94,7 @@ def build_cascade(
         max_length=max_length,
         id2label=dict(enumerate(label_names)),
         label2id={name: i for i, name in enumerate(label_names)},
-        problem_type=_problem_type(plan, label_names),  # type: ignore[arg-type]  # one of its three words
+        problem_type=_problem_type(plan, label_names),
         architectures=[ARCHITECTURES.get(kind, "CascadeForSequenceClassification")],
     )
     target = Path(out)
@@ -105,7 +105,7 @@ def build_cascade(
     return target
 
 
-def _problem_type(plan: Plan, label_names: Sequence[str]) -> str | None:
+def _problem_type(plan: Plan, label_names: Sequence[str]) -> InConfig | None:
     of_type = plan.rule.problem_type
     return IN_CONFIG[of_type] if of_type != CLASSIFICATION or len(label_names) > 1 else None
 
