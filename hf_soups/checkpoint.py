@@ -258,8 +258,8 @@ class Checkpoint:
     @cached_property
     def aliases(self) -> Mapping[str, str]:
         """Names of tied tensors that are not stored, and the stored tensor each stands for (file metadata)."""
-        told = {name: kept for header in self._headers for name, kept in header.metadata.items()}
-        said = loaded_aliases(told, self._loaded_by)
+        aliases = {name: kept for header in self._headers for name, kept in header.metadata.items()}
+        said = loaded_aliases(aliases, self._loaded_by)
         return {name: kept for name, kept in said.items() if kept in self.tensors and name not in self.tensors}
 
     @cached_property

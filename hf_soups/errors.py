@@ -88,11 +88,11 @@ class RunFailed(HfSoupsError):
 
 def warn_in_one_line(program: str) -> None:
     """Print each warning once, in one line."""
-    told: set[str] = set()
+    shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in told:
-            told.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             print(f"{program}: warning: {message}", file=sys.stderr, flush=True)
 
     warnings.showwarning = show

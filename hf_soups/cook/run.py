@@ -120,7 +120,7 @@ def cook(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
-            transformers' Trainer stands for its checkpoint-<step> folders and its final model, once.
+            transformers' Trainer means its checkpoint-<step> folders and its final model, once.
         methods: names in the table of `methods`.
         out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
@@ -192,7 +192,7 @@ def cook(
 
 
 def print_result(result: CookResult) -> None:
-    """Print what came out; warnings were told when they came up."""
+    """Print what came out; warnings were printed as they came up."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -54,13 +54,13 @@ def checked(splits: Splits, task: Task) -> DataCheck:
     names = splits.label_names
     parts = {"train": splits.train, "select": splits.select, "report": splits.report}
     counts = {role: _counts(part.labels, len(names)) for role, part in parts.items()}
-    told = [
+    found = [
         *_without_rows(counts, names),
         *_spellings(parts, task),
         *_without_text(parts, task),
         *_in_two_splits(parts, task),
     ]
-    return DataCheck(names, {role: len(part) for role, part in parts.items()}, counts, tuple(told))
+    return DataCheck(names, {role: len(part) for role, part in parts.items()}, counts, tuple(found))
 
 
 def _counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:

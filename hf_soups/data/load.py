@@ -147,8 +147,8 @@ def splits_from_datasets(
         select: the rows of the split that `task.select` names, if it names one.
     """
     if task.train == task.report:
-        told = f"report is the split {task.report!r}, as train: its scores say nothing about unseen rows."
-        warnings.warn(told, DataWarning, stacklevel=2)
+        message = f"report is the split {task.report!r}, as train: its scores say nothing about unseen rows."
+        warnings.warn(message, DataWarning, stacklevel=2)
     gaps = data.on_error == "skip"
     source = _Source.of(task, task.train, train, gaps=gaps)
     reported = source if report is None else _Source.of(task, task.report, report, source.names, gaps=gaps)
@@ -182,11 +182,11 @@ def _report_of_train(source: _Source, data: Data) -> tuple[Ids, Ids]:
             f"{source.where}: there are no other rows for the report, and of {rows} none can be spared. Give more rows "
             "or name others as `report` in the recipe's task."
         )
-    told = (
+    message = (
         f"{source.where}: there are no other rows for the report, so {len(held)} of its {rows} rows are cut from it by "
         f"data.seed, each class with its share (data.report_fraction: {share:g}). Name others as `report` in the task."
     )
-    warnings.warn(told, DataWarning, stacklevel=4)
+    warnings.warn(message, DataWarning, stacklevel=4)
     return np.setdiff1d(source.ids, held), held
 
 

@@ -92,10 +92,10 @@ def key_mapping(stored: Iterable[str]) -> Mapping[str, str]:
     return patterns
 
 
-def loaded_aliases(told: Mapping[str, str], loaded_by: Mapping[str, str]) -> dict[str, str]:
+def loaded_aliases(aliases: Mapping[str, str], loaded_by: Mapping[str, str]) -> dict[str, str]:
     """A file's tied tensors (name -> the stored one it stands for) by the names that they are loaded by."""
     wrappers = wrappers_of(loaded_by)
-    return {_renamed(name, wrappers): loaded_by.get(kept, kept) for name, kept in told.items()}
+    return {_renamed(name, wrappers): loaded_by.get(kept, kept) for name, kept in aliases.items()}
 
 
 def vocabulary_rows(config: Mapping[str, Any]) -> int | None:

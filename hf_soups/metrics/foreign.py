@@ -89,8 +89,8 @@ def _inputs(named: MetricByEvaluate, module: Any, p: Predictions) -> dict[str, A
     return made
 
 
-def _number(named: MetricByEvaluate, told: Mapping[str, Any] | None) -> float:
-    values = dict(told or {})
+def _number(named: MetricByEvaluate, result: Mapping[str, Any] | None) -> float:
+    values = dict(result or {})
     if named.key is None and len(values) != 1:
         raise RecipeError(
             f"metric {named.load!r} returns {', '.join(values) or 'nothing'}; say with `key` which is the score."

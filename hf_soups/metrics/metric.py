@@ -220,7 +220,7 @@ def _names_for(problem_type: ProblemType) -> str:
     return ", ".join(name for name, metric in METRICS.items() if problem_type in metric.problem_types)
 
 
-# what the loss is called by which models that score the same are told apart
+# the loss that decides between models of the same score
 LOSSES: Mapping[ProblemType, str] = {CLASSIFICATION: "nll", MULTI_LABEL: "nll", REGRESSION: "rmse"}
 
 
@@ -231,7 +231,7 @@ def also_scored(problem_type: ProblemType) -> tuple[Metric, ...]:
 
 
 def loss_metric(problem_type: ProblemType) -> Metric:
-    """The metric that a fine-tune's loss stands for: negative log-likelihood, or of a regression the error's root."""
+    """A fine-tune's loss as a metric: negative log-likelihood; of a regression the root of the squared error."""
     return METRICS[LOSSES[problem_type]]
 
 

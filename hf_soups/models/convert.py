@@ -228,16 +228,16 @@ def _check(made: Checkpoint, source: str) -> str:
     return str(model_class.__name__)
 
 
-def task_class(config: Any, told: Mapping[str, Any]) -> Any:
+def task_class(config: Any, content: Mapping[str, Any]) -> Any:
     """The class that config.json names: one of transformers' own, or one that was registered; None where none is known.
 
     Args:
         config: the config object.
-        told: the content of config.json.
+        content: the content of config.json.
     """
     import transformers
 
-    name = next(iter(told.get("architectures") or ()), None)
+    name = next(iter(content.get("architectures") or ()), None)
     if name is None:
         return None
     known = getattr(transformers, name, None)

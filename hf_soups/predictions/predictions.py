@@ -195,7 +195,7 @@ class Predictions:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for rows, labels and answers, whatever file they lie in: 32 hexadecimal digits (XXH3, 128 bits)."""
+        """A digest of rows, labels and answers, the same in any file: 32 hexadecimal digits (XXH3, 128 bits)."""
         return fingerprint_of(self.row_ids, self.labels, [self.log_probs])
 
     @property
@@ -327,7 +327,7 @@ class Predictions:
         return self.take(order)._labelled_as(other)
 
     def _labelled_as(self, other: Predictions) -> Predictions:
-        """Itself, if the labels of the rows are those of `other`, whose rows stand in the same order."""
+        """Itself, if the labels of the rows are those of `other`, whose rows are in the same order."""
         if self.labels is not None and other.labels is not None and not np.array_equal(self.labels, other.labels):
             row = int(np.argwhere(self.labels != other.labels)[0][0])
             mine, theirs = self.model or "one set", other.model or "the other"
@@ -392,9 +392,9 @@ class Predictions:
         with damage_named(path):
             of_type = _known(about.get("problem_type"))
             check_kinds(tensors, log_probs="f4", labels="f8" if of_type == REGRESSION else "i8")
-            told = {"label_names": stored_names(about), "data": about["data"], "model": about["model"]}
-            told["problem_type"] = of_type
-            return cls._checked(tensors["log_probs"], tensors.get("labels"), stored_ids(tensors), told)
+            about_them = {"label_names": stored_names(about), "data": about["data"], "model": about["model"]}
+            about_them["problem_type"] = of_type
+            return cls._checked(tensors["log_probs"], tensors.get("labels"), stored_ids(tensors), about_them)
 
     def _check_rows(self, path: str | os.PathLike[str], start: int) -> None:
         """Whether some rows of a file are what its problem type says."""

@@ -144,8 +144,8 @@ def _compared(
     if found.errors:
         problem = InputProblem(where, f"{OTHERWISE} {WHAT[kind]}.", "; ".join(found.errors))
         return InputVerdict((problem,), grown=found.grown)
-    told = tuple(f"{where}. As loaded: {warning}; the soup takes {first}'s." for warning in found.warnings)
-    return InputVerdict(warnings=told)
+    lines = tuple(f"{where}. As loaded: {warning}; the soup takes {first}'s." for warning in found.warnings)
+    return InputVerdict(warnings=lines)
 
 
 def _reads(checkpoint: Checkpoint, kind: Kind) -> bool:

@@ -42,7 +42,7 @@ DEFAULTS = {"include_prompt": True, "module_input_name": NAME, "module_output_na
 class Module:
     """One module behind the transformer."""
 
-    kind: str  # its class without where that lies, which changed between versions
+    kind: str  # the name of its class without its module, which changed between versions
     path: str  # of its folder
     config: Mapping[str, Any]  # without what is the default
     has_weights: bool
@@ -234,23 +234,23 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 def _effective(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a module's config says, whatever version wrote it."""
-    told = dict(config)
+    content = dict(config)
     if kind == "Pooling":
-        flags = [mode for key, mode in OF_POOLING.items() if told.pop(key, False)]
-        modes = told.get("pooling_mode", flags or "mean")
-        told["pooling_mode"] = [modes] if isinstance(modes, str) else list(modes)
-        told["embedding_dimension"] = told.pop("word_embedding_dimension", told.get("embedding_dimension"))
-    return {key: value for key, value in told.items() if DEFAULTS.get(key) != value}
+        flags = [mode for key, mode in OF_POOLING.items() if content.pop(key, False)]
+        modes = content.get("pooling_mode", flags or "mean")
+        content["pooling_mode"] = [modes] if isinstance(modes, str) else list(modes)
+        content["embedding_dimension"] = content.pop("word_embedding_dimension", content.get("embedding_dimension"))
+    return {key: value for key, value in content.items() if DEFAULTS.get(key) != value}
 
 
-def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
-    prompts = told.get("prompts") or {}
-    further = {k: v for k, v in told.items() if k not in ("__version__", "model_type") and v is not None}
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    prompts = content.get("prompts") or {}
+    further = {k: v for k, v in content.items() if k not in ("__version__", "model_type") and v is not None}
     return {
         **further,
         "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
-        "default_prompt_name": told.get("default_prompt_name"),
-        "similarity_fn_name": told.get("similarity_fn_name") or "cosine",
+        "default_prompt_name": content.get("default_prompt_name"),
+        "similarity_fn_name": content.get("similarity_fn_name") or "cosine",
     }
 
 

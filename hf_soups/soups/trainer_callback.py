@@ -117,8 +117,8 @@ class SoupCallback(TrainerCallback):
         if self.average is None or eval_dataloader is None:
             return
         if args.world_size > 1:
-            told = "SoupCallback: with several processes the average is saved, but not evaluated."
-            warnings.warn(told, DataWarning, stacklevel=2)
+            message = "SoupCallback: with several processes the average is saved, but not evaluated."
+            warnings.warn(message, DataWarning, stacklevel=2)
             return
         with self._in_place(model):
             scores = self._scores(model, eval_dataloader, args)
@@ -146,8 +146,8 @@ class SoupCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self.average is None:
-            told = f"SoupCallback: no weights were averaged in {state.global_step} steps, so there is no soup."
-            warnings.warn(told, DataWarning, stacklevel=2)
+            message = f"SoupCallback: no weights were averaged in {state.global_step} steps, so there is no soup."
+            warnings.warn(message, DataWarning, stacklevel=2)
             return
         inner = _unwrapped(model)
         stored = {name: value.detach().cpu() for name, value in inner.state_dict().items()}
@@ -215,8 +215,11 @@ class SoupCallback(TrainerCallback):
         scores = {} if math.isnan(lost) or not rows else {"eval_soup_loss": lost / rows}
         if self.compute_metrics is None or not logits:
             return scores
-        told = self.compute_metrics(EvalPrediction(torch.cat(logits).numpy(), torch.cat(labels).numpy()))
-        return {**scores, **{f"eval_soup_{name.removeprefix('eval_')}": float(value) for name, value in told.items()}}
+        computed = self.compute_metrics(EvalPrediction(torch.cat(logits).numpy(), torch.cat(labels).numpy()))
+        return {
+            **scores,
+            **{f"eval_soup_{name.removeprefix('eval_')}": float(value) for name, value in computed.items()},
+        }
 
     def _record(self, state: Any) -> dict[str, Any]:
         """What soup.json holds: the average has no ingredients on disk."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from hf_soups.cascades import pareto
-from hf_soups.cascades.search import plain
+from hf_soups.cascades.search import candidates
 
 
 @pytest.fixture(scope="module")
 def compiled_search() -> Iterator[None]:
     """Every pool is searched by machine code; test_small_pools.py holds that the plans are those without it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "ROWS", 0)
+        patch.setattr(candidates, "FEW_ROWS", 0)
         patch.setattr(pareto, "FEW_LEVELS", 0)
         yield

@@ -10,7 +10,7 @@ import pytest
 
 from hf_soups.cascades import pareto
 from hf_soups.cascades.rule import Combine, Confidence
-from hf_soups.cascades.search import plain
+from hf_soups.cascades.search import candidates
 from hf_soups.cascades.search.exhaustive import search_cascades
 from hf_soups.predictions import Predictions
 
@@ -53,7 +53,7 @@ def test_plans_are_those_of_the_compiled_search(
         return frontier.plans, frontier.singles, frontier.ensembles
 
     small = found()
-    monkeypatch.setattr(plain, "ROWS", 0)
+    monkeypatch.setattr(candidates, "FEW_ROWS", 0)
     monkeypatch.setattr(pareto, "FEW_LEVELS", 0)
     assert found() == small
 

@@ -15,6 +15,8 @@ from hf_soups.errors import InputError, PredictionsError
 from hf_soups.metrics import Metric
 from hf_soups.predictions import Predictions
 
+FEW_MODELS, FEW_ROWS = 4, 10_000  # of a pool for which nothing is compiled
+
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -44,6 +46,11 @@ class Entries:
     def classes(self) -> int:
         """How many classes there are."""
         return self.predictions[0].classes
+
+    @property
+    def few(self) -> bool:
+        """Whether they are searched without machine code: compiling it would take longer than the search."""
+        return len(self) <= FEW_MODELS and self.rows <= FEW_ROWS
 
     def scores(self, sums: Real[np.ndarray, "*grid statistics"]) -> Float64[np.ndarray, "*grid"]:
         """Scores from sums of the metric's row statistics, higher is better: losses are negated."""

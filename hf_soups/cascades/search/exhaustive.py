@@ -17,7 +17,6 @@ from hf_soups.cascades.rule import NEVER, Combine, Confidence, Rule, rule_for
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.chains import LONGEST, search_chains
 from hf_soups.cascades.search.dense import search_densely
-from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.search.polish import Chain, by_chain, polish
 from hf_soups.cascades.search.subsets import Members, States, compute_states
 from hf_soups.cascades.search.threads import OnProgress
@@ -58,7 +57,7 @@ def search_cascades(
         costs: of each model on one row, in one unit.
         max_members: of a cascade, one or more; at most all models are used.
         combine: "mean", "geometric" or "last"; how members 1..k answer together.
-        confidence: "max", "gap", "entropy" or "agreement"; of many labels a row "labels", which "max" stands for then.
+        confidence: "max", "gap", "entropy" or "agreement"; of many labels a row "labels" ("max" means the same then).
         metric: its name, or one that adds up over rows.
         grid: thresholds tried of each stage: one number, or one for cascades of two, of three, of four or more members.
         max_worst_cost: the most that a row may cost that meets every member.
@@ -121,7 +120,7 @@ def _search_grid(
     found = found.take(np.flatnonzero(found.worst <= limit)).nondominated()
     known = Known.of(_worst_costs(entries, longest), float(entries.costs.min())).with_points(found)
     for length in range(2, longest + 1):
-        compiled = states.hits is not None and length <= LONGEST and not is_small(len(entries), entries.rows)
+        compiled = states.hits is not None and length <= LONGEST and not entries.few
         search = search_chains if compiled else search_densely
         count = counts[min(length - 2, len(counts) - 1)]
 

@@ -8,13 +8,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 
-MODELS, ROWS = 4, 10_000  # of a small pool: the search takes a few seconds at most, compiling takes longer
-
-
-def is_small(models: int, rows: int) -> bool:
-    """Whether a pool is searched without machine code."""
-    return models <= MODELS and rows <= ROWS
-
 
 def count_exits(
     confidence: Float32[np.ndarray, "stages_but_last rows"],
@@ -70,7 +63,7 @@ def sweep(
     later = (stage + 1 + exits_at(confidence[stage + 1 :], thresholds[stage + 1 :]))[come]
     sure = confidence[stage, come]
     cuts = np.flatnonzero(np.append(sure[1:] > sure[:-1], True))
-    # each cut is told before the row behind it is added
+    # a cut counts the rows before it, not yet the one behind it
     averages[: len(cuts)] = _running(costs[at], costs[later] - costs[stage])[cuts + 1] / rows
     first_at, later_at, here = at * rows + np.arange(rows), later * rows + come, statistics.dtype
     for s in range(statistics.shape[1]):

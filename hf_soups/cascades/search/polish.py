@@ -19,7 +19,6 @@ from hf_soups.cascades.pareto import Known, Points, nondominated
 from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.search import plain
 from hf_soups.cascades.search.candidates import Entries
-from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.search.subsets import Members, States
 from hf_soups.cascades.search.threads import OnProgress, in_turns
 
@@ -32,7 +31,7 @@ class Chain:
     confidence: Float32[np.ndarray, "stages_but_last rows"]
     statistics: Real[np.ndarray, "stages statistics rows"]
     costs: Float64[np.ndarray, " stages"]  # of a row that leaves there
-    small: bool  # whether its pool is so small that nothing is compiled for it
+    few: bool  # see `Entries.few`
 
     @classmethod
     def of(cls, entries: Entries, states: States, members: Members) -> Chain:
@@ -43,7 +42,7 @@ class Chain:
             states.confidence[list(numbers[:-1])],
             np.stack([states.statistics_of(number).T for number in numbers]),
             np.cumsum(entries.costs[list(members)]),
-            is_small(len(entries), states.rows),
+            entries.few,
         )
 
     @property
@@ -54,7 +53,7 @@ class Chain:
     @property
     def _loops(self) -> Any:
         """The inner loops: by NumPy, or compiled."""
-        if self.small:
+        if self.few:
             return plain
         from hf_soups.cascades.search import kernels
 

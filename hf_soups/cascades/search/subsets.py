@@ -23,7 +23,6 @@ from jaxtyping import Float32, Float64, Int64, Real, UInt8, UInt32
 
 from hf_soups.cascades.rule import Committee, Rule
 from hf_soups.cascades.search.candidates import Entries
-from hf_soups.cascades.search.plain import is_small
 from hf_soups.cascades.stages import statistics_of
 from hf_soups.errors import InputError
 from hf_soups.metrics import METRICS
@@ -224,7 +223,7 @@ def compute_states(entries: Entries, deepest: int, *, threads: int, on_progress:
         entries.rule.confidence == "max"
         and entries.rule.combine in ("mean", "last")
         and entries.metric is METRICS["accuracy"]
-        and not is_small(len(entries), entries.rows)
+        and not entries.few
     )
     if by_few_classes:
         return _by_candidates(entries, numbering, threads, on_progress)

@@ -127,7 +127,7 @@ def _tensor_spans(
 
 
 def _source(pieces: Sequence[Piece], ends: Sequence[int], ingredient: int, start: int, coefficient: float) -> Source:
-    """Where the element `start` of a tensor lies."""
+    """Where the element `start` of a tensor is."""
     at = bisect_right(ends, start)
     piece, inside = pieces[at], start - (ends[at - 1] if at else 0)
     offset = piece.offset + inside * ITEM_BYTES[piece.dtype]
