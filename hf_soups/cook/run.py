@@ -175,20 +175,28 @@ def cook(
     for soup, record in zip(soups, there, strict=True):
         if record is None:
             refuse_existing(soup.folder, overwrite=overwrite, marker=SOUP_FILE)
-    cooked: list[Cooked] = []
     with memory_told(SMALLER):
         scorer = _scorer(pool, request, cache, device) if None in there else None
         if scorer is not None and scorer.maybe_trained_on:
             warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
             request.tell(f"warning: {warnings[-1]}")
-        for soup, record in zip(soups, there, strict=True):
-            made = record or soup.cook(scorer, _marks(cooked))
-            cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))
-            if pool.sweep is not None:
-                pool.sweep.point_to(soup.method.name, soup.folder)
+        cooked = _cook_all(soups, there, scorer)
     _keep_recipe(pool, cooked)
     _keep_board(pool, cooked, request.tell)
     return CookResult(tuple(cooked), {left.name: left.reason for left in pool.left_out}, warnings)
+
+
+def _cook_all(
+    soups: Sequence[SoupToCook], there: Sequence[SoupRecord | None], scorer: SoupScorer | None
+) -> list[Cooked]:
+    """Cook what is not there yet, one after another, and let the sweep know where each soup is."""
+    cooked: list[Cooked] = []
+    for soup, record in zip(soups, there, strict=True):
+        made = record or soup.cook(scorer, _marks(cooked))
+        cooked.append(Cooked(soup.method.name, soup.folder, made, already=record is not None))
+        if soup.pool.sweep is not None:
+            soup.pool.sweep.point_to(soup.method.name, soup.folder)
+    return cooked
 
 
 def print_result(result: CookResult) -> None:

@@ -134,13 +134,9 @@ def search_pool(
     worst = None if max_worst_cost is None else _absolute(max_worst_cost, select, costs, metric)
     how: dict[str, Any] = {
         "max_members": max_members, "confidence": confidence, "temperatures": fitted, "threads": threads,
-        "progress": progress,
+        "progress": progress, **_combined(method, metric, combine, worst),
+        **_own_options(method, {"grid": grid, "width": width, "reference": reference, "shares": tuple(shares) or None}),
     }  # fmt: skip
-    if method == "streeter" and metric != "accuracy":
-        raise InputError(f"Streeter's greedy keeps a share of accuracy, so it cannot search by {metric}.")
-    if method != "streeter":
-        how |= {"combine": combine, "metric": metric, "max_worst_cost": worst}
-    how |= _own_options(method, {"grid": grid, "width": width, "reference": reference, "shares": tuple(shares) or None})
     frontier = _searched(method, select, costs, how)
     frontier = replace(
         frontier,
@@ -180,6 +176,15 @@ def _on(report: Mapping[str, Predictions], name: str, plan: Plan, base: Predicti
     shares = tuple(float((answers.exits == stage).mean()) for stage in range(len(plan.members)))
     p_value = mcnemar(answers, base).p_value if plan.metric == "accuracy" and name != "best single" else None
     return Reported(name, plan, score(answers, plan.metric), float(answers.costs.mean()), shares, p_value)
+
+
+def _combined(method: Method, metric: str, combine: str, worst: float | None) -> dict[str, Any]:
+    """How members answer together and are scored; those of Streeter's greedy answer alone, by accuracy."""
+    if method != "streeter":
+        return {"combine": combine, "metric": metric, "max_worst_cost": worst}
+    if metric != "accuracy":
+        raise InputError(f"Streeter's greedy keeps a share of accuracy, so it cannot search by {metric}.")
+    return {}
 
 
 OWN = {"exhaustive": ("grid",), "beam": ("grid", "width"), "streeter": ("reference", "shares")}
