@@ -21,8 +21,8 @@ from hf_soups.files.digests import sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
+from hf_soups.files.loaded_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.reading import read_bytes, visible
-from hf_soups.files.tensor_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
     INDEX,

@@ -200,8 +200,8 @@ def _answered(
     sources: Sequence[str], recipe: Path | None, changes: list[str] | None, out: Path | None
 ) -> tuple[Path, tuple[str, ...]]:
     """The folder that a leaderboard can be made of, and the names of loose checkpoints, which answer first."""
-    from hf_soups.leaderboard.pools import OUT as FOLDER
-    from hf_soups.leaderboard.pools import answer_checkpoints, has_answered
+    from hf_soups.leaderboard.without_sweep import OUT as FOLDER
+    from hf_soups.leaderboard.without_sweep import answer_checkpoints, has_answered
 
     first = Path(sources[0])
     if recipe is None and len(sources) == 1 and (has_answered(first) or not (first / "config.json").is_file()):

@@ -24,8 +24,8 @@ from hf_soups.ensembles.combine import Members, scores_of
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.problem_types import REGRESSION
 from hf_soups.files.writing import writable
-from hf_soups.leaderboard.pools import holds_answers, is_pool
 from hf_soups.leaderboard.rows import ScoredModel, ScoredModels, read_scored_models
+from hf_soups.leaderboard.without_sweep import holds_answers, is_pool
 from hf_soups.metrics import Metric
 from hf_soups.pool import read_pool
 from hf_soups.predictions import Predictions, same_rows

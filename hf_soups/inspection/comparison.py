@@ -13,10 +13,10 @@ from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
 from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.soups.compatibility import CheckpointSummary
-from hf_soups.soups.findings import Finding
 from hf_soups.soups.mixing import Geometry, measure, shared_names
 from hf_soups.soups.mixing.spans import self_made
 from hf_soups.soups.model_input import with_all_rows
+from hf_soups.soups.preflight_findings import Finding
 from hf_soups.soups.tensor_names import ties
 from hf_soups.soups.whole_start import whole_start
 

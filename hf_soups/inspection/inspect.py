@@ -16,10 +16,10 @@ from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
 from hf_soups.inspection.comparison import ComparedCheckpoint, Pair, distances_of, row_of
 from hf_soups.soups.compatibility import PreflightReport, preflight
-from hf_soups.soups.findings import Finding
 from hf_soups.soups.head_starts import heads_apart
 from hf_soups.soups.ingredients import gather
 from hf_soups.soups.model_input import ExtraRows
+from hf_soups.soups.preflight_findings import Finding
 from hf_soups.soups.soup import Soup, display_names
 from hf_soups.sweep.folder import SweepFolder
 

@@ -141,7 +141,7 @@ def read_scored_models(folder: str | Path, *, report: str = "") -> ScoredModels:
     Raises:
         InputError: if there is no run in the folder.
     """
-    from hf_soups.leaderboard.pools import is_pool, models_of_pools  # which makes what is defined here
+    from hf_soups.leaderboard.without_sweep import is_pool, models_of_pools  # which makes what is defined here
 
     at = Path(folder)
     if is_pool(at):

@@ -1,7 +1,7 @@
 """Metrics: one number from Predictions, computed by scikit-learn, with a bootstrap interval by row.
 
 `metric` has the table of metrics and their scores. What they compute is in `of_answers`, `of_probabilities` and
-`of_numbers`, after what they look at; `rows` is what all of them read of predictions, `foreign` the metrics of
+`of_numbers`, after what they look at; `labelled` is what all of them read of predictions, `foreign` the metrics of
 `evaluate`. `bootstrap` and `closed_intervals` give intervals, `significance` whether two answerers differ.
 """
 

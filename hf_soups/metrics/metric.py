@@ -20,6 +20,14 @@ from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TY
 from hf_soups.metrics.bootstrap import DIGITS, percentile_interval, recomputed, resampled_sums
 from hf_soups.metrics.closed_intervals import debiased_value
 from hf_soups.metrics.foreign import load_foreign
+from hf_soups.metrics.labelled import (
+    Statistics,
+    Sums,
+    Values,
+    any_labels,
+    labels_of,
+    mean_value,
+)
 from hf_soups.metrics.of_answers import (
     accuracy,
     accuracy_f1,
@@ -65,14 +73,6 @@ from hf_soups.metrics.of_probabilities import (
     negative_log_likelihood,
     nll_rows,
     roc_auc,
-)
-from hf_soups.metrics.rows import (
-    Statistics,
-    Sums,
-    Values,
-    any_labels,
-    labels_of,
-    mean_value,
 )
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import MetricByEvaluate, Task

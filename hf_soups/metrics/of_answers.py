@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from hf_soups.errors import PredictionsError
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, ProblemType
 from hf_soups.metrics.closed_intervals import share_interval
-from hf_soups.metrics.rows import Statistics, Sums, Values, divided, labels_of, marks_of, one_hot
+from hf_soups.metrics.labelled import Statistics, Sums, Values, divided, labels_of, marks_of, one_hot
 from hf_soups.predictions import Predictions
 
 

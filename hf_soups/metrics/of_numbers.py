@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_soups.metrics.rows import Statistics, Sums, Values, divided, numbers_of
+from hf_soups.metrics.labelled import Statistics, Sums, Values, divided, numbers_of
 from hf_soups.predictions import Predictions
 
 SAME = 1e-14  # a variance that is less of the mean square is rounding

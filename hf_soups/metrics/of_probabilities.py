@@ -10,7 +10,7 @@ import numpy as np
 from hf_soups.errors import InputError
 from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.metrics.closed_intervals import calibration_interval, calibration_rows, debiased_value
-from hf_soups.metrics.rows import Statistics, by_decision, by_row, labels_of, marks_of, probabilities_of
+from hf_soups.metrics.labelled import Statistics, by_decision, by_row, labels_of, marks_of, probabilities_of
 from hf_soups.predictions import Predictions
 
 CLIP = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss: no probability below it, at most 36.04 nats a row

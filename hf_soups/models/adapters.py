@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
 from hf_soups.files.digests import place, sha256_of
-from hf_soups.files.tensor_names import HEAD
+from hf_soups.files.loaded_names import HEAD
 from hf_soups.files.tensorfile import TensorHeader, read_header
 from hf_soups.files.weights import ADAPTER, ADAPTER_CONFIG, json_object
 from hf_soups.files.writing import write_json, written_whole

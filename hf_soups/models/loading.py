@@ -21,7 +21,7 @@ from hf_soups.checkpoint import Checkpoint, TensorInfo
 from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.files.configs import check_config, check_tokenizer
 from hf_soups.files.hub_refusals import check_token
-from hf_soups.files.tensor_names import SELF_MADE, key_mapping
+from hf_soups.files.loaded_names import SELF_MADE, key_mapping
 from hf_soups.limits import limit_reached
 from hf_soups.models.layers import head_parameters
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY

@@ -21,11 +21,11 @@ from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.soups.config_differences import compare_configs
-from hf_soups.soups.findings import Finding, Notes, Topic
 from hf_soups.soups.missing_heads import why_headless
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import plan_spans, shared_names
 from hf_soups.soups.model_input import ExtraRows, InputFiles, LongestVocabulary, fed_alike, longest_vocabulary
+from hf_soups.soups.preflight_findings import Finding, Notes, Topic
 from hf_soups.soups.sentence_modules import compare_surroundings
 from hf_soups.soups.tensor_names import named_alike, not_loaded, why_names_differ, wrapped
 

@@ -13,8 +13,8 @@ from jaxtyping import Float64
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.dtypes import FLOATS
-from hf_soups.files.tensor_names import HEAD
-from hf_soups.soups.findings import Finding
+from hf_soups.files.loaded_names import HEAD
+from hf_soups.soups.preflight_findings import Finding
 
 APART = 60.0  # degrees
 OPPOSITE = 120.0  # farther apart than random heads come to lie

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError
+from hf_soups.files.loaded_names import longer_rows, vocabulary_rows
 from hf_soups.files.reading import read_bytes
-from hf_soups.files.tensor_names import longer_rows, vocabulary_rows
 from hf_soups.files.weights import json_object
-from hf_soups.soups.findings import Notes
+from hf_soups.soups.preflight_findings import Notes
 
 if TYPE_CHECKING:
     from hf_soups.models.same_input import InputDifference

@@ -19,8 +19,8 @@ from hf_soups.files.downloads import download, inside_of
 from hf_soups.files.reading import read_bytes, visible
 from hf_soups.files.weights import MODULES, SINGLE, json_object, module_entries, pickled_weights
 from hf_soups.files.writing import temporary_folder
-from hf_soups.soups.findings import Notes
 from hf_soups.soups.mixing.to_files import mix_to_folder
+from hf_soups.soups.preflight_findings import Notes
 
 SETTINGS, SETFIT = "config_sentence_transformers.json", "config_setfit.json"
 LENGTHS = "sentence_*_config.json"  # sentence_bert_config.json, sentence_roberta_config.json, ...

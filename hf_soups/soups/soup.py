@@ -14,8 +14,8 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.loaded_names import vocabulary_rows
 from hf_soups.files.publishing import Publishable
-from hf_soups.files.tensor_names import vocabulary_rows
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.soups.mixing import Coefficients, mix_to_folder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
-from hf_soups.files.tensor_names import WRAPPERS, wrappers_of
+from hf_soups.files.loaded_names import WRAPPERS, wrappers_of
 from hf_soups.soups.mixing.spans import self_made, shared_names, twin
 
 MOST_TIED = 16  # a model ties a few tensors; where more names differ, it is another model

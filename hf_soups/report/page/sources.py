@@ -16,8 +16,8 @@ from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import is_there, read_json, visible
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
-from hf_soups.leaderboard.pools import holds_answers
 from hf_soups.leaderboard.rows import ScoredModels, read_scored_models
+from hf_soups.leaderboard.without_sweep import holds_answers
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
 from hf_soups.pool.report_rows import OtherPool

@@ -15,7 +15,7 @@ import numpy as np
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import FLOATS
-from hf_soups.files.tensor_names import loaded_names
+from hf_soups.files.loaded_names import loaded_names
 from hf_soups.files.writing import temporary_folder
 from hf_soups.soups.mixing.blocks import BlockMixer
 from hf_soups.soups.mixing.spans import COUNTER, self_made, shared_names

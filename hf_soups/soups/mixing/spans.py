@@ -15,7 +15,7 @@ import numpy as np
 from hf_soups.checkpoint import Checkpoint, Piece
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES
-from hf_soups.files.tensor_names import SELF_MADE
+from hf_soups.files.loaded_names import SELF_MADE
 from hf_soups.files.tensorfile import FileStamp
 
 Accumulate = Literal["float32", "float64"]
