@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
 
 Tell = Callable[[str], None]
-NO_SCORE = "answers one class whatever the row is, or NaN"  # of an ingredient
+NO_SCORE = "gives all rows the same answer, or NaN"  # of an ingredient
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
+
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.dtypes import FLOATS
@@ -28,6 +31,8 @@ from hf_soups.soups.model_input import ExtraRows, InputFiles, LongestVocabulary,
 from hf_soups.soups.preflight_findings import Finding, Notes, Topic
 from hf_soups.soups.sentence_modules import compare_surroundings
 from hf_soups.soups.tensor_names import named_alike, not_loaded, why_names_differ, wrapped
+
+CONSTANT = 1e-5  # relative, of numbers: what is answered in batches of other shapes differs by less
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +70,7 @@ class CheckpointSummary:
             input_files=value("processor", InputFiles.of, InputFiles()),
             head=value("run", lambda c: c.head_fingerprint),
             run=value("run", lambda c: c.run or {}, {}),
-            one_class=value("answers", _answers_one_class),
+            one_class=value("answers", _one_answer),
             unreadable=unreadable,
         )
 
@@ -325,18 +330,27 @@ def _check_has_head(notes: Notes, summary: CheckpointSummary) -> None:
         notes.error(summary, "head", why)
 
 
-def _answers_one_class(checkpoint: Checkpoint) -> bool | None:
+def _one_answer(checkpoint: Checkpoint) -> bool | None:
     path = checkpoint.folder / PREDICTIONS / "select.safetensors"
     if not path.is_file():
         return None
-    return answers_one_class(Predictions.load(path))
+    return gives_one_answer(Predictions.load(path))
 
 
-def answers_one_class(answers: Predictions) -> bool | None:
-    """Whether one class is answered whatever the row is, though the labels differ; None where they do not, or lack."""
-    if answers.problem_type != CLASSIFICATION or answers.labels is None or len(set(answers.labels.tolist())) < 2:
+def gives_one_answer(answers: Predictions) -> bool | None:
+    """Whether all rows have one class, or the same probabilities or number where classes do not exclude each other.
+
+    None where the labels do not differ, or lack.
+    """
+    if answers.labels is None or _is_constant(answers.labels):
         return None
-    return len(set(answers.answers.tolist())) == 1
+    return _is_constant(answers.answers if answers.problem_type == CLASSIFICATION else answers.log_probs)
+
+
+def _is_constant(values: Shaped[np.ndarray, "rows ..."]) -> bool:
+    """Whether all rows are the same, numbers up to their rounding in float32."""
+    allowed = CONSTANT * np.abs(values[:1]) if values.dtype.kind == "f" else 0
+    return bool((np.abs(values - values[:1]) <= allowed).all())
 
 
 def _check_answers(notes: Notes, summary: CheckpointSummary) -> None:
@@ -346,8 +360,8 @@ def _check_answers(notes: Notes, summary: CheckpointSummary) -> None:
     if summary.one_class:
         notes.warn(
             summary, "answers",
-            f"{summary}: its cached answers on select are all of one class, so a soup gains nothing by it. Leave it "
-            "out, or train it with a lower learning rate.",
+            f"{summary}: its cached answers on select are the same for all rows, so a soup gains nothing by it. Leave "
+            "it out, or train it with a lower learning rate.",
         )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from hf_soups.models.registry import family_for
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe import Recipe
 from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
-from hf_soups.soups.compatibility import answers_one_class
+from hf_soups.soups.compatibility import gives_one_answer
 from hf_soups.soups.ingredients import without_proof
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
 from hf_soups.soups.soup import Score, Signs, Soup
@@ -93,7 +93,7 @@ class SoupScorer:
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
             return none
         alone = len(soup.ingredients) == 1 and soup.ingredients[0] in self.pool
-        return none if alone and answers_one_class(answers) else self._value(answers)
+        return none if alone and gives_one_answer(answers) else self._value(answers)
 
     def _value(self, answers: Predictions) -> Score:
         value = self.metric.compute(answers)

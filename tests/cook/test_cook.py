@@ -706,8 +706,8 @@ def test_models_that_answer_one_class_do_not_join_greedy_outside_sweeps(
     result = cook(sources, ("greedy",), out, recipe=pile / "recipe.yaml", tell=lines.append)
     made = record(out)
     assert "useless" not in result.soups[0].ingredients
-    assert {"name": "useless", "reason": "answers one class whatever the row is, or NaN on select"} in made["left_out"]
-    assert any("useless alone answers one class" in line for line in lines)
+    assert {"name": "useless", "reason": "gives all rows the same answer, or NaN on select"} in made["left_out"]
+    assert any("useless alone gives all rows the same answer" in line for line in lines)
     assert made["best_single"]["name"] in {"m0", "m1", "m2"}
     twice = quietly(
         sources,
@@ -721,7 +721,9 @@ def test_models_that_answer_one_class_do_not_join_greedy_outside_sweeps(
 
 def test_a_pool_of_models_that_answer_one_class_has_no_greedy_soup(pile: Path, tmp_path: Path) -> None:
     useless = [str(one_class(pile / f"m{i}", tmp_path / f"u{i}")) for i in range(2)]
-    with pytest.raises(HfSoupsError, match=r"none of the 2 ingredients has a score: all .* answer one class"):
+    with pytest.raises(
+        HfSoupsError, match=r"none of the 2 ingredients has a score: all .* give all rows the same answer"
+    ):
         quietly(useless, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
 
 

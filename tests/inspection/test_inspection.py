@@ -272,7 +272,7 @@ def test_a_model_that_answers_one_class_is_a_warning(pile: list[Path]) -> None:
     found = inspect_checkpoints(pile[1:])
     assert [row.one_class for row in found.rows] == [False, True, None]
     assert [f.topic for f in found.warnings] == ["answers"]
-    assert "m1: its cached answers on select are all of one class" in found.warnings[0].message
+    assert "m1: its cached answers on select are the same for all rows" in found.warnings[0].message
     (pile[2] / "predictions" / "select.safetensors").write_bytes(b"broken")
     assert "is not known" in inspect_checkpoints(pile[1:]).warnings[0].message
 

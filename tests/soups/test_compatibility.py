@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import IncompatibleCheckpoints
-from hf_soups.soups.compatibility import PreflightReport, preflight
+from hf_soups.predictions import Predictions
+from hf_soups.soups.compatibility import PreflightReport, gives_one_answer, preflight
 from hf_soups.soups.mixing import mix_to_folder
 from tests.makers.folders import folder_of
 from tests.makers.tiny import tiny_bert, tiny_distilbert, tiny_vit
@@ -198,3 +199,25 @@ def test_all_errors_are_raised_in_one_message(pair: tuple[Path, Path]) -> None:
     lines = str(error.value).splitlines()
     assert lines[0] == "these checkpoints cannot be mixed:"
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "same", "others"),
+    [
+        ("classification", [0, 1, 1, 0], [[2.0, 0.0], [1.0, 0.0]] * 2, [[2.0, 0.0], [0.0, 1.0]] * 2),
+        (
+            "multi-label",
+            [[0, 1], [1, 1], [0, 0]],
+            [[-1.0, 2.0], [-1.0, 2.000001], [-1.0, 2.0]],
+            [[-1.0, 2.0], [-3.0, 1.0], [-2.0, 1.0]],
+        ),
+        ("regression", [0.5, 1.5, 2.5], [[3.0], [3.000001], [3.0]], [[3.0], [3.1], [3.0]]),
+    ],
+)
+def test_one_answer_to_all_rows_is_known_of_every_problem_type(
+    problem_type: str, labels: Any, same: Any, others: Any
+) -> None:
+    for logits, expected in ((same, True), (others, False)):
+        assert gives_one_answer(Predictions.from_logits(logits, labels=labels, problem_type=problem_type)) is expected
+    unvaried = Predictions.from_logits(same, labels=labels[:1] * len(labels), problem_type=problem_type)
+    assert gives_one_answer(unvaried) is None  # the labels do not differ either

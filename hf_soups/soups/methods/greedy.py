@@ -151,8 +151,8 @@ class _Pool:
             self.scored(single)  # in the order given, whatever the sort needs first
         if all(math.isnan(self.value(single)) for single in singles):
             raise HfSoupsError(
-                f"none of the {len(singles)} ingredients has a score: all came out as NaN, or answer one class "
-                "whatever the row is."
+                f"none of the {len(singles)} ingredients has a score: all came out as NaN, or give all rows the "
+                "same answer."
             )
         return sorted(range(len(singles)), key=lambda i: tuple(-v for v in self.rank((i,))))  # stable
 
