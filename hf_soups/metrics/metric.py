@@ -1,4 +1,4 @@
-"""The table of metrics: one number from Predictions, computed by scikit-learn, with an interval.
+"""The table of metrics: one number from Predictions, as scikit-learn computes it, with an interval.
 
 Each metric also follows from sums of row statistics: a resample of the rows is then only other sums, and 1,000
 resamples of 50,000 rows take about a second.

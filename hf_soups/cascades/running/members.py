@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from hf_soups.cascades.running.config import CascadeConfig, Place
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.stored import Place
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, MemberError
 from hf_soups.files.downloads import download
