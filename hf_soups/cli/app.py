@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory, warn_in_one_line
+from hf_soups.errors import HfSoupsError, InputError, as_a_command, is_short_of_memory, warn_in_one_line
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -132,6 +132,7 @@ def _plain_warnings() -> None:
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 
 
+@as_a_command()
 def _status(*, debug: bool) -> tuple[int, str]:
     """Run the program; its exit status, and what went wrong in one line."""
     try:

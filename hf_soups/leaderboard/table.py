@@ -101,7 +101,7 @@ def board_columns(board: Leaderboard, optimistic: str = OPTIMISTIC) -> list[Boar
 
 def row_name(row: Row, optimistic: str = OPTIMISTIC) -> str:
     """The row's name, with how many ingredients it has of how many, and what marks it."""
-    count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
+    count = "" if not row.ingredients else f" {row.ingredients}/{row.pool or row.ingredients}"
     mark = " (best on select)" if row.kind == "best on select" else ""
     return f"{row.name}{count}{mark}" + (optimistic if row.status == "optimistic" else "")
 

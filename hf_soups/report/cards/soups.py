@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, problem_type_of
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, problem_type_of
 from hf_soups.leaderboard.table import BOARD_FILE, load_board, text_cells, training_of
 from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
@@ -88,7 +88,7 @@ def soup_facts(
         metric=record.metric,
         scores=scores,
         tables=tuple(t for t in tables if t.rows),
-        limits=_limits(record, scores),
+        limits=_limits(record, scores, of_type),
         cascade=False,
         ours=any(name in OURS for name in config.get("architectures") or ()),
         words=WORDS_KEY in config,
@@ -237,7 +237,7 @@ def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
     return notes
 
 
-def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
+def _limits(record: SoupRecord, scores: Sequence[CardScore], of_type: str) -> tuple[str, ...]:
     roles = {s.role for s in scores}
     limits, chosen_on, rows = [], _chosen_on(record), record.select_rows
     if not scores:
@@ -270,7 +270,8 @@ def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
         limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:
         limits.append("It was not measured on data of another distribution.")
-    limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
+    if of_type != REGRESSION:
+        limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
     return tuple(limits)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from hf_soups.checkpoint import sources_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
 from hf_soups.progress import Meter
@@ -18,7 +19,7 @@ from hf_soups.report.page.training import curve_section, soup_section
 
 
 def write_report(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path] | str | Path,
     out: str | Path,
     *,
     title: str | None = None,
@@ -51,7 +52,7 @@ def write_report(
 
 
 def page_for(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path] | str | Path,
     *,
     title: str | None = None,
     examples: int = PER_EXIT,
@@ -69,7 +70,7 @@ def page_for(
     Raises:
         InputError: if a folder is none of these, or one cannot be read.
     """
-    content = read_content(folders, resamples=resamples, progress=progress)
+    content = read_content(sources_of(folders), resamples=resamples, progress=progress)
     makers: tuple[Callable[[ReportContent], Section | None], ...] = (
         chosen_section, leaderboard_section, cost_section, curve_section, soup_section, exit_section,
         partial(example_section, per_exit=examples), limit_section,
@@ -81,7 +82,7 @@ def page_for(
             meter(done)
     task = _task(content)
     named = title or (f"{task}: model soups and cascades" if task else "Model soups and cascades")
-    about = "hf_soups report of " + ", ".join(map(str, folders))
+    about = "hf_soups report of " + ", ".join(map(str, sources_of(folders)))
     return Page(named, about, tuple(s for s in sections if s is not None))
 
 
