@@ -71,6 +71,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is al
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     imports: Annotated[
         list[str] | None,
@@ -81,6 +82,7 @@ def _options(
     ] = None,
 ) -> None:  # fmt: skip
     """Options of every command; `main` reads --debug itself, before anything can fail."""
+    context.with_resource(as_a_command())
     check_threads()
     if imports:
         from hf_soups.user_code import import_user_code
