@@ -69,10 +69,21 @@ OnError = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from hf_soups import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the installed version.", is_eager=True, callback=_print_version)
+    ] = False,
     imports: Annotated[
         list[str] | None,
         typer.Option(
