@@ -1,8 +1,8 @@
 """Every error a user can cause or meet, with the exit status the command line gives it.
 
-A message says what is wrong, where, what was got, what was expected and what to do next. It names options as the
-command line has them, and `str()` of it too while a command runs; elsewhere `str()` names Python's arguments. A
-traceback is shown only with `--debug`.
+A message says what is wrong, where, what was got, what was expected and what to do next. It is written with the options
+of the command line; of an error that no command raised, `str()` has Python's arguments in their place. A traceback is
+shown only with `--debug`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 _commands = 0  # that run in this process
 
 # Options that are no argument of the same name, or that take no value.
-_ARGUMENTS = {"method": "methods", "ids": "id_column"}
+_ARGUMENTS = {"method": "methods", "set": "overrides"}
+_COMMANDS_OWN = {"debug", "dry_run", "help", "import", "json", "port"}
 _SWITCHES = {
     "align_labels", "allow_selection_on_report", "assume_label_order", "create_pr", "drop_surplus", "force",
     "measure_seconds", "normalise", "overwrite", "prune", "retry_failed", "space", "tie_break",
 }  # fmt: skip
 _COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio) [^()\n;]*?(?=\. |\.?$|[)\n;])"
 _VALUE = r"-?\d+(?:\.\d+)?|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
-_OPTION = re.compile(rf"(?P<command>{_COMMAND})|--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
+_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
 
 
 @contextmanager
 def as_a_command() -> Iterator[None]:
-    """Within the block errors name options as the command line has them."""
+    """Errors that are made in the block name options as the command line has them."""
     global _commands
     _commands += 1
     try:
@@ -55,7 +56,9 @@ def _as_argument(found: re.Match[str]) -> str:
     if found["command"]:
         return found["command"]
     name, value = found["name"].replace("-", "_"), found["value"]
-    name = "overrides" if name == "set" else _ARGUMENTS.get(name, name)
+    if name in _COMMANDS_OWN:
+        return found[0]
+    name = _ARGUMENTS.get(name, name)
     if value is not None:
         return f"`{name}={value if value[-1].isdigit() and value != 'float32' else repr(value)}`"
     return f"`{name}=True`" if name in _SWITCHES else f"`{name}`"
@@ -65,10 +68,17 @@ class HfSoupsError(Exception):
     """Something failed while working: exit status 1."""
 
     exit_status = 1
+    _by_command: bool
+
+    def __new__(cls, *_: object) -> Self:
+        """Remember who is told."""
+        made = super().__new__(cls, *_)
+        made._by_command = _commands > 0
+        return made
 
     def __str__(self) -> str:
         message = super().__str__()
-        return message if _commands else in_python(message)
+        return message if self._by_command else in_python(message)
 
 
 class InputError(HfSoupsError, ValueError):

@@ -69,9 +69,21 @@ OnError = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from hf_soups import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the installed version.", is_eager=True, callback=_print_version)
+    ] = False,
     imports: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,6 +93,7 @@ def _options(
     ] = None,
 ) -> None:  # fmt: skip
     """Options of every command; `main` reads --debug itself, before anything can fail."""
+    context.with_resource(as_a_command())
     check_threads()
     if imports:
         from hf_soups.user_code import import_user_code

@@ -240,7 +240,7 @@ def _training(rows: Sequence[Row]) -> str:
 
 def save_csv(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields; scores at full precision, nothing for what is not known."""
-    write_csv(path, [_values(board, row) for row in board.rows])
+    write_csv(path, [row_values(board, row) for row in board.rows])
 
 
 def save_parquet(board: Leaderboard, path: Path) -> None:
@@ -248,7 +248,7 @@ def save_parquet(board: Leaderboard, path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    rows = [_values(board, row) for row in board.rows]
+    rows = [row_values(board, row) for row in board.rows]
     own = {f.name: str(f.type).removesuffix(" | None") for f in fields(board.rows[0])}
     columns = {name: _column([row[name] for row in rows], own.get(name, "float")) for name in rows[0]}
     table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
@@ -269,7 +269,7 @@ def _column(values: Sequence[Any], kind: str) -> pyarrow.Array:
     return pyarrow.Array.from_buffers(of_type, len(values), [pyarrow.py_buffer(part) for part in (known, *parts)])
 
 
-def _values(board: Leaderboard, row: Row) -> dict[str, Any]:
+def row_values(board: Leaderboard, row: Row) -> dict[str, Any]:
     """All of a row by column; each shift is three of them, shift_<name> and the ends of its interval."""
     values = {f.name: getattr(row, f.name) for f in fields(row) if f.name != "shifts"}
     for name in board.shifts:

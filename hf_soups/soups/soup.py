@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.files.loaded_names import vocabulary_rows
 from hf_soups.files.publishing import Publishable
@@ -21,10 +22,11 @@ from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.soups.mixing import Coefficients, mix_to_folder
 from hf_soups.soups.sentence_modules import write_surroundings
-from hf_soups.soups.soup_record import FORMAT, SOUP_FILE, StepRecord, read_soup
+from hf_soups.soups.soup_record import FORMAT, SOUP_FILE, STEPS_PICTURE, StepRecord, read_soup
 
 if TYPE_CHECKING:
     import datasets
+    import pandas as pd
     import torch
 
     from hf_soups.metrics import Metric
@@ -65,8 +67,8 @@ class Step:
     tie_break: float | None = None  # the score's second value, where it has one
 
 
-@dataclass(frozen=True)
-class Soup(Publishable):
+@dataclass(frozen=True, repr=False)
+class Soup(Publishable, Displayed):
     """A linear combination of checkpoints that share one architecture; `push_to_hub` saves and pushes it."""
 
     ingredients: tuple[Checkpoint, ...]
@@ -221,6 +223,29 @@ class Soup(Publishable):
             self, rows, metric, columns=columns, label_names=label_names, max_length=max_length, batch_size=batch_size,
             device=device,
         )  # fmt: skip
+
+    # As shown.
+
+    def in_short(self) -> str:
+        """The method, how many ingredients, and the score that it was chosen by."""
+        kept = sum(c != 0 for c in self.coefficients)
+        score = self.scores.get("score")
+        chosen = f", score {score:.4g}" if isinstance(score, float | int) else ""
+        return f"{self.method or 'mixture'} of {kept} checkpoint{'s' * (kept > 1)}{chosen}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The ingredients, a row each: name, coefficient, source."""
+        import pandas as pd
+
+        names = self.names or display_names(self.ingredients)
+        return pd.DataFrame(
+            {"ingredient": names, "coefficient": self.coefficients, "source": [str(c) for c in self.ingredients]}
+        )
+
+    def _picture(self) -> bytes | None:
+        """What greedy tried, as it was drawn when the soup was cooked."""
+        drawn = None if self.saved is None else self.saved.folder / STEPS_PICTURE
+        return drawn.read_bytes() if drawn is not None and is_there(drawn) else None
 
     # On disk.
 

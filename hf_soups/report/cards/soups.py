@@ -28,7 +28,7 @@ from hf_soups.report.cards.card_facts import (
     rows_in_words,
 )
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord
+from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"
-PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
 
 
@@ -228,8 +227,8 @@ def _ingredients(record: SoupRecord, short: Mapping[str, str], repos: Sequence[s
 
 def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
     notes = {}
-    if (folder / PICTURE).is_file():
-        notes["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
+    if (folder / STEPS_PICTURE).is_file():
+        notes["How it was chosen"] = f"![Score by number of ingredients]({STEPS_PICTURE})"
     if record.coefficients_by_tensor is not None:
         notes["Ingredients"] = (
             f"Each tensor has its own coefficients, in `{SOUP_FILE}`; here is their mean over all parameters."
