@@ -36,7 +36,8 @@ HELP = (
 )
 OF_HELP = (
     "hf_soups", "hf_soups.cli", "hf_soups.ending", "hf_soups.errors", "hf_soups.files", "hf_soups.files.publishing",
-    "hf_soups.limits", "hf_soups.logging", "hf_soups.progress", "hf_soups.registration", "hf_soups.soups", "hf_soups.soups.options",
+    "hf_soups.limits", "hf_soups.logging", "hf_soups.progress", "hf_soups.registration", "hf_soups.soups",
+    "hf_soups.soups.options",
 )  # fmt: skip
 RUN = """
 import json, sys
