@@ -34,9 +34,7 @@ class Licences:
         if len(set(self.by_model.values())) < 2:
             return ()
         named = ", ".join(f"{model} ({licence})" for model, licence in self.by_model.items())
-        return (
-            f"What it was made of has different licences: {named}. It is under none of them alone: see what they ask.",
-        )
+        return (f"What it was made of has different licences, of which none can be assumed: {named}.",)
 
 
 def licences_of(record: SoupRecord, recipe: Recipe | None) -> Licences:
