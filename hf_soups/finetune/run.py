@@ -190,6 +190,22 @@ def _carry_out(run: _Run, cache: Path) -> None:
     accelerator.wait_for_everyone()
 
 
+_shared: dict[str, Splits] = {}  # rows that were read before this process was forked
+
+
+def share_rows(recipe: Recipe) -> None:
+    """Read a recipe's rows here and now, for all runs on the same rows that are forked from this process."""
+    _shared[_rows_key(recipe)] = load_splits(recipe.task, recipe.data)
+
+
+def _rows_of(recipe: Recipe) -> Splits:
+    return _shared.get(_rows_key(recipe)) or load_splits(recipe.task, recipe.data)
+
+
+def _rows_key(recipe: Recipe) -> str:
+    return recipe.model_dump_json(include={"task", "data"})
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _Job:
     """What the model is trained from and answers."""
@@ -202,7 +218,7 @@ class _Job:
 
 def _job(run: _Run, cache: Path) -> _Job:
     recipe = run.recipe
-    splits = load_splits(recipe.task, recipe.data)
+    splits = _rows_of(recipe)
     if run.request.start is None and run.accelerator.is_main_process:  # a sweep says it once, for all its runs
         warn_of_rows(splits, recipe.task)
     metric = metric_for_rows(recipe.task, splits.select.labels, splits.label_names)

@@ -74,8 +74,6 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         self._end_all()
-        if self._server is not None:
-            self._server.close()
 
     @property
     def free(self) -> bool:
@@ -113,6 +111,13 @@ class Slots:
             pass_fds=(lock,),
             start_new_session=True,
         )
+
+    def wait(self, seconds: float) -> None:
+        """For `seconds`, or until a run that the server forked has ended."""
+        if self._server is None:
+            time.sleep(seconds)
+        else:
+            self._server.wait(seconds)
 
     def ended(self) -> Iterator[Ended]:
         """The runs whose processes have ended since the last call."""
@@ -246,10 +251,10 @@ def work_through(
     waiting = [entry.name for entry in found if entry.state == "open" or entry in again]
     while waiting or slots.working:
         elsewhere = _start_some(waiting, ledger, slots, again)
+        watch(slots, elsewhere)
+        slots.wait(POLL_SECONDS)
         for ended in slots.ended():
             on_end(ended)
-        watch(slots, elsewhere)
-        time.sleep(POLL_SECONDS)
         waiting = [name for name in waiting if _wanted(ledger.entry(name), again)]
 
 

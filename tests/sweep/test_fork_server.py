@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_soups.predictions import Predictions
 from hf_soups.sweep import sweep
 from hf_soups.sweep.fork_server import IS_POSSIBLE, LOST, ForkedRun, ForkServer
 from tests.makers.small_task import text_recipe
@@ -116,11 +117,15 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.slow
-def test_forked_runs_write_the_weights_that_processes_of_their_own_write(tmp_path: Path) -> None:
+def test_forked_runs_write_the_weights_and_answers_that_processes_of_their_own_write(tmp_path: Path) -> None:
     recipe = text_recipe(tmp_path / "data", tiny_bert(tmp_path / "bert"), sweep={"runs": 2, "seed": 0})
     for name, isolate in (("forked", False), ("isolated", True)):
         result = sweep(recipe, tmp_path / name, isolate=isolate, progress=False)
         assert [entry.state for entry in result.entries] == ["finished"] * 2
     for run in ("run_00", "run_01"):
-        one, other = ((tmp_path / name / run / "model.safetensors").read_bytes() for name in ("forked", "isolated"))
-        assert one == other
+        one, other = (tmp_path / name / run for name in ("forked", "isolated"))
+        assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+        for role in ("select", "report"):
+            mine, theirs = (Predictions.load(at / f"predictions/{role}.safetensors") for at in (one, other))
+            assert mine.metadata == theirs.metadata
+            assert mine.log_probs.tobytes() == theirs.log_probs.tobytes()
