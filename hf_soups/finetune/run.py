@@ -27,6 +27,7 @@ from hf_soups.finetune.start import Start, load_start, make_start, start_key, wi
 from hf_soups.finetune.tracking import History, tracked
 from hf_soups.limits import limit_reached
 from hf_soups.metrics import Metric, also_scored, metric_for_rows
+from hf_soups.metrics.metric import value_of
 from hf_soups.models.cost_counting import count_macs, count_parameters, median_row
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, predict_split
@@ -278,13 +279,6 @@ def _trained_answers(run: _Run, job: _Job, history: History) -> dict[str, Predic
     select = answers("select")
     check_classes(select)
     return {"select": select, **{name: answers(name) for name in splits if name != "select"}}
-
-
-def value_of(metric: Metric, answers: Predictions) -> float:
-    """The metric's value; without scikit-learn, which takes long to import, where row statistics give it."""
-    if metric.row_statistics is None or metric.value is None:
-        return metric.compute(answers)
-    return float(metric.value(metric.row_statistics(answers).sum(axis=0)))
 
 
 def _scores(metric: Metric, answers: Predictions) -> dict[str, float]:

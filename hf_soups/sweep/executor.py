@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_soups.limits import cores
 from hf_soups.sweep.fork_server import ForkedRun, ForkServer
 from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
@@ -166,11 +167,6 @@ def surroundings(slot: int, slots: int, base: Mapping[str, str] | None = None, *
     elif processes > 1:
         found["ACCELERATE_USE_CPU"] = "true"  # without it accelerate lets each process believe that it is alone
     return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,6 @@ running out of memory or dying, stays with it.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import json
@@ -17,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -318,22 +316,13 @@ def _read_for(recipe: str) -> None:
     share_rows(load_recipe(recipe))
 
 
-def _leave(status: int) -> NoReturn:
-    """End as Python does, but for taking its modules apart, which takes a second: a fork would copy them for that."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
-
-
 def main() -> NoReturn:
     """Serve on the descriptor that is the first argument; in a child, fine-tune."""
+    from hf_soups.ending import leave
     from hf_soups.finetune import command
 
     with socket.socket(fileno=int(sys.argv[1])) as ours:
         if IMPORT in sys.argv[2:]:
             _import_all()
         arguments = _Server(ours).serve()
-    _leave(0 if arguments is None else command.main(arguments))
+    leave(0 if arguments is None else command.main(arguments))
