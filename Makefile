@@ -81,6 +81,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/cascade_streeter.py
 	$(BIN)/python benchmarks/cascade_runtime.py
 	$(BIN)/python benchmarks/sweep.py --small
+	$(BIN)/python benchmarks/finetune.py --small
 
 # What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test
