@@ -82,6 +82,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/cascade_runtime.py
 	$(BIN)/python benchmarks/sweep.py --small
 	$(BIN)/python benchmarks/finetune.py --small
+	$(BIN)/python benchmarks/scaling.py
 
 # What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test
