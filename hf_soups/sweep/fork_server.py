@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -310,9 +311,14 @@ def _import_for(start: str) -> None:
 
 def _read_for(recipe: str) -> None:
     """The rows of all runs; encoded ones are mapped from files, and a start in memory would be a model more of it."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
     from hf_soups.finetune.run import share_rows
     from hf_soups.recipe import load_recipe
 
+    # bars of libraries: no thread, and no lock that forks share, which a run that is killed would keep from the others
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
     share_rows(load_recipe(recipe))
 
 
