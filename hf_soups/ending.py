@@ -82,7 +82,7 @@ def leave(status: int) -> NoReturn:
     """End as Python does, but for taking its modules apart: with a thousand of them that takes a second."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by whoever started this
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)

@@ -29,3 +29,9 @@ def test_threads_end_exit_functions_run_and_all_is_written() -> None:
     assert done.returncode == 3
     assert done.stdout.split("\n") == ["thread done", "at exit", "finalised", ""]
     assert done.stderr == "to stderr"
+
+
+def test_streams_that_are_closed_are_no_error() -> None:
+    code = "from hf_soups.ending import leave; leave(0)"
+    done = subprocess.run([f"'{sys.executable}' -c '{code}' >&-"], capture_output=True, text=True, shell=True)
+    assert (done.returncode, done.stderr) == (0, "")
