@@ -205,9 +205,7 @@ def _index(plan: Plan, frontier: Frontier) -> str:
 def _next_step(plan: Plan, at: str, without: str) -> str:
     """What to do with the chosen plan, at this place; `without` are members that have no model here."""
     if without:
-        return (
-            f"{without}: no model here, so no cascade can be built of it; its thresholds are in {at}."
-        )
+        return f"{without}: no model here, so no cascade can be built of it; its thresholds are in {at}."
     if len(plan.members) == 1:
         return f"{plan.members[0]} alone is the choice: there is no cascade to build."
     return f"Next: hf-soups cascade build {at} --out my-cascade"
