@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_soups.sweep.executor import cores
+from hf_soups.limits import cores
 
 if TYPE_CHECKING:
     from rich.table import Table

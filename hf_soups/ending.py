@@ -8,15 +8,18 @@ they are whole.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 GRACE_SECONDS = 5.0  # between asking a process to end and killing it
 POLL_SECONDS = 0.02
@@ -73,6 +76,16 @@ def remove_at_end(path: Path) -> None:
     while _by and _owner == os.getpid():  # a thread beside the one that ends: nothing new
         time.sleep(1)
     _half_written[path] = None
+
+
+def leave(status: int) -> NoReturn:
+    """End as Python does, but for taking its modules apart: with a thousand of them that takes a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by whoever started this
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Limits of the system that a job can meet: open files, threads and processes."""
+"""Limits of the system that a job can meet: cores, open files, threads and processes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def limit_reached(error: BaseException | None) -> str:
             return "temporary files have no place, or none that can be written. Set TMPDIR to a folder that can."
         error = error.__cause__ or error.__context__
     return ""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_threads() -> None:

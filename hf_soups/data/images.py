@@ -14,7 +14,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -122,13 +122,24 @@ def open_image(value: Any, row: object, column: str) -> Image | Picture:
 
 def cells(rows: datasets.Dataset, column: str, start: int, stop: int) -> list[Any]:
     """What a column of a data set holds in some rows: of images their encoding, as it is in the files, not copied."""
+    return cell_reader(rows, column)(start, stop)
+
+
+def cell_reader(rows: datasets.Dataset, column: str) -> Callable[[int, int], list[Any]]:
+    """`cells` of one column, for many calls: making a view of the column costs more than reading a few rows."""
     from datasets import Image as ImageColumn
 
-    stop = min(stop, len(rows))
-    if not isinstance(rows.features[column], ImageColumn):
-        return list(rows.select_columns([column])[start:stop][column])
-    held = rows.select_columns([column]).with_format("arrow")[start:stop].column(column)
-    return [cell for chunk in held.chunks for cell in _cells(chunk)]
+    view, is_image = rows.select_columns([column]), isinstance(rows.features[column], ImageColumn)
+    if is_image:
+        view = view.with_format("arrow")
+
+    def read(start: int, stop: int) -> list[Any]:
+        held = view[start : min(stop, len(view))]
+        if not is_image:
+            return list(held[column])
+        return [cell for chunk in held.column(column).chunks for cell in _cells(chunk)]
+
+    return read
 
 
 def _cells(chunk: Any) -> Iterator[dict[str, Any] | None]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped, UInt64
 from numpy.typing import ArrayLike
 
-from hf_soups.data.images import Picture, cells, encoding, picture
+from hf_soups.data.images import Picture, cell_reader, cells, encoding, picture
 from hf_soups.errors import DataError
 from hf_soups.files.digests import fast_digest, remembered
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, ProblemType
@@ -237,7 +237,8 @@ def _of_all_images(rows: datasets.Dataset, names: Sequence[str], about: str) -> 
     files = [*arrow, *(path for name in names for path in _paths(rows, name))]
 
     def read() -> str:
-        blocks = (cells(rows, n, at, at + ROWS_AT_ONCE) for n in names for at in range(0, len(rows), ROWS_AT_ONCE))
+        columns = (cell_reader(rows, name) for name in names)
+        blocks = (column(at, at + ROWS_AT_ONCE) for column in columns for at in range(0, len(rows), ROWS_AT_ONCE))
         return fast_digest(encoding(cell) for block in blocks for cell in block)
 
     return remembered(files if arrow else (), about, read)[:16]
@@ -271,8 +272,9 @@ def _image_bytes(rows: datasets.Dataset, name: str) -> Iterator[bytes]:
     for embedded, paths in _image_blocks(rows, name):
         sizes = [_file_size(path) if n is None else n for n, path in _sizes(embedded, paths)]
         yield np.asarray(sizes, dtype="<i8").tobytes()
+    read = cell_reader(rows, name)
     for index in np.unique(np.linspace(0, max(len(rows) - 1, 0), IMAGES_READ).astype(np.int64))[: len(rows)]:
-        yield from encoding(cells(rows, name, int(index), int(index) + 1)[0])
+        yield from encoding(read(int(index), int(index) + 1)[0])
 
 
 def _sizes(embedded: pa.Array, paths: pa.Array) -> Iterator[tuple[int | None, str | None]]:

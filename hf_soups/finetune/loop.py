@@ -12,12 +12,12 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 from hf_soups.finetune.augment import Mixup, augmentation, draw_mixup, soft_targets
 from hf_soups.finetune.batches import Schedule, Share, TrainStep, share_of, steps
 from hf_soups.finetune.tracking import History
+from hf_soups.limits import cores
 from hf_soups.models.family import Augment, Batch, Encoded, Family
 from hf_soups.models.inference import on_device, row_losses
 from hf_soups.recipe import Train
@@ -272,20 +273,37 @@ def _check_loss(loss: float, step: int, total: int, rate: float) -> None:
 def _loaded_steps(
     accelerator: Accelerator, examples: TrainRows, train: Train
 ) -> Iterator[tuple[TrainStep, list[_Share]]]:
-    """All steps with their batches on the device; for a GPU the next ones are made while it computes."""
+    """All steps with their batches on the device; for a GPU the next ones are made while it computes.
+
+    On a CPU they are made in between: its cores are those that train.
+    """
     load = partial(_parts, accelerator, examples, train)
     planned = steps(examples.encoded.lengths, train)
     if accelerator.device.type == "cpu":
-        yield from ((step, load(step)) for step in planned)
-        return
-    with ThreadPoolExecutor(1) as ahead:
-        loading: deque[tuple[TrainStep, Future[list[_Share]]]] = deque()
-        for step in planned:
-            loading.append((step, ahead.submit(load, step)))
-            if len(loading) > 1:
-                ready, parts = loading.popleft()
-                yield ready, parts.result()
-        yield from ((step, parts.result()) for step, parts in loading)
+        return ((step, load(step)) for step in planned)
+    return loaded_ahead(planned, load, LOADERS if augmentation(train, 0) else 1)
+
+
+Planned = TypeVar("Planned")
+Loaded = TypeVar("Loaded")
+LOADERS = max(1, min(8, cores() // 2))  # threads that augment images: Pillow releases the interpreter's lock
+
+
+def loaded_ahead(
+    planned: Iterable[Planned], load: Callable[[Planned], Loaded], threads: int
+) -> Iterator[tuple[Planned, Loaded]]:
+    """Each of `planned` with what `load` makes of it, in order; so many threads are ahead of who reads."""
+    with ThreadPoolExecutor(threads) as ahead:
+        loading: deque[tuple[Planned, Future[Loaded]]] = deque()
+        try:
+            for step in planned:
+                loading.append((step, ahead.submit(load, step)))
+                if len(loading) > threads:
+                    ready, made = loading.popleft()
+                    yield ready, made.result()
+            yield from ((step, made.result()) for step, made in loading)
+        finally:  # whoever reads has stopped: what has not begun is not made
+            ahead.shutdown(cancel_futures=True)
 
 
 def _parts(accelerator: Accelerator, examples: TrainRows, train: Train, step: TrainStep) -> list[_Share]:

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from hf_soups.errors import RecipeError
 from hf_soups.files.writing import make_temporary
 from hf_soups.finetune.tracking import check_tracker
+from hf_soups.limits import cores
 from hf_soups.recipe import Recipe
 
 PACKAGES = ("hf_soups", "torch", "transformers", "datasets", "accelerate", "numpy")
@@ -57,7 +58,7 @@ def lost_processes(started: int) -> str | None:
 
 def idle_cores(device: str) -> str | None:
     """A warning if `accelerate launch` left cores idle: on a CPU it sets one thread where the user sets none."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = cores()
     used = torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device != "cpu" or used >= here or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return None

@@ -27,6 +27,7 @@ from hf_soups.finetune.start import Start, load_start, make_start, start_key, wi
 from hf_soups.finetune.tracking import History, tracked
 from hf_soups.limits import limit_reached
 from hf_soups.metrics import Metric, also_scored, metric_for_rows
+from hf_soups.metrics.metric import value_of
 from hf_soups.models.cost_counting import count_macs, count_parameters, median_row
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, predict_split
@@ -190,6 +191,22 @@ def _carry_out(run: _Run, cache: Path) -> None:
     accelerator.wait_for_everyone()
 
 
+_shared: dict[str, Splits] = {}  # rows that were read before this process was forked
+
+
+def share_rows(recipe: Recipe) -> None:
+    """Read a recipe's rows here and now, for all runs on the same rows that are forked from this process."""
+    _shared[_rows_key(recipe)] = load_splits(recipe.task, recipe.data)
+
+
+def _rows_of(recipe: Recipe) -> Splits:
+    return _shared.get(_rows_key(recipe)) or load_splits(recipe.task, recipe.data)
+
+
+def _rows_key(recipe: Recipe) -> str:
+    return recipe.model_dump_json(include={"task", "data"})
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _Job:
     """What the model is trained from and answers."""
@@ -202,7 +219,7 @@ class _Job:
 
 def _job(run: _Run, cache: Path) -> _Job:
     recipe = run.recipe
-    splits = load_splits(recipe.task, recipe.data)
+    splits = _rows_of(recipe)
     if run.request.start is None and run.accelerator.is_main_process:  # a sweep says it once, for all its runs
         warn_of_rows(splits, recipe.task)
     metric = metric_for_rows(recipe.task, splits.select.labels, splits.label_names)
@@ -262,13 +279,6 @@ def _trained_answers(run: _Run, job: _Job, history: History) -> dict[str, Predic
     select = answers("select")
     check_classes(select)
     return {"select": select, **{name: answers(name) for name in splits if name != "select"}}
-
-
-def value_of(metric: Metric, answers: Predictions) -> float:
-    """The metric's value; without scikit-learn, which takes long to import, where row statistics give it."""
-    if metric.row_statistics is None or metric.value is None:
-        return metric.compute(answers)
-    return float(metric.value(metric.row_statistics(answers).sum(axis=0)))
 
 
 def _scores(metric: Metric, answers: Predictions) -> dict[str, float]:

@@ -197,13 +197,20 @@ def metric_for_rows(task: Task, labels: Shaped[np.ndarray, "rows ..."], label_na
     metric = metric_for(task)
     made = _made(task.problem_type, labels[:TRIED], len(label_names))
     try:
-        metric.compute(made)
+        value_of(metric, made)
     except Exception as error:  # a metric by `evaluate` is a script, and may raise anything
         raise RecipeError(
             f"task.metric {metric.name!r} cannot score a task of {len(label_names)} classes "
             f"({', '.join(f'{name:.40}' for name in label_names[:10])}): {error}"
         ) from error
     return metric
+
+
+def value_of(metric: Metric, answers: Predictions) -> float:
+    """The metric's value; without scikit-learn, which takes long to import, where row statistics give it."""
+    if metric.row_statistics is None or metric.value is None:
+        return metric.compute(answers)
+    return float(metric.value(metric.row_statistics(answers).sum(axis=0)))
 
 
 TRIED = 1000  # rows

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_soups.limits import cores
 from hf_soups.sweep.fork_server import ForkedRun, ForkServer
 from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
@@ -74,8 +75,6 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         self._end_all()
-        if self._server is not None:
-            self._server.close()
 
     @property
     def free(self) -> bool:
@@ -113,6 +112,13 @@ class Slots:
             pass_fds=(lock,),
             start_new_session=True,
         )
+
+    def wait(self, seconds: float) -> None:
+        """For `seconds`, or until a run that the server forked has ended."""
+        if self._server is None:
+            time.sleep(seconds)
+        else:
+            self._server.wait(seconds)
 
     def ended(self) -> Iterator[Ended]:
         """The runs whose processes have ended since the last call."""
@@ -161,11 +167,6 @@ def surroundings(slot: int, slots: int, base: Mapping[str, str] | None = None, *
     elif processes > 1:
         found["ACCELERATE_USE_CPU"] = "true"  # without it accelerate lets each process believe that it is alone
     return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -246,10 +247,10 @@ def work_through(
     waiting = [entry.name for entry in found if entry.state == "open" or entry in again]
     while waiting or slots.working:
         elsewhere = _start_some(waiting, ledger, slots, again)
+        watch(slots, elsewhere)
+        slots.wait(POLL_SECONDS)
         for ended in slots.ended():
             on_end(ended)
-        watch(slots, elsewhere)
-        time.sleep(POLL_SECONDS)
         waiting = [name for name in waiting if _wanted(ledger.entry(name), again)]
 
 

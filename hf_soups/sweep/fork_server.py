@@ -1,12 +1,14 @@
 """Fork server: a process that has imported everything a fine-tune needs, and forks a child for each run.
 
 Imports take several times as long as a small fine-tune, and are the same for all. The server runs no thread and starts
-no device, so a fork of it is a process of its own: what a run does, also running out of memory or dying, stays with it.
+no device (a CUDA context does not survive a fork), so a fork of it is a process of its own: what a run does, also
+running out of memory or dying, stays with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -14,16 +16,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # elsewhere libraries of the system do not bear a fork
 IS_POSSIBLE = sys.platform == "linux"
-SERVE = "import sys; from hf_soups.sweep.fork_server import main; sys.exit(main())"
+SERVE = "from hf_soups.sweep.fork_server import main; main()"
+IMPORT = "import"  # argument of a server that imports before it is asked
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 5.0  # between asking runs to end and leaving
 LARGEST = 1 << 20  # bytes of a request
@@ -55,16 +59,30 @@ class ForkedRun:
 
 
 class ForkServer:
-    """The server, seen by the sweep that started it; it is started with the first run."""
+    """The server, seen by the sweep that started it: by `begin`, or with the first run."""
 
     def __init__(self, start: Path | None, environment: Mapping[str, str]) -> None:
-        """A server for runs from a start, whose kind of model is imported too; None: it imports nothing beforehand."""
+        """A server for runs from a start, whose kind of model is imported too; None: it imports nothing beforehand.
+
+        The start need not be there before the first run.
+        """
         self._start, self._environment = start, dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._ours: socket.socket | None = None
         self._said = b""
         self._forked: deque[int] = deque()
         self._ended: dict[int, int] = {}
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin(self) -> None:
+        """Start the server, which imports while others still prepare what it will fork for."""
+        with contextlib.suppress(OSError):  # the first run says it, or is started otherwise
+            self._connected()
 
     def run(self, arguments: Sequence[str], environment: Mapping[str, str], log: int, keep: Sequence[int]) -> ForkedRun:
         """Fork a run.
@@ -78,7 +96,9 @@ class ForkServer:
             OSError: if the server cannot be started or is gone.
         """
         ours = self._connected()
-        request = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode() + b"\n"
+        start = None if self._start is None else str(self._start)
+        wanted = {"start": start, "arguments": list(arguments), "environment": dict(environment)}
+        request = json.dumps(wanted).encode() + b"\n"
         socket.send_fds(ours, [request[:1]], [log, *keep])
         ours.sendall(request[1:])
         while not self._forked:
@@ -92,16 +112,18 @@ class ForkServer:
             self._ended.setdefault(pid, LOST)
         return self._ended.get(pid)
 
+    def wait(self, seconds: float) -> None:
+        """Until a run has ended, or for `seconds`."""
+        if not self._listen(seconds):
+            time.sleep(seconds)
+
     def close(self) -> None:
-        """Let the server end; runs that are still there go on."""
+        """End the server, at once: it keeps nothing. Runs that are still there go on."""
         if self._ours is not None:
             self._ours.close()
         if self._process is not None:
-            try:
-                self._process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()
+            self._process.wait()
         self._process = self._ours = None
 
     def _connected(self) -> socket.socket:
@@ -111,7 +133,7 @@ class ForkServer:
         self._ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(theirs.fileno()), *([str(self._start)] if self._start else [])],
+                [sys.executable, "-c", SERVE, str(theirs.fileno()), *([IMPORT] if self._start else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # what is wrong each run says in its log
@@ -162,6 +184,7 @@ class _Server:
     def __init__(self, ours: socket.socket) -> None:
         self._ours = ours
         self._running: set[int] = set()
+        self._shared: set[str | None] = {None}  # starts
         self._ending = 0
 
     def serve(self) -> list[str] | None:
@@ -181,6 +204,7 @@ class _Server:
             if not waiting.endswith(b"\n"):
                 continue
             request, waiting = json.loads(waiting), b""
+            self._share(request["start"], request["arguments"])
             if self._fork(descriptors):
                 return _become(request, descriptors)
             descriptors = []
@@ -201,6 +225,17 @@ class _Server:
             time.sleep(POLL_SECONDS / 10)  # until it is a group of its own, which signals are sent to
         self._say(forked=pid)
         return False
+
+    def _share(self, start: str | None, arguments: Sequence[str]) -> None:
+        if start in self._shared:
+            return
+        self._shared.add(start)
+        with contextlib.suppress(Exception):  # the run itself says what is wrong with it
+            _import_for(str(start))
+            _read_for(arguments[0])
+        # what is there now no collection of a run looks at: looking would copy all of it
+        gc.collect()
+        gc.freeze()
 
     def _tell_ended(self) -> None:
         for pid in list(self._running):
@@ -246,8 +281,8 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> list[str]
     return arguments
 
 
-def _import_all(start: str) -> None:
-    """Everything that a fine-tune from this start imports, which the first run would have to wait for."""
+def _import_all() -> None:
+    """Everything that any fine-tune imports, which the first run would have to wait for."""
     import accelerate
     import datasets
     import sklearn.metrics
@@ -255,27 +290,45 @@ def _import_all(start: str) -> None:
     import transformers.optimization  # and with it peft, where it is installed
 
     from hf_soups.finetune import loop, run
+
+    _ = accelerate, datasets, sklearn.metrics, torch.utils.data, transformers, loop, run
+
+
+def _import_for(start: str) -> None:
+    """What fine-tunes from this start import and compute beyond that."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
     from hf_soups.models.loading import config_of
     from hf_soups.models.registry import FAMILIES
 
-    _ = accelerate, datasets, sklearn.metrics, torch.utils.data, transformers, loop, run
-    with contextlib.suppress(Exception):  # the run itself says what is wrong with it
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-        config = config_of(start)
-        for family in FAMILIES:
-            if family.accepts(config.to_dict()):
-                _ = family.auto()._model_mapping[type(config)]
-        # a table of a thousand patterns, compiled once
-        get_checkpoint_conversion_mapping(config.model_type)  # type: ignore[no-untyped-call]
+    config = config_of(start)
+    for family in FAMILIES:
+        if family.accepts(config.to_dict()):
+            _ = family.auto()._model_mapping[type(config)]
+    # a table of a thousand patterns, compiled once
+    get_checkpoint_conversion_mapping(config.model_type)  # type: ignore[no-untyped-call]
 
 
-def main() -> int:
-    """Serve on the descriptor that is the first argument, for the start that is the second; in a child, fine-tune."""
+def _read_for(recipe: str) -> None:
+    """The rows of all runs; encoded ones are mapped from files, and a start in memory would be a model more of it."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from hf_soups.finetune.run import share_rows
+    from hf_soups.recipe import load_recipe
+
+    # bars of libraries: no thread, and no lock that forks share, which a run that is killed would keep from the others
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
+    share_rows(load_recipe(recipe))
+
+
+def main() -> NoReturn:
+    """Serve on the descriptor that is the first argument; in a child, fine-tune."""
+    from hf_soups.ending import leave
     from hf_soups.finetune import command
 
     with socket.socket(fileno=int(sys.argv[1])) as ours:
-        if len(sys.argv) > 2:
-            _import_all(sys.argv[2])
+        if IMPORT in sys.argv[2:]:
+            _import_all()
         arguments = _Server(ours).serve()
-    return 0 if arguments is None else command.main(arguments)
+    leave(0 if arguments is None else command.main(arguments))

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,18 +107,19 @@ def sweep(
     names = [run.name for run in plan]
     reporter = _Reporter(out, len(plan), visible=progress)
     todo = [n for n in names if (e := ledger.entry(n)).state == "open" or (retry_failed and e.state == "failed")]
-    if todo and command is None:
-        reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
-        if recipe.tracker:
-            reporter.line(where_to_look(recipe))
-        make_shared(recipe, out)
     run = command or finetune_command(out, processes_per_run)
-    server = None
-    if IS_POSSIBLE and not isolate and command is None and processes_per_run == 1:
-        server = ForkServer(SweepFolder(out).start, surroundings(0, slots))
-    working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run, server)
-    with ended_by_signals(), reporter.live(), working, writable(out):
-        work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
+    forks = IS_POSSIBLE and not isolate and command is None and processes_per_run == 1
+    with ForkServer(SweepFolder(out).start, surroundings(0, slots)) if forks else nullcontext() as server:
+        if todo and command is None:
+            reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
+            if recipe.tracker:
+                reporter.line(where_to_look(recipe))
+            if server is not None:
+                server.begin()
+            make_shared(recipe, out)
+        working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run, server)
+        with ended_by_signals(), reporter.live(), working, writable(out):
+            work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))
 
 
@@ -281,8 +282,6 @@ class _Reporter:
 
     def live(self) -> AbstractContextManager[Any]:
         """Shows the status while the block runs, where there is a terminal."""
-        from contextlib import nullcontext
-
         return nullcontext() if self._status is None else self._status
 
     def line(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import get_scheduler
 from hf_soups.errors import RunFailed
 from hf_soups.finetune.augment import draw_mixup
 from hf_soups.finetune.batches import steps
-from hf_soups.finetune.loop import EpochSelection, TrainRows, decayed, synchronised_batchnorm, train_model
+from hf_soups.finetune.loop import EpochSelection, TrainRows, decayed, loaded_ahead, synchronised_batchnorm, train_model
 from hf_soups.finetune.tracking import POINTS, History
 from hf_soups.models.family import Augment, Batch
 from hf_soups.progress import Meter
@@ -269,3 +270,37 @@ def test_batchnorm_over_processes_is_torchs_own_when_they_hold_the_whole_batch(
     ours.eval(), theirs.eval()
     with synchronised_batchnorm(ours, 2):
         torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_loaded_ahead_comes_in_order_and_no_further_ahead_than_there_are_threads(threads: int) -> None:
+    begun: list[int] = []
+
+    def load(step: int) -> int:
+        begun.append(step)
+        time.sleep(0.002 * (step % 3))  # later ones are done before earlier ones
+        return -step
+
+    for at, (step, made) in enumerate(loaded_ahead(range(20), load, threads)):
+        assert (step, made) == (at, -at)
+        assert max(begun) <= at + threads
+
+
+def test_what_has_not_begun_when_training_ends_is_not_loaded() -> None:
+    begun: list[int] = []
+    loading = loaded_ahead(iter(range(1000)), begun.append, 2)
+    next(loading)
+    loading.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 3
+
+
+def test_an_error_while_loading_is_raised_where_its_step_is_read() -> None:
+    def load(step: int) -> int:
+        if step == 2:
+            raise RunFailed("error", "unreadable")
+        return step
+
+    loading = loaded_ahead(range(9), load, 2)
+    assert [next(loading), next(loading)] == [(0, 0), (1, 1)]
+    with pytest.raises(RunFailed, match="unreadable"):
+        next(loading)

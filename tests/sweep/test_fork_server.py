@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hf_soups.predictions import Predictions
 from hf_soups.sweep import sweep
+from hf_soups.sweep.folder import write_recipe
 from hf_soups.sweep.fork_server import IS_POSSIBLE, LOST, ForkedRun, ForkServer
 from tests.makers.small_task import text_recipe
 from tests.makers.tiny import tiny_bert
@@ -116,11 +118,31 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.slow
-def test_forked_runs_write_the_weights_that_processes_of_their_own_write(tmp_path: Path) -> None:
+def test_forked_runs_write_the_weights_and_answers_that_processes_of_their_own_write(tmp_path: Path) -> None:
     recipe = text_recipe(tmp_path / "data", tiny_bert(tmp_path / "bert"), sweep={"runs": 2, "seed": 0})
     for name, isolate in (("forked", False), ("isolated", True)):
         result = sweep(recipe, tmp_path / name, isolate=isolate, progress=False)
         assert [entry.state for entry in result.entries] == ["finished"] * 2
     for run in ("run_00", "run_01"):
-        one, other = ((tmp_path / name / run / "model.safetensors").read_bytes() for name in ("forked", "isolated"))
-        assert one == other
+        one, other = (tmp_path / name / run for name in ("forked", "isolated"))
+        assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+        for role in ("select", "report"):
+            mine, theirs = (Predictions.load(at / f"predictions/{role}.safetensors") for at in (one, other))
+            assert mine.metadata == theirs.metadata
+            assert mine.log_probs.tobytes() == theirs.log_probs.tobytes()
+
+
+def test_reading_rows_before_forks_leaves_no_thread_and_no_lock_that_forks_share(tmp_path: Path) -> None:
+    recipe = text_recipe(tmp_path / "data", tiny_bert(tmp_path / "bert"))
+    write_recipe(tmp_path / "recipe.yaml", recipe)
+    code = f"""
+import threading
+from tqdm import tqdm
+from hf_soups.finetune import run
+from hf_soups.sweep import fork_server
+fork_server._read_for({str(tmp_path / "recipe.yaml")!r})
+assert run._shared and threading.active_count() == 1, threading.enumerate()
+assert not hasattr(tqdm.get_lock(), "mp_lock")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
