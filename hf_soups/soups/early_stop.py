@@ -7,7 +7,6 @@ batches that a candidate makes too many mistakes. Batches stay those of like len
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,23 +59,23 @@ class EarlyStop:
 
     @functools.cached_property
     def _scorer(self) -> SoupScorer:
-        """Made at the first mixture, when the ingredients alone were scored."""
+        return replace(self.scorer, batches=self.batches)
+
+    @functools.cached_property
+    def batches(self) -> tuple[Int64[np.ndarray, " batch"], ...]:
+        """The rows; made at the first mixture, when the ingredients alone were scored."""
         order = self._kept()
         if order is None:
             order = self._hardest()
             write_json(self.state, {"order": order.tolist()})
-        scorer = self.scorer
-        return replace(scorer, batches=hard_first(order, scorer.encoded.lengths, scorer.batch_size))
+        return hard_first(order, np.asarray(self.scorer.encoded.lengths), self.scorer.batch_size)
 
     def _hardest(self) -> Int64[np.ndarray, " rows"]:
         """Rows, those first that the ingredients alone answer worst on average; as they are where nothing is known."""
-        known: Sequence[np.ndarray] = [
-            losses_of(cached) if cached is not None else self.scorer.losses[c]
-            for c in sorted(self.scorer.pool, key=str)
-            if (cached := self.scorer.cached.get(c)) is not None or c in self.scorer.losses
-        ]
+        known = {c: losses_of(answers) for c, answers in self.scorer.cached.items()} | self.scorer.losses
         # of a loss without bound one ingredient that diverged would decide alone
-        right = np.mean([1 / (1 + losses) for losses in known], axis=0) if known else np.zeros(self.scorer.rows)
+        each = [1 / (1 + known[checkpoint]) for checkpoint in sorted(known, key=str)]
+        right = np.mean(each, axis=0) if each else np.zeros(self.scorer.rows)
         return np.argsort(right, kind="stable")
 
     def _kept(self) -> Int64[np.ndarray, " rows"] | None:

@@ -95,8 +95,8 @@ class SoupScorer:
             answers = self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup)
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
             return self.no_score
-        if len(soup.ingredients) == 1 and soup.ingredients[0] in self.pool:
-            if gives_one_answer(answers):
+        if len(soup.ingredients) == 1:
+            if soup.ingredients[0] in self.pool and gives_one_answer(answers):
                 return self.no_score
             self.losses[soup.ingredients[0]] = losses_of(answers)
         return self._value(answers)
