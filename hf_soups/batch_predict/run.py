@@ -186,7 +186,10 @@ def _load_cascade(
     hub = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
     where: dict[str, Any] = {"": settings.torch_device, **devices}
     model: Any = cascade_class(kind).from_pretrained(
-        checkpoint.source, dtype=dtypes or None, device_map=where, **hub  # type: ignore[arg-type]
+        checkpoint.source,
+        dtype=dtypes or None,
+        device_map=where,
+        **hub,  # type: ignore[arg-type]
     )
     model.budget = budget
     answerer: Answerer = model

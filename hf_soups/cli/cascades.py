@@ -97,7 +97,9 @@ def predict(
     shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,
     dtype: Annotated[
         str,
-        typer.Option(help="Of the weights: float32, bfloat16 or float16. Of a cascade by member: small=float32,big=..."),
+        typer.Option(
+            help="Of the weights: float32, bfloat16 or float16. Of a cascade by member: small=float32,big=..."
+        ),
     ] = "float32",
     device: Annotated[
         str | None,

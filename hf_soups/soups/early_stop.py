@@ -20,7 +20,7 @@ from hf_soups.models.inference import length_buckets
 from hf_soups.soups.scoring import SoupScorer, losses_of
 from hf_soups.soups.soup import AtBest, Score, Soup
 
-FIRST = 8  # batches that are cut from the hardest rows; the next part of the rows is twice as long, and so on
+FIRST = 2  # batches that are cut from the hardest rows; the next part of the rows is twice as long, and so on
 
 
 def hard_first(

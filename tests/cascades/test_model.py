@@ -198,7 +198,7 @@ def test_members_have_a_dtype_and_a_device_of_their_own(made: Callable[..., Made
     assert [m.dtype for m in others.members] == [torch.float32, torch.bfloat16, torch.bfloat16]
     with pytest.raises(InputError, match=f"device_map names large, but the members of the cascade are {first}, "):
         load(folder, "image", device_map={first: "cpu", "large": "cuda"})
-    with pytest.raises(InputError, match="dtype='float12'; expected a torch.dtype"):
+    with pytest.raises(InputError, match=r"dtype='float12'; expected a torch\.dtype"):
         load(folder, "image", dtype={first: "float12"})
 
 

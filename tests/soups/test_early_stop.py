@@ -22,7 +22,7 @@ from hf_soups.metrics.best_possible import BestPossible
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup, greedy, uniform
-from hf_soups.soups.early_stop import EarlyStop, hard_first
+from hf_soups.soups.early_stop import FIRST, EarlyStop, hard_first
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.scoring import SoupScorer, open_scorer
 from hf_soups.soups.soup import AtBest, Score, values_of
@@ -71,8 +71,8 @@ def test_metrics_that_a_perfect_row_can_make_worse_or_that_compare_rows_have_no_
 def test_every_row_is_in_one_batch_and_the_hardest_come_first(order: list[int], lengths: list[int], size: int) -> None:
     batches = hard_first(np.array(order), np.array(lengths), size)
     assert sorted(np.concatenate(batches).tolist()) == list(range(30))
-    first = {row for batch in batches[:8] for row in batch.tolist()}
-    assert first == set(order[: 8 * size])
+    first = {row for batch in batches[:FIRST] for row in batch.tolist()}
+    assert first == set(order[: FIRST * size])
     assert max(len(batch) for batch in batches) == size
 
 

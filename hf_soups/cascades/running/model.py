@@ -28,7 +28,7 @@ from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
 from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions
-from hf_soups.predictions.predictions import logits_again
+from hf_soups.predictions.predictions import answers_of, at_temperature, logits_again
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
@@ -120,9 +120,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         dtype = options.get("torch_dtype") if dtype is None else dtype
         dtypes = {n: own for n, d in for_members(dtype, config.names, "dtype").items() if (own := _as_dtype(d))}
         devices = {n: _one_device(d) for n, d in for_members(device_map, config.names, "device_map").items()}
-        members = load_members(
-            config, source, dtypes=dtypes, devices=devices, attention=attn_implementation, hub=hub
-        )
+        members = load_members(config, source, dtypes=dtypes, devices=devices, attention=attn_implementation, hub=hub)
         config.name_or_path = source
         config.architectures = [cls.__name__]
         model = cls(config, members)
@@ -281,11 +279,10 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
         try:
-            answers = Predictions.from_logits(logits.cpu().numpy(), problem_type=self.problem_type)
-            answers = answers.at_temperature(temperature)
+            of_type = self.problem_type
+            return at_temperature(answers_of(logits.cpu().numpy(), of_type), temperature, of_type)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
-        return answers.log_probs
 
     def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         member = self.loaded[number]
