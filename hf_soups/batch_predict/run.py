@@ -89,10 +89,10 @@ def predict_rows(
     group = processes()
     checkpoint = one_model(model)
     cascade = is_cascade(checkpoint)
-    (dtype, dtypes), (device, devices) = _of_members(dtype, "float32"), _of_members(device, None)
+    (for_all, dtypes), (where, devices) = _of_members(dtype), _of_members(device)
     if (dtypes or devices) and not cascade:
         raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
-    settings = PredictSettings(batch_size, dtype or "float32", device or group.device)
+    settings = PredictSettings(batch_size, for_all or "float32", where or group.device)
     settings = settings if templates is None else replace(settings, templates=tuple(templates))
     wanted = RowsWanted(**rows)
     if wanted.data is None or wanted.recipe is not None:
@@ -108,7 +108,7 @@ def predict_rows(
         "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
         "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
         "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
-        **({} if cascade else {"max_length": wanted.max_length, "dtype": dtype, "classes": classes}),
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": for_all, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
         **({"dtypes": dtypes} if cascade else {}),
     }  # fmt: skip
@@ -127,9 +127,9 @@ def predict_rows(
         return _result(files, answered, seconds, unit, tuple(stale))
 
 
-def _of_members(given: str | Mapping[str, str] | None, default: str | None) -> tuple[str | None, dict[str, str]]:
+def _of_members(given: str | Mapping[str, str] | None) -> tuple[str | None, dict[str, str]]:
     """What is given for all, and for members by name."""
-    return (default, dict(given)) if isinstance(given, Mapping) else (given, {})
+    return (None, dict(given)) if isinstance(given, Mapping) else (given, {})
 
 
 def load_answerer(

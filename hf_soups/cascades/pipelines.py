@@ -49,7 +49,7 @@ class Ahead:
     def __iter__(self) -> Iterator[RawRows]:
         """One pass over all batches."""
         own, end = iter(self._batches), object()
-        return iter(_Reading(own, end), end)  # type: ignore[arg-type]
+        return iter(_Reading(own, end), end)
 
 
 class _Reading:
@@ -61,7 +61,7 @@ class _Reading:
         self._waiting = self._next()
 
     def _next(self) -> Future[Any]:
-        return self._thread.submit(next, self._batches, self._end)  # type: ignore[arg-type]
+        return self._thread.submit(next, self._batches, self._end)
 
     def __call__(self) -> Any:
         waiting = self._waiting

@@ -361,7 +361,7 @@ def test_a_failure_half_way_leaves_no_half_soup_and_earlier_ones_intact(
 
 
 def test_selection_on_report_is_refused_unless_allowed_and_then_marked(sweep: Path, tmp_path: Path) -> None:
-    with pytest.raises(SelectionOnReport, match="--allow-selection-on-report"):
+    with pytest.raises(SelectionOnReport, match="`allow_selection_on_report=True`"):
         quietly([sweep], ("greedy",), tmp_path / "soups", select_on="report")
     assert not (tmp_path / "soups").exists()
     quietly([sweep], ("greedy",), tmp_path / "soups", allow_selection_on_report=True)
@@ -485,7 +485,7 @@ def test_labels_in_another_order_are_refused_or_aligned_by_name(pile: Path, tmp_
         weights[name] = np.ascontiguousarray(weights[name][::-1])
     save_file(weights, turned / "model.safetensors", metadata={"format": "pt"})
     sources = [str(pile / "m0"), str(turned)]
-    with pytest.raises(IncompatibleCheckpoints, match="--align-labels"):
+    with pytest.raises(IncompatibleCheckpoints, match="`align_labels=True`"):
         quietly(sources, ("uniform",), tmp_path / "soup")
     quietly(sources, ("uniform",), tmp_path / "soup", align_labels=True)
     quietly([str(pile / "m0"), str(pile / "m1")], ("uniform",), tmp_path / "straight")
@@ -495,7 +495,7 @@ def test_labels_in_another_order_are_refused_or_aligned_by_name(pile: Path, tmp_
 
 def test_the_models_label_order_must_be_the_datas(pile: Path, tmp_path: Path) -> None:
     turned = [str(label(shutil.copytree(pile / f"m{i}", tmp_path / f"t{i}"), ("good", "bad"))) for i in range(2)]
-    with pytest.raises(InputError, match=r"Give the data the model's order: --set 'task\.label_names="):
+    with pytest.raises(InputError, match=r"Give the data the model's order: `overrides` 'task\.label_names="):
         quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
     quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml",
             overrides={"task.label_names": ["good", "bad"]})  # fmt: skip
