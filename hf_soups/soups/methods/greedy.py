@@ -52,9 +52,9 @@ def greedy(
         seed: of the random orders.
         on_step: called after each decision, for progress.
         score_or_bound: of mixtures instead of `score`, to save work. It gets the score that the mixture must reach and
-            may answer `AtBest(value)` where that is surely worse; given None it must answer the score. The decisions
-            are the same; steps that were left out have `at_best` in the place of a score. Where one ingredient alone is
-            kept, the mixture that came closest has its score: it says why.
+            may answer `hf_soups.soups.AtBest(value)` where that is surely worse; given None it must answer the score.
+            The decisions are the same; steps that were left out have `at_best` in the place of a score. Where one
+            ingredient alone is kept, the mixture that came closest has its score: it says why.
     Returns:
         The soup; `steps` are those of the order that won, `scores["orders"]` has all orders.
     Raises:
