@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.digests import known_sha256
 from hf_soups.files.loaded_names import vocabulary_rows
 from hf_soups.files.publishing import Publishable
 from hf_soups.files.weights import json_object
@@ -144,7 +145,9 @@ class Soup(Publishable):
         """Write weights, config and processor into an existing folder."""
         stored = None if dtype is None else stored_dtype(dtype)
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
-        mix_to_folder(self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest)
+        mix_to_folder(
+            self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest, digests=True
+        )
         for source in self.ingredients[0].carried_files():
             # not every carried file is at the top (chat templates): keep its place
             target = folder / _place(source, self.ingredients[0].folder)
@@ -159,7 +162,7 @@ class Soup(Publishable):
 
     def write_record(self, folder: Path) -> None:
         """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
-        write_json(folder / SOUP_FILE, {**self.record(), "weights": Checkpoint(str(folder)).sha256()})
+        write_json(folder / SOUP_FILE, {**self.record(), "weights": Checkpoint(str(folder)).digest()})
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""
@@ -175,7 +178,8 @@ class Soup(Publishable):
                     "source": str(c.source),
                     "revision": c.revision,
                     "subfolder": c.subfolder,
-                    "sha256": c.sha256(),
+                    "digest": c.digest(),
+                    **({"sha256": known} if (known := known_sha256(c.stamps)) else {}),
                     "coefficient": coefficient,
                 }
                 for name, c, coefficient in zip(names, self.ingredients, self.coefficients, strict=True)

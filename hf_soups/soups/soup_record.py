@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import InputError
-from hf_soups.files.reading import read_record
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.downloads import refuse_links_out
+from hf_soups.files.reading import read_json, read_record
+from hf_soups.files.writing import write_json
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 FORMAT = "hf_soups.soup.v1"
@@ -23,7 +25,8 @@ class IngredientRecord:
 
     name: str
     coefficient: float
-    sha256: str = ""
+    digest: str = ""  # of its weights, see `Checkpoint.digest`; empty in records of 0.1.0, which have sha256
+    sha256: str = ""  # of its weights; for the card, see `with_sha256`
     source: str = ""
     revision: str | None = None
     subfolder: str | None = None
@@ -84,7 +87,7 @@ class SoupRecord:
     left_out: tuple[LeftOutRecord, ...] = ()
     dtype: str | None = None
     made_from: str = ""  # a digest of everything that decided what came out
-    weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
+    weights: str = ""  # digest or SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
     selected_on: str | None = None  # the rows it was scored on; None: nothing was scored
     optimistic: bool = False  # chosen on the report rows
     select_optimistic: bool = False  # the ingredients may have been trained on the select rows
@@ -122,11 +125,41 @@ class SoupRecord:
         Raises:
             InputError: if they are not. Soups of 0.1.0 do not say what they were.
         """
-        if self.weights and Checkpoint(str(folder)).sha256() != self.weights:
+        if self.weights and not Checkpoint(str(folder)).has_weights(self.weights):
             raise InputError(
                 f"{folder}: its weights are not those that {SOUP_FILE} tells of, so the scores there are not theirs. "
                 "Cook the soup again, or remove the record."
             )
+
+
+def with_sha256(folder: Path) -> None:
+    """Write down the SHA-256 of the ingredients in soup.json, by which they are found on the Hub; no digest says that.
+
+    Only of those whose folder is on this machine, with the weights that the soup was made of.
+
+    Raises:
+        InputError: as `read_soup`.
+        CheckpointError: if the folder holds a link that leads out of it.
+        HfSoupsError: if soup.json cannot be written.
+    """
+    refuse_links_out(folder)
+    known = {i: sha256 for i, one in enumerate(read_soup(folder).ingredients) if (sha256 := _sha256_of(one))}
+    if known:
+        values = read_json(folder / SOUP_FILE)
+        for i, sha256 in known.items():
+            values["ingredients"][i]["sha256"] = sha256
+        write_json(folder / SOUP_FILE, values)
+
+
+def _sha256_of(one: IngredientRecord) -> str | None:
+    """What is not in the record yet."""
+    if one.sha256 or not one.digest or not Path(one.source).expanduser().is_dir():
+        return None
+    try:
+        checkpoint = Checkpoint(one.source, one.revision, one.subfolder)
+        return checkpoint.sha256() if checkpoint.has_weights(one.digest) else None
+    except HfSoupsError:
+        return None
 
 
 def read_soup(folder: Path) -> SoupRecord:

@@ -20,6 +20,7 @@ from hf_soups.report.cards.card_facts import hub_ids
 from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
+from hf_soups.soups.soup_record import with_sha256
 from tests.cascades.made import Made, make
 from tests.makers.folders import change_json
 from tests.makers.pile import NAMES, label, near
@@ -100,6 +101,7 @@ def test_a_soups_card_holds_the_scores_of_its_record_and_says_which_rows_chose_i
 
 
 def test_a_soups_tables_are_its_record(soup: Path) -> None:
+    with_sha256(soup)
     cells = cells_of(card_for(soup).text)
     record = json.loads((soup / "soup.json").read_text())
     for told in record["ingredients"]:

@@ -29,7 +29,7 @@ from hf_soups.report.cards.card_facts import (
 )
 from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, MarkedText, cells_of, code_of, run_code, snippet_for
 from hf_soups.report.cards.soups import BOARD_PICTURE, has_picture, soup_facts
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, read_soup, with_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -268,6 +268,8 @@ def write_card(
         InputError: if there is such a README.md, or the folder is neither soup nor cascade.
         HfSoupsError: if it cannot be written.
     """
+    if (Path(folder) / SOUP_FILE).is_file():
+        with_sha256(Path(folder))
     return FolderCard.of(folder, name=name, recipe=recipe, details=details).write(overwrite=overwrite)
 
 

@@ -222,8 +222,9 @@ def _ingredients(record: SoupRecord, short: Mapping[str, str], repos: Sequence[s
     rows = []
     for one in record.ingredients:
         where = "@".join(filter(None, (one.source, one.revision))) if one.source in repos else MISSING
-        rows.append((short[one.name], f"{one.coefficient:.6g}", where, one.sha256))
-    return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", "SHA-256 of the weights"), tuple(rows))
+        rows.append((short[one.name], f"{one.coefficient:.6g}", where, one.sha256 or one.digest))
+    way = "SHA-256" if all(one.sha256 for one in record.ingredients) else "Digest"
+    return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", f"{way} of the weights"), tuple(rows))
 
 
 def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate as running_sums
 from itertools import pairwise
@@ -14,6 +14,7 @@ import numpy as np
 
 from hf_soups.checkpoint import Checkpoint, Piece
 from hf_soups.errors import IncompatibleCheckpoints, InputError
+from hf_soups.files.digests import PIECE
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES
 from hf_soups.files.loaded_names import SELF_MADE
 from hf_soups.files.tensorfile import FileStamp
@@ -79,6 +80,22 @@ class Span:
         size = BLOCK_ELEMENTS if size is None else size
         for start in range(0, self.elements, size):
             yield start, min(size, self.elements - start)
+
+    def aligned_blocks(self, starts: Mapping[Path, int]) -> Iterator[tuple[int, int]]:
+        """As `blocks`, of one piece of the first source's file; cut where those of its digest are.
+
+        Args:
+            starts: where the tensors start in each file, in bytes.
+        """
+        source = self.sources[0]
+        item = ITEM_BYTES[source.dtype]
+        size = min(PIECE // item, BLOCK_ELEMENTS)
+        before = (source.offset - starts.get(source.file, 0)) // item % size
+        at = 0
+        while at < self.elements:
+            count = min(size - (before + at) % size, self.elements - at)
+            yield at, count
+            at += count
 
 
 def plan_spans(
