@@ -74,8 +74,8 @@ class SoupToCook:
         if scorer is None:
             soup = self.method.make(self._inputs(None))
             with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:
-                soup.write_model(staged, **self.request.storage)  # it makes the digests that the record needs
-                self._recorded(soup, {}).write_record(staged)
+                written = soup.write_model(staged, **self.request.storage)  # it makes the ingredients' digests too
+                self._recorded(soup, {}).write_record(staged, written)
             return read_soup(self.folder)
         soup, batchnorm = self._chosen(scorer)
         with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:

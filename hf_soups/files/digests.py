@@ -40,25 +40,28 @@ _writing = Lock()
 
 
 class PieceDigests:
-    """The XXH3 digest of one weight file, made of its pieces as somebody reads them.
+    """The XXH3 digest of one weight file, made of its pieces as somebody reads or writes them.
 
     XXH3 (128 bits) over the digests of the header, with its 8 bytes of length, and of each further 512 KiB.
     """
 
-    def __init__(self, path: Path, stamp: FileStamp) -> None:
+    def __init__(self, path: Path, stamp: FileStamp, start: int | None = None) -> None:
+        """`start`: where the tensors start; default: as the file says. Of a file that is yet to be: its size counts."""
         self.path, self.stamp = path, stamp
-        with opened(path, stamp) as file:
-            self.start = min(8 + int.from_bytes(os.pread(file, 8, 0), "little"), stamp.bytes)  # of the tensors
+        if start is None:
+            with opened(path, stamp) as file:
+                start = min(8 + int.from_bytes(os.pread(file, 8, 0), "little"), stamp.bytes)
+        self.start = start
         self._pieces: list[bytes | None] = [None] * -(-(stamp.bytes - self.start) // PIECE)
 
-    def seen(self, offset: int, data: NDArray[np.uint8]) -> None:
-        """Take note of bytes that were read at an offset of the file; pieces that are not whole do not count."""
+    def seen(self, offset: int, data: NDArray[np.generic]) -> None:
+        """Take note of bytes that are at an offset of the file; pieces that are not whole do not count."""
         from xxhash import xxh3_128
 
         first, into = divmod(offset - self.start, PIECE)
         if first < 0 or into:
             return
-        view = memoryview(data)  # type: ignore[arg-type]  # arrays are buffers
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]  # arrays are buffers
         for number, at in enumerate(range(0, len(view), PIECE), first):
             piece = view[at : at + PIECE]
             if len(piece) == PIECE or offset + len(view) == self.stamp.bytes:

@@ -135,17 +135,17 @@ class Soup(Publishable):
         """
         target = Path(out)
         with written_whole(target, overwrite=overwrite, marker=SOUP_FILE) as staged:
-            self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
-            self.write_record(staged)
+            written = self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
+            self.write_record(staged, written)
         return target
 
     def write_model(
         self, folder: Path, *, dtype: str | None = None, max_shard_size: int | str | None = None, threads: int = 2
-    ) -> None:
-        """Write weights, config and processor into an existing folder."""
+    ) -> str:
+        """Write weights, config and processor into an existing folder; the digest of the weights."""
         stored = None if dtype is None else stored_dtype(dtype)
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
-        mix_to_folder(
+        written = mix_to_folder(
             self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest, digests=True
         )
         for source in self.ingredients[0].carried_files():
@@ -159,10 +159,14 @@ class Soup(Publishable):
         longer = self.ingredients[0].longer
         if longer is not None:
             _set_vocabulary(folder / "config.json", longer.config)
+        return written
 
-    def write_record(self, folder: Path) -> None:
-        """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
-        write_json(folder / SOUP_FILE, {**self.record(), "weights": Checkpoint(str(folder)).digest()})
+    def write_record(self, folder: Path, written: str = "") -> None:
+        """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN.
+
+        `written`: the digest of the weights there; default: it is made of them.
+        """
+        write_json(folder / SOUP_FILE, {**self.record(), "weights": written or Checkpoint(str(folder)).digest()})
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""

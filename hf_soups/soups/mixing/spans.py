@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate as running_sums
 from itertools import pairwise
@@ -81,17 +81,14 @@ class Span:
         for start in range(0, self.elements, size):
             yield start, min(size, self.elements - start)
 
-    def aligned_blocks(self, starts: Mapping[Path, int]) -> Iterator[tuple[int, int]]:
-        """As `blocks`, of one piece of the first source's file; cut where those of its digest are.
+    def aligned_blocks(self, start: int) -> Iterator[tuple[int, int]]:
+        """As `blocks`, but each a piece of the files' digests, if the ingredients' are laid out as the output's.
 
         Args:
-            starts: where the tensors start in each file, in bytes.
+            start: of the tensors in the output file, in bytes.
         """
-        source = self.sources[0]
-        item = ITEM_BYTES[source.dtype]
-        size = min(PIECE // item, BLOCK_ELEMENTS)
-        before = (source.offset - starts.get(source.file, 0)) // item % size
-        at = 0
+        size = min(PIECE // ITEM_BYTES[self.sources[0].dtype], BLOCK_ELEMENTS)
+        before, at = (self.offset - start) // ITEM_BYTES[self.dtype], 0
         while at < self.elements:
             count = min(size - (before + at) % size, self.elements - at)
             yield at, count

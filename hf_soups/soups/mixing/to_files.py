@@ -19,7 +19,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.digests import PieceDigests, known_digest, pieces_digest
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE
-from hf_soups.files.tensorfile import Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
+from hf_soups.files.tensorfile import FileStamp, Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.soups.mixing.blocks import BlockMixer, in_threads
 from hf_soups.soups.mixing.spans import COUNTER, Accumulate, Span, check_same, plan_spans, shared_names
@@ -38,7 +38,7 @@ def mix_to_folder(
     threads: int = 2,
     max_shard_size: int | None = None,
     digests: bool = False,
-) -> None:
+) -> str:
     """Write the weights of sum(coefficient x checkpoint) into a folder: one file, or shards with their index.
 
     Integers and bools must be equal in all ingredients and are copied. Ingredients whose coefficient is 0 are not
@@ -54,8 +54,10 @@ def mix_to_folder(
             float32 the error before rounding is at most (k + 1) x 2^-24 x sum(|coefficient x weight|).
         threads: that read, add and write side by side.
         max_shard_size: bytes of tensors in one file at most, unless one tensor alone is larger.
-        digests: make those of the ingredients' files that are not known (`Checkpoint.digest`) of what is read.
+        digests: make those that are not known yet (`Checkpoint.digest`) of what is read and written.
 
+    Returns:
+        The digest of what was written, if asked for, else "".
     Raises:
         IncompatibleCheckpoints: if names, shapes or integers differ.
         CheckpointError: if an ingredient cannot be read, or holds NaN or infinity.
@@ -85,17 +87,24 @@ def mix_to_folder(
             for name in inside
         ]
         spans = plan_spans(checkpoints, by_tensor, places, accumulate)
+        starts = {path: len(layouts[path].header) for path in shards}
         watched = _without_digest(checkpoints) if digests else {}
-        starts = {path: pieces.start for path, pieces in watched.items()}
+        made = {p: PieceDigests(p, FileStamp(layouts[p].size, 0, 0), starts[p]) for p in shards if digests}
         with TensorWriter(layouts) as writer:
 
             def mix(mixer: BlockMixer, block: tuple[Span, int, int]) -> None:
                 span, start, count = block
-                writer.write(span.out, mixer.output(span, start, count), span.offset + start * ITEM_BYTES[span.dtype])
+                data, offset = mixer.output(span, start, count), span.offset + start * ITEM_BYTES[span.dtype]
+                writer.write(span.out, data, offset)
+                if digests:
+                    made[span.out].seen(offset, data)
 
-            blocks = ((span, *block) for span in spans for block in span.aligned_blocks(starts))
+            blocks = ((span, *block) for span in spans for block in span.aligned_blocks(starts[span.out]))
             in_threads(blocks, mix, threads, watched)
             _learn(checkpoints, watched, threads)
+        for path, pieces in made.items():
+            pieces.stamp = FileStamp.of(path.stat())
+        return pieces_digest({path: pieces.stamp for path, pieces in made.items()}, made) if digests else ""
 
 
 def _without_digest(checkpoints: Sequence[Checkpoint]) -> dict[Path, PieceDigests]:
