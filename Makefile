@@ -80,6 +80,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/cascade_search.py
 	$(BIN)/python benchmarks/cascade_streeter.py
 	$(BIN)/python benchmarks/cascade_runtime.py
+	$(BIN)/python benchmarks/scaling.py
 
 # What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test

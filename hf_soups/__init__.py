@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.ending import end_in_one_line, program_name
 from hf_soups.files.publishing import publish_with
+from hf_soups.logging import begin
 from hf_soups.registration import register_with_transformers
 
 if _program := program_name():  # before anything heavy is imported
@@ -157,5 +158,6 @@ def _publish(save: Any, repo_id: str, **options: Any) -> str:
     return push_saved(save, repo_id, **options).url
 
 
+begin()
 register_with_transformers()
 publish_with(_publish)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_soups.errors import CheckpointError
+from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.configs import check_config
 from hf_soups.files.digests import PIECES, pieces_digest, sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
@@ -35,7 +36,10 @@ from hf_soups.files.weights import (
     read_headers,
 )
 
-__all__ = ["Checkpoint", "TensorInfo"]
+__all__ = ["Checkpoint", "Source", "TensorInfo", "checkpoints_of", "sources_of"]
+
+AnySource = TypeVar("AnySource", "str | Path", "str | Path | Checkpoint")
+Source: TypeAlias = "Checkpoint | str | os.PathLike[str]"  # what functions take for a checkpoint
 
 # What a soup takes over from its first ingredient; patterns of names at the top of the folder.
 CONFIGS = ("config.json", "generation_config.json")
@@ -59,6 +63,29 @@ class Piece:
     dtype: str
     offset: int  # bytes from the start of the file
     elements: int
+
+
+def checkpoints_of(given: Sequence[Source], called: str = "ingredients") -> tuple[Checkpoint, ...]:
+    """Checkpoints as functions take several of them.
+
+    Raises:
+        InputError: if it is one alone, or one of them is no checkpoint; `called` names the argument.
+    """
+    if isinstance(given, str | os.PathLike | Checkpoint) or not isinstance(given, Iterable):
+        raise InputError(
+            f"{called} is {str(given)!r:.200}; expected several checkpoints, such as [{str(given)!r:.80}, ...]. The "
+            "models in a sweep's folder: cook(FOLDER, ...)."
+        )
+    return tuple(Checkpoint.of(one, f"{called}[{i}]") for i, one in enumerate(given))
+
+
+def sources_of(given: Sequence[AnySource] | AnySource) -> list[AnySource]:
+    """What functions take that one or several folders may be given to, such as a sweep's or checkpoints.
+
+    >>> sources_of("sweep"), sources_of(["a", "b"])
+    (['sweep'], ['a', 'b'])
+    """
+    return [given] if isinstance(given, str | os.PathLike | Checkpoint) else list(given)
 
 
 @dataclass(frozen=True, init=False)
@@ -102,6 +129,22 @@ class Checkpoint:
         """
         repo, at, revision = str(text).rpartition("@")
         return cls(repo, revision) if at and repo and not Path(text).exists() else cls(text)
+
+    @classmethod
+    def of(cls, given: Source, called: str = "a checkpoint") -> Checkpoint:
+        """A checkpoint as functions take it: itself, or what `named` reads.
+
+        Raises:
+            InputError: if it is neither; `called` names the argument.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str | os.PathLike):
+            return cls.named(os.fspath(given))
+        raise InputError(
+            f"{called} is of type {type(given).__name__}; expected a Checkpoint, a folder, or a repo of the "
+            'Hub ("org/name" or "org/name@revision").'
+        )
 
     @cached_property
     def folder(self) -> Path:
@@ -330,10 +373,10 @@ class Checkpoint:
             CheckpointError: as `sha256`.
         """
         if "_digest" not in self.__dict__:
-            self.learn(pieces_digest(self.stamps))
+            self.keep_digest(pieces_digest(self.stamps))
         return str(self.__dict__["_digest"])
 
-    def learn(self, digest: str) -> None:
+    def keep_digest(self, digest: str) -> None:
         """Keep a digest that somebody made of the weight files in passing."""
         object.__setattr__(self, "_digest", digest)
 

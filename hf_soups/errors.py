@@ -1,22 +1,84 @@
 """Every error a user can cause or meet, with the exit status the command line gives it.
 
-A message says what is wrong, where, what was got, what was expected and what to do next. The command line
-prints it as it is; a traceback is shown only with `--debug`.
+A message says what is wrong, where, what was got, what was expected and what to do next. It is written with the options
+of the command line; of an error that no command raised, `str()` has Python's arguments in their place. A traceback is
+shown only with `--debug`.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
+
+_commands = 0  # that run in this process
+
+# Options that are no argument of the same name, or that take no value.
+_ARGUMENTS = {"method": "methods", "set": "overrides"}
+_COMMANDS_OWN = {"debug", "dry_run", "help", "import", "json", "port"}
+_SWITCHES = {
+    "align_labels", "allow_selection_on_report", "assume_label_order", "create_pr", "drop_surplus", "force",
+    "measure_seconds", "normalise", "overwrite", "prune", "retry_failed", "space", "tie_break",
+}  # fmt: skip
+_COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio) [^()\n;]*?(?=\. |\.?$|[)\n;])"
+_VALUE = r"-?\d+(?:\.\d+)?|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
+_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
+
+
+@contextmanager
+def as_a_command() -> Iterator[None]:
+    """Errors that are made in the block name options as the command line has them."""
+    global _commands
+    _commands += 1
+    try:
+        yield
+    finally:
+        _commands -= 1
+
+
+def in_python(message: str) -> str:
+    """A message with arguments of functions in place of options of commands; whole commands stay as they are.
+
+    >>> in_python("x exists already. Choose another folder with --out, or replace it with --overwrite.")
+    'x exists already. Choose another folder with `out`, or replace it with `overwrite=True`.'
+    >>> in_python("give a scale (--scale 0.3), or: hf-soups cook X --method run-ema.")
+    'give a scale (`scale=0.3`), or: hf-soups cook X --method run-ema.'
+    >>> in_python("Give the data the model's order: --set 'task.label_names=[1]'.")
+    "Give the data the model's order: `overrides` 'task.label_names=[1]'."
+    """
+    return _OPTION.sub(_as_argument, message)
+
+
+def _as_argument(found: re.Match[str]) -> str:
+    if found["command"]:
+        return found["command"]
+    name, value = found["name"].replace("-", "_"), found["value"]
+    if name in _COMMANDS_OWN:
+        return found[0]
+    name = _ARGUMENTS.get(name, name)
+    if value is not None:
+        return f"`{name}={value if value[-1].isdigit() and value != 'float32' else repr(value)}`"
+    return f"`{name}=True`" if name in _SWITCHES else f"`{name}`"
 
 
 class HfSoupsError(Exception):
     """Something failed while working: exit status 1."""
 
     exit_status = 1
+    _by_command: bool
+
+    def __new__(cls, *_: object) -> Self:
+        """Remember who is told."""
+        made = super().__new__(cls, *_)
+        made._by_command = _commands > 0
+        return made
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self._by_command else in_python(message)
 
 
 class InputError(HfSoupsError, ValueError):

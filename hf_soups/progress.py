@@ -1,15 +1,20 @@
-"""How far a long job is: a bar on a terminal, and elsewhere a plain line every few seconds."""
+"""How far a long job is: a bar on a terminal and in a notebook, and elsewhere a plain line every few seconds.
+
+Bars are those of the Hub's libraries: HF_HUB_DISABLE_PROGRESS_BARS turns them off, and so does
+`hf_soups.logging.disable_progress_bars()`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 SECONDS_BETWEEN_LINES = 10.0
+NAME = "hf_soups"  # of these bars among those that huggingface_hub turns on and off
 
 
 class Meter:
@@ -21,26 +26,25 @@ class Meter:
     def __init__(self, title: str, total: int, *, visible: bool = True, stream: TextIO | None = None) -> None:
         self._title, self._total, self._visible = title, total, visible
         self._stream = stream if stream is not None else sys.stdout
-        self._bar: Progress | None = None
+        self._bar: Any = None
         self._last = time.monotonic()
 
     def __enter__(self) -> Meter:
-        if self._visible and self._stream.isatty():
-            self._bar = _bar(self._stream)
-            self._bar.add_task(self._title, total=self._total, note="")
-            self._bar.start()
+        if self._visible and (self._stream.isatty() or in_a_notebook()):
+            self._bar = _bar(self._title, self._total, self._stream)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
 
     def __call__(self, done: int, note: str = "") -> None:
         """`done` of the steps are done; `note` is what is worth knowing now."""
         if not self._visible:
             return
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
         elif done >= self._total or time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             self.line(f"{self._title}: {done} of {self._total}{'  ' if note else ''}{note}")
@@ -50,20 +54,38 @@ class Meter:
         if not self._visible:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
 
 
-def _bar(stream: TextIO) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@contextmanager
+def search_progress() -> Iterator[Callable[..., None] | None]:
+    """A bar on a terminal that is fed with shares in [0, 1], and with what is being done; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with contextlib.closing(_bar("search", 100, sys.stderr, leave=False)) as bar:
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(file=stream),
-    )
+        def show(share: float, doing: str = "") -> None:
+            bar.set_description_str(doing or "search", refresh=False)
+            bar.n = round(100 * share)
+            bar.refresh()
+
+        yield show
+
+
+def in_a_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _bar(title: str, total: int, stream: TextIO, *, leave: bool = True) -> Any:
+    from huggingface_hub.utils.tqdm import tqdm as of_the_hub
+
+    # in a notebook without `file`: a widget where there are widgets
+    place = {} if in_a_notebook() else {"file": stream}
+    made: Any = of_the_hub  # without annotations
+    bar: Any = made(total=total, desc=title, name=NAME, dynamic_ncols=True, leave=leave, **place)
+    return bar

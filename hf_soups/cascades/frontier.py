@@ -6,22 +6,29 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float64
 from pydantic import PlainValidator
 
-from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.cascades.plan import Plan, plan_row, plan_values
 from hf_soups.cascades.provenance import Seen
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_text
 from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import OtherPool, ReportRows, report_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_soups.plots.canvas import Picture
+    from hf_soups.predictions import Predictions
 
 PRINTED = 16  # plans of a printed frontier
 ROUNDING = 1e-12  # by this share a cost may be above its bound: a mean of costs differs so with the order of its sum
@@ -36,8 +43,8 @@ class Choice:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Frontier:
+@dataclass(frozen=True, slots=True, repr=False)
+class Frontier(Displayed):
     """What a search found, the cheapest on average first; scores are higher-is-better (losses are negated)."""
 
     plans: tuple[Plan, ...]
@@ -156,6 +163,38 @@ class Frontier:
         wanted = [candidates[0], candidates[-1]]
         wanted += [i for i in candidates if matching is not None and self.plans[i] is matching]
         return _spread([self.plans[i] for i in candidates], candidates, sorted(set(wanted)), count)
+
+    def plot(
+        self, plan: Plan | None = None, *, report: Mapping[str, Predictions] | None = None, soups: Collection[str] = ()
+    ) -> Picture:
+        """Scores against costs of the models, the best ensembles and the frontier; its numbers are `rows`.
+
+        Args:
+            plan: that was chosen, for a mark of its own.
+            report: all members' predictions of rows that nothing was chosen on, by name, to score on; without them
+                the scores are those of the search, which are too good.
+            soups: names of the models that are soups.
+        """
+        from hf_soups.cascades.cost_points import cost_picture
+        from hf_soups.plots.costs import drawn_costs
+
+        return drawn_costs(cost_picture(self, plan=plan, report=report, soups=soups))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The plans, a row each, under the numbers by which commands and `plan` call them."""
+        import pandas as pd
+
+        return pd.DataFrame([plan_row(plan) for plan in self.plans]).rename_axis("plan")
+
+    def in_short(self) -> str:
+        """How many plans of how many models, and what it was searched on."""
+        best = self.best_single
+        costs = f", costs in {best.unit}" if best.unit else ""
+        counts = f"{len(self)} plans of {len(self.singles)} models, {best.metric} on {best.rows} rows{costs}"
+        return f"{counts}; best model: {best.in_short()}"
+
+    def _picture(self) -> bytes | None:
+        return self.plot()._repr_png_()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON, through a temporary file."""

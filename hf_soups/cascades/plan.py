@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_soups.cascades.rule import Rule, checked_thresholds
+from hf_soups.cascades.rule import NEVER, Rule, checked_thresholds
 from hf_soups.cascades.simulate import CascadePredictions, simulate
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.reading import as_record
+from hf_soups.metrics import traits_of
 from hf_soups.predictions import Predictions
+from hf_soups.wording import cost_in_words, score_in_words
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARES_OFF = 1e-6  # by so much the sum of exit shares may differ from 1
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan(Displayed):
     """A cascade by the names of its members, and what it scored and cost on the rows it was chosen on.
 
     One member is that model alone; thresholds of 2 (`NEVER`) make an ensemble of its members.
@@ -73,6 +79,29 @@ class Plan:
         """What a row costs that leaves at each stage."""
         return tuple(float(c) for c in np.cumsum(self.costs))
 
+    def in_short(self) -> str:
+        """Members with the confidence at which each answers, score and average cost."""
+        ways = [f" at {t:.4g} or more, else " if t < NEVER else " + " for t in self.thresholds]
+        named = "".join(part for pair in zip(self.members, [*ways, ""], strict=True) for part in pair)
+        known = not math.isnan(self.score)
+        score = score_in_words(traits_of(self.metric).sign * self.score, self.metric)
+        return named + (f"; {self.metric} {score}, average cost {cost_in_words(self.average_cost)}" if known else "")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The members, a row each: threshold, cost, temperature, share of the rows that exits there."""
+        import pandas as pd
+
+        nothing = (math.nan,) * len(self.members)
+        return pd.DataFrame(
+            {
+                "member": self.members,
+                "exits_from": (*self.thresholds, math.nan),
+                "cost": self.costs,
+                "temperature": self.temperatures or (1.0,) * len(self.members),
+                "exit_share": self.exit_shares or nothing,
+            }
+        )
+
     def can_follow(self, other: Plan) -> bool:
         """Whether a cascade that was built for this plan can follow another: over its members, at the same costs."""
         own = dict(zip(self.members, self.costs, strict=True))
@@ -117,6 +146,20 @@ class Plan:
             exits=exits,
             costs=np.asarray(self.cost_by_exit)[exits],
         )
+
+
+def plan_row(plan: Plan) -> dict[str, Any]:
+    """A plan as a row of a table; scores as the metric gives them."""
+    sign = traits_of(plan.metric).sign
+    return {
+        "members": " -> ".join(plan.members),
+        "thresholds": " ".join(f"{t:.6g}" for t in plan.thresholds),
+        plan.metric: sign * plan.score,
+        f"{plan.metric}_low": None if plan.score_low is None else sign * plan.score_low,
+        "average_cost": plan.average_cost,
+        "worst_cost": plan.worst_cost,
+        "exit_shares": " ".join(f"{share:.4f}" for share in plan.exit_shares),
+    }
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:

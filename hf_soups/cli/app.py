@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hf_soups.ending import end_in_one_line
-from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory, warn_in_one_line
+from hf_soups.errors import HfSoupsError, InputError, as_a_command, is_short_of_memory, warn_in_one_line
 from hf_soups.limits import check_threads, limit_reached
 
 
@@ -69,9 +69,21 @@ OnError = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from hf_soups import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the installed version.", is_eager=True, callback=_print_version)
+    ] = False,
     imports: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,6 +93,7 @@ def _options(
     ] = None,
 ) -> None:  # fmt: skip
     """Options of every command; `main` reads --debug itself, before anything can fail."""
+    context.with_resource(as_a_command())
     check_threads()
     if imports:
         from hf_soups.user_code import import_user_code
@@ -132,6 +145,7 @@ def _plain_warnings() -> None:
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
 
 
+@as_a_command()
 def _status(*, debug: bool) -> tuple[int, str]:
     """Run the program; its exit status, and what went wrong in one line."""
     try:

@@ -250,7 +250,8 @@ def search(
     """Search members, order and thresholds; print the frontier and the plan for the goal."""
     from hf_soups.pool.report_rows import report_rows
     from hf_soups.pool_jobs import search_pool
-    from hf_soups.report.frontier_table import SearchTable, search_progress
+    from hf_soups.progress import search_progress
+    from hf_soups.report.frontier_table import SearchTable
 
     with search_progress() as progress:
         result = search_pool(

@@ -19,7 +19,7 @@ from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
 from hf_soups.soups.registry import Method, MethodInputs
 from hf_soups.soups.soup import Score, Step, display_names, step_values, values_of
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _write_steps(
             )
             for s in soup.steps
         ],
-        staged / "score_by_ingredients.png",
+        staged / STEPS_PICTURE,
         metric=scorer.metric.name,
         rows=scorer.rows,
         role=scorer.role,

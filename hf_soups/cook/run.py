@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.weights import json_object
@@ -93,7 +93,7 @@ def _say(line: str) -> None:
 
 
 def cook(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path] | str | Path,
     methods: Sequence[str] = METHODS,
     out: str | Path = OUT,
     *,
@@ -158,7 +158,7 @@ def cook(
     )
     least = min(method.least for method in wanted)
     pool = gather(
-        sources, recipe=recipe, overrides=overrides, start=request.options.start, least=least,
+        sources_of(sources), recipe=recipe, overrides=overrides, start=request.options.start, least=least,
         final_models=final_models,
     )  # fmt: skip
     if not any(method.needs_score for method in wanted) and recipe is None and pool.sweep is None:

@@ -203,8 +203,10 @@ def _names_of_column(rows: datasets.Dataset, name: str, where: str) -> tuple[str
     feature = rows.features[name]
     if isinstance(feature, ClassLabel) and feature.names:
         return tuple(feature.names)
-    values = label_column(rows, name, where).drop_null().unique().to_pylist()
-    return one_of_each(str(value) for value in sorted(values) if value != UNLABELLED or isinstance(value, bool))
+    counted = [entry.values() for entry in label_column(rows, name, where).drop_null().value_counts().to_pylist()]
+    counts = {str(value): count for value, count in counted if value != UNLABELLED or isinstance(value, bool)}
+    values = sorted(value for value, _ in counted)  # as numbers, where they are
+    return one_of_each((str(value) for value in values if str(value) in counts), counts)
 
 
 def _values_and_names(

@@ -72,6 +72,16 @@ def load_report(task: Task, data: Data) -> Split | None:
     return split if data.on_error == "stop" else readable(split, task)
 
 
+def labelled_split(rows: datasets.Dataset, task: Task, where: str, *, gaps: bool = False) -> Split:
+    """All rows of a data set in memory, called `where` in errors, in the role of report.
+
+    Raises:
+        DataError: if columns, labels or texts are not what the task says.
+    """
+    source = _Source.of(task, task.report, rows, gaps=gaps, where=where)
+    return source.part("report", source.ids)
+
+
 def _names_are_known(rows: datasets.Dataset, task: Task) -> bool:
     """Whether the classes or labels follow from the recipe and the columns, without all values of train."""
     if task.label_names is not None or task.labels or task.problem_type == REGRESSION:
@@ -108,9 +118,10 @@ class _Source:
         names: tuple[str, ...] | None = None,
         *,
         gaps: bool = False,
+        where: str = "",
     ) -> _Source:
         """Checked; the classes are those of the column unless they are known, and only with `gaps` may inputs lack."""
-        where = source_name(task, split_name)
+        where = where or source_name(task, split_name)
         rows = checked_columns(rows, task, where, gaps=gaps)
         known = names or label_names_of(rows, task, where)
         return cls(rows, class_indices(rows, task, known, where), known, where)

@@ -242,7 +242,19 @@ def _unreadable(where: str, files: list[str], error: Exception) -> DataError:
     if damaged is not None:
         return DataError(f"{where}: {damaged} is truncated or not a parquet file ({told}). Fetch or write it again.")
     among = f" in {files[0]}" if len(files) == 1 else ""
+    if wrong := _in_a_line(told):
+        return DataError(f"{where}: the rows{among} cannot be read: {wrong}")
     return DataError(f"{where}: the rows{among} cannot be read ({type(cause).__name__}: {told}).")
+
+
+def _in_a_line(told: str) -> str:
+    """What pandas says is wrong with a line of a table, and what to do about it; nothing of what it says else."""
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", told):
+        expected, line, got = found.groups()
+        return f"line {line} has {got} fields; expected {expected}. Put quotes around fields that hold the delimiter."
+    if found := re.search(r"EOF inside string starting at row (\d+)", told):
+        return f"a quote in row {found[1]} after the header is never closed. Close it, or double it if it is text."
+    return ""
 
 
 def _empty_split(error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.diagnosis.files import ANSWERS, JOURNAL, refuse_other_folders, write_all
 from hf_soups.diagnosis.findings import Absent, Findings
 from hf_soups.diagnosis.measure import (
@@ -67,7 +67,7 @@ def _say(line: str) -> None:
 
 
 def diagnose(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path] | str | Path,
     out: str | Path | None = None,
     *,
     recipe: Recipe | str | Path | None = None,
@@ -108,11 +108,12 @@ def diagnose(
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
     Source: Frankle et al. 2020, arXiv:1912.05671 (barriers); Wortsman et al. 2022, arXiv:2203.05482 (the pictures).
     """
+    named = sources_of(sources)
     effort = checked(Effort(pairs, points, grid))
     if rows is not None and rows < 2:
         raise InputError(f"{rows} rows; give at least 2, or leave --rows out for all of select.")
     say = tell or (lambda line: None)
-    pool, origin = _opened(sources, recipe, overrides, start, align_labels, threads)
+    pool, origin = _opened(named, recipe, overrides, start, align_labels, threads)
     folder = Path(out) if out is not None else (pool.sweep.path if pool.sweep else Path()) / "diagnosis"
     refuse_other_folders(folder)
     scorer, whole, notes = _scorer(pool, rows, batchnorm, device)
@@ -126,7 +127,7 @@ def diagnose(
         bench = replace(bench, mixture=_counted(bench.mixture, meter))
         facts = measured(bench, effort, cooked, _absent(pool), scorer, len(whole))
     words = in_words(facts)
-    settings = {"sources": [str(s) for s in sources], "start": origin and str(origin), **asdict(effort)}
+    settings = {"sources": [str(s) for s in named], "start": origin and str(origin), **asdict(effort)}
     settings["batchnorm"] = batchnorm if len(scorer.variants) > 1 else None
     title = f"Diagnosis of {pool.sweep or ', '.join(bench.runs)}"
     return Diagnosis(facts, words, folder, tuple(write_all(folder, facts, words, title, settings)))

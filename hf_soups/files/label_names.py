@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def label_key(name: object) -> str:
@@ -37,13 +37,22 @@ def index_by_label(names: Sequence[object]) -> Callable[[object], int | None]:
     return lambda label: places.get(spelled(label))
 
 
-def one_of_each(names: Iterable[str]) -> tuple[str, ...]:
+def one_of_each(names: Iterable[str], counts: Mapping[str, int] | None = None) -> tuple[str, ...]:
     """The names without further spellings of one label, and without blanks around them.
+
+    The spelling with the highest count is kept, of several the first, in the place of the label's first spelling.
 
     >>> one_of_each(["Neg", "Pos", "neg", "pos "])
     ('Neg', 'Pos')
+    >>> one_of_each(["Neg", "Pos", "neg", "pos "], {"Neg": 1, "Pos": 5, "neg": 3, "pos ": 2})
+    ('neg', 'Pos')
     """
-    return tuple({label_key(name): name.strip() for name in reversed(list(names))}.values())[::-1]
+    kept: dict[str, str] = {}
+    for name in names:
+        other = kept.setdefault(label_key(name), name)
+        if counts is not None and counts.get(name, 0) > counts.get(other, 0):
+            kept[label_key(name)] = name
+    return tuple(name.strip() for name in kept.values())
 
 
 def same_labels(a: Sequence[object] | None, b: Sequence[object] | None) -> bool:

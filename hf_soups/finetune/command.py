@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hf_soups.errors import HfSoupsError, InputError, RunFailed, warn_in_one_line
+from hf_soups.errors import HfSoupsError, InputError, RunFailed, as_a_command, warn_in_one_line
 from hf_soups.files.plain_yaml import parse_yaml
 from hf_soups.finetune import default_out, finetune
 from hf_soups.limits import check_threads, limit_reached
@@ -107,6 +107,7 @@ def usage() -> str:
     return USAGE + "\n".join(fields)
 
 
+@as_a_command()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0, 1 for a failed run, 2 for wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -21,14 +21,14 @@ from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.report.cards.card import README, FolderCard, check_card, run_snippet
 from hf_soups.report.cards.card_facts import CardFacts
 from hf_soups.report.cards.markdown import MarkedText
-from hf_soups.report.cards.soups import BOARD_PICTURE, PICTURE
+from hf_soups.report.cards.soups import BOARD_PICTURE
 from hf_soups.soups.sentence_modules import surrounding_files
-from hf_soups.soups.soup_record import SOUP_FILE, with_sha256
+from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, with_sha256
 
 PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
 MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
-SOUP = (RECIPE_FILE, "steps.csv", PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
+SOUP = (RECIPE_FILE, "steps.csv", STEPS_PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
 CASCADE = ("config.json", "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
 MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import finite, write_text, written_whole
@@ -177,7 +177,7 @@ class Inspection:
 
 
 def inspect_checkpoints(
-    sources: Sequence[str | Path | Checkpoint],
+    sources: Sequence[str | Path | Checkpoint] | str | Path | Checkpoint,
     *,
     start: str | Path | None = None,
     align_labels: bool = False,
@@ -202,7 +202,7 @@ def inspect_checkpoints(
         InputError: if nothing is named.
         CheckpointError: if `start` or `processor` is named and cannot be read.
     """
-    found = candidates(sources)
+    found = candidates(sources_of(sources))
     named = [c.checkpoint for c in found if c.checkpoint is not None]
     report = preflight(
         named, align_labels=align_labels, processor=processor, force=force, extra_rows=extra_rows, threads=threads

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_soups.display import Displayed
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL
 from hf_soups.leaderboard.rows import (
     KINDS,
@@ -22,13 +23,14 @@ from hf_soups.leaderboard.rows import (
     with_cascades,
 )
 from hf_soups.metrics import Metric, also_scored, score, traits_of
-from hf_soups.plots.canvas import Point, report_vs_select, shift_vs_report
+from hf_soups.plots.canvas import Picture, Point, report_vs_select, shift_vs_report
 from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import SHIFT
-from hf_soups.wording import difference_in_words
+from hf_soups.wording import difference_in_words, score_in_words
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
 __all__ = ["Leaderboard", "Row", "ShiftRows", "build_leaderboard", "leaderboard_of", "name_with_count"]
@@ -43,8 +45,8 @@ class ShiftRows:
     classes: int  # that the task has
 
 
-@dataclass(frozen=True, slots=True)
-class Leaderboard:
+@dataclass(frozen=True, slots=True, repr=False)
+class Leaderboard(Displayed):
     """The rows, the best on select first, then soups, ensembles, cascades and runs, each kind by select score."""
 
     rows: tuple[Row, ...]
@@ -100,8 +102,31 @@ class Leaderboard:
 
     def draw(self, path: Path) -> Path:
         """Draw report score against select score of everything that is scored; the path."""
-        report_vs_select(self.points(), path, metric=self.metric, rows=(self.select_rows, self.report_rows))
+        self.plot().save(path)
         return path
+
+    def plot(self) -> Picture:
+        """Report score against select score of everything that is scored."""
+        return report_vs_select(self.points(), metric=self.metric, rows=(self.select_rows, self.report_rows))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All rows and fields, as leaderboard.csv has them."""
+        import pandas as pd
+
+        from hf_soups.leaderboard.table import row_values
+
+        return pd.DataFrame([row_values(self, row) for row in self.rows])
+
+    def in_short(self) -> str:
+        """How many rows, and the best on select."""
+        counts = f"{len(self.rows)} rows, {self.select_rows} select and {self.report_rows} report rows"
+        if not self.scored:
+            return counts
+        best = self.rows[0]
+        return f"{counts}; best on select: {best.name}, report {self.metric} {score_in_words(best.report, self.metric)}"
+
+    def _picture(self) -> bytes | None:
+        return self.plot()._repr_png_() if self.points() else None
 
     def points(self) -> list[Point]:
         """Select and report score of everything that is scored."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.data import Split, load_splits
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
@@ -56,7 +56,7 @@ class AnswerResult:
 
 
 def answer(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path] | str | Path,
     *,
     recipe: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -82,11 +82,12 @@ def answer(
     """
     from hf_soups.progress import Meter
 
-    sweep = _sweep_among(sources)
-    known = _sweeps_recipe(sweep, recipe, overrides) if sweep else _recipe_of(sources, recipe, overrides)
+    named = sources_of(sources)
+    sweep = _sweep_among(named)
+    known = _sweeps_recipe(sweep, recipe, overrides) if sweep else _recipe_of(named, recipe, overrides)
     if not known.task.shifts:
         raise InputError(f"the recipe lists no shifts under `task.shifts`, so there is nothing to answer: {EXAMPLE}.")
-    answerers, failed = _of_sweep(sweep) if sweep else (_of_folders(sources), {})
+    answerers, failed = _of_sweep(sweep) if sweep else (_of_folders(named), {})
     splits = load_splits(known.task, known.data)
     if sweep is not None:
         sweep.write_shifts(known.task.shifts)

@@ -98,7 +98,7 @@ def board_columns(board: Leaderboard, optimistic: str = OPTIMISTIC) -> list[Boar
 
 def row_name(row: Row, optimistic: str = OPTIMISTIC) -> str:
     """The row's name, with how many ingredients it has of how many, and what marks it."""
-    count = "" if row.ingredients is None else f" {row.ingredients}/{row.pool or row.ingredients}"
+    count = "" if not row.ingredients else f" {row.ingredients}/{row.pool or row.ingredients}"
     mark = " (best on select)" if row.kind == "best on select" else ""
     return f"{row.name}{count}{mark}" + (optimistic if row.status == "optimistic" else "")
 
@@ -237,7 +237,7 @@ def _training(rows: Sequence[Row]) -> str:
 
 def save_csv(board: Leaderboard, path: Path) -> None:
     """Write all rows and fields; scores at full precision, nothing for what is not known."""
-    write_csv(path, [_values(board, row) for row in board.rows])
+    write_csv(path, [row_values(board, row) for row in board.rows])
 
 
 def save_parquet(board: Leaderboard, path: Path) -> None:
@@ -250,14 +250,14 @@ def save_parquet(board: Leaderboard, path: Path) -> None:
         "int | None": pyarrow.int64(),
         "float | None": pyarrow.float64(),
     }
-    rows = [_values(board, row) for row in board.rows]
+    rows = [row_values(board, row) for row in board.rows]
     own = {f.name: types[str(f.type)] for f in fields(board.rows[0]) if f.name != "shifts"}
     schema = pyarrow.schema([(name, own.get(name, pyarrow.float64())) for name in rows[0]])
     table = pyarrow.Table.from_pylist(rows, schema=schema)
     write_file(path, lambda staged: pyarrow.parquet.write_table(table, staged))
 
 
-def _values(board: Leaderboard, row: Row) -> dict[str, Any]:
+def row_values(board: Leaderboard, row: Row) -> dict[str, Any]:
     """All of a row by column; each shift is three of them, shift_<name> and the ends of its interval."""
     values = {f.name: getattr(row, f.name) for f in fields(row) if f.name != "shifts"}
     for name in board.shifts:

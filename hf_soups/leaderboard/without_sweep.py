@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport
 from hf_soups.files.reading import is_there, visible
 from hf_soups.files.writing import writable
@@ -57,7 +57,7 @@ def has_answered(folder: Path) -> bool:
 
 
 def answer_checkpoints(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path] | str | Path,
     out: str | Path = OUT,
     *,
     recipe: Recipe | str | Path | None = None,
@@ -80,11 +80,11 @@ def answer_checkpoints(
     Raises:
         InputError: if there is no recipe, or nothing could answer.
     """
-    folder = Path(out)
-    known = load_recipe(recipe, overrides) if isinstance(recipe, str | Path) else recipe or _recorded(sources)
+    folder, named = Path(out), sources_of(sources)
+    known = load_recipe(recipe, overrides) if isinstance(recipe, str | Path) else recipe or _recorded(named)
     if isinstance(recipe, Recipe | None) and overrides:
         raise InputError(f"{', '.join(overrides)} cannot be set without a recipe's file; give one (--recipe).")
-    models = [model for source in sources for model in _models(str(source))]
+    models = [model for source in named for model in _models(str(source))]
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_recipe(folder / RECIPE_FILE, known, sweep=False)

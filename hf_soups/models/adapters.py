@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source
 from hf_soups.errors import CheckpointError, HfSoupsError, MissingExtra
 from hf_soups.files.digests import place, sha256_of
 from hf_soups.files.loaded_names import HEAD
@@ -36,10 +36,10 @@ PREFIX = "base_model.model."  # before the names of the model's own tensors in a
 
 
 def multiplied_out(
-    adapter: Checkpoint,
+    adapter: Source,
     cache: Path | None = None,
     *,
-    base: Checkpoint | None = None,
+    base: Source | None = None,
     label_names: Sequence[str] | None = None,
 ) -> Checkpoint:
     """The ordinary checkpoint that a LoRA adapter makes of its base: base + scaling x B A, in float32.
@@ -63,16 +63,17 @@ def multiplied_out(
         HfSoupsError: if the cache cannot be written.
     """
     _require_peft()
-    settings, header = _checked(adapter)
-    base = _base_of(adapter, settings) if base is None else base
-    key = _key(adapter, header, base, label_names)
+    own = Checkpoint.of(adapter, "adapter")
+    settings, header = _checked(own)
+    under = _base_of(own, settings) if base is None else Checkpoint.of(base, "base")
+    key = _key(own, header, under, label_names)
     root = place().parent / "adapters" if cache is None else cache
-    out = root / key[:16] / adapter.name.rpartition("/")[2]
+    out = root / key[:16] / own.name.rpartition("/")[2]
     with locked(out):
         if not (out / RECORD).is_file():
-            model = _merged(adapter, settings, header, base, label_names)
+            model = _merged(own, settings, header, under, label_names)
             with written_whole(out, marker=RECORD) as partial:
-                _write(partial, model, adapter, base, key)
+                _write(partial, model, own, under, key)
     return Checkpoint(out)
 
 

@@ -5,6 +5,7 @@ This package knows points alone: whoever owns a leaderboard, a plan or a diagnos
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,11 @@ class TriedMixture:
     was: str  # "kept", "rejected" or "taken out"
 
 
-def report_vs_select(points: Sequence[Point], path: str | Path, *, metric: str, rows: tuple[int, int]) -> None:
+def report_vs_select(points: Sequence[Point], *, metric: str, rows: tuple[int, int]) -> Picture:
     """Report score against select score of all that answered; `rows` are the numbers of select and report rows."""
     figure, axes = _scattered(points, metric, "select = report")
     label_axes(axes, f"select: {unit_of(metric)}, {rows[0]} rows, used to choose", f"report: {_of(metric, rows[1])}")
-    finish(figure, path)
+    return finished(figure)
 
 
 def shift_vs_report(
@@ -240,20 +241,42 @@ def unit_of(metric: str) -> str:
     return traits_of(metric).unit
 
 
-def finish(figure: Figure, path: str | Path, rows: Sequence[Mapping[str, Any]] = ()) -> tuple[Path, ...]:
-    """Write the figure with one legend below all axes, and `rows`, its numbers, as CSV beside it; the paths."""
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A drawn figure and its numbers: notebooks show it, `save` writes both."""
+
+    figure: Figure
+    rows: tuple[Mapping[str, Any], ...] = ()
+
+    def save(self, path: str | Path) -> tuple[Path, ...]:
+        """Write a PNG file, and the numbers as CSV beside it; the paths."""
+        png = Path(path)
+        save_figure(self.figure, png)
+        if not self.rows:
+            return (png,)
+        write_csv(png.with_suffix(".csv"), self.rows)
+        return png, png.with_suffix(".csv")
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.figure.savefig(drawn, format="png")
+        return drawn.getvalue()
+
+
+def finished(figure: Figure, rows: Sequence[Mapping[str, Any]] = ()) -> Picture:
+    """The figure with one legend below all axes, and `rows`, its numbers."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:  # below the axes: it never covers a point
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    png = Path(path)
-    save_figure(figure, png)
-    if not rows:
-        return (png,)
-    write_csv(png.with_suffix(".csv"), rows)
-    return png, png.with_suffix(".csv")
+    return Picture(figure, tuple(rows))
+
+
+def finish(figure: Figure, path: str | Path, rows: Sequence[Mapping[str, Any]] = ()) -> tuple[Path, ...]:
+    """Write what `finished` makes; the paths."""
+    return finished(figure, rows).save(path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

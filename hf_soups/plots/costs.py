@@ -16,8 +16,9 @@ from hf_soups.plots.canvas import (
     PURPLE,
     VERMILION,
     WIDE,
+    Picture,
     cost_axis,
-    finish,
+    finished,
     label_axes,
     new_figure,
     scale_of,
@@ -97,6 +98,11 @@ def spans_decades(costs: Sequence[float]) -> bool:
 
 def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...]:
     """Write the picture as PNG, and its points as CSV beside it; both paths."""
+    return drawn_costs(picture).save(path)
+
+
+def drawn_costs(picture: CostPicture) -> Picture:
+    """The picture, drawn, with its points as numbers."""
     figure, axes = new_figure()
     scale = scale_of(picture.metric)
     stairs = [(cost, scale * score) for cost, score in picture.best_within_cost()]
@@ -116,7 +122,7 @@ def draw_cost_picture(picture: CostPicture, path: str | Path) -> tuple[Path, ...
     across = f"{UNITS.get(picture.unit, picture.unit or 'cost')}, average over rows"
     label_axes(axes, across, f"{picture.role}: {unit_of(picture.metric)}, {picture.rows} rows")
     axes.margins(x=0.08, y=0.1)
-    return finish(figure, path, [_row(picture, p) for p in picture.points])
+    return finished(figure, [_row(picture, p) for p in picture.points])
 
 
 def _scatter(axes: Axes, kind: str, points: Sequence[CostPoint], scale: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
@@ -49,7 +49,7 @@ class PoolResult:
 
 
 def predict_pool(
-    models: Sequence[str | Path],
+    models: Sequence[str | Path] | str | Path,
     *,
     out: str | Path,
     names: Sequence[str] | None = None,
@@ -96,11 +96,12 @@ def predict_pool(
     """
     wanted = RowsWanted(**rows)
     recipe = None if wanted.recipe is None else load_recipe(wanted.recipe, wanted.overrides)
-    if not models and recipe is not None:
-        models = recipe.members
-        if not models:
+    asked: Sequence[str | Path] = sources_of(models)
+    if not asked and recipe is not None:
+        asked = recipe.members
+        if not asked:
             raise InputError(f"{wanted.recipe}: no model is named, and the recipe has no `members`. Give one of them.")
-    entries = pool_entries(models, names=names, image_sizes=image_sizes)
+    entries = pool_entries(asked, names=names, image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
     labelled = load_rows(wanted)

@@ -13,12 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
-import numpy as np
-
+from hf_soups.data.columns import problem_type_of_column, task_columns
 from hf_soups.data.images import DECODERS, cells, encoding, image_endings, open_image
 from hf_soups.errors import DataError, InputError
 from hf_soups.files.digests import fast_digest
-from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, PROBLEM_TYPES, REGRESSION
+from hf_soups.files.problem_types import OF_CONFIG, PROBLEM_TYPES, REGRESSION
 from hf_soups.pool.store import Pool, PoolData
 from hf_soups.predictions import same_rows
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
 
-LABELS = ("label", "labels")
-IMAGES = ("image", "img")
 TABLES = (".parquet", ".arrow")  # files that make a folder a data set, not one of images
 NOTES = (".csv", ".json", ".jsonl")  # so do these, where there are no images
 
@@ -132,8 +129,7 @@ def _of_recipe(wanted: RowsWanted) -> LabelledRows:
 
 
 def _of_data(wanted: RowsWanted) -> LabelledRows:
-    from hf_soups.data import Split
-    from hf_soups.data.labels import checked_columns, class_indices, label_names_of
+    from hf_soups.data.load import labelled_split
     from hf_soups.data.unreadable import readable
     from hf_soups.recipe import Data
     from hf_soups.recipe.task import Task
@@ -147,16 +143,11 @@ def _of_data(wanted: RowsWanted) -> LabelledRows:
         )
     names = None if wanted.label_names is None else tuple(wanted.label_names)
     given = wanted.problem_type
-    about["problem_type"] = _problem_type(table, about) if given is None else OF_CONFIG.get(given, given)
+    about["problem_type"] = problem_type_of_column(table, about) if given is None else OF_CONFIG.get(given, given)
     if about["problem_type"] not in PROBLEM_TYPES:
         raise InputError(f"problem_type is {about['problem_type']!r}; expected one of {', '.join(PROBLEM_TYPES)}.")
     task = Task(**about, label_names=names, train=split, report=split)
-    rows = checked_columns(table, task, where, gaps=wanted.on_error == "skip")
-    names = label_names_of(rows, task, where)
-    labels = class_indices(rows, task, names, where)
-    made = _limited(
-        Split.of("report", rows, np.arange(len(labels), dtype=np.int64), labels, names, where), wanted.limit
-    )
+    made = _limited(labelled_split(table, task, where, gaps=wanted.on_error == "skip"), wanted.limit)
     data = Data(max_length=wanted.max_length, on_error=wanted.on_error or "stop")
     return LabelledRows(task, data, made if data.on_error == "stop" else readable(made, task), split)
 
@@ -202,82 +193,6 @@ def rows_of_pool(pool: Pool) -> Split | None:
     except DataError:  # moved, or a recipe's own split, which data sets do not know by name
         return None
     return split if same_rows(split.fingerprint, data.fingerprint) else None
-
-
-def task_columns(rows: datasets.Dataset, wanted: RowsWanted, where: str) -> dict[str, Any]:
-    """Kind and columns of a task on these rows: those that are named, else the only ones that can be meant.
-
-    Raises:
-        DataError: if a column is missing, or several could be meant.
-    """
-    labels = _label_columns(rows, wanted.label)
-    named = [*wanted.text, *filter(None, (wanted.image,)), *labels]
-    missing = [name for name in named if name not in rows.column_names]
-    if missing:
-        raise DataError(f"{where}: no column {missing[0]!r}; there are: {', '.join(rows.column_names)}.")
-    label = labels[0] if len(labels) == 1 else _label_of(rows) if wanted.label is None else wanted.label
-    several = {"labels": labels} if len(labels) > 1 else {}
-    images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
-    image = wanted.image or _preferred(images, IMAGES)
-    if wanted.kind == "image" or (wanted.kind is None and not wanted.text and (wanted.image or images)):
-        if image is None:
-            raise _unclear("image", images, where, rows.column_names)
-        return {"kind": "image", "image": image, "label": label, **several}
-    texts = [n for n, feature in rows.features.items() if _is_text(feature) and n not in (label, *labels)]
-    text = tuple(wanted.text) or _texts(texts, wanted.kind)
-    if not text:
-        raise _unclear("text", texts, where, rows.column_names)
-    return {"kind": "text" if len(text) == 1 else "text-pair", "text": text, "label": label, **several}
-
-
-def _label_columns(rows: datasets.Dataset, label: str | None) -> tuple[str, ...]:
-    """The label columns that are named: one, or several with commas between them."""
-    if label is None or label in rows.column_names:
-        return () if label is None else (label,)
-    return tuple(name.strip() for name in label.split(",") if name.strip())
-
-
-def _problem_type(rows: datasets.Dataset, about: Mapping[str, Any]) -> str:
-    """Lists and several columns are of many labels a row, and numbers with fractions of a regression."""
-    if about.get("labels"):
-        return MULTI_LABEL
-    feature = rows.features[about["label"]]
-    if getattr(feature, "feature", None) is not None:
-        return MULTI_LABEL
-    if getattr(feature, "dtype", "").startswith("float"):
-        values = [v for v in rows.select_columns([about["label"]])[about["label"]] if v is not None]
-        return CLASSIFICATION if all(float(v).is_integer() for v in values) else REGRESSION
-    return CLASSIFICATION
-
-
-def _label_of(rows: datasets.Dataset) -> str | None:
-    classes = [name for name, feature in rows.features.items() if type(feature).__name__ == "ClassLabel"]
-    named = next((name for name in LABELS if name in rows.column_names), None)
-    return named or (classes[0] if len(classes) == 1 else None)
-
-
-def _preferred(names: Sequence[str], known: Sequence[str]) -> str | None:
-    return next((name for name in known if name in names), names[0] if len(names) == 1 else None)
-
-
-def _texts(names: Sequence[str], kind: str | None) -> tuple[str, ...]:
-    """The text columns, if there are just as many as the kind needs."""
-    if "text" in names and kind != "text-pair":
-        return ("text",)
-    wanted = {"text": 1, "text-pair": 2}.get(kind or "", len(names))
-    return tuple(names) if len(names) == wanted and len(names) in (1, 2) else ()
-
-
-def _is_text(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) in ("string", "large_string")
-
-
-def _unclear(kind: str, found: Sequence[str], where: str, columns: Sequence[str]) -> DataError:
-    seen = f"{len(found)} {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
-    return DataError(
-        f"{where}: {seen} among {', '.join(columns)}, so it is not clear what the models read. Name it (--{kind} "
-        "COLUMN, twice for pairs of texts)."
-    )
 
 
 @dataclass(frozen=True, slots=True)

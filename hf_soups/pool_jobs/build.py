@@ -61,9 +61,10 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
 
 def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, bytes]:
     """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
+    from hf_soups.cascades.cost_points import cost_picture
     from hf_soups.plots.cascades import draw_exits
     from hf_soups.plots.costs import draw_cost_picture
-    from hf_soups.pool_jobs.pictures import cost_picture, exits_of
+    from hf_soups.pool_jobs.pictures import exits_of
 
     text, plan = json_text(evidence(index, frontier, parts)), frontier.plan(index)
     answers = plan.apply(parts.select if parts.report is None else parts.report)

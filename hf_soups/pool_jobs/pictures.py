@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.cascades.frontier import Frontier, is_ensemble, pareto
+from hf_soups.cascades.cost_points import cost_picture
+from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import NEVER
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.costs import UNITS
 from hf_soups.data.split import Split, read_image
 from hf_soups.ensembles.curves import Curve
 from hf_soups.errors import DataError, InputError, PredictionsError
 from hf_soups.files.problem_types import MULTI_LABEL
-from hf_soups.metrics import METRICS, expected_calibration_error, traits_of
+from hf_soups.metrics import expected_calibration_error
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.cascades import (
     TALLEST,
@@ -33,7 +33,7 @@ from hf_soups.plots.cascades import (
     draw_latency,
     draw_sheet,
 )
-from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
+from hf_soups.plots.costs import draw_cost_picture
 from hf_soups.plots.curves import CURVE_LOOKS, CurvePanel, MeanCurve, draw_curves
 from hf_soups.pool.store import Member
 from hf_soups.predictions import Predictions
@@ -41,8 +41,6 @@ from hf_soups.predictions import Predictions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST = 8  # members of the ensembles that are added
-PLANS = 40  # of the frontier that are drawn when each is scored anew
 BINS = 15  # as many as `expected_calibration_error` has by default
 PER_EXIT = 8  # images of a sheet's row
 CAPTION = 16  # letters in a line under an image
@@ -90,81 +88,6 @@ def draw_cascade_pictures(
 def is_soup(member: Member) -> bool:
     """Whether a member is a soup, by its folder."""
     return member.has_model and (Path(member.source) / (member.subfolder or "") / "soup.json").is_file()
-
-
-# Scores against costs
-
-
-def cost_picture(
-    frontier: Frontier,
-    *,
-    plan: Plan | None = None,
-    report: Mapping[str, Predictions] | None = None,
-    metric: str | None = None,
-    soups: Collection[str] = (),
-) -> CostPicture:
-    """The singles, the best ensembles for their cost, and the frontier.
-
-    Args:
-        frontier: as a search returned it.
-        plan: the one that was chosen, drawn with a mark of its own.
-        report: all members' predictions of rows that nothing was chosen on, by name. Everything is scored anew on
-            them, the frontier at up to 40 plans, and the ensembles of the two, three... best singles join; without them
-            the scores are those of the search, which are too good.
-        metric: the score's name, if it is not the search's.
-        soups: names of the single models that are soups, which get a mark of their own.
-    Raises:
-        InputError: if there are report rows, and the metric cannot be computed on them.
-    """
-    best = frontier.best_single
-    named = metric or best.metric
-    shown = [frontier.plans[i] for i in frontier.printed(PLANS)] if report else list(frontier.pareto())
-    cascades = [p for p in shown if len(p.members) > 1 and not is_ensemble(p)]
-    ensembles = list(pareto(frontier.ensembles or [p for p in frontier.plans if is_ensemble(p)]))
-    known = [set(e.members) for e in ensembles]
-    ensembles += [p for p in _of_the_best(frontier) if set(p.members) not in known] if report else []
-    if plan is not None and plan not in (*frontier.singles, *ensembles, *cascades):
-        cascades.append(plan)
-    points = [_cost_point(p, named, report, chosen=p == plan) for p in (*frontier.singles, *ensembles, *cascades)]
-    points = [replace(p, kind="soup") if p.kind == "single" and p.name in soups else p for p in points]
-    rows, role = (best.rows, "select") if report is None else (len(report[best.members[0]]), "report")
-    better = traits_of(named).sign > 0
-    return CostPicture(tuple(points), named, best.unit, rows, role, better)
-
-
-def _of_the_best(frontier: Frontier) -> list[Plan]:
-    """The ensembles of the two to eight singles that were best on select."""
-    rule, best = frontier.best_single.rule, frontier.singles[:LARGEST]
-    if rule.combine == "last":
-        return []  # members of such a cascade answer alone
-    return [
-        replace(
-            best[0],
-            members=tuple(p.members[0] for p in best[:count]),
-            thresholds=(NEVER,) * (count - 1),
-            costs=tuple(p.costs[0] for p in best[:count]),
-            temperatures=tuple((p.temperatures or (1.0,))[0] for p in best[:count]),
-            exit_shares=(),  # of the single
-        )
-        for count in range(2, len(best) + 1)
-    ]
-
-
-def _cost_point(plan: Plan, metric: str, report: Mapping[str, Predictions] | None, *, chosen: bool) -> CostPoint:
-    kind = "single" if len(plan.members) == 1 else "ensemble" if is_ensemble(plan) else "cascade"
-    name = (" + " if kind == "ensemble" else " -> ").join(plan.members)
-    known = METRICS.get(metric)
-    if report is None:
-        sign = traits_of(metric).sign  # a plan's losses are negated
-        cost, score = plan.average_cost, sign * plan.score
-        low = None if plan.score_low is None else sign * plan.score_low
-    elif known is None:
-        raise InputError(f"the metric {metric!r} cannot be computed by its name; known: {', '.join(METRICS)}.")
-    else:
-        answered = plan.apply(report)
-        assert answered.costs is not None
-        cost, score, low = float(answered.costs.mean()), known.compute(answered), None
-    return CostPoint(kind, name, cost, score, plan.worst_cost, plan.thresholds, low, chosen=chosen)
 
 
 # Exits, latency, reliability

@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 from numpy.typing import ArrayLike
 
+from hf_soups.display import Displayed
 from hf_soups.errors import PredictionsError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, PROBLEM_TYPES, REGRESSION, ProblemType
@@ -44,6 +45,9 @@ from hf_soups.predictions.stored import (
     stored_ids,
     stored_names,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "hf_soups.predictions.v1"
 HALF = np.log(np.float32(0.5))  # a label above it is more probable than not
@@ -74,8 +78,8 @@ def log_of_rest(log_probs: Float64[np.ndarray, "*rows"]) -> Float64[np.ndarray, 
     return np.asarray(np.log(np.maximum(-np.expm1(np.minimum(log_probs, 0.0)), SMALLEST)))
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Displayed):
     """Natural-log probabilities of one answerer on some rows.
 
     `row_ids` are unique integers or strings; `labels` are class indices or None for unlabelled rows. `data` and
@@ -192,6 +196,30 @@ class Predictions:
 
     def __len__(self) -> int:
         return int(self.log_probs.shape[0])
+
+    def in_short(self) -> str:
+        """How many rows and classes, and what answered."""
+        of = {CLASSIFICATION: f"{self.classes} classes", MULTI_LABEL: f"{self.classes} labels"}
+        known = "labelled" if self.labels is not None else "no labels"
+        return f"{len(self)} rows, {of.get(self.problem_type, 'numbers')}, {known}" + (
+            f", of {self.model}" if self.model else ""
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Row id, label, answer and the probability of each class (of a regression number and label) of each row."""
+        import pandas as pd
+
+        names = self.label_names or tuple(map(str, range(self.classes)))
+        named = dict(enumerate(names))
+        table: dict[str, Any] = {"row_id": self.row_ids}
+        if self.problem_type == CLASSIFICATION:
+            if self.labels is not None:
+                table["label"] = [named.get(i, i) for i in self.labels.tolist()]
+            table["answer"] = [named[i] for i in self.answers.tolist()]
+        elif self.labels is not None:
+            table |= {f"label {n}": c for n, c in zip(names, self.labels.reshape(len(self), -1).T, strict=True)}
+        numbers = self.answers[:, None] if self.problem_type == REGRESSION else self.probs
+        return pd.DataFrame({**table, **dict(zip(names, numbers.T, strict=True))})
 
     @property
     def fingerprint(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -246,17 +244,3 @@ class SearchTable:
                 "" if row.p_value is None else f"{row.p_value:.2g}",
             )
         return table
-
-
-@contextmanager
-def search_progress() -> Iterator[Callable[..., None] | None]:
-    """A bar on a terminal that is fed with shares in [0, 1]; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("search", total=1.0)
-        yield lambda share, doing="": bar.update(task, completed=share, description=doing or "search")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
 from hf_soups.files.digests import sample_of
 from hf_soups.files.dtypes import FLOATS
@@ -104,7 +104,7 @@ class PreflightReport:
 
 
 def preflight(
-    checkpoints: Sequence[Checkpoint],
+    checkpoints: Sequence[Source],
     *,
     align_labels: bool = False,
     require_head: bool = True,
@@ -132,8 +132,9 @@ def preflight(
     Raises:
         CheckpointError: if `processor` names none; a checkpoint that cannot be read is an error of the report.
     """
+    given = checkpoints_of(checkpoints, "checkpoints")
     notes = Notes(_allowed(processor, force))
-    summaries = [summary for c in checkpoints if (summary := _summary(notes, c)) is not None]
+    summaries = [summary for c in given if (summary := _summary(notes, c)) is not None]
     viewed, vocabulary = _viewed(notes, summaries, extra_rows)
     usable = [_mixable(notes, viewed[0], other, align_labels, require_head) for other in viewed]
     usable = fed_alike(notes, _input_files(notes, summaries), usable, processor, extra_rows)

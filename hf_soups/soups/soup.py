@@ -10,18 +10,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.files.digests import known_sha256
 from hf_soups.files.loaded_names import vocabulary_rows
 from hf_soups.files.publishing import Publishable
+from hf_soups.files.reading import is_there
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import write_json, write_text, written_whole
 from hf_soups.soups.mixing import Coefficients, mix_to_folder
 from hf_soups.soups.sentence_modules import write_surroundings
-from hf_soups.soups.soup_record import FORMAT, SOUP_FILE
+from hf_soups.soups.soup_record import FORMAT, SOUP_FILE, STEPS_PICTURE, StepRecord, read_soup
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    import torch
+
+    from hf_soups.metrics import Metric
+    from hf_soups.metrics import Score as MetricScore
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}  # config.json -> safetensors
 
@@ -58,8 +68,8 @@ class Step:
     tie_break: float | None = None  # the score's second value, where it has one
 
 
-@dataclass(frozen=True)
-class Soup(Publishable):
+@dataclass(frozen=True, repr=False)
+class Soup(Publishable, Displayed):
     """A linear combination of checkpoints that share one architecture; `push_to_hub` saves and pushes it."""
 
     ingredients: tuple[Checkpoint, ...]
@@ -73,8 +83,10 @@ class Soup(Publishable):
     by_tensor: Mapping[str, tuple[float, ...]] | None = None
     # of the ingredients in soup.json, where they are called otherwise than by themselves: as in the pool they are from
     names: tuple[str, ...] = ()
+    saved: Checkpoint | None = None  # where it is saved, of one that was loaded: its weights are mixed already
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ingredients", checkpoints_of(self.ingredients))
         if not self.ingredients:
             raise InputError("a soup needs at least one ingredient.")
         if len(self.ingredients) != len(self.coefficients):
@@ -90,11 +102,46 @@ class Soup(Publishable):
             )
 
     @classmethod
+    def from_pretrained(cls, source: Source, *, revision: str | None = None, subfolder: str | None = None) -> Soup:
+        """A saved soup: what soup.json says of it, and the weights beside that.
+
+        The ingredients are where they were when it was cooked; they are not opened, and need not be there any more.
+
+        Args:
+            source: a soup's folder, or a repo of the Hub.
+            revision: of the repo.
+            subfolder: of the folder or repo.
+        Raises:
+            CheckpointError: if there is no such folder or repo.
+            InputError: if it is no soup.
+        """
+        named = Checkpoint.of(source, "source")
+        saved = Checkpoint(named.source, revision or named.revision, subfolder or named.subfolder)
+        if not is_there(saved.folder / SOUP_FILE):
+            raise InputError(
+                f"{saved}: no soup: it holds no {SOUP_FILE}. Name a soup's folder; of other checkpoints make a soup, "
+                f"such as uniform([{str(saved)!r}])."
+            )
+        record = read_soup(saved.folder)
+        known = [Checkpoint(i.source, i.revision, i.subfolder) for i in record.ingredients]
+        rows = record.coefficients_by_tensor
+        return cls(
+            ingredients=tuple(known) or (saved,),
+            coefficients=tuple(i.coefficient for i in record.ingredients) or (1.0,),
+            method=record.method,
+            steps=tuple(_step_of(step) for step in record.steps),
+            scores=record.scores,
+            by_tensor=None if rows is None else {name: tuple(row) for name, row in rows.items()},
+            names=tuple(i.name for i in record.ingredients) or (saved.name,),
+            saved=saved,
+        )
+
+    @classmethod
     def mixed_by_tensor(
-        cls, ingredients: Sequence[Checkpoint], by_tensor: Mapping[str, Sequence[float]], **about: Any
+        cls, ingredients: Sequence[Source], by_tensor: Mapping[str, Sequence[float]], **about: Any
     ) -> Soup:
         """A soup whose coefficients differ from tensor to tensor; `by_tensor` has a row for each tensor's name."""
-        members, rows = tuple(ingredients), {name: tuple(map(float, row)) for name, row in by_tensor.items()}
+        members, rows = checkpoints_of(ingredients), {name: tuple(map(float, row)) for name, row in by_tensor.items()}
         sizes = [members[0].tensors[name].elements for name in rows]
         total = sum(sizes) or 1
         mean = tuple(
@@ -113,23 +160,115 @@ class Soup(Publishable):
         """Whether all coefficients are 1/k."""
         return self.by_tensor is None and all(c == 1 / len(self.coefficients) for c in self.coefficients)
 
+    # In memory.
+
+    def to_model(self, device: str | torch.device | None = None, *, dtype: torch.dtype | str = "auto") -> Any:
+        """The model with the soup's weights, of the class that the Auto classes load, in eval mode.
+
+        Args:
+            device: default: the GPU where there is one.
+            dtype: a torch.dtype or its name; "auto": that of the weights.
+        Raises:
+            IncompatibleCheckpoints: if the ingredients cannot be mixed.
+            CheckpointError: if they cannot be loaded.
+        """
+        from hf_soups.soups.in_memory import model_of
+
+        return model_of(self, device=device, dtype=dtype)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The mixed tensors by the names that the soup's weight files have, in the ingredients' dtypes.
+
+        Raises:
+            IncompatibleCheckpoints: if the ingredients cannot be mixed.
+        """
+        from hf_soups.soups.in_memory import tensors_of
+
+        return tensors_of(self)
+
+    def evaluate(
+        self,
+        rows: datasets.Dataset,
+        metric: Metric | str | None = None,
+        *,
+        text: str | Sequence[str] = (),
+        image: str | None = None,
+        label: str | None = None,
+        label_names: Sequence[str] | None = None,
+        max_length: int = 128,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> MetricScore:
+        """The soup's score on labelled rows, with its 95% interval.
+
+        Args:
+            rows: a data set of the `datasets` library.
+            metric: default: accuracy; of many labels a row micro-averaged F1, of numbers Pearson's correlation.
+            text: the text column, or the two of pairs; default: the only ones.
+            image: the image column; default: the only one.
+            label: the label column; default: "label", "labels" or the only one of classes.
+            label_names: of the classes, in the order of the model's logits; default: the model's own.
+            max_length: tokens of a text.
+            batch_size: rows at once.
+            device: default: the GPU where there is one.
+        Raises:
+            DataError: if it is not clear which columns are meant, or labels are not the model's.
+            InputError: for an unknown metric.
+        """
+        from hf_soups.data.columns import NamedColumns
+        from hf_soups.soups.in_memory import score_of
+
+        texts = (text,) if isinstance(text, str) else tuple(text)
+        columns = NamedColumns(None, texts, image, label)
+        return score_of(
+            self, rows, metric, columns=columns, label_names=label_names, max_length=max_length, batch_size=batch_size,
+            device=device,
+        )  # fmt: skip
+
+    # As shown.
+
+    def in_short(self) -> str:
+        """The method, how many ingredients, and the score that it was chosen by."""
+        kept = sum(c != 0 for c in self.coefficients)
+        score = self.scores.get("score")
+        chosen = f", score {score:.4g}" if isinstance(score, float | int) else ""
+        return f"{self.method or 'mixture'} of {kept} checkpoint{'s' * (kept > 1)}{chosen}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The ingredients, a row each: name, coefficient, source."""
+        import pandas as pd
+
+        names = self.names or display_names(self.ingredients)
+        return pd.DataFrame(
+            {"ingredient": names, "coefficient": self.coefficients, "source": [str(c) for c in self.ingredients]}
+        )
+
+    def _picture(self) -> bytes | None:
+        """What greedy tried, as it was drawn when the soup was cooked."""
+        drawn = None if self.saved is None else self.saved.folder / STEPS_PICTURE
+        return drawn.read_bytes() if drawn is not None and is_there(drawn) else None
+
+    # On disk.
+
     def save_pretrained(
         self,
         out: str | Path,
         *,
         dtype: str | None = None,
         max_shard_size: int | str | None = None,
-        overwrite: bool = False,
+        overwrite: bool = True,
         threads: int = 2,
     ) -> Path:
         """Write an ordinary checkpoint folder plus `soup.json`; it appears whole or not at all.
+
+        A soup that is there is replaced, as transformers does; with `overwrite=False` it is not.
 
         Weights are streamed and keep the ingredients' dtype unless `dtype` ("float32", "bfloat16", ...) is given;
         config, tokenizer or image processor and generation config are those of the first ingredient. `max_shard_size`,
         in bytes or as text such as "5GB", cuts the weights into several files with an index; default: one file.
 
         Raises:
-            InputError: if `out` exists (and, with `overwrite`, is no soup).
+            InputError: if `out` exists and is no soup, or may not be replaced.
             IncompatibleCheckpoints: if the ingredients cannot be mixed.
             HfSoupsError: if it cannot be written.
         """
@@ -145,18 +284,19 @@ class Soup(Publishable):
         """Write weights, config and processor into an existing folder; the digest of the weights."""
         stored = None if dtype is None else stored_dtype(dtype)
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
-        written = mix_to_folder(
-            self.ingredients, self.weights, folder, dtype=stored, threads=threads, max_shard_size=largest, digests=True
-        )
-        for source in self.ingredients[0].carried_files():
+        members = self.ingredients if self.saved is None else (self.saved,)
+        weights = self.weights if self.saved is None else (1.0,)
+        how: dict[str, Any] = {"threads": threads, "max_shard_size": largest, "digests": True}
+        written = mix_to_folder(members, weights, folder, dtype=stored, **how)
+        for source in members[0].carried_files():
             # not every carried file is at the top (chat templates): keep its place
-            target = folder / _place(source, self.ingredients[0].folder)
+            target = folder / _place(source, members[0].folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        write_surroundings(self.ingredients, None if self.by_tensor is not None else self.coefficients, folder)
+        write_surroundings(members, weights if isinstance(weights, tuple) else None, folder)
         if stored is not None:
             _set_config_dtype(folder / "config.json", stored)
-        longer = self.ingredients[0].longer
+        longer = members[0].longer
         if longer is not None:
             _set_vocabulary(folder / "config.json", longer.config)
         return written
@@ -170,6 +310,8 @@ class Soup(Publishable):
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""
+        if self.saved is not None:
+            return dict(json_object(self.saved.folder / SOUP_FILE))
         first = self.ingredients[0]
         heads = {c.head_fingerprint for c in self.ingredients}
         names = self.names or display_names(self.ingredients)
@@ -196,6 +338,12 @@ class Soup(Publishable):
             "versions": versions(),
             **self.about,
         }
+
+
+def _step_of(step: StepRecord) -> Step:
+    """A step as it was; scores that JSON could not hold are NaN again."""
+    score, best = (math.nan if value is None else value for value in (step.score, step.best_so_far))
+    return Step(step.candidate, score, best, step.accepted, step.ingredients, step.removes, step.tie_break)
 
 
 def display_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

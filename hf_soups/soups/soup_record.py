@@ -14,6 +14,7 @@ from hf_soups.files.reading import read_json, read_record
 from hf_soups.files.writing import write_json
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
+STEPS_PICTURE = "score_by_ingredients.png"  # beside it, as cooking draws it for greedy
 FORMAT = "hf_soups.soup.v1"
 AGAIN = "Cook it again."
 MAYBE_TRAINED_ON = "its ingredients may have been trained on the select rows, so its select score may be too good"

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import CookResult, cook, one_soup, print_result, run
+from hf_soups.cook import CookResult, cook, one_soup, print_result
+from hf_soups.cook import run as cook_run
 from hf_soups.cook.one_soup import why_one
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
@@ -178,9 +179,9 @@ def test_a_soup_whose_record_names_weights_by_sha256_is_the_same_soup(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records up to 0.1.0 do: ingredients, the soup's own weights, and the key of all that decided what came out."""
-    key = run._key
+    key = cook_run._key
     with monkeypatch.context() as before:
-        before.setattr(run, "_key", lambda *of_what: key(*of_what, of=Checkpoint.sha256))
+        before.setattr(cook_run, "_key", lambda *of_what: key(*of_what, of=Checkpoint.sha256))
         quietly([sweep], ("uniform",), tmp_path / "soups")
     folder = tmp_path / "soups/uniform"
     values = record(folder)
@@ -378,7 +379,7 @@ def test_a_failure_half_way_leaves_no_half_soup_and_earlier_ones_intact(
 
 
 def test_selection_on_report_is_refused_unless_allowed_and_then_marked(sweep: Path, tmp_path: Path) -> None:
-    with pytest.raises(SelectionOnReport, match="--allow-selection-on-report"):
+    with pytest.raises(SelectionOnReport, match="`allow_selection_on_report=True`"):
         quietly([sweep], ("greedy",), tmp_path / "soups", select_on="report")
     assert not (tmp_path / "soups").exists()
     quietly([sweep], ("greedy",), tmp_path / "soups", allow_selection_on_report=True)
@@ -502,7 +503,7 @@ def test_labels_in_another_order_are_refused_or_aligned_by_name(pile: Path, tmp_
         weights[name] = np.ascontiguousarray(weights[name][::-1])
     save_file(weights, turned / "model.safetensors", metadata={"format": "pt"})
     sources = [str(pile / "m0"), str(turned)]
-    with pytest.raises(IncompatibleCheckpoints, match="--align-labels"):
+    with pytest.raises(IncompatibleCheckpoints, match="`align_labels=True`"):
         quietly(sources, ("uniform",), tmp_path / "soup")
     quietly(sources, ("uniform",), tmp_path / "soup", align_labels=True)
     quietly([str(pile / "m0"), str(pile / "m1")], ("uniform",), tmp_path / "straight")
@@ -512,7 +513,7 @@ def test_labels_in_another_order_are_refused_or_aligned_by_name(pile: Path, tmp_
 
 def test_the_models_label_order_must_be_the_datas(pile: Path, tmp_path: Path) -> None:
     turned = [str(label(shutil.copytree(pile / f"m{i}", tmp_path / f"t{i}"), ("good", "bad"))) for i in range(2)]
-    with pytest.raises(InputError, match=r"Give the data the model's order: --set 'task\.label_names="):
+    with pytest.raises(InputError, match=r"Give the data the model's order: `overrides` 'task\.label_names="):
         quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
     quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml",
             overrides={"task.label_names": ["good", "bad"]})  # fmt: skip

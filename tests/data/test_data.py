@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -508,9 +509,26 @@ def test_a_truncated_or_corrupt_parquet_file_is_named(tmp_path: Path) -> None:
     assert f"the rows in {damaged} cannot be read" in message
 
 
+def test_of_several_spellings_of_a_label_the_commonest_is_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    labels = ["Neg", "pos", "neg", "Pos", "neg ", "neg", "pos", "pos"] * 4
+    path.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate(labels)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # says that there are several
+        splits = load_splits(text_task(path, report="t.csv"), Data())
+    assert splits.label_names == ("neg", "pos")
+
+
 def test_a_csv_file_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    for text, why in (("", "No columns to parse"), ("text,label\na,1\nb,2,3\n", "Expected 2 fields in line 3, saw 3")):
+    for text, why in (
+        ("", "No columns to parse"),
+        (
+            "text,label\na,1\nb,2,3\n",
+            "line 3 has 3 fields; expected 2. Put quotes around fields that hold the delimiter.",
+        ),
+        ('text,label\na,1\n"b,2\nc,3\n', "a quote in row 2 after the header is never closed."),
+    ):
         path.write_text(text)
         message = told(lambda: load_splits(text_task(path, report="t.csv"), Data()))
         assert f"the rows in {path} cannot be read" in message

@@ -299,7 +299,7 @@ def test_a_run_that_answers_nan_is_said_and_not_fatal(pile: Path, tmp_path: Path
 def test_one_run_without_data_is_refused(pile: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two finished checkpoints, got 1"):
         diagnose([pile / "m0"], tmp_path / "out", tell=None)
-    with pytest.raises(InputError, match=r"needs a task and data: give a recipe \(--recipe\)"):
+    with pytest.raises(InputError, match=r"needs a task and data: give a recipe \(`recipe`\)"):
         diagnose([pile / "m0", pile / "m1"], tmp_path / "out", tell=None)
     assert not (tmp_path / "out").exists()
 

@@ -120,7 +120,7 @@ def test_an_earlier_run_is_kept_unless_overwritten_on_purpose(tmp_path: Path) ->
     out = tmp_path / "run"
     with written_whole(out, marker=RUN_FILE) as partial:
         write_run(partial, RECORD)
-    with pytest.raises(InputError, match=r"exists already\. Choose another folder with --out"):
+    with pytest.raises(InputError, match=r"exists already\. Choose another folder with `out`"):
         check_place(out, marker=RUN_FILE)
     with pytest.raises(ValueError, match="late"), written_whole(out, overwrite=True, marker=RUN_FILE) as partial:
         raise ValueError("late")
@@ -167,7 +167,7 @@ def test_a_forbidden_place_is_one_clear_error(tmp_path: Path) -> None:
     ("number", "message"),
     [
         (errno.ENOSPC, "the disk is full. Free some space and run the same command again; nothing half-written"),
-        (errno.EACCES, "no permission to write there .* Choose another place with --out"),
+        (errno.EACCES, "no permission to write there .* Choose another place with `out`"),
         (errno.EROFS, "no permission to write there"),
     ],
 )

@@ -222,7 +222,7 @@ def test_other_content_is_refused_without_force_and_replaced_with_it(hub: Hub, s
     hub.create(REPO).commit("main", "other", {path: Blob(data) for path, data in before.items()})
     refused, forced = pushed.several([(soup, REPO, {}), (soup, REPO, {"force": True})], "hf_write")
     lost = "README.md, config.json, member_0/a.json, old-weights.safetensors"
-    assert f"holds other content: {lost}. Replace it with --force" in refused["error"]
+    assert f"holds other content: {lost}. Replace it with `force=True`" in refused["error"]
     assert forced["unchanged"] is False
     assert hub.repo(REPO).titles == ["Push a soup with hf_soups", "other"]
     assert held(hub) == bytes_of(soup)

@@ -150,7 +150,7 @@ def test_names_of_secrets_are_known(copied: Path, name: str) -> None:
 
 def test_a_pattern_that_matches_nothing_is_refused(copied: Path) -> None:
     for pattern in ("note.txt", "../outside", "", "copied/soup.json"):
-        with pytest.raises(InputError, match=r"--include .*: nothing in .*copied matches\. Patterns are as in \.git"):
+        with pytest.raises(InputError, match=r"`include` .*: nothing in .*copied matches\. Patterns are as in \.git"):
             sent(copied, pattern)
 
 

@@ -87,7 +87,7 @@ def test_arrays_with_files_of_labels_and_ids_make_a_pool(tmp_path: Path) -> None
     (tmp_path / "labels.txt").write_text("\n".join(NAMES[i] for i in TRUE))
     pd.DataFrame({"name": IDS}).to_csv(tmp_path / "ids.csv", index=False)
     where = {"labels": str(tmp_path / "labels.txt"), "ids": f"{tmp_path / 'ids.csv'}#name"}
-    with pytest.raises(InputError, match=r"labels \(bird, cat, dog\) are not what the columns.*--label-names; of sci"):
+    with pytest.raises(InputError, match=r"labels \(bird, cat, dog\) are not what the columns.*`label_names`; of sci"):
         add_answers(tmp_path / "preds", "sk", tmp_path / "probs.npy", **where)
     p = add_answers(tmp_path / "preds", "sk", tmp_path / "probs.npy", label_names=NAMES, **where).pool.predictions["sk"]
     assert (p.row_ids.tolist(), p.needs_labels().tolist()) == (IDS, TRUE.tolist())
@@ -264,7 +264,7 @@ def test_rounded_probabilities_are_taken_and_others_need_normalise(tmp_path: Pat
         add_answers(preds, "r", tmp_path / "rounded.csv").pool.predictions["r"].probs, PROBS, atol=0.01
     )
     table(values=100 * PROBS).to_csv(tmp_path / "percent.csv", index=False)
-    with pytest.raises(InputError, match=r"rows sum to 100 \(the first\).*--values probs.*--normalise"):
+    with pytest.raises(InputError, match=r"rows sum to 100 \(the first\).*`values` probs.*`normalise=True`"):
         add_answers(preds, "p", tmp_path / "percent.csv")
     found = add_answers(preds, "p", tmp_path / "percent.csv", normalise=True)
     np.testing.assert_allclose(found.pool.predictions["p"].probs, PROBS, atol=1e-6)
@@ -286,14 +286,14 @@ def torn(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "message"),
     [
         (cut, r"2 missing \(first: r00, r01\)\. Answer every row"),
-        (grown, r"1 surplus \(first: new\)\. Leave them out with --drop-surplus"),
+        (grown, r"1 surplus \(first: new\)\. Leave them out with `drop_surplus=True`"),
         (lambda f: cut(grown(f)), r"2 missing \(first: r00, r01\), 1 surplus \(first: new\)"),
         (lambda f: pd.concat([f, f.iloc[:1]]), "row id 'r00' occurs more than once"),
         (torn, r"1 rows lack a number \(first: r07\)"),
         (lambda f: f.drop(columns=list(NAMES)), "no columns of numbers among id, truth"),
         (lambda f: f.rename(columns={"cat": "horse"}), r"its columns \(horse, dog, bird\) are not the classes"),
         (lambda f: f.drop(columns="id").iloc[1:], "59 rows for 60 of the pool, and no ids say which"),
-        (lambda f: f.assign(cat=1 - f["cat"]), "it is not clear what they are. Say it with --values"),
+        (lambda f: f.assign(cat=1 - f["cat"]), "it is not clear what they are. Say it with `values`"),
     ],
 )
 def test_what_cannot_be_joined_is_named(

@@ -64,10 +64,10 @@ def test_a_name_that_occurs_twice_is_told_apart_by_its_place_alone() -> None:
     ("model", "data", "message"),
     [
         (("cat", "dog"), ("cat", "bird"), r"m: 1 of the data's 2 classes \('bird'\) are not among its 2 .*id2label"),
-        (("cat", "dog"), ("cat", "dog", "bird"), r"1 of the data's 3 classes \('bird'\).*\(--label-names\)\."),
+        (("cat", "dog"), ("cat", "dog", "bird"), r"1 of the data's 3 classes \('bird'\).*\(`label_names`\)\."),
         (("crane", "crane", "dog"), ("dog", "crane"), r"1 of the data's 2 classes \('crane'\).*or fit several"),
         (("A b", "a_b", "c"), ("a-b", "c"), r"1 of the data's 2 classes \('a-b'\)"),
-        (None, ("cat", "dog"), r"m: its 2 classes have no names \(LABEL_0, .*say so with --assume-label-order"),
+        (None, ("cat", "dog"), r"m: its 2 classes have no names \(LABEL_0, .*say so with `assume_label_order=True`"),
         (None, ("cat", "dog", "bird"), r"its 2 classes have no names.*The data have 3 classes: 'cat', 'dog', 'bird'"),
     ],
 )

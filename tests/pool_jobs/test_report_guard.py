@@ -40,7 +40,7 @@ def printed(what: object) -> str:
 def test_nothing_is_chosen_on_report_rows(tmp_path: Path, choose: Any, split: str, report: str | None) -> None:
     preds = pool_of_split(tmp_path / "preds", split)
     with pytest.raises(
-        SelectionOnReport, match=rf"split '{split}'.*SELECT-POOL --report .*--allow-selection-on-report"
+        SelectionOnReport, match=rf"split '{split}'.*SELECT-POOL --report .*`allow_selection_on_report=True`"
     ):
         choose(preds, report=report)
     assert not (preds / "frontier.json").exists()

@@ -235,7 +235,7 @@ def test_an_existing_file_is_not_replaced_unasked_and_never_if_it_is_no_report(
     folder, out = everything / "my-cascade", tmp_path / "report.html"
     write_report([folder], out)
     first = out.read_bytes()
-    with pytest.raises(InputError, match=r"report\.html exists already.*--overwrite"):
+    with pytest.raises(InputError, match=r"report\.html exists already.*`overwrite=True`"):
         write_report([folder], out)
     assert out.read_bytes() == first
     write_report([folder], out, title="Another", overwrite=True)

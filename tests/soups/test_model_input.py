@@ -362,7 +362,7 @@ def test_what_the_model_does_not_read_is_a_warning(tmp_path: Path) -> None:
 
 def test_cook_names_the_difference_and_the_ways_on(pair: tuple[Path, Path], tmp_path: Path) -> None:
     swap(pair[1])
-    with pytest.raises(IncompatibleCheckpoints, match=r"2 tokens have other ids.*--processor FIRST"):
+    with pytest.raises(IncompatibleCheckpoints, match=r"2 tokens have other ids.*`processor='FIRST'`"):
         cook(list(map(str, pair)), out=tmp_path / "soup", tell=None)
 
 

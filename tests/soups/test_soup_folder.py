@@ -106,13 +106,13 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones(three: list[Path], tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_soup_is_overwritten_and_only_on_purpose(three: list[Path], tmp_path: Path) -> None:
+def test_only_a_soup_is_overwritten_and_none_where_that_is_refused(three: list[Path], tmp_path: Path) -> None:
     out = uniform(pool(three)).save_pretrained(tmp_path / "soup")
     before = (out / "soup.json").read_text()
     with pytest.raises(InputError, match="exists already"):
-        uniform(pool(three[:2])).save_pretrained(out)
+        uniform(pool(three[:2])).save_pretrained(out, overwrite=False)
     assert (out / "soup.json").read_text() == before
-    uniform(pool(three[:2])).save_pretrained(out, overwrite=True)
+    uniform(pool(three[:2])).save_pretrained(out)
     assert len(json.loads((out / "soup.json").read_text())["ingredients"]) == 2
     with pytest.raises(InputError, match=r"holds no soup\.json"):
         uniform(pool(three)).save_pretrained(three[0], overwrite=True)

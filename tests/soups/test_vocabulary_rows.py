@@ -77,7 +77,7 @@ def test_shared_rows_are_averaged_and_the_rest_kept(first: bool, pair: tuple[Pat
 
 def test_the_option_refuses_them(pair: tuple[Path, Path], tmp_path: Path) -> None:
     grow(pair[1], VOCAB + 7)
-    with pytest.raises(IncompatibleCheckpoints, match=r"Give all the same rows .*--extra-rows keep"):
+    with pytest.raises(IncompatibleCheckpoints, match=r"Give all the same rows .*`extra_rows='keep'`"):
         cook(list(map(str, pair)), out=tmp_path / "soup", tell=None, extra_rows="refuse")
     assert not inspect_checkpoints(pair, extra_rows="refuse").mixable
     assert inspect_checkpoints(pair).mixable

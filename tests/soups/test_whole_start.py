@@ -145,7 +145,7 @@ def test_cook_takes_a_base_and_says_what_was_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (tiny_resnet, r"holds 0 of the \d+ tensors .*Name the base of the ingredients with --start"),
+        (tiny_resnet, r"holds 0 of the \d+ tensors .*Name the base of the ingredients with `start`"),
         (functools.partial(tiny_bert, labels=3), r"classifier\.\w+.* has shape"),
         (functools.partial(tiny_bert_mlm, hidden_size=16), r"holds \d+ of the \d+ tensors"),
     ],

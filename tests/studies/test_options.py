@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from hf_soups.cascades import NEVER, Frontier, Plan
+from hf_soups.cascades.cost_points import cost_picture
 from hf_soups.cascades.frontier import plan_at
 from hf_soups.data import load_report, load_splits
 from hf_soups.errors import InputError
@@ -26,7 +27,7 @@ from hf_soups.pool import read_pool
 from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import Member
-from hf_soups.pool_jobs.pictures import cost_picture, draw_cascade_pictures, latency_bars
+from hf_soups.pool_jobs.pictures import draw_cascade_pictures, latency_bars
 from hf_soups.sweep.run import prepare
 from tests.ensembles.pool import pool
 from tests.makers.folders import folder_of

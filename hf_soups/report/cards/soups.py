@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, problem_type_of
+from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, problem_type_of
 from hf_soups.leaderboard.table import BOARD_FILE, load_board, text_cells, training_of
 from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
@@ -28,7 +28,7 @@ from hf_soups.report.cards.card_facts import (
     rows_in_words,
 )
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
-from hf_soups.soups.soup_record import SOUP_FILE, SoupRecord
+from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"
-PICTURE = "score_by_ingredients.png"  # as cooking draws it for greedy
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
 
 
@@ -88,7 +87,7 @@ def soup_facts(
         metric=record.metric,
         scores=scores,
         tables=tuple(t for t in tables if t.rows),
-        limits=_limits(record, scores),
+        limits=_limits(record, scores, of_type),
         cascade=False,
         ours=any(name in OURS for name in config.get("architectures") or ()),
         words=WORDS_KEY in config,
@@ -229,8 +228,8 @@ def _ingredients(record: SoupRecord, short: Mapping[str, str], repos: Sequence[s
 
 def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
     notes = {}
-    if (folder / PICTURE).is_file():
-        notes["How it was chosen"] = f"![Score by number of ingredients]({PICTURE})"
+    if (folder / STEPS_PICTURE).is_file():
+        notes["How it was chosen"] = f"![Score by number of ingredients]({STEPS_PICTURE})"
     if record.coefficients_by_tensor is not None:
         notes["Ingredients"] = (
             f"Each tensor has its own coefficients, in `{SOUP_FILE}`; here is their mean over all parameters."
@@ -238,7 +237,7 @@ def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
     return notes
 
 
-def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
+def _limits(record: SoupRecord, scores: Sequence[CardScore], of_type: str) -> tuple[str, ...]:
     roles = {s.role for s in scores}
     limits, chosen_on, rows = [], _chosen_on(record), record.select_rows
     if not scores:
@@ -271,7 +270,8 @@ def _limits(record: SoupRecord, scores: Sequence[CardScore]) -> tuple[str, ...]:
         limits.append("Of distribution shifts only the shifts above were measured; on others it may do worse.")
     else:
         limits.append("It was not measured on data of another distribution.")
-    limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
+    if of_type != REGRESSION:
+        limits.append("Averaging weights does not calibrate: check its probabilities before you act on them.")
     return tuple(limits)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_soups.cascades.cost_points import cost_picture
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.simulate import CascadePredictions
@@ -25,7 +26,7 @@ from hf_soups.plots.cascades import Exit, accuracy_of_all
 from hf_soups.plots.costs import CostPicture, CostPoint
 from hf_soups.pool import Pool
 from hf_soups.pool.rows import rows_of_pool
-from hf_soups.pool_jobs.pictures import cost_picture, exits_of, named_answer, sureness, surest
+from hf_soups.pool_jobs.pictures import exits_of, named_answer, sureness, surest
 from hf_soups.predictions import same_rows
 from hf_soups.report.frontier_table import threshold_in_words, verdicts
 from hf_soups.report.page.charts import bar_chart, cost_chart

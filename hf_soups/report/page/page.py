@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_soups.checkpoint import sources_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
 from hf_soups.report.page.board import chosen_section, leaderboard_section, limit_section
@@ -16,7 +17,7 @@ from hf_soups.report.page.training import curve_section, soup_section
 
 
 def write_report(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path] | str | Path,
     out: str | Path,
     *,
     title: str | None = None,
@@ -47,7 +48,11 @@ def write_report(
 
 
 def page_for(
-    folders: Sequence[str | Path], *, title: str | None = None, examples: int = PER_EXIT, resamples: int = 1000
+    folders: Sequence[str | Path] | str | Path,
+    *,
+    title: str | None = None,
+    examples: int = PER_EXIT,
+    resamples: int = 1000,
 ) -> Page:
     """What the report says; no model is loaded, and rows of data are read for examples alone.
 
@@ -59,7 +64,7 @@ def page_for(
     Raises:
         InputError: if a folder is none of these, or one cannot be read.
     """
-    content = read_content(folders, resamples=resamples)
+    content = read_content(sources_of(folders), resamples=resamples)
     sections = (
         chosen_section(content),
         leaderboard_section(content),
@@ -72,7 +77,7 @@ def page_for(
     )
     task = _task(content)
     named = title or (f"{task}: model soups and cascades" if task else "Model soups and cascades")
-    about = "hf_soups report of " + ", ".join(map(str, folders))
+    about = "hf_soups report of " + ", ".join(map(str, sources_of(folders)))
     return Page(named, about, tuple(s for s in sections if s is not None))
 
 

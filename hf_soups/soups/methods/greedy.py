@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.options import Tie
@@ -23,7 +23,7 @@ Members = tuple[int, ...]  # positions in the pool, in the order they joined
 
 
 def greedy(
-    ingredients: Sequence[Checkpoint],
+    ingredients: Sequence[Source],
     score: Callable[[Soup], Score],
     *,
     signs: Signs = HIGHER,
@@ -60,7 +60,7 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
-    pool = _Pool(tuple(ingredients), score, signs, tie, on_step or (lambda step: None))
+    pool = _Pool(checkpoints_of(ingredients), score, signs, tie, on_step or (lambda step: None))
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)

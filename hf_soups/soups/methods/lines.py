@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.mixing import shared_names
@@ -26,8 +26,8 @@ SCALES = POINTS[1:]
 
 
 def wise_ft(
-    tuned: Checkpoint,
-    start: Checkpoint,
+    tuned: Source,
+    start: Source,
     score: Callable[[Soup], Score],
     *,
     signs: Signs = HIGHER,
@@ -57,15 +57,16 @@ def wise_ft(
     alphas = _distinct(points, "points")
     if not 0 <= alphas[0] <= alphas[-1] <= 1:
         raise InputError(f"points are {list(points)}; alphas lie between 0 (the start) and 1 (the fine-tune).")
-    start = whole_start(start, [tuned])
-    shared_names([tuned, start])
-    line = [(f"alpha {_short(alpha)}", _on_the_line(tuned, start, alpha)) for alpha in alphas]
+    end = Checkpoint.of(tuned, "tuned")
+    base = whole_start(Checkpoint.of(start, "start"), [end])
+    shared_names([end, base])
+    line = [(f"alpha {_short(alpha)}", _on_the_line(end, base, alpha)) for alpha in alphas]
     return _best(line, score, signs, ">=", on_step)
 
 
 def task_vectors(
-    ingredients: Sequence[Checkpoint],
-    start: Checkpoint,
+    ingredients: Sequence[Source],
+    start: Source,
     score: Callable[[Soup], Score] | None = None,
     *,
     signs: Signs = HIGHER,
@@ -94,14 +95,15 @@ def task_vectors(
         HfSoupsError: if no scale has a score.
     Source: Ilharco et al. 2022, arXiv:2212.04089.
     """
-    if not ingredients:
+    tuned = checkpoints_of(ingredients)
+    if not tuned:
         raise InputError("task_vectors needs at least one ingredient, got none.")
     tried = _distinct(scales, "scales")
     if score is None and len(tried) > 1:
         raise InputError(f"{len(tried)} scales but no score to choose by. Give a score, or one scale (scales=[0.3]).")
-    start = whole_start(start, ingredients)
-    names = shared_names([*ingredients, start])
-    line = [(f"scale {_short(scale)}", _summed(ingredients, start, scale, names)) for scale in tried]
+    base = whole_start(Checkpoint.of(start, "start"), tuned)
+    names = shared_names([*tuned, base])
+    line = [(f"scale {_short(scale)}", _summed(tuned, base, scale, names)) for scale in tried]
     return line[0][1] if score is None else _best(line, score, signs, ">", on_step)
 
 

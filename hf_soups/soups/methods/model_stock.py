@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import InputError
 from hf_soups.soups.mixing import measure, shared_names
 from hf_soups.soups.mixing.geometry import cosines
@@ -16,7 +16,7 @@ from hf_soups.soups.soup import Soup
 from hf_soups.soups.whole_start import whole_start
 
 
-def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads: int = 2) -> Soup:
+def model_stock(ingredients: Sequence[Source], start: Source, *, threads: int = 2) -> Soup:
     """The soup t x mean(ingredients) + (1 - t) x start, with a ratio t of its own for every tensor.
 
     t = N cos / (1 + (N - 1) cos), where cos is the mean cosine between pairs of the N ingredients' offsets from the
@@ -42,17 +42,16 @@ def model_stock(ingredients: Sequence[Checkpoint], start: Checkpoint, *, threads
         CheckpointError: if one cannot be read, or holds NaN or infinity.
     Source: Jang et al. 2024, arXiv:2403.19522, section 4.
     """
-    n = len(ingredients)
+    tuned = checkpoints_of(ingredients)
+    n = len(tuned)
     if n < 2:
         raise InputError(
             f"Model Stock needs at least two ingredients, got {n}: it compares how they left {start}. "
             "For one fine-tune, walk the line to its start (wise_ft)."
         )
-    start = whole_start(start, ingredients, threads=threads)
-    members = (*ingredients, start)
-    cosine = {
-        name: mean_cosine(product) for name, product in measure(ingredients, start, threads=threads).products.items()
-    }
+    base = whole_start(Checkpoint.of(start, "start"), tuned, threads=threads)
+    members = (*tuned, base)
+    cosine = {name: mean_cosine(product) for name, product in measure(tuned, base, threads=threads).products.items()}
     ratio = {name: interpolation_ratio(cosine[name], n) if name in cosine else 1.0 for name in shared_names(members)}
     rows = {name: (*(t / n,) * n, 1 - t) for name, t in ratio.items()}
     spreads = {"cosine": _spread(list(cosine.values())), "ratio": _spread([ratio[name] for name in cosine])}

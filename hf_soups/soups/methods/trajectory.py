@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import CheckpointError, InputError, MissingExtra
 from hf_soups.files.weights import ADAPTER_CONFIG, INDEX, SINGLE
 from hf_soups.finetune.run_record import RUN_FILE
@@ -89,7 +89,7 @@ def holds_a_model(folder: str | Path) -> bool:
     return any((root / name).is_file() for name in (SINGLE, INDEX, ADAPTER_CONFIG))
 
 
-def average_of_run(checkpoints: Sequence[Checkpoint], *, decay: float | None = None) -> Soup:
+def average_of_run(checkpoints: Sequence[Source], *, decay: float | None = None) -> Soup:
     """The mean of one run's checkpoints, or their exponential moving average.
 
     With `decay` the result is what a running average m = decay x m + (1 - decay) x checkpoint holds after the last
@@ -102,15 +102,16 @@ def average_of_run(checkpoints: Sequence[Checkpoint], *, decay: float | None = N
     Raises:
         InputError: if there is no checkpoint, or `decay` is out of range.
     """
-    if not checkpoints:
+    members = checkpoints_of(checkpoints, "checkpoints")
+    if not members:
         raise InputError("an average of a run needs at least one checkpoint, got none.")
     if decay is None:
-        return replace(uniform(checkpoints), method="run-mean")
+        return replace(uniform(members), method="run-mean")
     if not 0 <= decay < 1:  # also false for NaN
         raise InputError(f"decay is {decay}; expected 0 (the last checkpoint alone) or more, and below 1.")
-    n = len(checkpoints)
+    n = len(members)
     weights = (decay ** (n - 1), *((1 - decay) * decay ** (n - 1 - i) for i in range(1, n)))
-    return Soup(tuple(checkpoints), weights, method="run-ema", about={"decay": decay})
+    return Soup(members, weights, method="run-ema", about={"decay": decay})
 
 
 @soup_method("run-ema")

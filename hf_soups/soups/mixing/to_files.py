@@ -112,7 +112,7 @@ def _without_digest(checkpoints: Sequence[Checkpoint]) -> dict[Path, PieceDigest
     found: dict[Path, PieceDigests] = {}
     for checkpoint in checkpoints:
         if known := known_digest(checkpoint.stamps):
-            checkpoint.learn(known)
+            checkpoint.keep_digest(known)
             continue
         found.update((p, PieceDigests(p, stamp)) for p, stamp in checkpoint.stamps.items() if p not in found)
     return found
@@ -122,7 +122,7 @@ def _learn(checkpoints: Sequence[Checkpoint], watched: Mapping[Path, PieceDigest
     """Finish the digests: what was not read for the mixture, such as headers, is read now."""
 
     def learn(checkpoint: Checkpoint) -> None:
-        checkpoint.learn(pieces_digest(checkpoint.stamps, watched))
+        checkpoint.keep_digest(pieces_digest(checkpoint.stamps, watched))
 
     unknown = [c for c in checkpoints if any(path in watched for path in c.stamps)]
     with ThreadPoolExecutor(threads, thread_name_prefix="digest") as pool:

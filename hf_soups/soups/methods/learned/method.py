@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.journal import OWN_SCORES, digest
 from hf_soups.soups.methods.learned.coefficients import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they need torch
 
 
 def learned(
-    ingredients: Sequence[Checkpoint],
+    ingredients: Sequence[Source],
     scorer: SoupScorer,
     *,
     per: Per = "ingredient",
@@ -90,7 +90,7 @@ def learned(
     Source: Wortsman et al. 2022, arXiv:2203.05482, recipe "learned soup"; free signs and batches of models after
         Li et al. 2024, "Learning Scalable Model Soup on a Single GPU" (MEHL-Soup).
     """
-    members = tuple(ingredients)
+    members = checkpoints_of(ingredients)
     rate = LEARNING_RATES.get(sign, 0.05) if learning_rate is None else learning_rate
     options = LearnedOptions(
         per, sign, epochs, rate, weight_decay, batch_size, rows_at_once, models_at_once, holdout, patience, seed
