@@ -69,6 +69,7 @@ class Evidence:
     plan: Mapping[str, Any] = field(default_factory=dict)  # that the report scores are of; empty: by 0.1.0
     members: Mapping[str, EvidenceMember] = field(default_factory=dict)
     report: tuple[EvidenceScore, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)  # of what it was built with
 
     def reported(self, name: str) -> EvidenceScore | None:
         """What "chosen", "best single" or "best ensemble" scored on report rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
-from hf_soups.report.cards.card import card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.report.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
 from hf_soups.report.cards.card_facts import hub_ids
 from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from hf_soups.soups.soup_record import with_sha256
+from hf_soups.sweep.plan import make_plan
 from tests.cascades.made import Made, make
 from tests.makers.folders import change_json
 from tests.makers.pile import NAMES, label, near
@@ -80,17 +82,16 @@ def glue(path: str = "nyu-mll/glue") -> Recipe:
 
 
 def index(card: ModelCard) -> dict[tuple[str, str], float]:
-    return {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    return {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results or ()}
 
 
-def test_a_soups_card_holds_the_scores_of_its_record_and_says_which_rows_chose_it(soup: Path) -> None:
-    card = ModelCard(str(card_for(soup)))  # as it is read back
-    for role in ("select", "report"):
-        for metric, value in SCORES[role].items():
-            assert index(card)[role, metric] == value
-    names = {r.dataset_split: r.metric_name for r in card.data.eval_results if r.metric_type == "accuracy"}
-    assert "optimistic" in names["select"]
-    assert "optimistic" not in names["report"]
+def test_a_soups_metadata_hold_what_the_hub_knows_and_nothing_was_chosen_on(soup: Path) -> None:
+    read_back = ModelCard(str(card_for(soup, recipe=glue())))
+    assert index(read_back) == {("validation", "accuracy"): SCORES["report"]["accuracy"]}  # no NLL, no ECE, no select
+    assert read_back.data.eval_results[0].metric_name == "accuracy on report"
+    card = ModelCard(str(card_for(soup)))
+    assert "model-index" not in card.data.to_dict()  # of data that the folder does not name
+    assert "model_name" not in card.data.to_dict()
     told = card.data.to_dict()
     assert (told["library_name"], told["pipeline_tag"], told["metrics"]) == (
         "transformers",
@@ -140,7 +141,7 @@ def test_a_soup_chosen_on_report_has_no_score_that_is_not_called_optimistic(soup
     change_json(soup / "soup.json", "optimistic", to=True)
     change_json(soup / "soup.json", "scores", "select", to={})
     card = card_for(soup, recipe=glue())
-    assert all("optimistic" in r.metric_name for r in card.data.eval_results)
+    assert index(card) == {}
     write_card(soup, recipe=glue())
     assert not (soup / ".eval_results").exists()
 
@@ -149,7 +150,6 @@ def test_a_uniform_soups_scores_are_not_called_optimistic_for_nothing_was_chosen
     change_json(soup / "soup.json", "steps", to=[])
     change_json(soup / "soup.json", "method", to="uniform")
     card = card_for(soup)
-    assert not any("optimistic" in r.metric_name for r in card.data.eval_results)
     assert cells_of(card.text)["Results", "select: nothing was chosen on them", "accuracy"] == "84.2"
     assert cells_of(card.text)["How it was chosen", "chosen on", "Value"] == "nothing: no score was looked at"
     change_json(soup / "soup.json", "batchnorm", to={"kept": "recomputed", "averaged": 0.5, "recomputed": 0.8425})
@@ -158,8 +158,8 @@ def test_a_uniform_soups_scores_are_not_called_optimistic_for_nothing_was_chosen
 
 def test_a_score_that_could_not_be_computed_is_no_figure(soup: Path) -> None:
     change_json(soup / "soup.json", "scores", "report", "accuracy", to=None)
-    card = card_for(soup)
-    assert ("report", "accuracy") not in index(card)
+    card = card_for(soup, recipe=glue())
+    assert index(card) == {}
     assert cells_of(card.text)["Results", "report: nothing was chosen on them", "accuracy"] == "-"
 
 
@@ -212,6 +212,10 @@ def test_base_models_are_the_hubs_ids_alone(soup: Path) -> None:
     card = card_for(soup)
     assert card.data.base_model == ["org/tuned"]
     assert card.data.to_dict()["base_model_relation"] == "merge"
+    change_json(soup / "soup.json", "ingredients", 1, "source", to="/somewhere")
+    started = card_for(soup, recipe=glue()).data.to_dict()
+    assert (started["base_model"], started["base_model_relation"]) == (["me/start"], "finetune")
+    change_json(soup / "soup.json", "ingredients", 1, "source", to="org/tuned")
     assert cells_of(card.text)["Ingredients", "m1", "Hub"] == f"org/tuned@{COMMIT}"
 
 
@@ -226,7 +230,6 @@ def test_a_recipe_names_the_data_and_its_splits(soup: Path) -> None:
     card = card_for(soup, recipe=glue())
     assert card.data.datasets == ["nyu-mll/glue"]
     assert index(card)["validation", "accuracy"] == SCORES["report"]["accuracy"]
-    assert index(card)["train", "accuracy"] == SCORES["select"]["accuracy"]
     assert card.data.eval_results[0].dataset_config == "rte"
     assert cells_of(card.text)["Data", "split for report", "Value"] == "validation"
     assert '"text_pair"' in snippet_of(card)
@@ -255,8 +258,7 @@ def test_a_cascades_card_is_its_plan(cascade: Path, images: Made) -> None:
     card = ModelCard(str(card_for(cascade)))
     told = card.data.to_dict()
     assert (told["library_name"], told["pipeline_tag"]) == ("hf_soups", "image-classification")
-    assert [r.metric_value for r in card.data.eval_results] == [0.90625]
-    assert "optimistic" in card.data.eval_results[0].metric_name
+    assert index(card) == {}  # it was chosen on the only rows
     cells, (first, second, last) = cells_of(card.text), images.members
     assert cells["Members", first, "Leaves at confidence"] == "0.875"
     assert cells["Members", second, "Leaves at confidence"] == "never"
@@ -295,14 +297,75 @@ def test_a_cascade_of_references_names_its_members_repos_and_what_its_soups_were
     assert cells_of(card.text)["Members", "vit", "Where"] == f"org/vit@{COMMIT} in float32"
 
 
-def test_both_cards_cite_the_four_papers(soup: Path, cascade: Path) -> None:
-    for folder in (soup, cascade):
-        text = card_for(folder).text
-        assert [
-            n
-            for n in ("2203.05482", "2012.01988", "2005.00570", "Approximation Algorithms for Cascading")
-            if n not in text
-        ] == []
+def cited(folder: Path) -> list[str]:
+    text = card_for(folder).text
+    return [
+        n for n in ("2203.05482", "2012.01988", "2005.00570", "2403.19522", "2109.01903", "2212.04089") if n in text
+    ]
+
+
+def test_a_card_cites_what_was_used(soup: Path, cascade: Path) -> None:
+    assert cited(soup) == ["2203.05482"]
+    for method, paper in (("model-stock", "2403.19522"), ("wise-ft", "2109.01903"), ("task-vectors", "2212.04089")):
+        change_json(soup / "soup.json", "method", to=method)
+        assert cited(soup) == ["2203.05482", paper]
+    assert cited(cascade) == ["2012.01988"]
+    (cascade / "member_1/soup.json").write_text(json.dumps({"format": "hf_soups.soup.v1", "ingredients": []}))
+    assert cited(cascade) == ["2203.05482", "2012.01988"]
+
+
+def test_a_card_says_what_made_the_model_and_what_a_cascade_needs(soup: Path, cascade: Path) -> None:
+    cells = cells_of(card_for(soup).text)
+    for package in ("hf_soups", "torch", "transformers", "safetensors", "numpy"):
+        assert cells["Framework versions", package, "Value"] == metadata.version(package)
+    link = "[hf_soups](https://pypi.org/project/hf_soups/)"
+    assert f"Made with {link}." in card_for(soup).text
+    words = [line for line in card_for(cascade).text.splitlines() if line and not line.startswith(("#", "<!--"))]
+    assert words[0] == f"It needs the package {link}: `pip install hf_soups`."
+
+
+def test_texts_get_examples_for_the_hubs_widget(soup: Path, cascade: Path) -> None:
+    assert all(example["text"] for example in card_for(soup).data.to_dict()["widget"])
+    assert "widget" not in card_for(soup, recipe=glue()).data.to_dict()  # of pairs
+    assert "widget" not in card_for(cascade).data.to_dict()
+
+
+def licensed(folder: Path, licence: str) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    return str(folder)
+
+
+def test_a_licence_is_that_of_the_ingredients_where_they_agree(soup: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        change_json(soup / "soup.json", "ingredients", i, "source", to=licensed(tmp_path / f"i{i}", "mit"))
+    assert card_for(soup).data.license == "mit"
+    assert card_for(soup, details=CardDetails("apache-2.0")).data.license == "apache-2.0"
+    licensed(tmp_path / "i1", "cc-by-4.0")
+    card = card_for(soup)
+    assert card.data.license is None
+    assert "has different licences, of which none can be assumed: m0 (mit), m1 (cc-by-4.0)." in card.text
+    for i in range(2):
+        (tmp_path / f"i{i}/README.md").write_text("---\nlicense: [unclosed\n---\n")
+    assert card_for(soup).data.license is None
+
+
+def test_without_cards_of_their_own_the_ingredients_have_the_licence_of_their_start(soup: Path, tmp_path: Path) -> None:
+    start = licensed(tmp_path / "start", "bsd-3-clause")
+    recipe = Recipe.model_validate({"task": {"name": "glue/rte", "path": "nyu-mll/glue"}, "model": start})
+    assert card_for(soup, recipe=recipe).data.license == "bsd-3-clause"
+
+
+def test_what_the_sweep_drew_stands_beside_each_ingredient(soup: Path) -> None:
+    sweep = {"runs": 2, "space": {"learning_rate": {"log_uniform": [1e-5, 1e-3]}, "epochs": {"choice": [1, 2]}}}
+    task = {"name": "glue/rte", "path": "nyu-mll/glue"}
+    recipe = Recipe.model_validate({"task": task, "model": "me/start", "sweep": sweep})
+    change_json(soup / "soup.json", "ingredients", 0, "name", to="run_01")
+    cells = cells_of(card_for(soup, recipe=recipe).text)
+    drawn = make_plan(recipe)[1].train
+    assert cells["Ingredients", "run_01", "learning_rate"] == f"{drawn['learning_rate']:.4g}"
+    assert cells["Ingredients", "run_01", "epochs"] == f"{drawn['epochs']:.4g}"
+    assert cells["Ingredients", "m1", "learning_rate"] == "-"  # no run of this sweep
 
 
 @pytest.mark.parametrize(
@@ -310,7 +373,7 @@ def test_both_cards_cite_the_four_papers(soup: Path, cascade: Path) -> None:
     [
         (("scores", "report", "accuracy"), 0.5, "accuracy on report in the metadata is 0.8275, but soup.json says 0.5"),
         (("scores", "report", "accuracy"), 0.82751, "accuracy on report in the metadata"),  # rounds to the same
-        (("scores", "select", "ece"), 0.5, "ece on select"),
+        (("scores", "select", "ece"), 0.5, "'ece' of 'select: .*' under 'Results' is 6.2, but soup.json says 50.0"),
         (("ingredients", 0, "coefficient"), 0.5, "'Coefficient' of 'm0' under 'Ingredients' is 0.75, .* says 0.5"),
         (("ingredients", 1, "sha256"), "f" * 64, "'SHA-256 of the weights' of 'm1' under 'Ingredients'"),
         (("select_rows",), 40, "'Value' of 'select rows' under 'How it was chosen' is 400, but soup.json says 40"),
@@ -321,7 +384,7 @@ def test_both_cards_cite_the_four_papers(soup: Path, cascade: Path) -> None:
 def test_a_card_whose_figures_are_not_the_records_is_found_out(
     soup: Path, keys: tuple[Any, ...], value: Any, named: str
 ) -> None:
-    write_card(soup)
+    write_card(soup, recipe=glue())
     check_card(soup)
     change_json(soup / "soup.json", *keys, to=value)
     with pytest.raises(InputError, match=named):
@@ -333,7 +396,7 @@ def test_a_card_whose_figures_are_not_the_records_is_found_out(
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("score", 0.5, "accuracy on select"),
+        ("score", 0.5, "'accuracy' of 'select: .*' under 'Results' is 90.6, but config.json says 50.0"),
         ("thresholds", [0.5, 2.0], "'Leaves at confidence' of '.*' under 'Members' is 0.875, but config.json says 0.5"),
         ("costs", [100.0, 401.0, 1_600_000.0], "'Cost' of"),
         ("exit_shares", [0.25, 0.5, 0.25], "'Share of rows that leave'"),
@@ -418,7 +481,7 @@ def test_a_readme_of_somebody_else_is_kept(soup: Path) -> None:
     with pytest.raises(InputError, match=r"README.md was written or changed by hand.*overwrite"):
         write_card(soup)
     assert (soup / "README.md").read_text() == "mine"
-    with pytest.raises(InputError, match="in the metadata is missing"):
+    with pytest.raises(InputError, match="under 'Results' is missing"):
         check_card(soup)
 
 

@@ -253,7 +253,7 @@ def test_what_no_file_holds_can_be_said_and_is_not_forgotten(soup: Path) -> None
     again = write_card(soup, name="me/soup")
     told = yaml.safe_load(again.read_text().split("---\n")[1])
     assert (told["license"], told["language"], told["datasets"]) == ("apache-2.0", ["en"], ["nyu-mll/glue"])
-    assert (told["base_model"], told["base_model_relation"]) == (["org/start"], "merge")
+    assert (told["base_model"], told["base_model_relation"]) == (["org/start"], "finetune")
     (entry,) = yaml.safe_load((soup / ".eval_results/hf_soups.yaml").read_text())
     assert entry["dataset"]["id"] == "nyu-mll/glue"
     assert entry["notes"] == "accuracy on 61 rows of validation"

@@ -6,7 +6,7 @@ may be edited too; what must stay true is what its tables, its recipe and its me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,12 @@ from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.files.writing import write_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.report.cards.card_facts import (
+    HOME,
     SCORE_NAME,
     CardDetails,
     CardFacts,
     DataUsed,
     eval_entries,
-    eval_results,
     hub_ids,
     hub_metrics,
 )
@@ -51,6 +51,7 @@ __all__ = [
 README = "README.md"
 EVAL_FILE = ".eval_results/hf_soups.yaml"
 TEMPLATES = Path(__file__).parent
+EXAMPLES = ("I would watch it again at once.", "Two hours that I will not get back.")
 NOTHING, MISSING = "nothing of it", "missing"
 Difference = tuple[str, Any, Any, str]  # the figure, what the files say, what the card says, and the file
 
@@ -121,18 +122,20 @@ class FolderCard:
 
         facts, details = self.facts, self.details
         base_models = list(dict.fromkeys((*facts.base_models, *details.base_models)))
+        indexed = facts.indexed(self.data_set)
         data = ModelCardData(
             library_name=facts.library,
             pipeline_tag=facts.pipeline_tag,
-            license=details.license or None,
+            license=details.license or facts.license or None,
             language=list(details.language) or None,
             tags=list(facts.tags),
             base_model=base_models or None,
             datasets=[self.data_set] if self.data_set else None,
             metrics=hub_metrics(facts.metric),
-            model_name=self.title,
-            eval_results=eval_results(facts, self.data_set),
-            base_model_relation="merge" if base_models else None,
+            model_name=self.title if indexed else None,
+            eval_results=indexed or None,
+            base_model_relation=(facts.relation or "finetune") if base_models and not facts.cascade else None,
+            **self._widget(),
         )
         card: ModelCard = ModelCard.from_template(
             data,
@@ -145,9 +148,18 @@ class FolderCard:
             snippet=self.snippet,
             recipe=facts.recipe,
             limits=facts.limits,
-            citations=(TEMPLATES / "citations.bib").read_text(encoding="utf-8").strip(),
+            citations=citations(facts.cites),
+            home=HOME,
+            cascade=facts.cascade,
+            indexed=bool(indexed),
         )
         return card
+
+    def _widget(self) -> dict[str, Any]:
+        """Examples for the Hub's page: of texts; an image would be somebody's data, and pairs have no widget."""
+        facts = self.facts
+        shown = facts.library == "transformers" and facts.pipeline_tag == "text-classification"
+        return {"widget": [{"text": text} for text in EXAMPLES]} if shown and not (facts.pair or facts.words) else {}
 
     def files(self, before: MarkedText | None = None) -> dict[str, str]:
         """The texts to write, by path: README.md, `.eval_results/` for a data set of the Hub, and a recipe if given.
@@ -212,7 +224,7 @@ class FolderCard:
         Cells are compared, not the text as a whole: sentences may be edited, and differ from version to version.
         """
         facts, tables = self.facts, {table.title: table for table in self.tables}
-        true = {score.name: score.value for score in facts.scores}
+        true = {str(r.metric_name): r.metric_value for r in facts.indexed(self.data_set)}
         got = {str(r.metric_name): r.metric_value for r in getattr(card.data, "eval_results", None) or []}
         for name in [*true, *(name for name in got if name not in true and SCORE_NAME.fullmatch(name))]:
             if true.get(name) != got.get(name):
@@ -307,6 +319,12 @@ def snippet_of(card: ModelCard) -> str:
     if code is None:
         raise InputError("the card holds no Python code. Write the card again (write_card).")
     return code
+
+
+def citations(keys: Sequence[str]) -> str:
+    """The entries of citations.bib with these keys, in their order there."""
+    entries = (TEMPLATES / "citations.bib").read_text(encoding="utf-8").strip().split("\n\n")
+    return "\n\n".join(entry for entry in entries if entry.partition("{")[2].partition(",")[0] in keys)
 
 
 def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:

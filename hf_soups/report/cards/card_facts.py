@@ -28,6 +28,11 @@ PIPELINES = {"ForImageClassification": "image-classification", "ForSequenceClass
 OURS = ("CLIPVisionForImageClassification", "SiglipVisionForImageClassification")
 CHOSEN = "chosen on these rows, so optimistic"
 SCORE_NAME = re.compile(rf"\S+ on (select|report|{SHIFT}\w+)( \({CHOSEN}\))?")  # names of scores that cards are given
+# metrics that the Hub has a page of: evaluate-metric/<id>
+HUB_METRICS = frozenset(
+    {"accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "roc_auc", "mse", "mae"}
+)
+HOME = "https://pypi.org/project/hf_soups/"
 SHOWN = 12  # classes at most that are named
 
 
@@ -169,11 +174,23 @@ class CardFacts:
     words: bool = False  # it answers with label words, which no stock pipeline asks for
     board: Leaderboard | None = None  # to be drawn
     every_label: bool = False  # its rows may have several labels
+    relation: str | None = None  # of the model to `base_models`, in the Hub's words
+    cites: tuple[str, ...] = ()  # keys in citations.bib
+    license: str = ""  # of all that it was made of, where they agree
 
     @property
     def published(self) -> tuple[CardScore, ...]:
         """Scores fit to stand beside those of others: of the metric chosen by, on rows that nothing was chosen on."""
         return tuple(s for s in self.scores if s.role == "report" and s.metric == self.metric and not s.optimistic)
+
+    def indexed(self, data_set: str | None) -> list[EvalResult]:
+        """What `model-index` says: scores by metrics of the Hub, on rows of its data sets that nothing was chosen on.
+
+        Args:
+            data_set: id on the Hub of the task's own rows, where they have one.
+        """
+        found = (eval_result(self, s, data_set) for s in self.scores if s.role != "select" and not s.optimistic)
+        return [result for result in found if result is not None]
 
 
 def classes_in_words(kind: str, names: Sequence[str], of_type: ProblemType = CLASSIFICATION) -> str:
@@ -227,34 +244,33 @@ def hub_ids(sources: Sequence[tuple[str, str | None]], folder: Path) -> tuple[st
 
 
 def hub_metrics(metric: str | None) -> list[str] | None:
-    """The Hub's names of what a metric consists of.
+    """The Hub's names of what a metric consists of; None where it has none.
 
-    >>> hub_metrics("accuracy_f1"), hub_metrics("accuracy"), hub_metrics(None)
-    (['accuracy', 'f1'], ['accuracy'], None)
+    >>> hub_metrics("accuracy_f1"), hub_metrics("accuracy"), hub_metrics("nll"), hub_metrics(None)
+    (['accuracy', 'f1'], ['accuracy'], None, None)
     """
-    return list(traits_of(metric).hub_parts or (_hub_name(metric),)) if metric else None
+    names = (traits_of(metric).hub_parts or (_hub_name(metric),)) if metric else ()
+    return [name for name in names if name in HUB_METRICS] or None
 
 
 def _hub_name(metric: str) -> str:
     return traits_of(metric).hub_name or metric
 
 
-def eval_results(facts: CardFacts, data_set: str | None) -> list[EvalResult] | None:
-    """Every score for `model-index` in the metadata, with the split of its rows where the data are known."""
-    return [_eval_result(facts, score, data_set) for score in facts.scores] or None
-
-
-def _eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> EvalResult:
+def eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> EvalResult | None:
+    """One entry of `model-index`; None where the Hub knows the metric or the data set not."""
     from huggingface_hub import EvalResult
 
     data = facts.data or DataUsed("")
     other = data.elsewhere.get(score.role)
     place = data if other is None else other
     known = data_set if other is None else other.path if is_repo_id(other.path) else None
+    if known is None or _hub_name(score.metric) not in HUB_METRICS:
+        return None
     return EvalResult(
         task_type=facts.pipeline_tag,
-        dataset_type=known or "not-recorded",
-        dataset_name=place.name or known or place.path.removeprefix("./") or "not recorded",
+        dataset_type=known,
+        dataset_name=place.name or known,
         dataset_split=data.splits.get(score.role, score.role),
         metric_type=_hub_name(score.metric),
         metric_value=score.value,

@@ -68,8 +68,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         record="config.json",
         about=(
             "A cascade: models that are asked one after another until their combined answer is sure enough, so that "
-            f"easy inputs never reach the expensive ones. {classes} It needs "
-            "the package `hf_soups`."
+            f"easy inputs never reach the expensive ones. {classes}"
         ),
         library="hf_soups",
         pipeline_tag=tag,
@@ -77,7 +76,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         base_models=hub_ids(_sources(folder, config), folder),
         metric=plan.metric,
         scores=_scores(plan, found),
-        tables=tuple(t for t in tables if t.rows),
+        tables=tuple(t for t in (*tables, MarkdownTable.of_values("Framework versions", found.versions)) if t.rows),
         limits=_limits(plan, found),
         cascade=True,
         every_label=plan.rule.problem_type == MULTI_LABEL,
@@ -85,6 +84,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         notes=_notes(folder, found),
         data=DataUsed.of_evidence(found),
         recipe=_recipe(config, plan, found),
+        cites=("wang2022committees", *(("wortsman2022soups",) if _has_soup(folder, config) else ())),
     )
 
 
@@ -98,6 +98,11 @@ def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]
             soup = read_soup(record.parent)
             found += [(i.source, i.revision) for i in soup.ingredients]
     return found
+
+
+def _has_soup(folder: Path, config: CascadeConfig) -> bool:
+    own = [inside_of(folder, str(place.subfolder)) for place in config.places if place.repo is None]
+    return any((member / SOUP_FILE).is_file() for member in own)
 
 
 def _scores(plan: Plan, found: Evidence) -> tuple[CardScore, ...]:

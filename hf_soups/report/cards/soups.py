@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.errors import InputError
+from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION, problem_type_of
 from hf_soups.leaderboard.table import BOARD_FILE, load_board, text_cells, training_of
 from hf_soups.metrics import traits_of
@@ -27,14 +27,18 @@ from hf_soups.report.cards.card_facts import (
     report_first,
     rows_in_words,
 )
+from hf_soups.report.cards.licences import licences_of
 from hf_soups.report.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord
+from hf_soups.sweep.plan import make_plan
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
     from hf_soups.leaderboard import Leaderboard
     from hf_soups.leaderboard.board import Row
 
+# keys in citations.bib of methods that are not in the paper on soups
+CITED = {"model-stock": "jang2024stock", "wise-ft": "wortsman2022robust", "task-vectors": "ilharco2023editing"}
 BOARD_PICTURE = "leaderboard.png"
 BEST = "report: the best single model on select"
 FEW = 2000  # select rows: below, a difference of one point is within twice the standard error
@@ -64,6 +68,7 @@ def soup_facts(
     sources = [(i.source, i.revision) for i in record.ingredients]
     repos = hub_ids(sources, folder)
     start = hub_ids([(recipe.model, recipe.revision)], folder) if recipe is not None and not repos else ()
+    licences = licences_of(record, recipe)
     method, scores = record.method, _scores(record)
     compared = [board_table(board)] if board is not None else []
     costs = [costs_table(board, own)] if board is not None and own is not None else []
@@ -71,8 +76,9 @@ def soup_facts(
         _results(record, scores, None if board is None else best_single(board)),
         *compared,
         _selection(record, short),
-        _ingredients(record, short, repos),
+        _ingredients(record, short, repos, {} if recipe is None else drawn_values(recipe)),
         *costs,
+        MarkdownTable.of_values("Framework versions", record.versions),
     ]
     notes = _notes(folder, record)
     of_type = CLASSIFICATION if WORDS_KEY in config else problem_type_of(config)
@@ -87,7 +93,10 @@ def soup_facts(
         metric=record.metric,
         scores=scores,
         tables=tuple(t for t in tables if t.rows),
-        limits=_limits(record, scores, of_type),
+        limits=(*_limits(record, scores, of_type), *licences.doubts),
+        relation="merge" if repos else "finetune",
+        cites=("wortsman2022soups", *filter(None, (CITED.get(method),))),
+        license=licences.shared,
         cascade=False,
         ours=any(name in OURS for name in config.get("architectures") or ()),
         words=WORDS_KEY in config,
@@ -217,13 +226,29 @@ def _without_paths(text: str, short: Mapping[str, str]) -> str:
     return text
 
 
-def _ingredients(record: SoupRecord, short: Mapping[str, str], repos: Sequence[str]) -> MarkdownTable:
+def _ingredients(
+    record: SoupRecord, short: Mapping[str, str], repos: Sequence[str], drawn: Mapping[str, Mapping[str, Any]]
+) -> MarkdownTable:
+    """With what the sweep drew for each, by name of the run."""
+    way = "SHA-256" if all(one.sha256 for one in record.ingredients) else "Digest"
     rows = []
     for one in record.ingredients:
         where = "@".join(filter(None, (one.source, one.revision))) if one.source in repos else MISSING
-        rows.append((short[one.name], f"{one.coefficient:.6g}", where, one.sha256 or one.digest))
-    way = "SHA-256" if all(one.sha256 for one in record.ingredients) else "Digest"
-    return MarkdownTable("Ingredients", ("Ingredient", "Coefficient", "Hub", f"{way} of the weights"), tuple(rows))
+        values = {name: f"{value:.4g}" if isinstance(value, float) else str(value)
+                  for name, value in drawn.get(one.name, {}).items()}  # fmt: skip
+        rows.append(
+            {"Ingredient": short[one.name], "Coefficient": f"{one.coefficient:.6g}", **values, "Hub": where,
+             f"{way} of the weights": one.sha256 or one.digest}
+        )  # fmt: skip
+    return MarkdownTable.of("Ingredients", rows)
+
+
+def drawn_values(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What the recipe's sweep varies, by run; nothing where it plans none."""
+    try:
+        return {run.name: {name: run.train[name] for name in run.varied} for run in make_plan(recipe)}
+    except HfSoupsError:  # of another version, whose values this one does not take
+        return {}
 
 
 def _notes(folder: Path, record: SoupRecord) -> dict[str, str]:
