@@ -23,7 +23,7 @@ from hf_soups.report.cards.card_facts import CardFacts
 from hf_soups.report.cards.markdown import MarkedText
 from hf_soups.report.cards.soups import BOARD_PICTURE
 from hf_soups.soups.sentence_modules import surrounding_files
-from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, with_sha256
+from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE
 
 PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
 MODEL_FOLDER = "model"  # of a Space, with the cascade
@@ -51,8 +51,6 @@ def model_contents(
     """
     card, notes = None, []
     if write and not (folder / README).is_file():
-        if kind == "soup":
-            with_sha256(folder)
         card = FolderCard.of(folder, name=repo_id)
         notes = [f"{card.write()}, the model card, was written for this push. Edit it and push again."]
     bare = without_card(folder, kind, stage, include)

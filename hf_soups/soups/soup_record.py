@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import read_json, read_record
 from hf_soups.files.writing import write_json
 
@@ -133,34 +132,35 @@ class SoupRecord:
             )
 
 
-def with_sha256(folder: Path) -> None:
-    """Write down the SHA-256 of the ingredients in soup.json, by which they are found on the Hub; no digest says that.
+def with_sha256(record: SoupRecord) -> SoupRecord:
+    """The record with the SHA-256 of ingredients that it has a digest of: the Hub names files by SHA-256.
 
-    Only of those whose folder is on this machine, with the weights that the soup was made of.
+    Of those alone whose folder is on this machine, with the weights that the soup was made of.
+    """
+    return replace(record, ingredients=tuple(replace(o, sha256=o.sha256 or _sha256_of(o)) for o in record.ingredients))
+
+
+def keep_sha256(folder: Path, record: SoupRecord) -> None:
+    """Write the SHA-256 of the record's ingredients into soup.json, for when their folders are gone.
 
     Raises:
-        InputError: as `read_soup`.
-        CheckpointError: if the folder holds a link that leads out of it.
         HfSoupsError: if soup.json cannot be written.
     """
-    refuse_links_out(folder)
-    known = {i: sha256 for i, one in enumerate(read_soup(folder).ingredients) if (sha256 := _sha256_of(one))}
-    if known:
+    if read_soup(folder) != record:
         values = read_json(folder / SOUP_FILE)
-        for i, sha256 in known.items():
-            values["ingredients"][i]["sha256"] = sha256
+        for entry, one in zip(values["ingredients"], record.ingredients, strict=True):
+            entry.update({"sha256": one.sha256} if one.sha256 else {})
         write_json(folder / SOUP_FILE, values)
 
 
-def _sha256_of(one: IngredientRecord) -> str | None:
-    """What is not in the record yet."""
-    if one.sha256 or not one.digest or not Path(one.source).expanduser().is_dir():
-        return None
+def _sha256_of(one: IngredientRecord) -> str:
+    if not one.digest or not Path(one.source).expanduser().is_dir():
+        return ""
     try:
         checkpoint = Checkpoint(one.source, one.revision, one.subfolder)
-        return checkpoint.sha256() if checkpoint.has_weights(one.digest) else None
+        return checkpoint.sha256() if checkpoint.has_weights(one.digest) else ""
     except HfSoupsError:
-        return None
+        return ""
 
 
 def read_soup(folder: Path) -> SoupRecord:

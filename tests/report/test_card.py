@@ -22,7 +22,6 @@ from hf_soups.report.cards.card_facts import hub_ids
 from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
-from hf_soups.soups.soup_record import with_sha256
 from hf_soups.sweep.plan import make_plan
 from tests.cascades.made import Made, make
 from tests.makers.folders import change_json
@@ -103,7 +102,7 @@ def test_a_soups_metadata_hold_what_the_hub_knows_and_nothing_was_chosen_on(soup
 
 
 def test_a_soups_tables_are_its_record(soup: Path) -> None:
-    with_sha256(soup)
+    write_card(soup)
     cells = cells_of(card_for(soup).text)
     record = json.loads((soup / "soup.json").read_text())
     for told in record["ingredients"]:
