@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from hf_soups.cascades.frontier import Frontier, is_ensemble, pareto
+from hf_soups.cascades.frontier import Frontier, pareto
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER
 from hf_soups.errors import InputError
@@ -41,8 +41,8 @@ def cost_picture(
     best = frontier.best_single
     named = metric or best.metric
     shown = [frontier.plans[i] for i in frontier.printed(PLANS)] if report else list(frontier.pareto())
-    cascades = [p for p in shown if len(p.members) > 1 and not is_ensemble(p)]
-    ensembles = list(pareto(frontier.ensembles or [p for p in frontier.plans if is_ensemble(p)]))
+    cascades = [p for p in shown if len(p.members) > 1 and not p.is_ensemble]
+    ensembles = list(pareto(frontier.ensembles or [p for p in frontier.plans if p.is_ensemble]))
     known = [set(e.members) for e in ensembles]
     ensembles += [p for p in _of_the_best(frontier) if set(p.members) not in known] if report else []
     if plan is not None and plan not in (*frontier.singles, *ensembles, *cascades):
@@ -73,8 +73,7 @@ def _of_the_best(frontier: Frontier) -> list[Plan]:
 
 
 def _cost_point(plan: Plan, metric: str, report: Mapping[str, Predictions] | None, *, chosen: bool) -> CostPoint:
-    kind = "single" if len(plan.members) == 1 else "ensemble" if is_ensemble(plan) else "cascade"
-    name = (" + " if kind == "ensemble" else " -> ").join(plan.members)
+    kind = "single" if len(plan.members) == 1 else "ensemble" if plan.is_ensemble else "cascade"
     known = METRICS.get(metric)
     if report is None:
         sign = traits_of(metric).sign  # a plan's losses are negated
@@ -86,4 +85,4 @@ def _cost_point(plan: Plan, metric: str, report: Mapping[str, Predictions] | Non
         answered = plan.apply(report)
         assert answered.costs is not None
         cost, score, low = float(answered.costs.mean()), known.compute(answered), None
-    return CostPoint(kind, name, cost, score, plan.worst_cost, plan.thresholds, low, chosen=chosen)
+    return CostPoint(kind, plan.in_order, cost, score, plan.worst_cost, plan.thresholds, low, chosen=chosen)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int64, Real
 
-from hf_soups.cascades.frontier import PRINTED, Frontier, is_ensemble
+from hf_soups.cascades.frontier import PRINTED, Frontier
 from hf_soups.cascades.grid import WINDOW, Pick, best_within, cheapest_at, refit
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER
@@ -164,7 +164,7 @@ Held = tuple[Real[np.ndarray, "rows statistics"], Float64[np.ndarray, " rows"], 
 
 def _held_out(plan: Plan, stages: Stages, at: Int64[np.ndarray, " rows"], folds: int, goal: Goal) -> Held:
     """Statistics and cost of each row under the thresholds chosen without its fold, and those thresholds."""
-    if len(plan.members) == 1 or is_ensemble(plan):
+    if len(plan.members) == 1 or plan.is_ensemble:
         statistics, costs = stages.at_exits(stages.exits(plan.thresholds))
         return statistics, costs, (plan.thresholds,) * folds
     own = stages.rescored(plan)

@@ -75,7 +75,7 @@ class Frontier(Displayed):
     @property
     def best_ensemble(self) -> Plan | None:
         """The ensemble with the highest score: of those that were scored, else of the plans."""
-        known = self.ensembles or [p for p in self.plans if is_ensemble(p)]
+        known = self.ensembles or [p for p in self.plans if p.is_ensemble]
         return max(known, key=lambda p: (p.score, -p.average_cost), default=None)
 
     def plan(self, index: int) -> Plan:
@@ -238,11 +238,6 @@ def _by_cost(plan: Plan) -> tuple[float, float, float]:
 
 def _by_score(plan: Plan) -> tuple[float, float, float]:
     return -plan.score, plan.average_cost, plan.worst_cost
-
-
-def is_ensemble(plan: Plan) -> bool:
-    """Whether several members answer every row together."""
-    return len(plan.members) > 1 and all(t > 1 for t in plan.thresholds)
 
 
 def pareto(plans: Iterable[Plan]) -> tuple[Plan, ...]:

@@ -65,6 +65,16 @@ class Plan(Displayed):
             raise InputError(f"exit shares are {self.exit_shares}; expected one for each member, with a sum of 1.")
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether all of several members answer every row."""
+        return len(self.members) > 1 and all(t > 1 for t in self.thresholds)
+
+    @property
+    def in_order(self) -> str:
+        """The members in words: "a + b" of an ensemble, "a -> b" of a cascade."""
+        return (" + " if self.is_ensemble else " -> ").join(self.members)
+
+    @property
     def worst_cost(self) -> float:
         """What a row costs that meets every member."""
         return float(sum(self.costs))
@@ -152,7 +162,7 @@ def plan_row(plan: Plan) -> dict[str, Any]:
     """A plan as a row of a table; scores as the metric gives them."""
     sign = traits_of(plan.metric).sign
     return {
-        "members": " -> ".join(plan.members),
+        "members": plan.in_order,
         "thresholds": " ".join(f"{t:.6g}" for t in plan.thresholds),
         plan.metric: sign * plan.score,
         f"{plan.metric}_low": None if plan.score_low is None else sign * plan.score_low,

@@ -4,7 +4,7 @@ Nothing heavy is imported before a command runs, so `hf-soups --help` answers at
 """
 
 from hf_soups.cli import cascades, pools, share, soups
-from hf_soups.cli.app import app, main
+from hf_soups.cli.app import Command, app, main
 
 __all__ = ["app", "cascades", "main", "pools", "share", "soups"]
 
@@ -13,4 +13,7 @@ ORDER = (
     "quickstart", "sweep", "cook", "leaderboard", "compare", "answer", "convert", "inspect", "diagnose", "by-number",
     "predict", "ensemble", "report", "demo", "card", "push", "doctor", "version",
 )  # fmt: skip
+for _group in (app, *(group.typer_instance for group in app.registered_groups)):
+    for _command in _group.registered_commands if _group is not None else ():
+        _command.cls = Command
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or getattr(command.callback, "__name__", "")))

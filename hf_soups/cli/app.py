@@ -12,6 +12,7 @@ import warnings
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from hf_soups.ending import end_in_one_line
 from hf_soups.errors import HfSoupsError, InputError, as_a_command, is_short_of_memory, warn_in_one_line
@@ -50,7 +51,32 @@ def written_out(status: int) -> tuple[int, str]:
     return status, why
 
 
+def _without_types(params: list[Any]) -> list[Any]:
+    """Help shows no type beside options that take no value."""
+    for param in params:
+        if getattr(param, "is_flag", False) and param.metavar is None:
+            param.metavar = ""
+    return params
+
+
+class Command(TyperCommand):
+    """A command of ours."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As its base."""
+        return _without_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The program, and commands that have commands of their own."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As its base."""
+        return _without_types(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=Group,
     name="hf-soups",
     help="Fine-tune many classifiers, combine them as soups, ensembles and cascades, and compare the results.",
     no_args_is_help=True,

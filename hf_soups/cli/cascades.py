@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import Group, OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 
-cascade = typer.Typer(no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them.")
+cascade = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Search cascades in a pool of predictions, build and look at them."
+)
 app.add_typer(cascade, name="cascade")
 
 Reference = Annotated[

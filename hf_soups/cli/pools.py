@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import app, printed
+from hf_soups.cli.app import Group, app, printed
 from hf_soups.errors import InputError
 
-pool = typer.Typer(no_args_is_help=True, help="Add answers that were made elsewhere to a pool of predictions.")
+pool = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Add answers that were made elsewhere to a pool of predictions."
+)
 app.add_typer(pool, name="pool")
 
 Folder = Annotated[Path, typer.Argument(metavar="POOL", help="A pool's folder.")]

@@ -132,6 +132,7 @@ def set_cost(folder: str | Path, name: str, cost: float, unit: str, hardware: st
     Raises:
         InputError: if there is no such pool or member, or it is no cost.
     """
+    read_pool(folder)  # before anything is written there
     with alone(Path(folder), Processes()):
         pool = read_pool(folder)
         wider = pool.with_member(pool.member(name).with_cost(cost, unit, hardware))

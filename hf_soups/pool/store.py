@@ -277,6 +277,8 @@ def read_pool(folder: str | Path) -> Pool:
     try:
         read = read_json(path, what="a pool of predictions", format=FORMAT, again=AGAIN)
     except FileNotFoundError:
+        if not at.exists():
+            raise InputError(f"{at}: no such folder. Name a pool's, or make one with hf-soups predict.") from None
         raise InputError(f"{at}: no {POOL_FILE} here, so this is no pool. Make one with hf-soups predict.") from None
     entries = read.get("members")
     if isinstance(entries, dict):  # the name of a member is its key there

@@ -146,7 +146,7 @@ def latency_bars(
     met = np.array([(answers.exits >= stage).mean() for stage in range(len(plan.members))])
     each = np.array([seconds[name] for name in plan.members])
     (mean_1, mean), (worst_1, worst) = (met[:, None] * each).sum(axis=0).tolist(), each.sum(axis=0).tolist()
-    return (*singles, LatencyBar("cascade", " -> ".join(plan.members), mean_1, mean, worst_1, worst, hardware))
+    return (*singles, LatencyBar("cascade", plan.in_order, mean_1, mean, worst_1, worst, hardware))
 
 
 def reliability_bins(p: Predictions, *, bins: int = BINS) -> tuple[Bin, ...]:

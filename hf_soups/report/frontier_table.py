@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_soups.cascades.frontier import PRINTED, Choice, Frontier, is_ensemble
+from hf_soups.cascades.frontier import PRINTED, Choice, Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.costs import UNITS
 from hf_soups.metrics import traits_of
@@ -87,7 +87,7 @@ def verdicts(frontier: Frontier) -> list[str]:
         members = " + ".join(ensemble.members)
         lines.append(f"Best ensemble: {members}, {_score(ensemble)} at {_relative(ensemble, frontier)} the cost.")
     several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1]
-    cascades = [(i, p) for i, p in several if not is_ensemble(p)]
+    cascades = [(i, p) for i, p in several if not p.is_ensemble]
     matching = min((c for c in cascades if c[1].score >= single.score), key=lambda c: c[1].average_cost, default=None)
     if matching is None or matching[1].average_cost >= single.average_cost:
         lines.append(f"No cascade reaches {name}'s {metric} at less than its cost.")
@@ -145,7 +145,7 @@ def choice_in_words(choice: Choice, frontier: Frontier) -> str:
     if plan is None:
         return choice.why or "The frontier holds no plan."
     text = (
-        f"plan {_index(plan, frontier)}: {' -> '.join(plan.members)}, {_score(plan)} at "
+        f"plan {_index(plan, frontier)}: {plan.in_order}, {_score(plan)} at "
         f"{cost_in_words(plan.average_cost)} ({_relative(plan, frontier)} of {frontier.best_single.members[0]}), "
         f"at worst {cost_in_words(plan.worst_cost)}."
     )
@@ -160,19 +160,24 @@ def threshold_in_words(threshold: float) -> str:
 
 
 def _cells(index: str, plan: Plan, frontier: Frontier) -> dict[str, str]:
-    ensemble = is_ensemble(plan)
+    ensemble = plan.is_ensemble
     cells = (
         index,
-        (" + " if ensemble else " -> ").join(plan.members),
+        plan.in_order,
         "" if ensemble else " ".join(map(threshold_in_words, plan.thresholds)),
         _number(plan.score, plan.metric),
         "-" if plan.score_low is None else _number(plan.score_low, plan.metric),
         cost_in_words(plan.average_cost),
         _relative(plan, frontier),
         cost_in_words(plan.worst_cost),
-        "" if ensemble or len(plan.members) == 1 else " ".join(f"{100 * share:.0f}%" for share in plan.exit_shares),
+        _exits(plan, plan.exit_shares),
     )
     return dict(zip(TITLES, cells, strict=True))
+
+
+def _exits(plan: Plan, shares: Sequence[float]) -> str:
+    """Shares of rows by stage; nothing where all rows exit at the only one."""
+    return "" if plan.is_ensemble or len(shares) < 2 else " ".join(f"{100 * share:.0f}%" for share in shares)
 
 
 def _relative(plan: Plan, frontier: Frontier) -> str:
@@ -197,6 +202,15 @@ def _index(plan: Plan, frontier: Frontier) -> str:
     return next((str(i) for i, p in enumerate(frontier.plans) if p is plan), "of another frontier")
 
 
+def _next_step(plan: Plan, at: str, without: str) -> str:
+    """What to do with the chosen plan, at this place; `without` are members that have no model here."""
+    if without:
+        return f"{without}: no model here, so no cascade can be built of it; its thresholds are in {at}."
+    if len(plan.members) == 1:
+        return f"{plan.members[0]} alone is the choice: there is no cascade to build."
+    return f"Next: hf-soups cascade build {at} --out my-cascade"
+
+
 @dataclass(frozen=True)
 class SearchTable:
     """Renders the result of a search."""
@@ -216,13 +230,7 @@ class SearchTable:
         if plan is not None:
             index = next(i for i, p in enumerate(result.frontier.plans) if p is plan)
             without, at = ", ".join(result.without_model), f"{result.path}#{index}"
-            yield Text(
-                f"{without}: no model here, so no cascade can be built of it; {at} has the thresholds for your own "
-                "program."
-                if without
-                else f"Next: hf-soups cascade build {at} --out my-cascade",
-                style="dim",
-            )
+            yield Text(_next_step(plan, at, without), style="dim")
 
     def _report(self) -> Table:
         from rich import box
@@ -236,11 +244,11 @@ class SearchTable:
             metric, score = row.plan.metric, row.score
             table.add_row(
                 row.name,
-                " -> ".join(row.plan.members),
+                row.plan.in_order,
                 score_in_words(score.value, metric),
                 f"{score_in_words(score.low, metric)}, {score_in_words(score.high, metric)}",
                 cost_in_words(row.average_cost),
-                " ".join(f"{100 * share:.0f}%" for share in row.exit_shares) if len(row.exit_shares) > 1 else "",
+                _exits(row.plan, row.exit_shares),
                 "" if row.p_value is None else f"{row.p_value:.2g}",
             )
         return table

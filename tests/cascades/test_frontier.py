@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hf_soups.cascades import NEVER, Frontier, Plan, Rule
-from hf_soups.cascades.frontier import is_ensemble, plan_at, relative_cost, split_reference, undominated, wanted_score
+from hf_soups.cascades.frontier import plan_at, relative_cost, split_reference, undominated, wanted_score
 from hf_soups.errors import InputError
 from hf_soups.report.frontier_table import FrontierTable, choice_in_words, print_frontier, verdicts
 from hf_soups.wording import cost_in_words
@@ -244,9 +244,9 @@ def test_losses_are_shown_with_their_own_sign() -> None:
 
 
 def test_an_ensemble_is_what_never_leaves_early() -> None:
-    assert is_ensemble(BOTH)
-    assert not is_ensemble(CHEAP)
-    assert not is_ensemble(SMALL)
+    assert BOTH.is_ensemble
+    assert not CHEAP.is_ensemble
+    assert not SMALL.is_ensemble
 
 
 def test_costs_of_seconds_keep_their_digits() -> None:

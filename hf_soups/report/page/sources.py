@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.cascades.frontier import Frontier, is_ensemble
+from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
@@ -75,7 +75,7 @@ class AnsweredPool:
     def chosen_plan(self) -> tuple[int, Plan] | None:
         """The cascade that represents the frontier: the cheapest at the best single model's score, else the best."""
         frontier = self.frontier
-        several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not is_ensemble(p)]
+        several = [(i, p) for i, p in enumerate(frontier.plans) if len(p.members) > 1 and not p.is_ensemble]
         matching = [(i, p) for i, p in several if p.score >= frontier.best_single.score]
         if matching:
             return min(matching, key=lambda found: (found[1].average_cost, -found[1].score))
