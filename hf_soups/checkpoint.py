@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.configs import check_config
-from hf_soups.files.digests import sha256_of
+from hf_soups.files.digests import PIECES, pieces_digest, sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
@@ -365,6 +365,24 @@ class Checkpoint:
         if "_sha256" not in self.__dict__:
             object.__setattr__(self, "_sha256", sha256_of(self.stamps))
         return str(self.__dict__["_sha256"])
+
+    def digest(self) -> str:
+        """A digest of the weight files that names its way, for comparisons on this machine; see `pieces_digest`.
+
+        Raises:
+            CheckpointError: as `sha256`.
+        """
+        if "_digest" not in self.__dict__:
+            self.keep_digest(pieces_digest(self.stamps))
+        return str(self.__dict__["_digest"])
+
+    def keep_digest(self, digest: str) -> None:
+        """Keep a digest that somebody made of the weight files in passing."""
+        object.__setattr__(self, "_digest", digest)
+
+    def has_weights(self, recorded: str) -> bool:
+        """Whether a record's digest is that of the weight files: by the way that it names, or SHA-256."""
+        return recorded == (self.digest() if recorded.startswith(f"{PIECES}:") else self.sha256())
 
     def files_digest(self) -> str:
         """SHA-256 over names and bytes of config, tokenizer and processor: with the weights they decide the answers."""

@@ -55,7 +55,12 @@ class SoupToCook:
     pool: Ingredients  # what to choose from
     request: CookRequest
     folder: Path
-    key: str  # a digest of everything that decides what comes out; kept in soup.json
+    make_key: Callable[..., str]  # see `key`
+
+    @property
+    def key(self) -> str:
+        """A digest of everything that decides what comes out; kept in soup.json. It reads weights that nobody read."""
+        return self.make_key()
 
     def cook(self, scorer: SoupScorer | None, marks: Mapping[str, tuple[int, float]]) -> SoupRecord:
         """Choose, mix, predict and write it; what its soup.json holds.
@@ -67,8 +72,10 @@ class SoupToCook:
         with writable(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
         if scorer is None:
-            soup = self._recorded(self.method.make(self._inputs(None)), {})
-            soup.save_pretrained(self.folder, overwrite=self.request.overwrite, **self.request.storage)
+            soup = self.method.make(self._inputs(None))
+            with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:
+                written = soup.write_model(staged, **self.request.storage)  # it makes the ingredients' digests too
+                self._recorded(soup, {}).write_record(staged, written)
             return read_soup(self.folder)
         soup, batchnorm = self._chosen(scorer)
         with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:
@@ -110,9 +117,9 @@ class SoupToCook:
 
     def _inputs(self, scorer: SoupScorer | None) -> MethodInputs:
         common = (self.pool.checkpoints, self.request.options, self.pool.start)
-        state, threads, tell = self._beside(f"state-{self.key[:12]}"), self.request.threads, self.request.tell
+        threads, tell = self.request.threads, self.request.tell
         if scorer is None:
-            return MethodInputs(*common, None, None, state, threads, tell, str)
+            return MethodInputs(*common, None, None, self._beside("state"), threads, tell, str)
         several = len(scorer.variants) > 1
         note = f"{self.method.name} ({scorer.variant} BatchNorm statistics)" if several else self.method.name
         from hf_soups.soups.early_stop import EarlyStop  # torch
@@ -134,7 +141,7 @@ class SoupToCook:
                 tell(f"{note}: {soup.ingredients[0].name} alone {in_words(values_of(value)[0])}")
             return value
 
-        state = state.with_name(f"{state.name}-{scorer.variant}")
+        state = self._beside(f"state-{self.key[:12]}-{scorer.variant}")
         early = EarlyStop(scorer, state.with_name(f"{state.name}-rows"))
 
         def score_or_bound(soup: Soup, floor: Score | None) -> Score | AtBest:

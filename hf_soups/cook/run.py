@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,8 +171,8 @@ def cook(
         request.tell(f"warning: {warning}")
     if pool.start is not None and any(method.needs_start for method in wanted):
         pool = _with_whole_start(pool, pool.start, request)
-    soups = [SoupToCook(m, pool, request, folders[m.name], _key(m, pool, request)) for m in wanted]
-    there = [None if overwrite else _already(soup.folder, soup.key) for soup in soups]
+    soups = [SoupToCook(m, pool, request, folders[m.name], partial(_key, m, pool, request)) for m in wanted]
+    there = [None if overwrite else _already(soup) for soup in soups]
     for soup, record in zip(soups, there, strict=True):
         if record is None:
             refuse_existing(soup.folder, overwrite=overwrite, marker=SOUP_FILE)
@@ -314,15 +315,20 @@ def _keep_board(pool: Ingredients, cooked: Sequence[Cooked], tell: Tell) -> None
         tell(f"warning: the cards of these soups will lack the leaderboard: {error}")
 
 
-def _key(method: Method, pool: Ingredients, request: CookRequest) -> str:
-    """A name for everything that decides what comes out; of the ingredients their bytes count, not their place."""
+def _key(
+    method: Method, pool: Ingredients, request: CookRequest, of: Callable[[Checkpoint], str] = Checkpoint.digest
+) -> str:
+    """A name for everything that decides what comes out; of the ingredients their bytes count, not their place.
+
+    `of` is the digest that names weights.
+    """
     # without shifts: nothing is chosen on them, and `hf-soups answer` answers those that come later
     recipe = pool.recipe and pool.recipe.model_dump(include={"task", "data"}, exclude={"task": {"shifts"}})
-    ingredients = [[c.name, c.sha256(), list(c.label_order)] for c in pool.checkpoints]
+    ingredients = [[c.name, of(c), list(c.label_order)] for c in pool.checkpoints]
     others = {other for c in pool.checkpoints for other in (c.input_from, c.longer) if other is not None}
     return digest(
         [
-            method.key(request.options, pool.start),
+            method.key(request.options, pool.start, of),
             ingredients,
             request.dtype,
             request.max_shard_size,
@@ -333,10 +339,12 @@ def _key(method: Method, pool: Ingredients, request: CookRequest) -> str:
     )
 
 
-def _already(folder: Path, key: str) -> SoupRecord | None:
+def _already(soup: SoupToCook) -> SoupRecord | None:
     """The record of a soup that is there and was made from the same."""
     try:
-        record = read_soup(folder)
+        record = read_soup(soup.folder)
     except (OSError, InputError):
         return None
+    by_sha256 = not any(one.digest for one in record.ingredients)  # as 0.1.0 named weights
+    key = soup.make_key(of=Checkpoint.sha256) if by_sha256 else soup.key
     return record if record.made_from == key else None

@@ -1,4 +1,7 @@
-"""SHA-256 of weight files, remembered by what the file system says of them, so that gigabytes are hashed once.
+"""Digests of weight files, remembered by what the file system says of them, so that gigabytes are hashed once.
+
+SHA-256 is how the Hub names a file. What is only compared on this machine is compared by XXH3, which reads as fast as
+memory does, and of pieces, so that whoever reads a file anyway, in any order and in several threads, has it by the way.
 
 A file counts as unchanged while its path, size, inode and both times (of its content and of its inode) are the same;
 the latter cannot be set back by hand. Files touched in the last two seconds are not remembered: a later change could
@@ -15,18 +18,75 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.tensorfile import FileStamp
-from hf_soups.files.weights import opened
+from hf_soups.files.weights import opened, read_exactly
 from hf_soups.files.writing import write_text
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 BLOCK = 1 << 20
+PIECE = 1 << 19  # of a digest by pieces
+PIECES = "xxh3-pieces"
+SAMPLES = 32  # of a first look
 SETTLED = 2.0  # seconds since the last change
 MOST = 4096  # digests kept; the oldest go first
 _writing = Lock()
+
+
+class PieceDigests:
+    """The XXH3 digest of one weight file, made of its pieces as somebody reads or writes them.
+
+    XXH3 (128 bits) over the digests of the header, with its 8 bytes of length, and of each further 512 KiB.
+    """
+
+    def __init__(self, path: Path, stamp: FileStamp, start: int | None = None) -> None:
+        """`start`: where the tensors start; default: as the file says. Of a file that is yet to be: its size counts."""
+        self.path, self.stamp = path, stamp
+        if start is None:
+            with opened(path, stamp) as file:
+                start = min(8 + int.from_bytes(os.pread(file, 8, 0), "little"), stamp.bytes)
+        self.start = start
+        self._pieces: list[bytes | None] = [None] * -(-(stamp.bytes - self.start) // PIECE)
+
+    def seen(self, offset: int, data: NDArray[np.generic]) -> None:
+        """Take note of bytes that are at an offset of the file; pieces that are not whole do not count."""
+        from xxhash import xxh3_128
+
+        first, into = divmod(offset - self.start, PIECE)
+        if first < 0 or into:
+            return
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]  # arrays are buffers
+        for number, at in enumerate(range(0, len(view), PIECE), first):
+            piece = view[at : at + PIECE]
+            if len(piece) == PIECE or offset + len(view) == self.stamp.bytes:
+                self._pieces[number] = xxh3_128(piece).digest()
+
+    def value(self) -> bytes:
+        """The digest; what nobody read is read now.
+
+        Raises:
+            CheckpointError: if the file cannot be read, or changed meanwhile.
+        """
+        from xxhash import xxh3_128
+
+        block = bytearray(PIECE)
+        with opened(self.path, self.stamp) as file:
+            header = bytearray(self.start)
+            read_exactly(file, memoryview(header), 0, self.path)
+            for number, known in enumerate(self._pieces):
+                if known is None:
+                    offset = self.start + number * PIECE
+                    piece = memoryview(block)[: min(PIECE, self.stamp.bytes - offset)]
+                    read_exactly(file, piece, offset, self.path)
+                    self._pieces[number] = xxh3_128(piece).digest()
+            _check_same(file, self.path, self.stamp)
+        return xxh3_128(b"".join([xxh3_128(header).digest(), *(p for p in self._pieces if p is not None)])).digest()
 
 
 def sha256_of(files: Mapping[Path, FileStamp]) -> str:
@@ -35,10 +95,74 @@ def sha256_of(files: Mapping[Path, FileStamp]) -> str:
     Raises:
         CheckpointError: if one is gone, cannot be read, or is not the file any more that has this stamp.
     """
-    key = _key(files)
+    return _known_or_made(files, "", lambda: _sha256_of(files))
+
+
+def pieces_digest(files: Mapping[Path, FileStamp], seen: Mapping[Path, PieceDigests] | None = None) -> str:
+    """A digest that names its way, "xxh3-pieces:" and 32 hexadecimal digits, of these files one after the other.
+
+    Args:
+        files: with their stamps.
+        seen: digests of some of them, of which pieces were read already.
+    Raises:
+        As `sha256_of`.
+    """
+    from xxhash import xxh3_128
+
+    def made() -> str:
+        parts = [((seen or {}).get(path) or PieceDigests(path, stamp)).value() for path, stamp in files.items()]
+        return str(xxh3_128(b"".join(parts)).hexdigest())
+
+    return f"{PIECES}:{_known_or_made(files, PIECES, made)}"
+
+
+def known_digest(files: Mapping[Path, FileStamp]) -> str | None:
+    """What `pieces_digest` gives, where it is remembered."""
+    known = _known(files, PIECES)
+    return None if known is None else f"{PIECES}:{known}"
+
+
+def known_sha256(files: Mapping[Path, FileStamp]) -> str | None:
+    """What `sha256_of` gives, where it is remembered: a download's is, which was compared with the Hub's."""
+    return _known(files, "")
+
+
+def sample_of(files: Mapping[Path, FileStamp]) -> bytes:
+    """A digest of a few bytes here and there: where it differs, so do the files; equal, they may differ still.
+
+    Raises:
+        CheckpointError: if one cannot be read.
+    """
+    from xxhash import xxh3_128
+
+    found = xxh3_128()
+    for path, stamp in files.items():
+        found.update(stamp.bytes.to_bytes(8, "little"))
+        with opened(path, stamp) as file:
+            for at in range(SAMPLES + 1):  # the last ones too: heads differ where backbones are frozen
+                part = bytearray(min(BLOCK // 256, stamp.bytes))
+                read_exactly(file, memoryview(part), (stamp.bytes - len(part)) * at // SAMPLES, path)
+                found.update(part)
+    return bytes(found.digest())
+
+
+def _known(files: Mapping[Path, FileStamp], way: str) -> str | None:
+    key = _key(files, way)
+    return None if key is None else _read().get(key)
+
+
+def _known_or_made(files: Mapping[Path, FileStamp], way: str, make: Callable[[], str]) -> str:
+    key = _key(files, way)
     known = None if key is None else _read().get(key)
     if known is not None:
         return known
+    value = make()
+    if key is not None and key == _key(files, way):
+        _remember(key, value)
+    return value
+
+
+def _sha256_of(files: Mapping[Path, FileStamp]) -> str:
     digest, block = hashlib.sha256(), bytearray(BLOCK)
     for path, stamp in files.items():
         with opened(path, stamp) as file:
@@ -46,14 +170,13 @@ def sha256_of(files: Mapping[Path, FileStamp]) -> str:
             while got := os.preadv(file, [block], offset):
                 digest.update(memoryview(block)[:got])
                 offset += got
-            if FileStamp.of(os.fstat(file)) != stamp:
-                raise CheckpointError(
-                    f"{path}: changed while it was read. Start again with the checkpoint as it is now."
-                )
-    value = digest.hexdigest()
-    if key is not None and key == _key(files):
-        _remember(key, value)
-    return value
+            _check_same(file, path, stamp)
+    return digest.hexdigest()
+
+
+def _check_same(file: int, path: Path, stamp: FileStamp) -> None:
+    if FileStamp.of(os.fstat(file)) != stamp:
+        raise CheckpointError(f"{path}: changed while it was read. Start again with the checkpoint as it is now.")
 
 
 def remembered(files: Iterable[str], about: str, compute: Callable[[], str]) -> str:
@@ -115,9 +238,9 @@ def place() -> Path:
     return Path(root).expanduser() / "sha256.json"
 
 
-def _key(files: Mapping[Path, FileStamp]) -> str | None:
+def _key(files: Mapping[Path, FileStamp], way: str) -> str | None:
     """What stands for these files as they are now; None where a change could go unseen."""
-    about = [_stamped(str(path), stamp) for path, stamp in files.items()]
+    about = [*([way] if way else []), *(_stamped(str(path), stamp) for path, stamp in files.items())]
     return None if None in about else hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 

@@ -299,7 +299,7 @@ def _write_run_folder(run: _Run, job: _Job, answers: Mapping[str, Predictions], 
         job.start.processor.save_pretrained(partial)
         for role, answer in answers.items():
             answer.save(partial / PREDICTIONS / f"{role}.safetensors")
-        write_run(partial, replace(record, weights=Checkpoint(str(partial)).sha256()))
+        write_run(partial, replace(record, weights=Checkpoint(str(partial)).digest()))
 
 
 def _write_failure(run: _Run, failure: RunFailed, error: Exception) -> None:

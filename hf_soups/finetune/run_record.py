@@ -29,7 +29,7 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     head_fingerprint: str | None = None  # of the head's start
     start: str = ""
-    weights: str = ""  # SHA-256 of the weight files, which the cached predictions are of; empty: by 0.1.0
+    weights: str = ""  # digest or SHA-256 of the weight files, which the cached predictions are of; empty: by 0.1.0
     label_names: tuple[str, ...] = ()
     family: str = ""
     metric: str = ""

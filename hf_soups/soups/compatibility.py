@@ -6,6 +6,7 @@ differ are put right by name, with `align_labels`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from jaxtyping import Shaped
 
 from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints
+from hf_soups.files.digests import sample_of
 from hf_soups.files.dtypes import FLOATS
 from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.files.problem_types import CLASSIFICATION
@@ -394,13 +396,23 @@ def _read_all(checkpoint: Checkpoint) -> None:
 
 
 def _check_duplicates(notes: Notes, checkpoints: Sequence[Checkpoint], threads: int) -> None:
-    failed = dict(_errors_of(Checkpoint.sha256, checkpoints, threads))
+    first_looks: dict[Checkpoint, bytes] = {}
+
+    def look(checkpoint: Checkpoint) -> None:
+        first_looks[checkpoint] = sample_of(checkpoint.stamps)
+
+    failed = dict(_errors_of(look, checkpoints, threads))
+    counted = Counter(first_looks.values())
+    alike = [c for c in checkpoints if counted[first_looks.get(c, b"")] > 1]
+    failed |= dict(_errors_of(Checkpoint.digest, alike, threads))
     seen: dict[tuple[str, tuple[int, ...]], Checkpoint] = {}
     for checkpoint in checkpoints:
         if checkpoint in failed:
             notes.error(checkpoint, "files", str(failed[checkpoint]))
             continue
-        key = (checkpoint.sha256(), checkpoint.label_order)
+        if checkpoint not in alike:
+            continue
+        key = (checkpoint.digest(), checkpoint.label_order)
         if key in seen:
             message = f"{checkpoint}: the same weights as {seen[key]}; together they count twice."
             notes.warn(checkpoint, "duplicate", message)

@@ -72,10 +72,12 @@ class Method:
         """The soup."""
         return self.function(inputs, **self._own(inputs.options))
 
-    def key(self, options: Options, start: Checkpoint | None) -> list[Any]:
-        """What of the options and the start decides what comes out."""
+    def key(
+        self, options: Options, start: Checkpoint | None, of: Callable[[Checkpoint], str] = Checkpoint.digest
+    ) -> list[Any]:
+        """What of the options and the start decides what comes out; weights by their digest."""
         own = {**self._own(options), **({"tie_break": options.tie_break} if self.breaks_ties else {})}
-        return [self.name, own, start.sha256() if start is not None and self.needs_start else None]
+        return [self.name, own, of(start) if start is not None and self.needs_start else None]
 
     def _own(self, options: Options) -> dict[str, Any]:
         return {name: getattr(options, name, default) for name, default in self.options.items()}

@@ -306,7 +306,7 @@ def _cached(checkpoints: Sequence[Checkpoint], role: Role, fingerprint: str) -> 
         if checkpoint.label_order or checkpoint.input_from or not path.is_file():  # it answered as it is, not like this
             continue
         weights = (checkpoint.run or {}).get("weights")
-        if weights and weights != checkpoint.sha256():  # the answers are other weights': they are made again
+        if weights and not checkpoint.has_weights(weights):  # the answers are other weights': they are made again
             _log.warning("%s: its weights changed since it answered; answering again", checkpoint)
             continue
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
 from hf_soups.display import Displayed
 from hf_soups.errors import InputError
+from hf_soups.files.digests import known_sha256
 from hf_soups.files.loaded_names import vocabulary_rows
 from hf_soups.files.publishing import Publishable
 from hf_soups.files.reading import is_there
@@ -281,19 +282,20 @@ class Soup(Publishable, Displayed):
         """
         target = Path(out)
         with written_whole(target, overwrite=overwrite, marker=SOUP_FILE) as staged:
-            self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
-            self.write_record(staged)
+            written = self.write_model(staged, dtype=dtype, max_shard_size=max_shard_size, threads=threads)
+            self.write_record(staged, written)
         return target
 
     def write_model(
         self, folder: Path, *, dtype: str | None = None, max_shard_size: int | str | None = None, threads: int = 2
-    ) -> None:
-        """Write weights, config and processor into an existing folder."""
+    ) -> str:
+        """Write weights, config and processor into an existing folder; the digest of the weights."""
         stored = None if dtype is None else stored_dtype(dtype)
         largest = max_shard_size if max_shard_size is None else size_in_bytes(max_shard_size)
         members = self.ingredients if self.saved is None else (self.saved,)
         weights = self.weights if self.saved is None else (1.0,)
-        mix_to_folder(members, weights, folder, dtype=stored, threads=threads, max_shard_size=largest)
+        how: dict[str, Any] = {"threads": threads, "max_shard_size": largest, "digests": True}
+        written = mix_to_folder(members, weights, folder, dtype=stored, **how)
         for source in members[0].carried_files():
             # not every carried file is at the top (chat templates): keep its place
             target = folder / _place(source, members[0].folder)
@@ -305,10 +307,14 @@ class Soup(Publishable, Displayed):
         longer = members[0].longer
         if longer is not None:
             _set_vocabulary(folder / "config.json", longer.config)
+        return written
 
-    def write_record(self, folder: Path) -> None:
-        """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN."""
-        write_json(folder / SOUP_FILE, {**self.record(), "weights": Checkpoint(str(folder)).sha256()})
+    def write_record(self, folder: Path, written: str = "") -> None:
+        """Write `soup.json` beside the weights; NaN scores become null, because strict JSON has no NaN.
+
+        `written`: the digest of the weights there; default: it is made of them.
+        """
+        write_json(folder / SOUP_FILE, {**self.record(), "weights": written or Checkpoint(str(folder)).digest()})
 
     def record(self) -> dict[str, Any]:
         """What `soup.json` holds."""
@@ -326,7 +332,8 @@ class Soup(Publishable, Displayed):
                     "source": str(c.source),
                     "revision": c.revision,
                     "subfolder": c.subfolder,
-                    "sha256": c.sha256(),
+                    "digest": c.digest(),
+                    **({"sha256": known} if (known := known_sha256(c.stamps)) else {}),
                     "coefficient": coefficient,
                 }
                 for name, c, coefficient in zip(names, self.ingredients, self.coefficients, strict=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import InputError
-from hf_soups.files.reading import read_record
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.reading import read_json, read_record
+from hf_soups.files.writing import write_json
 
 SOUP_FILE = "soup.json"  # only a folder that holds one is ever replaced
 STEPS_PICTURE = "score_by_ingredients.png"  # beside it, as cooking draws it for greedy
@@ -24,7 +25,8 @@ class IngredientRecord:
 
     name: str
     coefficient: float
-    sha256: str = ""
+    digest: str = ""  # of its weights, see `Checkpoint.digest`; empty in records of 0.1.0, which have sha256
+    sha256: str = ""  # of its weights; for the card, see `with_sha256`
     source: str = ""
     revision: str | None = None
     subfolder: str | None = None
@@ -86,7 +88,7 @@ class SoupRecord:
     left_out: tuple[LeftOutRecord, ...] = ()
     dtype: str | None = None
     made_from: str = ""  # a digest of everything that decided what came out
-    weights: str = ""  # SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
+    weights: str = ""  # digest or SHA-256 of the soup's own weight files, which its scores are of; empty: by 0.1.0
     selected_on: str | None = None  # the rows it was scored on; None: nothing was scored
     optimistic: bool = False  # chosen on the report rows
     select_optimistic: bool = False  # the ingredients may have been trained on the select rows
@@ -124,11 +126,42 @@ class SoupRecord:
         Raises:
             InputError: if they are not. Soups of 0.1.0 do not say what they were.
         """
-        if self.weights and Checkpoint(str(folder)).sha256() != self.weights:
+        if self.weights and not Checkpoint(str(folder)).has_weights(self.weights):
             raise InputError(
                 f"{folder}: its weights are not those that {SOUP_FILE} tells of, so the scores there are not theirs. "
                 "Cook the soup again, or remove the record."
             )
+
+
+def with_sha256(record: SoupRecord) -> SoupRecord:
+    """The record with the SHA-256 of ingredients that it has a digest of: the Hub names files by SHA-256.
+
+    Of those alone whose folder is on this machine, with the weights that the soup was made of.
+    """
+    return replace(record, ingredients=tuple(replace(o, sha256=o.sha256 or _sha256_of(o)) for o in record.ingredients))
+
+
+def keep_sha256(folder: Path, record: SoupRecord) -> None:
+    """Write the SHA-256 of the record's ingredients into soup.json, for when their folders are gone.
+
+    Raises:
+        HfSoupsError: if soup.json cannot be written.
+    """
+    if read_soup(folder) != record:
+        values = read_json(folder / SOUP_FILE)
+        for entry, one in zip(values["ingredients"], record.ingredients, strict=True):
+            entry.update({"sha256": one.sha256} if one.sha256 else {})
+        write_json(folder / SOUP_FILE, values)
+
+
+def _sha256_of(one: IngredientRecord) -> str:
+    if not one.digest or not Path(one.source).expanduser().is_dir():
+        return ""
+    try:
+        checkpoint = Checkpoint(one.source, one.revision, one.subfolder)
+        return checkpoint.sha256() if checkpoint.has_weights(one.digest) else ""
+    except HfSoupsError:
+        return ""
 
 
 def read_soup(folder: Path) -> SoupRecord:

@@ -156,7 +156,7 @@ class SoupCallback(TrainerCallback):
             inner.save_pretrained(staged, state_dict=stored)
             if processing_class is not None:
                 processing_class.save_pretrained(staged)
-            write_json(staged / SOUP_FILE, {**self._record(state), "weights": Checkpoint(str(staged)).sha256()})
+            write_json(staged / SOUP_FILE, {**self._record(state), "weights": Checkpoint(str(staged)).digest()})
 
     # The average.
 

@@ -56,14 +56,14 @@ def whole_start(start: Checkpoint, ingredients: Sequence[Checkpoint], *, threads
     if len(held) == len(names) and all(own == name for name, own in held.items()):
         return start
     _check_backbone(start, ingredients[0], names, held)
-    about = [FORMAT, start.sha256(), held, [[c.sha256(), list(c.label_order)] for c in ingredients]]
+    about = [FORMAT, start.digest(), held, [[c.digest(), list(c.label_order)] for c in ingredients]]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     out = place().parent / "starts" / key[:16] / start.name.rpartition("/")[2]
     if not (out / RECORD).is_file():
         with written_whole(out, overwrite=True, marker=RECORD) as staged:
             _write(staged, start, ingredients, names, held, threads)
             averaged = [name for name in names if name not in held]
-            record = {"start": str(start), "start_sha256": start.sha256(), "averaged": averaged}
+            record = {"start": str(start), "start_digest": start.digest(), "averaged": averaged}
             write_json(staged / RECORD, {"format": FORMAT, **record})
     return Checkpoint(out)
 

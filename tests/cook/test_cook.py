@@ -21,6 +21,7 @@ from transformers import pipeline
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cook import CookResult, cook, one_soup, print_result
+from hf_soups.cook import run as cook_run
 from hf_soups.cook.one_soup import why_one
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
@@ -33,6 +34,7 @@ from hf_soups.report.cards.card import check_card, write_card
 from hf_soups.soups import Soup, Step
 from hf_soups.soups.options import Options
 from hf_soups.soups.scoring import SoupScorer
+from hf_soups.soups.soup_record import read_soup
 from tests.makers.pile import finished, label, make_pile, make_sweep, near, plain_answers
 from tests.makers.ties import turned
 from tests.makers.tiny import IMAGE_SIZE, tiny_bert, tiny_resnet
@@ -174,6 +176,28 @@ def test_cached_answers_of_other_weights_are_not_trusted(sweep: Path, tmp_path: 
     shutil.copy(sweep / "run_01/model.safetensors", run / "model.safetensors")
     after = record_of_singles(sweep, tmp_path / "after")
     assert after["run_00"] == before["run_01"] != before["run_00"]
+
+
+def test_a_soup_whose_record_names_weights_by_sha256_is_the_same_soup(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records up to 0.1.0 do: ingredients, the soup's own weights, and the key of all that decided what came out."""
+    key = cook_run._key
+    with monkeypatch.context() as before:
+        before.setattr(cook_run, "_key", lambda *of_what: key(*of_what, of=Checkpoint.sha256))
+        quietly([sweep], ("uniform",), tmp_path / "soups")
+    folder = tmp_path / "soups/uniform"
+    values = record(folder)
+    for ingredient in values["ingredients"]:
+        del ingredient["digest"]
+        ingredient["sha256"] = Checkpoint(ingredient["source"]).sha256()
+    (folder / "soup.json").write_text(json.dumps({**values, "weights": Checkpoint(folder).sha256()}))
+    read_soup(folder).check_weights(folder)
+    (again,) = quietly([sweep], ("uniform",), tmp_path / "soups").soups
+    assert again.already
+    (folder / "soup.json").write_text(json.dumps({**values, "weights": "f" * 64}))
+    with pytest.raises(InputError, match="its weights are not those"):
+        read_soup(folder).check_weights(folder)
 
 
 def record_of_singles(sweep: Path, out: Path) -> dict[str, float]:

@@ -220,7 +220,7 @@ def test_scores_of_ingredients_that_changed_between_two_calls_are_not_taken_over
     with pytest.raises(InputError, match="exists already"):
         quietly([sweep], ("uniform",), tmp_path / "soups")
     again = quietly([sweep], ("uniform",), tmp_path / "soups", overwrite=True).soups[0]
-    assert again.record.ingredients[1].sha256 != first.record.ingredients[1].sha256
+    assert again.record.ingredients[1].digest != first.record.ingredients[1].digest
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: no room")])

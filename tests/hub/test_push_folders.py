@@ -241,7 +241,11 @@ def test_a_card_is_made_for_the_repo_and_a_dry_run_does_not_write_it(copied: Pat
     assert listed(copied) == before
     with gathered(copied, "me/new") as found:
         assert any("README.md, the model card, was written for this push" in note for note in found.notes)
-    assert listed(copied) == {**before, "README.md": card.encode()}
+    after = listed(copied)
+    assert {**after, "soup.json": before["soup.json"]} == {**before, "README.md": card.encode()}
+    told = json.loads(after["soup.json"])  # and the SHA-256 that the card names, for when the ingredients are gone
+    assert all(i.pop("sha256") in card for i in told["ingredients"])
+    assert told == json.loads(before["soup.json"])
 
 
 def test_a_card_of_another_name_is_pushed_as_one_made_for_the_repo(copied: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def test_a_soups_metadata_hold_what_the_hub_knows_and_nothing_was_chosen_on(soup
 
 
 def test_a_soups_tables_are_its_record(soup: Path) -> None:
+    write_card(soup)
     cells = cells_of(card_for(soup).text)
     record = json.loads((soup / "soup.json").read_text())
     for told in record["ingredients"]:
@@ -111,6 +113,26 @@ def test_a_soups_tables_are_its_record(soup: Path) -> None:
     assert cells["How it was chosen", "select rows", "Value"] == "400"
     # sqrt(0.8425 x 0.1575 / 400) = 0.0182
     assert cells["How it was chosen", "standard error of the score on select rows", "Value"] == "1.8"
+
+
+def test_a_card_names_ingredients_by_sha256_where_their_folders_are_and_else_by_the_records_digest(
+    soup: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(soup, tmp_path / "elsewhere")
+    before = json.loads((soup / "soup.json").read_text())["ingredients"]
+    write_card(soup)
+    written = json.loads((soup / "soup.json").read_text())["ingredients"]
+    cells = cells_of((soup / "README.md").read_text())
+    for told in written:
+        assert told["sha256"] == Checkpoint(told["source"]).sha256()
+        assert cells["Ingredients", told["name"], "SHA-256 of the weights"] == told["sha256"]
+    change_json(tmp_path / "elsewhere/soup.json", "ingredients", 0, "source", to=str(tmp_path / "gone"))
+    change_json(tmp_path / "elsewhere/soup.json", "ingredients", 1, "digest", to="xxh3-pieces:" + "0" * 32)
+    write_card(tmp_path / "elsewhere")  # one is gone, the other has other weights now
+    check_card(tmp_path / "elsewhere")
+    cells = cells_of((tmp_path / "elsewhere/README.md").read_text())
+    assert cells["Ingredients", before[0]["name"], "Digest of the weights"] == before[0]["digest"]
+    assert cells["Ingredients", before[1]["name"], "Digest of the weights"] == "xxh3-pieces:" + "0" * 32
 
 
 def test_a_soup_chosen_on_report_has_no_score_that_is_not_called_optimistic(soup: Path) -> None:

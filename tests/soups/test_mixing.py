@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.files.dtypes import ITEM_BYTES
-from hf_soups.soups.mixing import blocks, mix_tensor, mix_to_folder, spans
+from hf_soups.soups.mixing import blocks, compiled, mix_tensor, mix_to_folder, spans
 from tests.makers.folders import CONFIG, TORCH, folder_of, names_below
 from tests.makers.tiny import tiny_bert, tiny_resnet, tiny_vit
 
@@ -395,3 +396,47 @@ def test_a_bias_that_is_zero_everywhere_stands_for_no_other(tmp_path: Path) -> N
     pair = [Checkpoint(folder_of(tmp_path / name, t)) for name, t in (("whole", whole), ("lacking", lacking))]
     with pytest.raises(IncompatibleCheckpoints, match=r"lacking: lacks 1 tensors.*b\.bias"):
         mixed(tmp_path / "out", pair, (0.5, 0.5))
+
+
+@pytest.mark.parametrize("accumulate", ["float32", "float64", None])
+@pytest.mark.parametrize(
+    "dtypes", [("F32",) * 3, ("F16",) * 3, ("BF16",) * 3, ("F32", "BF16", "F16"), ("F64", "F32", "F32")]
+)
+@pytest.mark.parametrize("coefficients", [(1 / 3,) * 3, (0.7, -0.2, 0.5)])
+def test_the_compiled_loop_has_the_bits_of_numpys_operations(
+    coefficients: tuple[float, ...], dtypes: tuple[str, ...], accumulate: object, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    checkpoints = [ingredient(tmp_path, seed, dtype) for seed, dtype in enumerate(dtypes)]
+    for dtype in ("F32", "F16", "BF16", None):
+        looped = mixed(tmp_path / "out", checkpoints, coefficients, accumulate=accumulate, dtype=dtype)
+        with monkeypatch.context() as without:
+            without.setattr(blocks, "mix", lambda *_, **__: False)
+            without.setattr(blocks, "add", lambda *_, **__: False)
+            plain = mixed(tmp_path / "out", checkpoints, coefficients, accumulate=accumulate, dtype=dtype)
+        for name in SHAPES:
+            assert torch.equal(looped[name].reshape(-1).view(torch.uint8), plain[name].reshape(-1).view(torch.uint8)), (
+                dtype,
+                name,
+            )
+
+
+def test_negative_zeros_stay_negative_in_the_compiled_loop(tmp_path: Path) -> None:
+    pair = [Checkpoint(folder_of(tmp_path / str(i), {"w": torch.full((40,), -0.0)})) for i in range(2)]
+    got = mixed(tmp_path / "out", pair, (0.5, 0.5))["w"]
+    assert torch.signbit(got).all()
+
+
+def test_without_llvmlite_the_result_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [ingredient(tmp_path, seed) for seed in range(2)]
+    expected = mixed(tmp_path / "out", pair, (0.5, 0.5))
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    for cached in (compiled._machine, compiled._add_loop, compiled._mix_loop):
+        cached.cache_clear()
+    try:
+        assert compiled._machine() is None
+        got = mixed(tmp_path / "out", pair, (0.5, 0.5))
+    finally:
+        for cached in (compiled._machine, compiled._add_loop, compiled._mix_loop):
+            cached.cache_clear()
+    assert all(torch.equal(got[name], expected[name]) for name in SHAPES)

@@ -15,6 +15,8 @@ import torch
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import CheckpointError, HfSoupsError, InputError
+from hf_soups.files.tensorfile import FileStamp
+from hf_soups.files.weights import open_unchanged
 from hf_soups.soups.mixing import mix_to_folder
 from hf_soups.soups.mixing import to_files as mixing
 from tests.makers.folders import folder_of, names_below
@@ -150,7 +152,14 @@ def test_an_ingredient_that_vanishes_or_shrinks_meanwhile_is_named(pair: list[Ch
 def test_an_ingredient_cut_short_while_it_is_read_is_named(
     pair: list[Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    opened = open_unchanged
+
+    def cut(path: Path, stamp: FileStamp) -> int:
+        file = opened(path, stamp)
+        os.truncate(path, stamp.bytes // 2)
+        return file
+
+    monkeypatch.setattr("hf_soups.soups.mixing.blocks.open_unchanged", cut)
     assert "model.safetensors: truncated: it ends at byte" in refused(pair, tmp_path / "out", CheckpointError)
 
 

@@ -29,7 +29,7 @@ from hf_soups.report.cards.card_facts import (
 )
 from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, MarkedText, cells_of, code_of, run_code, snippet_for
 from hf_soups.report.cards.soups import BOARD_PICTURE, has_picture, soup_facts
-from hf_soups.soups.soup_record import SOUP_FILE, read_soup
+from hf_soups.soups.soup_record import SOUP_FILE, keep_sha256, read_soup, with_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -193,6 +193,8 @@ class FolderCard:
             )
         files = self.files(before)
         self.draw_pictures(self.folder)
+        if not self.facts.cascade:
+            keep_sha256(self.folder, with_sha256(read_soup(self.folder)))
         if EVAL_FILE not in files:
             (self.folder / EVAL_FILE).unlink(missing_ok=True)  # an earlier card's, which this one does not say
         for place, text in reversed(files.items()):  # README.md last: where it is, the rest is too
@@ -335,7 +337,7 @@ def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:
 
         facts = _whole(lambda: cascade_facts(folder, read_cascade(folder)), folder / "config.json")
         return facts if recipe is None or facts.data is not None else replace(facts, data=DataUsed.of_task(recipe.task))
-    record, known = read_soup(_needed(folder, SOUP_FILE).parent), recipe or recipe_kept(folder)
+    record, known = with_sha256(read_soup(_needed(folder, SOUP_FILE).parent)), recipe or recipe_kept(folder)
     # as it is in the file: later versions may know further keys
     shown = "" if known is None else recipe_text(known) if recipe else _text_of(folder / RECIPE_FILE)
     fenced = shown.replace("```", "'''")  # no text may end the block of code: a folder can come from anywhere

@@ -230,6 +230,7 @@ def _ingredients(
     record: SoupRecord, short: Mapping[str, str], repos: Sequence[str], drawn: Mapping[str, Mapping[str, Any]]
 ) -> MarkdownTable:
     """With what the sweep drew for each, by name of the run."""
+    way = "SHA-256" if all(one.sha256 for one in record.ingredients) else "Digest"
     rows = []
     for one in record.ingredients:
         where = "@".join(filter(None, (one.source, one.revision))) if one.source in repos else MISSING
@@ -237,7 +238,7 @@ def _ingredients(
                   for name, value in drawn.get(one.name, {}).items()}  # fmt: skip
         rows.append(
             {"Ingredient": short[one.name], "Coefficient": f"{one.coefficient:.6g}", **values, "Hub": where,
-             "SHA-256 of the weights": one.sha256}
+             f"{way} of the weights": one.sha256 or one.digest}
         )  # fmt: skip
     return MarkdownTable.of("Ingredients", rows)
 

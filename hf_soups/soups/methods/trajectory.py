@@ -61,7 +61,7 @@ def run_checkpoints(folder: str | Path, *, last: int | None = None) -> Trajector
         try:
             checkpoint = whole(Checkpoint(path))
             _ = checkpoint.tensors
-            if path is not root or all(checkpoint.sha256() != earlier.sha256() for earlier in usable):
+            if path is not root or all(checkpoint.digest() != earlier.digest() for earlier in usable):
                 usable.append(checkpoint)
         except (CheckpointError, MissingExtra) as error:
             left_out[path.name] = str(error)

@@ -1,7 +1,7 @@
 """All weight arithmetic: coefficients x checkpoints, streamed into files or into a live model.
 
-`spans` plans what is read together, `blocks` adds it up, `to_files` writes a checkpoint, `live` fills a model,
-`geometry` measures distances and angles.
+`spans` plans what is read together, `blocks` adds it up, by the machine code of `compiled`, `to_files` writes a
+checkpoint, `live` fills a model, `geometry` measures distances and angles.
 """
 
 from hf_soups.soups.mixing.geometry import Geometry, measure

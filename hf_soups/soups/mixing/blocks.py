@@ -7,34 +7,41 @@ buffers are reused, so memory stays the same for any model and any number of ing
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints, InputError
+from hf_soups.files.digests import PieceDigests
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, OVERFLOW, decode_into, encode
 from hf_soups.files.weights import open_unchanged, read_exactly
+from hf_soups.soups.mixing.compiled import LANES, add, mix
 from hf_soups.soups.mixing.spans import BLOCK_ELEMENTS, Source, Span
 
 PAGE = 4096
+KEPT = 16 << 20  # bytes of a block of all ingredients that are kept until they are hashed
 
 
 class BlockMixer:
     """The buffers and open files of one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: Mapping[Path, PieceDigests] | None = None) -> None:
+        """`watched`: files whose digest is made of what is read of them."""
+        self._watched = watched or {}
+        self._kept: NDArray[np.uint8] = _page_aligned(0)
         self._files: dict[int, tuple[Path, int]] = {}
-        self._raw: NDArray[np.uint8] = _page_aligned(8 * BLOCK_ELEMENTS)
-        self._sum: NDArray[np.float32] = _page_aligned(4 * BLOCK_ELEMENTS).view(np.float32)
-        self._values: NDArray[np.float32] = _page_aligned(4 * BLOCK_ELEMENTS).view(np.float32)
-        self._wide_sum: NDArray[np.float64] = _page_aligned(8 * BLOCK_ELEMENTS).view(np.float64)
-        self._product: NDArray[np.float64] = _page_aligned(8 * BLOCK_ELEMENTS).view(np.float64)
+        room = BLOCK_ELEMENTS + LANES
+        self._raw: NDArray[np.uint8] = _page_aligned(8 * room)
+        self._sum: NDArray[np.float32] = _page_aligned(4 * room).view(np.float32)
+        self._wide_sum: NDArray[np.float64] = _page_aligned(8 * room).view(np.float64)
+        self._values: NDArray[np.float32] = _page_aligned(4 * room).view(np.float32)
+        self._product: NDArray[np.float64] = _page_aligned(8 * room).view(np.float64)
 
     def __enter__(self) -> BlockMixer:
         return self
@@ -59,28 +66,56 @@ class BlockMixer:
                 raw = self._read(only, start, count)  # bit for bit, -0.0 and all
                 self._check(span, start, self._decoded(only, raw, self._values[:count]))
                 return raw
-            if span.wide and span.dtype == "F32":
-                return self._rounded_at_once(span, start, count)
-            return self._rounded(self.accumulated(span, start, count), span.dtype)
+            whole = self._in_one_pass(span, start, count, span.dtype)
+            return self._rounded(self._summed(span, start, count), span.dtype) if whole is None else whole
 
     def accumulated(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
         """The weighted sum of a block before it is rounded to the output's dtype; float32 or float64."""
+        whole = None if span.wide else self._in_one_pass(span, start, count, "F32")
+        if whole is not None:
+            return whole.view(np.float32)
         with np.errstate(all="ignore"):
-            total = None if span.wide else self._sum_float32(span, start, count)
-            if total is None or not _fits(total, span.dtype):  # the sum overflowed, its mean may not
-                total, factor = self._sum_float64(span, start, count)
-                np.multiply(total, factor, out=total)
-            self._check(span, start, total)
-        return total
+            return self._summed(span, start, count)
 
-    def _rounded_at_once(self, span: Span, start: int, count: int) -> NDArray[np.float32]:
-        """The float64 sum scaled and rounded to float32 in one pass, and looked at in half the bytes."""
-        total, factor = self._sum_float64(span, start, count)
-        narrow = self._values[:count]
-        np.multiply(total, factor, out=narrow, casting="same_kind")
-        if not _fits(narrow, span.dtype):
-            self._check(span, start, np.multiply(total, factor, out=total))
-        return narrow
+    def _in_one_pass(self, span: Span, start: int, count: int, dtype: str) -> NDArray[np.uint8] | None:
+        """The block as the compiled loop makes it; None if there is none for it, or something is wrong with a value."""
+        kinds, even = {source.dtype for source in span.sources}, _even(span)
+        watched = [(i, s, self._watched[s.file]) for i, s in enumerate(span.sources) if s.file in self._watched]
+        size = count * ITEM_BYTES[span.sources[0].dtype]
+        apart = size + -size % PAGE if watched else 0
+        if len(span.sources) == 1 or apart * len(span.sources) > KEPT:
+            return None
+        if self._kept.size < apart * len(span.sources) + PAGE:
+            self._kept = _page_aligned(apart * len(span.sources) + PAGE)
+        out = self._values.view(np.uint8)[: count * ITEM_BYTES[dtype]]
+        done = len(kinds) == 1 and mix(
+            kinds.pop(),
+            [self._file(source) for source in span.sources],
+            [source.offset + start * ITEM_BYTES[source.dtype] for source in span.sources],
+            [1.0 if even else source.coefficient for source in span.sources],
+            span.sources[0].coefficient if even else 1.0,
+            self._kept if apart else self._raw,
+            self._wide_sum if span.wide else self._sum,
+            dtype,
+            out,
+            apart=apart,
+        )
+        if done:
+            for i, source, pieces in watched:
+                data = self._kept[i * apart : i * apart + size]
+                pieces.seen(source.offset + start * ITEM_BYTES[source.dtype], data)
+        return out if done else None
+
+    def _summed(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
+        """The same by NumPy's operations, before it is rounded to the output's dtype."""
+        total, factor = self._sum_of(span, start, count, wide=span.wide)
+        if factor != 1:
+            np.multiply(total, total.dtype.type(factor), out=total)
+        if not span.wide and not _fits(total, span.dtype):  # the sum overflowed, its mean may not
+            total, factor = self._sum_of(span, start, total.size, wide=True)
+            np.multiply(total, factor, out=total)
+        self._check(span, start, total)
+        return total
 
     def fill(self, source: Source, start: int, into: NDArray[np.float32]) -> None:
         """One ingredient's own values of a block, without its coefficient; `into` is contiguous and sets the length."""
@@ -96,34 +131,35 @@ class BlockMixer:
         self.fill(source, start, values)
         return values
 
-    def _sum_float32(self, span: Span, start: int, count: int) -> Float[np.ndarray, " elements"]:
-        first, even = span.sources[0], _even(span)
-        total, values = self._sum[:count], self._values[:count]
-        self.fill(first, start, total)
-        if not even:
-            np.multiply(total, np.float32(first.coefficient), out=total)
-        for source in span.sources[1:]:
-            self.fill(source, start, values)
-            if not even:
-                np.multiply(values, np.float32(source.coefficient), out=values)
-            np.add(total, values, out=total)
-        if even and first.coefficient != 1:  # one product instead of one for each ingredient
-            np.multiply(total, np.float32(first.coefficient), out=total)
-        return total
-
-    def _sum_float64(self, span: Span, start: int, count: int) -> tuple[Float64[np.ndarray, " elements"], float]:
+    def _sum_of(
+        self, span: Span, start: int, count: int, *, wide: bool
+    ) -> tuple[Float[np.ndarray, " elements"], float]:
         """The sum, and what it is still to be multiplied by: one product instead of one for each ingredient."""
-        even, total = _even(span), self._wide_sum[:count]
-        for i, source in enumerate(span.sources):
-            values = self._widest(source, start, count)
-            product = total if i == 0 else self._product[:count]
-            if not even:
-                np.multiply(values, source.coefficient, out=product, dtype=np.float64)
-            elif i == 0:
-                np.copyto(total, values)
-            if i:
-                np.add(total, values if even else product, out=total)
-        return total, span.sources[0].coefficient if even else 1.0
+        first, even = span.sources[0], _even(span)
+        total = (self._wide_sum if wide else self._sum)[:count]
+        for source in span.sources:
+            c = 1.0 if even else source.coefficient
+            if source is first and even and not wide:  # no copy on the way
+                self.fill(source, start, self._sum[:count])
+                self._sum[count : count + LANES] = 0  # looked at by the compiled loops
+                continue
+            raw = self._read(source, start, count)
+            if not add(raw, source.dtype, total, c, first=source is first):
+                self._add(source, raw, c, total, first=source is first)
+        return total, first.coefficient if even else 1.0
+
+    def _add(
+        self, source: Source, raw: NDArray[np.uint8], c: float, total: Float[np.ndarray, " elements"], *, first: bool
+    ) -> None:
+        """What `compiled.add` does, by NumPy's operations."""
+        values, kind = self._decoded(source, raw, self._values[: total.size]), total.dtype.type
+        product = total if first else self._product.view(kind)[: total.size]
+        if c != 1:
+            np.multiply(values, kind(c), out=product, dtype=kind)
+        elif first:
+            np.copyto(total, values)
+        if not first:
+            np.add(total, values if c == 1 else product, out=total)
 
     def _rounded(self, total: Float[np.ndarray, " elements"], dtype: str) -> NDArray[np.generic]:
         if dtype == "F64":
@@ -168,13 +204,18 @@ class BlockMixer:
         return into
 
     def _read(self, source: Source, start: int, count: int) -> NDArray[np.uint8]:
-        raw = self._raw[: count * ITEM_BYTES[source.dtype]]
+        used = count * ITEM_BYTES[source.dtype]
+        raw = self._raw[:used]
         self._read_into(source, start, raw)
+        if count % LANES:
+            self._raw[used : used + 8 * LANES] = 0  # looked at by the compiled loops
         return raw
 
     def _read_into(self, source: Source, start: int, into: NDArray[np.uint8]) -> None:
         offset = source.offset + start * ITEM_BYTES[source.dtype]
         read_exactly(self._file(source), into.data, offset, source.file)
+        if source.file in self._watched:
+            self._watched[source.file].seen(offset, into)
 
     def _file(self, source: Source) -> int:
         """One open file for each ingredient: the number of shards does not count against the limit of open files."""
@@ -244,13 +285,21 @@ class _Shared(Iterator[T]):
             self._items = iter(())
 
 
-def in_threads(items: Iterable[T], do: Callable[[BlockMixer, T], object], threads: int) -> None:
-    """Call `do(mixer, item)` for every item, in `threads` threads; the first error stops all and is raised."""
+def in_threads(
+    items: Iterable[T],
+    do: Callable[[BlockMixer, T], object],
+    threads: int,
+    watched: Mapping[Path, PieceDigests] | None = None,
+) -> None:
+    """Call `do(mixer, item)` for every item, in `threads` threads; the first error stops all and is raised.
+
+    `watched` are the files of `BlockMixer`.
+    """
     work = _Shared(iter(items))
 
     def worker() -> None:
         try:
-            with BlockMixer() as mixer:
+            with BlockMixer(watched) as mixer:
                 for item in work:
                     do(mixer, item)
         except BaseException:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hf_soups.checkpoint import Checkpoint, Piece
 from hf_soups.errors import IncompatibleCheckpoints, InputError
+from hf_soups.files.digests import PIECE
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES
 from hf_soups.files.loaded_names import SELF_MADE
 from hf_soups.files.tensorfile import FileStamp
@@ -79,6 +80,19 @@ class Span:
         size = BLOCK_ELEMENTS if size is None else size
         for start in range(0, self.elements, size):
             yield start, min(size, self.elements - start)
+
+    def aligned_blocks(self, start: int) -> Iterator[tuple[int, int]]:
+        """As `blocks`, but each a piece of the files' digests, if the ingredients' are laid out as the output's.
+
+        Args:
+            start: of the tensors in the output file, in bytes.
+        """
+        size = min(PIECE // ITEM_BYTES[self.sources[0].dtype], BLOCK_ELEMENTS)
+        before, at = (self.offset - start) // ITEM_BYTES[self.dtype], 0
+        while at < self.elements:
+            count = min(size - (before + at) % size, self.elements - at)
+            yield at, count
+            at += count
 
 
 def plan_spans(

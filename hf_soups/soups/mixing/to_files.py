@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import numpy as np
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.digests import PieceDigests, known_digest, pieces_digest
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE
-from hf_soups.files.tensorfile import Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
+from hf_soups.files.tensorfile import FileStamp, Layout, TensorInfo, TensorWriter, lay_out, refuse_writing
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.soups.mixing.blocks import BlockMixer, in_threads
 from hf_soups.soups.mixing.spans import COUNTER, Accumulate, Span, check_same, plan_spans, shared_names
@@ -35,7 +37,8 @@ def mix_to_folder(
     accumulate: Accumulate | None = None,
     threads: int = 2,
     max_shard_size: int | None = None,
-) -> None:
+    digests: bool = False,
+) -> str:
     """Write the weights of sum(coefficient x checkpoint) into a folder: one file, or shards with their index.
 
     Integers and bools must be equal in all ingredients and are copied. Ingredients whose coefficient is 0 are not
@@ -51,7 +54,10 @@ def mix_to_folder(
             float32 the error before rounding is at most (k + 1) x 2^-24 x sum(|coefficient x weight|).
         threads: that read, add and write side by side.
         max_shard_size: bytes of tensors in one file at most, unless one tensor alone is larger.
+        digests: make those that are not known yet (`Checkpoint.digest`) of what is read and written.
 
+    Returns:
+        The digest of what was written, if asked for, else "".
     Raises:
         IncompatibleCheckpoints: if names, shapes or integers differ.
         CheckpointError: if an ingredient cannot be read, or holds NaN or infinity.
@@ -81,13 +87,46 @@ def mix_to_folder(
             for name in inside
         ]
         spans = plan_spans(checkpoints, by_tensor, places, accumulate)
+        starts = {path: len(layouts[path].header) for path in shards}
+        watched = _without_digest(checkpoints) if digests else {}
+        made = {p: PieceDigests(p, FileStamp(layouts[p].size, 0, 0), starts[p]) for p in shards if digests}
         with TensorWriter(layouts) as writer:
 
             def mix(mixer: BlockMixer, block: tuple[Span, int, int]) -> None:
                 span, start, count = block
-                writer.write(span.out, mixer.output(span, start, count), span.offset + start * ITEM_BYTES[span.dtype])
+                data, offset = mixer.output(span, start, count), span.offset + start * ITEM_BYTES[span.dtype]
+                writer.write(span.out, data, offset)
+                if digests:
+                    made[span.out].seen(offset, data)
 
-            in_threads(((span, *block) for span in spans for block in span.blocks()), mix, threads)
+            blocks = ((span, *block) for span in spans for block in span.aligned_blocks(starts[span.out]))
+            in_threads(blocks, mix, threads, watched)
+            _learn(checkpoints, watched, threads)
+        for path, pieces in made.items():
+            pieces.stamp = FileStamp.of(path.stat())
+        return pieces_digest({path: pieces.stamp for path, pieces in made.items()}, made) if digests else ""
+
+
+def _without_digest(checkpoints: Sequence[Checkpoint]) -> dict[Path, PieceDigests]:
+    """The files of those checkpoints whose digest is not known."""
+    found: dict[Path, PieceDigests] = {}
+    for checkpoint in checkpoints:
+        if known := known_digest(checkpoint.stamps):
+            checkpoint.keep_digest(known)
+            continue
+        found.update((p, PieceDigests(p, stamp)) for p, stamp in checkpoint.stamps.items() if p not in found)
+    return found
+
+
+def _learn(checkpoints: Sequence[Checkpoint], watched: Mapping[Path, PieceDigests], threads: int) -> None:
+    """Finish the digests: what was not read for the mixture, such as headers, is read now."""
+
+    def learn(checkpoint: Checkpoint) -> None:
+        checkpoint.keep_digest(pieces_digest(checkpoint.stamps, watched))
+
+    unknown = [c for c in checkpoints if any(path in watched for path in c.stamps)]
+    with ThreadPoolExecutor(threads, thread_name_prefix="digest") as pool:
+        list(pool.map(learn, unknown))
 
 
 def mix_tensor(

@@ -202,7 +202,7 @@ def _key(members: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOpti
     scored_by = [m.name for m in (scorer.metric, scorer.tie_break) if m is not None]
     return digest(
         [
-            [[c.sha256(), c.label_order] for c in members],
+            [[c.digest(), c.label_order] for c in members],
             [scorer.split.fingerprint, scorer.family.name, scored_by, scorer.variant == "averaged"],
             asdict(options),
             OWN_SCORES,
