@@ -1,14 +1,15 @@
-"""Greedy's seconds: weights swapped in place and rows in length buckets, against a plain loop, in one run.
+"""Greedy's seconds: weights swapped in place, rows in length buckets, candidates stopped early, against a plain loop.
 
     python benchmarks/greedy.py            small: 6 tiny BERTs, seconds; checks that the benchmark itself works
     python benchmarks/greedy.py --full     32 BERTs of 6 layers and width 384 (MiniLM's shapes), 1,000 rows
     python benchmarks/greedy.py --full --ingredients 8 --rows 200
+    python benchmarks/greedy.py --full --every-row             candidates that cannot join are scored to the end
 
 The plain loop is that of the authors' script (Wortsman et al. 2022): for each candidate read its state dict, average it
 with the running mean, make a model of the result, and score it on rows that are all padded to the longest length.
 The two take turns, evaluation by evaluation, so that whatever else the machine does slows both alike. Weights are
 random (noise around one start) and so are the rows; the lengths are those of sentence pairs: a mean of 53 tokens, at
-most 128. Both must take the same decisions, or the benchmark fails.
+most 128. Both must take the same decisions, and no bound may be below the score, or the benchmark fails.
 """
 
 import argparse
@@ -36,12 +37,14 @@ from hf_soups.models.family import Batch
 from hf_soups.models.inference import predict_split
 from hf_soups.models.tokens import EncodedTexts
 from hf_soups.soups import Soup, greedy
+from hf_soups.soups.early_stop import EarlyStop
 from hf_soups.soups.mixing.live import LiveMixer
 from hf_soups.soups.scoring import CPU_ROWS, SoupScorer
+from hf_soups.soups.soup import AtBest, Score
 
 LONGEST, MEAN_TOKENS, BATCH = 128, 53, 64
 ROWS_AT_ONCE = BATCH if torch.cuda.is_available() else CPU_ROWS
-Steps = list[tuple[str, float]]  # candidate, score of the mixture with it
+Steps = list[tuple[str, float, bool, bool]]  # candidate, score with it, whether it joined, whether that is a bound
 
 
 @dataclass
@@ -81,19 +84,24 @@ def config(full: bool) -> BertConfig:
 
 
 def write_ingredients(folder: Path, count: int, full: bool) -> list[Checkpoint]:
-    """Models around one start, every third of them too far from it to help: some join, some do not."""
+    """Models around one start, every third of them further from it: most answer as it does but for a few rows."""
     torch.manual_seed(0)
     model = BertForSequenceClassification(config(full)).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(20)  # so that answers differ between rows
+        logits = model(torch.randint(5, model.config.vocab_size, (64, MEAN_TOKENS))).logits
+        model.classifier.bias[1] -= (logits[:, 1] - logits[:, 0]).median()  # and both classes are answered
     model.save_pretrained(folder / "start")
     start = load_file(folder / "start" / "model.safetensors")
     for i in range(count):
         at = folder / f"m{i:02d}"
         model.config.save_pretrained(at)
         generator = torch.Generator().manual_seed(i + 1)
-        spread = 0.15 if i % 3 else 0.5
-        moved = {n: w + spread * float(w.std()) * torch.randn(w.shape, generator=generator) for n, w in start.items()}
+        spread = 0.02 if i % 3 else 0.08
+        moved = {
+            n: w if n == "classifier.bias" else w + spread * float(w.std()) * torch.randn(w.shape, generator=generator)
+            for n, w in start.items()
+        }
         save_file(moved, at / "model.safetensors", metadata={"format": "pt"})
     return [Checkpoint(folder / f"m{i:02d}") for i in range(count)]
 
@@ -122,27 +130,34 @@ def on_device(model: BertForSequenceClassification) -> BertForSequenceClassifica
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def ours(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders) -> Iterator[Steps]:
-    """Yields after every evaluation; the last is the steps taken."""
+def ours(
+    pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders, state: Path | None
+) -> Iterator[Steps]:
+    """Yields after every evaluation; the last is the steps taken. No state: every row is scored."""
     model = on_device(BertForSequenceClassification.from_pretrained(pool[0].source))
     scorer = SoupScorer(family, model, encoded, split, METRICS["accuracy"], LiveMixer(model), ROWS_AT_ONCE)
-    asked, answered = Queue[Soup | None](1), Queue[float](1)
+    early = None if state is None else EarlyStop(scorer, state)
+    asked, answered = Queue[tuple[Soup, Score | None] | None](1), Queue[Score | AtBest](1)
 
-    def score(soup: Soup) -> float:  # greedy waits here until it is our turn
-        asked.put(soup)
+    def score(soup: Soup, floor: Score | None = None) -> Score | AtBest:  # greedy waits here until it is our turn
+        asked.put((soup, floor))
         return answered.get()
 
     found: list[Soup] = []
 
     def search() -> None:
-        found.append(greedy(pool, score))
+        found.append(greedy(pool, score, score_or_bound=score))  # type: ignore[arg-type]  # singles have no bound
         asked.put(None)
 
     Thread(target=search, daemon=True).start()
-    while (soup := asked.get()) is not None:
-        answered.put(float(scorer(soup)))
+    while (question := asked.get()) is not None:
+        soup, floor = question
+        answered.put(scorer(soup) if early is None or len(soup.ingredients) == 1 else early(soup, floor))
         yield []
-    yield [(s.candidate, s.score) for s in found[0].steps]
+    steps = found[0].steps
+    yield [
+        (s.candidate, *((s.score, s.accepted, False) if s.at_best is None else (s.at_best, False, True))) for s in steps
+    ]
 
 
 def plain(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: TimedEncoders) -> Iterator[Steps]:
@@ -164,12 +179,12 @@ def plain(pool: list[Checkpoint], encoded: EncodedTexts, split: Split, family: T
         yield []
     order = sorted(range(len(pool)), key=lambda i: -singles[i])
     mean, best, members = read(order[0]), singles[order[0]], 1
-    steps = [(pool[order[0]].name, best)]
+    steps = [(pool[order[0]].name, best, True, False)]
     for i in order[1:]:
         new = read(i)
         tried = {k: mean[k].clone() * (members / (members + 1)) + new[k].clone() * (1 / (members + 1)) for k in new}
         score = scored(tried)
-        steps.append((pool[i].name, score))
+        steps.append((pool[i].name, score, score >= best, False))
         if score >= best:
             mean, best, members = tried, score, members + 1
         yield []
@@ -213,6 +228,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny shapes (the default)")
     parser.add_argument("--ingredients", type=int, help="default: 32 with --full, else 6")
     parser.add_argument("--rows", type=int, help="default: 1000 with --full, else 200")
+    parser.add_argument("--every-row", action="store_true", help="score every candidate to the end")
     asked = parser.parse_args()
     logging.disable_progress_bar()
     count = asked.ingredients or (32 if asked.full else 6)
@@ -223,17 +239,17 @@ def main() -> None:
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
         print(f"{count} ingredients of {pool[0].parameters:,} parameters, {rows} rows, {where}", flush=True)
         bucketed, padded = TimedEncoders(), TimedEncoders(pad_to=LONGEST)
-        runs = ours(pool, encoded, split, bucketed), plain(pool, encoded, split, padded)
+        state = None if asked.every_row else Path(folder) / "rows"
+        runs = ours(pool, encoded, split, bucketed, state), plain(pool, encoded, split, padded)
         (steps, mine), (expected, theirs) = taking_turns(*runs)
     told("hf_soups", mine, bucketed.seconds)
     told("plain loop", theirs, padded.seconds)
-    best, joined = -1.0, 0
-    for _, score in steps:
-        best, joined = (score, joined + 1) if score >= best else (best, joined)
-    print(f"ratio      {theirs / mine:8.2f} x; {joined} of {count} ingredients joined")
-    if steps != expected:
-        sys.exit("the two did not take the same steps: one of them is wrong")
-    print("the same steps with the same scores")
+    joined, bounds = sum(step[2] for step in steps), sum(step[3] for step in steps)
+    print(f"ratio      {theirs / mine:8.2f} x; {joined} of {count} ingredients joined, {bounds} were stopped")
+    for (name, score, accepted, bound), (other, exact, wanted, _) in zip(steps, expected, strict=True):
+        if (name, accepted) != (other, wanted) or (score < exact if bound else score != exact):
+            sys.exit(f"the two did not take the same steps ({name} {score}, {other} {exact}): one of them is wrong")
+    print("the same decisions; scores are the same, bounds are not below them")
 
 
 def told(name: str, seconds: float, forward: float) -> None:

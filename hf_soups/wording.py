@@ -18,6 +18,15 @@ def score_in_words(score: float | None, metric: str) -> str:
     return f"{100 * score:.1f}" if traits_of(metric).percent else f"{score:.4f}"
 
 
+def at_best_in_words(value: float, metric: str) -> str:
+    """What a score is surely no better than.
+
+    >>> at_best_in_words(0.8431, "accuracy"), at_best_in_words(0.5, "nll")
+    ('at most 84.3', 'at least 0.5000')
+    """
+    return f"{'at most' if traits_of(metric).sign > 0 else 'at least'} {score_in_words(value, metric)}"
+
+
 def interval_in_words(low: float | None, high: float | None, metric: str) -> str:
     """The ends of an interval in brackets; nothing where they are not known.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +50,8 @@ def predict_rows(
     top_k: int = 5,
     batch_size: int = 64,
     shard_rows: int = 4096,
-    dtype: str = "float32",
-    device: str | None = None,
+    dtype: str | Mapping[str, str] = "float32",
+    device: str | Mapping[str, str] | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
     **rows: Unpack[RowsOptions],
@@ -69,8 +69,8 @@ def predict_rows(
         top_k: labels with scores of each row.
         batch_size: rows at once.
         shard_rows: rows of each file.
-        dtype: of a single classifier's weights; a cascade knows its members'.
-        device: default: the GPU where there is one.
+        dtype: of a single classifier's weights. A cascade knows its members', or they are given by their names.
+        device: default: the GPU where there is one. Of a cascade also by its members' names; the others are there.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
         rows: which rows, the fields of `RowsWanted`: `data` may be a folder of images too, which are called by their
@@ -87,10 +87,13 @@ def predict_rows(
     if top_k < 1 or shard_rows < 1:
         raise InputError(f"top_k is {top_k}, shard_rows {shard_rows}; expected 1 or more of both.")
     group = processes()
-    settings = PredictSettings(batch_size, dtype, device or group.device)
-    settings = settings if templates is None else replace(settings, templates=tuple(templates))
     checkpoint = one_model(model)
     cascade = is_cascade(checkpoint)
+    (for_all, dtypes), (where, devices) = _of_members(dtype), _of_members(device)
+    if (dtypes or devices) and not cascade:
+        raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
+    settings = PredictSettings(batch_size, for_all or "float32", where or group.device)
+    settings = settings if templates is None else replace(settings, templates=tuple(templates))
     wanted = RowsWanted(**rows)
     if wanted.data is None or wanted.recipe is not None:
         raise InputError("answers are one model's or cascade's, on --data: give one of each.")
@@ -105,8 +108,9 @@ def predict_rows(
         "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
         "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
         "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
-        **({} if cascade else {"max_length": wanted.max_length, "dtype": dtype, "classes": classes}),
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": for_all, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
+        **({"dtypes": dtypes} if cascade else {}),
     }  # fmt: skip
     answered, seconds, stale = 0, 0.0, []
     with alone(files.folder, group):
@@ -114,7 +118,8 @@ def predict_rows(
             stale = claim(files, manifest, made_from)
         group.wait()
         if any(group.mine(number) for number in files.missing()):
-            answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget)
+            members = {"dtypes": dtypes, "devices": devices}
+            answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget, **members)
             job = BatchJob(made_from, answerer, top_k, batch_size)
             with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
                 answered, seconds = answer_missing(files, group, job.answer, meter)
@@ -122,8 +127,20 @@ def predict_rows(
         return _result(files, answered, seconds, unit, tuple(stale))
 
 
+def _of_members(given: str | Mapping[str, str] | None) -> tuple[str | None, dict[str, str]]:
+    """What is given for all, and for members by name."""
+    return (None, dict(given)) if isinstance(given, Mapping) else (given, {})
+
+
 def load_answerer(
-    checkpoint: Checkpoint, settings: PredictSettings, wanted: RowsWanted, *, kind: str, budget: float | None = None
+    checkpoint: Checkpoint,
+    settings: PredictSettings,
+    wanted: RowsWanted,
+    *,
+    kind: str,
+    budget: float | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    devices: Mapping[str, str] | None = None,
 ) -> Answerer:
     """What answers rows of a kind.
 
@@ -133,12 +150,14 @@ def load_answerer(
         wanted: `label_names` are the classes of a zero-shot model, `max_length` the tokens of a single classifier.
         kind: of the rows; a cascade must be of it.
         budget: of a cascade, see `CascadeModel.budget`.
+        dtypes: of a cascade's members by name, instead of their own.
+        devices: of a cascade's members by name, instead of that of the settings.
     Raises:
         CheckpointError, MemberError: if it cannot be loaded.
         InputError: if it does not take such rows.
     """
     if is_cascade(checkpoint):
-        return _load_cascade(checkpoint, settings, kind, budget)
+        return _load_cascade(checkpoint, settings, kind, budget, dtypes or {}, devices or {})
     from hf_soups.models.classifier import Classifier, answering_family
 
     if budget is not None:
@@ -151,15 +170,27 @@ def load_answerer(
     return Classifier.load(checkpoint, family, kind, dtype=dtype, device=device).cut_at(wanted.max_length)
 
 
-def _load_cascade(checkpoint: Checkpoint, settings: PredictSettings, kind: str, budget: float | None) -> Answerer:
+def _load_cascade(
+    checkpoint: Checkpoint,
+    settings: PredictSettings,
+    kind: str,
+    budget: float | None,
+    dtypes: Mapping[str, str],
+    devices: Mapping[str, str],
+) -> Answerer:
     from hf_soups.cascades.running.model import cascade_class
 
     own = str(checkpoint.config.get("kind"))
     if own != kind:
         raise InputError(f"{checkpoint}: a cascade of kind {own!r}, but the rows are of kind {kind!r}.")
     hub = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
-    model: Any = cascade_class(kind).from_pretrained(checkpoint.source, **hub)  # type: ignore[arg-type]
-    model.to(settings.torch_device)
+    where: dict[str, Any] = {"": settings.torch_device, **devices}
+    model: Any = cascade_class(kind).from_pretrained(
+        checkpoint.source,
+        dtype=dtypes or None,
+        device_map=where,
+        **hub,  # type: ignore[arg-type]
+    )
     model.budget = budget
     answerer: Answerer = model
     return answerer

@@ -221,6 +221,6 @@ def accuracy_at_least(hits: int, rows: int, confidence: float = 0.95) -> float:
     >>> round(accuracy_at_least(95, 100), 4), accuracy_at_least(0, 10)
     (0.8977, 0.0)
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return float(beta.ppf(1 - confidence, hits, rows - hits + 1)) if hits else 0.0
+    return float(betaincinv(hits, rows - hits + 1, 1 - confidence)) if hits else 0.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,39 @@ class Collate:
         """The rows of one batch."""
         encoded = self.reader.read(values)
         return RawRows(values if self.keeps else (), len(values), {self.number: (np.arange(len(values)), encoded)})
+
+
+class Ahead:
+    """The same batches in the same order; the next one is read by a thread while this one is answered.
+
+    What goes wrong with a batch is raised when it is that batch's turn.
+    """
+
+    def __init__(self, batches: Iterable[RawRows]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[RawRows]:
+        """One pass over all batches."""
+        own, end = iter(self._batches), object()
+        return iter(_Reading(own, end), end)
+
+
+class _Reading:
+    """Called, it gives what it has read meanwhile, and begins with the next one."""
+
+    def __init__(self, batches: Iterator[RawRows], end: object) -> None:
+        self._batches, self._end = batches, end
+        self._thread = ThreadPoolExecutor(1, "hf_soups-read")  # it ends when nobody asks any more
+        self._waiting = self._next()
+
+    def _next(self) -> Future[Any]:
+        return self._thread.submit(next, self._batches, self._end)
+
+    def __call__(self) -> Any:
+        waiting = self._waiting
+        wait([waiting])
+        self._waiting = self._next()
+        return waiting.result()
 
 
 class CascadePipeline:
@@ -96,7 +130,9 @@ class CascadePipeline:
         sized = hasattr(inputs, "__len__")
         kind, workers = (PipelineDataset, num_workers) if sized else (PipelineIterator, min(num_workers, 1))
         rows = kind(inputs, self.preprocess, preprocess_params)
-        batches = DataLoader(rows, num_workers=workers, batch_size=batch_size, collate_fn=self._collate())
+        batches: Any = DataLoader(rows, num_workers=workers, batch_size=batch_size, collate_fn=self._collate())
+        if sized and not workers and batch_size > 1:  # of a generator no row is asked for before its turn
+            batches = Ahead(batches)
         of: Any = PipelineIterator
         return of(of(batches, self.forward, forward_params, batch_size), self.postprocess, postprocess_params)
 

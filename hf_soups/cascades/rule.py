@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -151,6 +152,10 @@ class Committee:
 
     def probs(self) -> Float64[np.ndarray, "rows classes"]:
         """The combined probabilities."""
+        return self._probs
+
+    @cached_property
+    def _probs(self) -> Float64[np.ndarray, "rows classes"]:
         assert self.total is not None, "no member has answered yet"
         if self.rule.combine == "mean":
             return np.asarray(self.total / self.members)
@@ -158,7 +163,7 @@ class Committee:
 
     def log_probs(self) -> Float32[np.ndarray, "rows classes"]:
         """The combined natural-log probabilities."""
-        logs = np.log(np.maximum(self.probs(), SMALLEST)) if self.rule.combine == "mean" else self._logs()
+        logs = np.log(np.maximum(self._probs, SMALLEST)) if self.rule.combine == "mean" else self._logs()
         return logs.astype(np.float32)
 
     def answers(self) -> Int64[np.ndarray, "rows ..."]:
@@ -174,7 +179,7 @@ class Committee:
             answers = self.answers()
             agreeing = np.stack([vote == answers for vote in self.votes])
             return np.asarray(agreeing.mean(axis=0), dtype=np.float32)
-        return np.asarray(np.clip(_CONFIDENCE[self.rule.confidence](self.probs()), 0, 1), dtype=np.float32)
+        return np.asarray(np.clip(_CONFIDENCE[self.rule.confidence](self._probs), 0, 1), dtype=np.float32)
 
     def _logs(self) -> Float64[np.ndarray, "rows classes"]:
         assert self.total is not None

@@ -97,8 +97,16 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 64,
     shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="Default: the GPU where there is one.")] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of the weights: float32, bfloat16 or float16. Of a cascade by member: small=float32,big=..."
+        ),
+    ] = "float32",
+    device: Annotated[
+        str | None,
+        typer.Option(help="Default: the GPU where there is one. Of a cascade also by member: small=cpu,big=cuda."),
+    ] = None,
     assume_label_order: Annotated[
         bool, typer.Option("--assume-label-order", help="Models without label names have the data's order.")
     ] = False,
@@ -127,8 +135,11 @@ def predict(
         more = {"id_column": id_column, "budget": budget, "templates": template}
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
+        how |= {"dtype": _by_member(dtype), "device": device and _by_member(device)}
         _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
+    if "=" in f"{dtype}{device or ''}":
+        raise InputError("--dtype and --device by member (name=value) are for one cascade.")
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
     rows |= {"label": label, "problem_type": problem_type, "recipe": recipe, "overrides": overrides(changes)}
@@ -139,6 +150,16 @@ def predict(
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
+
+
+def _by_member(text: str) -> str | dict[str, str]:
+    """A value for all, or "name=value" for some members, with commas between them."""
+    if "=" not in text:
+        return text
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise InputError(f"{text!r} is not understood; expected one value, or small=cpu,big=cuda:0 by member.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _separated(names: str | None) -> tuple[str, ...] | None:

@@ -95,6 +95,12 @@ def cook(
     prune: Annotated[
         bool, typer.Option("--prune", help="greedy: in the end, take members out again.")
     ] = DEFAULTS.prune,
+    every_row: Annotated[
+        bool,
+        typer.Option(
+            "--every-row", help="greedy: score what cannot join any more on all rows too, for its exact score."
+        ),
+    ] = DEFAULTS.every_row,
     seed: Annotated[int, typer.Option(min=0, help="Of random orders, and of learned soups.")] = DEFAULTS.seed,
     decay: Annotated[
         float, typer.Option(help="run-ema: of the moving average over a run's checkpoints.")
@@ -132,8 +138,8 @@ def cook(
     from hf_soups.cook import cook as cook_soups
 
     options = Options(
-        tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, seed=seed, start=start, decay=decay, scale=scale,
-        epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
+        tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, every_row=every_row, seed=seed, start=start,
+        decay=decay, scale=scale, epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
     )  # fmt: skip
 
     result = cook_soups(

@@ -18,7 +18,7 @@ from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
 from hf_soups.soups.registry import Method, MethodInputs
-from hf_soups.soups.soup import Score, Step, display_names, step_values, values_of
+from hf_soups.soups.soup import AtBest, Score, Step, display_names, step_values, values_of
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord, read_soup
 from hf_soups.wording import loss_in_words, score_in_words
 
@@ -115,6 +115,8 @@ class SoupToCook:
             return MethodInputs(*common, None, None, state, threads, tell, str)
         several = len(scorer.variants) > 1
         note = f"{self.method.name} ({scorer.variant} BatchNorm statistics)" if several else self.method.name
+        from hf_soups.soups.early_stop import EarlyStop  # torch
+
         journal = Journal(scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
         lost: set[Checkpoint] = set()  # those of the pool that have no score alone: they join nothing
 
@@ -123,7 +125,7 @@ class SoupToCook:
 
         def score(soup: Soup) -> Score:
             if len(soup.ingredients) > 1 and lost.intersection(soup.ingredients):
-                return math.nan if scorer.tie_break is None else (math.nan, math.nan)
+                return scorer.no_score
             value = journal(soup)
             if len(soup.ingredients) == 1 and math.isnan(values_of(value)[0]):
                 lost.update(scorer.pool.intersection(soup.ingredients))
@@ -133,9 +135,17 @@ class SoupToCook:
             return value
 
         state = state.with_name(f"{state.name}-{scorer.variant}")
+        early = EarlyStop(scorer, state.with_name(f"{state.name}-rows"))
+
+        def score_or_bound(soup: Soup, floor: Score | None) -> Score | AtBest:
+            if lost.intersection(soup.ingredients):
+                return scorer.no_score
+            return journal.or_bound(soup, None if self.request.options.every_row else floor, early, scorer.signs[0])
+
         return MethodInputs(
-            *common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words, scorer.signs
-        )
+            *common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words, scorer.signs,
+            score_or_bound,
+        )  # fmt: skip
 
     def _recorded(self, soup: Soup, outcome: Mapping[str, Any]) -> Soup:
         """The soup with all that its soup.json is to say."""
@@ -190,7 +200,8 @@ def _write_steps(
     score_by_ingredients(
         [
             TriedMixture(
-                s.candidate, s.ingredients, s.score, s.best_so_far, kept.get((s.accepted, s.removes), "rejected")
+                s.candidate, s.ingredients, s.score if s.at_best is None else s.at_best, s.best_so_far,
+                kept.get((s.accepted, s.removes), "rejected"), s.at_best is not None,
             )
             for s in soup.steps
         ],
@@ -200,7 +211,7 @@ def _write_steps(
         role=scorer.role,
         marks=marks,
         title=f"{soup.method}: {len(soup.ingredients)} of {pool} ingredients joined",
-    )
+    )  # fmt: skip
 
 
 def _named(soup: Soup, pool: Ingredients) -> Soup:

@@ -194,7 +194,7 @@ def _unusable(soup: CookedSoup, runs: Collection[str], data: str) -> str:
 def _step(kept: StepRecord) -> Step:
     """A step of soup.json, where NaN is null."""
     score, best = (math.nan if value is None else value for value in (kept.score, kept.best_so_far))
-    return Step(kept.candidate, score, best, kept.accepted, kept.ingredients, kept.removes)
+    return Step(kept.candidate, score, best, kept.accepted, kept.ingredients, kept.removes, at_best=kept.at_best)
 
 
 def written_down(score: Callable[[Soup], Any], journal: Path, context: str) -> Callable[[Soup], float]:

@@ -235,9 +235,10 @@ def _lost(facts: Findings, single: Single) -> float | None:
 
 
 def _refused(facts: Findings, single: Single) -> list[Step]:
-    """Greedy's step that left the run out, if it did."""
+    """Greedy's step that left the run out, if it did and knows by how much."""
     steps = () if facts.greedy is None else facts.greedy.steps
-    return [s for s in steps if s.candidate == single.name and not s.accepted and not s.removes]
+    left_out = [s for s in steps if s.candidate == single.name and not s.accepted and not s.removes]
+    return [s for s in left_out if s.at_best is None]
 
 
 def _nan(facts: Findings) -> list[str]:

@@ -26,6 +26,7 @@ from hf_soups.metrics import Metric, also_scored, score, traits_of
 from hf_soups.plots.canvas import Picture, Point, report_vs_select, shift_vs_report
 from hf_soups.plots.costs import CostPicture, CostPoint, draw_cost_picture
 from hf_soups.predictions import Predictions
+from hf_soups.progress import Meter
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words, score_in_words
 
@@ -192,20 +193,26 @@ def build_leaderboard(
     return leaderboard_of(found, folder, resamples=resamples)
 
 
-def leaderboard_of(found: ScoredModels, folder: str | Path, *, resamples: int = 1000) -> Leaderboard:
+def leaderboard_of(
+    found: ScoredModels, folder: str | Path, *, resamples: int = 1000, progress: bool = False
+) -> Leaderboard:
     """The leaderboard of models that were read already; `folder` is where from."""
     metric = found.metric
     if not found.runs:
         return Leaderboard(found.unscored, metric.name, 0, 0, str(Path(folder)), notes=found.notes)
-    scored = [_scored(c, metric, resamples) for c in found.runs]
+    models, rows = (*found.runs, *found.soups, *found.ensembles, *found.cascades), []
+    with Meter("scores", len(models), visible=progress) as meter:
+        for model in models:
+            rows.append(_scored(model, metric, resamples))
+            meter(len(rows))
+    scored, others = rows[: len(found.runs)], rows[len(found.runs) :]
     best = replace(scored[0], kind="best on select")
-    others = [_scored(c, metric, resamples) for c in (*found.soups, *found.ensembles, *found.cascades)]
     select, report = len(found.runs[0].select), len(found.runs[0].report)
     gained = [_with_gain(row, best, metric.name, report) for row in (*others, *scored)]
     ranked = sorted(gained, key=lambda row: (KINDS.index(row.kind), rank_of(metric, row.select)))
     unscored = sorted(found.unscored, key=lambda row: KINDS.index(row.kind))
-    rows = (best, *ranked, *unscored)
-    return Leaderboard(rows, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
+    shown = (best, *ranked, *unscored)
+    return Leaderboard(shown, metric.name, select, report, str(Path(folder)), _shift_rows(found), found.notes)
 
 
 def _scored(model: ScoredModel, metric: Metric, resamples: int) -> Row:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hf_soups.errors import InputError
 from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import finite, write_csv, write_file, write_text
@@ -21,6 +23,7 @@ from hf_soups.sweep.folder import SweepFolder
 from hf_soups.wording import amount, interval_in_words, score_in_words
 
 if TYPE_CHECKING:
+    import pyarrow
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from hf_soups.leaderboard.rows import Row
@@ -245,16 +248,25 @@ def save_parquet(board: Leaderboard, path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    types: dict[str, Any] = {
-        "str": pyarrow.string(),
-        "int | None": pyarrow.int64(),
-        "float | None": pyarrow.float64(),
-    }
     rows = [row_values(board, row) for row in board.rows]
-    own = {f.name: types[str(f.type)] for f in fields(board.rows[0]) if f.name != "shifts"}
-    schema = pyarrow.schema([(name, own.get(name, pyarrow.float64())) for name in rows[0]])
-    table = pyarrow.Table.from_pylist(rows, schema=schema)
+    own = {f.name: str(f.type).removesuffix(" | None") for f in fields(board.rows[0])}
+    columns = {name: _column([row[name] for row in rows], own.get(name, "float")) for name in rows[0]}
+    table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
     write_file(path, lambda staged: pyarrow.parquet.write_table(table, staged))
+
+
+def _column(values: Sequence[Any], kind: str) -> pyarrow.Array:
+    """Texts or numbers, or None, as a column; from buffers, since `pyarrow.array` imports pandas."""
+    import pyarrow
+
+    known = np.packbits([value is not None for value in values], bitorder="little")
+    if kind == "str":
+        texts = [(value or "").encode() for value in values]
+        of_type, parts = pyarrow.string(), [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+    else:
+        of_type = pyarrow.int64() if kind == "int" else pyarrow.float64()
+        parts = [np.array([0 if value is None else value for value in values], np.dtype(f"{kind}64"))]
+    return pyarrow.Array.from_buffers(of_type, len(values), [pyarrow.py_buffer(part) for part in (known, *parts)])
 
 
 def row_values(board: Leaderboard, row: Row) -> dict[str, Any]:

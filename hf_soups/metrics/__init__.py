@@ -1,4 +1,4 @@
-"""Metrics: one number from Predictions, computed by scikit-learn, with a bootstrap interval by row.
+"""Metrics: one number from Predictions, as scikit-learn computes it, with a bootstrap interval by row.
 
 `metric` has the table of metrics and their scores. What they compute is in `of_answers`, `of_probabilities` and
 `of_numbers`, after what they look at; `labelled` is what all of them read of predictions, `foreign` the metrics of

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real, UInt32
 
 RESAMPLES_AT_ONCE = 64  # 64 x 50,000 rows of weights are 26 MB in float64
 COLUMNS_AT_ONCE = 256  # of the statistics, so that 1,000 classes need no copy of the whole
+KEPT = 2**23  # counts of rows in resamples that are kept for the next model: 34 MB
 EXACT_FLOAT32_ROWS = 2**16  # counts up to 255 a row then sum below 2**24, where float32 is still exact
 DIGITS = 12  # that ends of intervals are rounded to
 
@@ -27,19 +29,33 @@ def resampled_sums(
     A resample is how often each row was drawn, so that all sums are one matrix product, done in blocks.
     """
     rows, columns = statistics.shape
-    rng = np.random.Generator(np.random.PCG64(seed))
     counts = statistics.dtype == np.uint8 and rows <= EXACT_FLOAT32_ROWS
     kind = np.float32 if counts else np.float64  # counts are exact in both, and twice as fast in the narrower
     sums = np.empty((resamples, columns))
-    for start in range(0, resamples, RESAMPLES_AT_ONCE):
-        stop = min(start + RESAMPLES_AT_ONCE, resamples)
-        drawn = np.empty((stop - start, rows), dtype=kind)
-        for i in range(stop - start):
-            drawn[i] = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+    blocks, start = _drawn_kept if rows * resamples <= KEPT else _drawn, 0
+    for block in blocks(rows, resamples, seed, RESAMPLES_AT_ONCE):
+        drawn, stop = block.astype(kind), start + len(block)
         for left in range(0, columns, COLUMNS_AT_ONCE):
-            block = slice(left, left + COLUMNS_AT_ONCE)
-            sums[start:stop, block] = drawn @ statistics[:, block].astype(kind)
+            these = slice(left, left + COLUMNS_AT_ONCE)
+            sums[start:stop, these] = drawn @ statistics[:, these].astype(kind)
+        start = stop
     return sums
+
+
+def _drawn(rows: int, resamples: int, seed: int, at_once: int) -> Iterator[UInt32[np.ndarray, "block rows"]]:
+    """How often each row is in each resample, so many resamples at once."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for start in range(0, resamples, at_once):
+        drawn = np.empty((min(at_once, resamples - start), rows), dtype=np.uint32)
+        for counts in drawn:
+            counts[:] = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+        yield drawn
+
+
+@lru_cache(maxsize=1)
+def _drawn_kept(rows: int, resamples: int, seed: int, at_once: int) -> tuple[UInt32[np.ndarray, "block rows"], ...]:
+    """The same for the next model, which is scored on the same resamples: drawing takes most of the time."""
+    return tuple(_drawn(rows, resamples, seed, at_once))
 
 
 def percentile_interval(values: Float[np.ndarray, " resamples"], confidence: float) -> tuple[float, float]:

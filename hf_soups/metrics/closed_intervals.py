@@ -61,14 +61,14 @@ def debiased_value(sums: Real[np.ndarray, "*resamples statistics"]) -> Float64[n
     A bin's gap is seen with an error, so that its size is too large on average: by the mean of |N(gap, error)| less the
     gap, which is taken off. Source: Kumar, Liang and Ma 2019, arXiv:1909.10155, and the normal debiasing in its code.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr  # the normal distribution function; scipy.stats takes four times as long to import
 
     less, hits, counts, rows = _parts(sums)
     gap = np.abs(less) / rows
     share = _divided(hits, counts)
     error = np.sqrt(counts * share * (1 - share)) / rows
     far = np.divide(gap, error, out=np.full_like(gap, np.inf), where=error > 0)
-    expected = MEAN_OF_ABSOLUTE * error * np.exp(-far * far / 2) + gap * (1 - 2 * norm.cdf(-far))
+    expected = MEAN_OF_ABSOLUTE * error * np.exp(-far * far / 2) + gap * (1 - 2 * ndtr(-far))
     return np.asarray(np.clip((2 * gap - expected).sum(axis=-1), 0, None), dtype=np.float64)
 
 
@@ -109,6 +109,6 @@ def _divided(above: Bins, below: Bins) -> Bins:
 
 
 def _normal(confidence: float) -> float:
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return float(norm.ppf((1 + confidence) / 2))
+    return float(ndtri((1 + confidence) / 2))

@@ -1,4 +1,4 @@
-"""The table of metrics: one number from Predictions, computed by scikit-learn, with an interval.
+"""The table of metrics: one number from Predictions, as scikit-learn computes it, with an interval.
 
 Each metric also follows from sums of row statistics: a resample of the rows is then only other sums, and 1,000
 resamples of 50,000 rows take about a second.
@@ -96,6 +96,7 @@ class Metric:
     of_answers: Callable[..., float] | None = None  # from labels and answers, where probabilities do not matter
     percent: bool = False  # shown x 100, differences in points
     counts_rows: bool = False  # score x rows is a number of rows
+    bounded: bool = False  # a row answered perfectly makes it no worse: see `best_possible`
     hub_name: str = ""  # on the Hub, where it has another name there
     hub_parts: tuple[str, ...] = ()  # the Hub's metrics that it is made of, where the Hub has none like it
     problem_types: tuple[ProblemType, ...] = (CLASSIFICATION,)  # of the rows that it scores
@@ -320,28 +321,33 @@ METRICS: dict[str, Metric] = {
     for m in (
         metric_of_answers(
             "accuracy", accuracy, accuracy_rows, mean_value,
-            counts_rows=True, interval=accuracy_interval, problem_types=LABELS,
+            counts_rows=True, bounded=True, interval=accuracy_interval, problem_types=LABELS,
         ),
-        metric_of_answers("f1", f1, f1_rows, f1_value, labels=two_classes),
+        metric_of_answers("f1", f1, f1_rows, f1_value, labels=two_classes, bounded=True),
         metric_of_answers(
-            "f1_macro", f1_macro, f1_macro_rows, f1_macro_value, hub_parts=("f1",), problem_types=LABELS
+            "f1_macro", f1_macro, f1_macro_rows, f1_macro_value,
+            hub_parts=("f1",), problem_types=LABELS, bounded=True,
         ),
-        metric_of_answers("f1_micro", f1_micro, f1_micro_rows, f1_value, hub_parts=("f1",), problem_types=LABELS),
+        metric_of_answers(
+            "f1_micro", f1_micro, f1_micro_rows, f1_value, hub_parts=("f1",), problem_types=LABELS, bounded=True
+        ),
         metric_of_answers(
             "f1_weighted", f1_weighted, f1_weighted_rows, f1_weighted_value,
-            hub_parts=("f1",), problem_types=LABELS,
+            hub_parts=("f1",), problem_types=LABELS, bounded=True,
         ),
-        metric_of_answers("balanced_accuracy", balanced_accuracy, balanced_accuracy_rows, balanced_accuracy_value),
+        metric_of_answers(
+            "balanced_accuracy", balanced_accuracy, balanced_accuracy_rows, balanced_accuracy_value, bounded=True
+        ),
         metric_of_answers(
             "accuracy_f1", accuracy_f1, f1_rows, accuracy_f1_value,
-            labels=two_classes, hub_parts=("accuracy", "f1"),
+            labels=two_classes, hub_parts=("accuracy", "f1"), bounded=True,
         ),
         metric_of_answers("matthews", matthews, matthews_rows, matthews_value, hub_name="matthews_correlation"),
         Metric("roc_auc", 1, roc_auc, percent=True, problem_types=LABELS),
         Metric("average_precision", 1, average_precision, percent=True, problem_types=LABELS),
         Metric("mAP", 1, average_precision, percent=True, hub_parts=("average_precision",), problem_types=LABELS),
-        Metric("nll", -1, negative_log_likelihood, nll_rows, mean_value, problem_types=LABELS),
-        Metric("brier", -1, brier, brier_rows, mean_value, problem_types=LABELS),
+        Metric("nll", -1, negative_log_likelihood, nll_rows, mean_value, problem_types=LABELS, bounded=True),
+        Metric("brier", -1, brier, brier_rows, mean_value, problem_types=LABELS, bounded=True),
         Metric(
             "ece", -1, expected_calibration_error, ece_rows, debiased_value, percent=True, interval=ece_interval
         ),
@@ -354,6 +360,6 @@ METRICS: dict[str, Metric] = {
             "pearson_spearman", 1, pearson_spearman, percent=True,
             hub_parts=("pearsonr", "spearmanr"), problem_types=(REGRESSION,),
         ),
-        Metric("rmse", -1, rmse, rmse_rows, rmse_value, problem_types=(REGRESSION,)),
+        Metric("rmse", -1, rmse, rmse_rows, rmse_value, problem_types=(REGRESSION,), bounded=True),
     )
 }  # fmt: skip

@@ -1,11 +1,11 @@
-"""Metrics of labels and answers alone: each by scikit-learn, and as sums over rows.
+"""Metrics of labels and answers alone: each with scikit-learn's value, and as sums over rows.
+
+They are computed here: scikit-learn takes longer to import than a leaderboard to make.
 
 The last column of most sums is 1 for each row, so that its sum is the number of rows.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,12 +17,13 @@ from hf_soups.metrics.closed_intervals import share_interval
 from hf_soups.metrics.labelled import Statistics, Sums, Values, divided, labels_of, marks_of, one_hot
 from hf_soups.predictions import Predictions
 
+AVERAGES = ("binary", "macro", "micro", "weighted")
+
 
 def accuracy(labels: ArrayLike, answers: ArrayLike) -> float:
     """Share of the rows that are answered rightly; of many labels a row, of those with all of them right."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(labels, answers))
+    hit = np.asarray(labels) == np.asarray(answers)
+    return float(np.mean(hit.all(axis=1) if hit.ndim == 2 else hit))
 
 
 def accuracy_rows(p: Predictions) -> Statistics:
@@ -39,10 +40,33 @@ def accuracy_interval(p: Predictions, confidence: float) -> tuple[float, float] 
 
 
 def f1(labels: ArrayLike, answers: ArrayLike, average: str = "binary", pos_label: int = 1) -> float:
-    """F1 of the second of two classes, or an average over classes or labels."""
-    from sklearn.metrics import f1_score
+    """F1 of the second of two classes, or an average over classes or labels, 0 where it is not defined.
 
-    return float(f1_score(labels, answers, average=average, pos_label=pos_label, zero_division=0))
+    What else scikit-learn's `f1_score` takes, or refuses, is left to it.
+    """
+    classes, both, said, true = _counts(labels, answers)
+    if pos_label != 1 or average not in AVERAGES or (average == "binary" and not set(classes) <= {0, 1}):
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(labels, answers, average=average, pos_label=pos_label, zero_division=0))
+    if average == "binary":
+        both, said, true = (counts[classes == 1] for counts in (both, said, true))
+    if average in ("binary", "micro"):
+        both, said, true = (counts.sum(keepdims=True) for counts in (both, said, true))
+    each = divided(2.0 * both, true + said)
+    weights = true if average == "weighted" and true.any() else None
+    return float(np.average(each, weights=weights))
+
+
+def _counts(labels: ArrayLike, answers: ArrayLike) -> tuple[Int64[np.ndarray, " classes"], ...]:
+    """The classes or labels that occur; of each the rows of it answered so, those answered so, and those of it."""
+    true, said = np.asarray(labels), np.asarray(answers)
+    if true.ndim == 2:
+        marks = true.astype(bool), said.astype(bool)
+        return np.arange(true.shape[1]), *(m.sum(axis=0) for m in (marks[0] & marks[1], marks[1], marks[0]))
+    classes, at = np.unique(np.concatenate([true, said]), return_inverse=True)
+    true, said = np.split(at, 2)
+    return classes, *(np.bincount(rows, minlength=len(classes)) for rows in (true[true == said], said, true))
 
 
 def f1_rows(p: Predictions) -> Statistics:
@@ -118,11 +142,8 @@ def f1_weighted_value(sums: Sums) -> Values:
 
 def balanced_accuracy(labels: ArrayLike, answers: ArrayLike) -> float:
     """Mean share of the rows of a class that are answered with it, over the classes that have rows."""
-    from sklearn.metrics import balanced_accuracy_score
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")  # they count as wrong
-        return float(balanced_accuracy_score(labels, answers))
+    _, both, _, true = _counts(labels, answers)
+    return float(np.mean(both[true > 0] / true[true > 0]))
 
 
 def balanced_accuracy_rows(p: Predictions) -> Statistics:
@@ -139,11 +160,8 @@ def balanced_accuracy_value(sums: Sums) -> Values:
 
 def matthews(labels: ArrayLike, answers: ArrayLike) -> float:
     """Matthews' correlation of labels and answers; 0 where one of them never varies."""
-    from sklearn.metrics import matthews_corrcoef
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="A single label was found")  # the value is 0 then, as documented
-        return float(matthews_corrcoef(labels, answers))
+    _, both, said, true = _counts(labels, answers)
+    return float(matthews_value(np.concatenate([true, said, [both.sum(), true.sum()]])))
 
 
 def matthews_rows(p: Predictions) -> Statistics:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float64
 
 from hf_soups.errors import InputError
 from hf_soups.files.problem_types import CLASSIFICATION
@@ -18,7 +19,7 @@ ECE_BINS = 15
 
 
 def negative_log_likelihood(p: Predictions) -> float:
-    """Mean negative log-probability of the true label, in nats, by scikit-learn's `log_loss`.
+    """Mean negative log-probability of the true label, in nats, as scikit-learn's `log_loss` has it.
 
     Probabilities below 2.2e-16 count as 2.2e-16, so one row adds at most 36.04 nats. Of a multi-label problem the mean
     is over every label of every row.
@@ -26,21 +27,18 @@ def negative_log_likelihood(p: Predictions) -> float:
     >>> round(negative_log_likelihood(Predictions.from_probs([[0.5, 0.5], [0.25, 0.75]], labels=[0, 1])), 4)
     0.4904
     """
-    from sklearn.metrics import log_loss
-
-    p = by_decision(p)
-    labels = labels_of(p)
-    if p.classes == 1:
-        return 0.0  # log_loss asks for two classes; the only class has probability 1
-    return float(log_loss(labels, probabilities_of(p), labels=np.arange(p.classes)))
+    return float(np.average(_lost_nats(by_decision(p))))
 
 
 def nll_rows(p: Predictions) -> Statistics:
     """Lost nats, one."""
-    rows, p = len(p), by_decision(p)
+    lost = _lost_nats(by_decision(p))
+    return by_row(np.stack([lost, np.ones(len(lost))], axis=1), len(p))
+
+
+def _lost_nats(p: Predictions) -> Float64[np.ndarray, " examples"]:
     of_label = probabilities_of(p)[np.arange(len(p)), labels_of(p)]
-    lost = -np.log(np.clip(of_label, CLIP, 1 - CLIP if p.classes > 1 else 1))
-    return by_row(np.stack([lost, np.ones(len(p))], axis=1), rows)
+    return np.asarray(-np.log(np.clip(of_label, CLIP, 1 - CLIP if p.classes > 1 else 1)))  # of one class 0
 
 
 def brier(p: Predictions) -> float:
@@ -54,19 +52,19 @@ def brier(p: Predictions) -> float:
     >>> round(brier(Predictions.from_probs([[0.75, 0.25]], labels=[0])), 6)
     0.125
     """
-    from sklearn.metrics import mean_squared_error
-
-    p = by_decision(p)
-    truth = np.eye(p.classes)[labels_of(p)]
-    return float(mean_squared_error(truth, probabilities_of(p), multioutput="raw_values").sum())
+    return float(np.average(_squared_errors(by_decision(p)), axis=0).sum())
 
 
 def brier_rows(p: Predictions) -> Statistics:
     """Squared errors, one."""
-    rows, p = len(p), by_decision(p)
+    errors = _squared_errors(by_decision(p)).sum(axis=1)
+    return by_row(np.stack([errors, np.ones(len(errors))], axis=1), len(p))
+
+
+def _squared_errors(p: Predictions) -> Float64[np.ndarray, "examples classes"]:
     errors = probabilities_of(p)
     errors[np.arange(len(p)), labels_of(p)] -= 1
-    return by_row(np.stack([np.square(errors).sum(axis=1), np.ones(len(p))], axis=1), rows)
+    return np.asarray(np.square(errors))
 
 
 def expected_calibration_error(p: Predictions, *, bins: int = ECE_BINS, debiased: bool = True) -> float:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a precision that no model answers in."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}; expected one of {', '.join(DTYPES)}.")
+
+
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
     """How models answer."""
@@ -39,8 +45,7 @@ class PredictSettings:
     cache: Path | None = None  # folder for encoded rows, which models with equal processors then share
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}.")
+        check_dtype(self.dtype)
         if self.batch_size < 1:
             raise InputError(f"a batch of {self.batch_size} rows is not possible; give at least 1.")
         check_templates(self.templates)

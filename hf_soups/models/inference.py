@@ -55,6 +55,8 @@ def predict_split(
     accelerator: Accelerator | None = None,
     progress: Progress | None = None,
     name: str = "",
+    batches: Sequence[Int64[np.ndarray, " batch"]] | None = None,
+    each: Callable[[Predictions], None] | None = None,
 ) -> Predictions:
     """The model's log-probabilities for the rows of a split, in row order.
 
@@ -69,6 +71,8 @@ def predict_split(
             that answers NaN is then an error in all of them.
         progress: called after every batch with the rows done and the rows to do.
         name: what answered, kept as `Predictions.model`.
+        batches: the rows of each batch, every row in one of them; default: rows of like length, the longest first.
+        each: called with the answers of every batch; what it raises ends the loop.
     Raises:
         NonFiniteLogits: if the model answers NaN or infinity.
         PredictionsError: if `encoded` does not hold the rows of `split`.
@@ -78,7 +82,7 @@ def predict_split(
             f"{len(encoded)} encoded rows, {len(split)} rows of {split.role}: they are not the same rows. "
             "Encode this split again."
         )
-    batches, several = length_buckets(encoded.lengths, batch_size), False
+    batches, several = batches or length_buckets(encoded.lengths, batch_size), False
     if accelerator is not None:
         batches = batches[accelerator.process_index :: accelerator.num_processes]
         device, several = device or accelerator.device, accelerator.num_processes > 1
@@ -91,6 +95,8 @@ def predict_split(
         for batch in batches:
             answers[done : done + len(batch)] = _logits(model, family, encoded.batch(batch), target, answers.shape[1])
             done += len(batch)
+            if each is not None:
+                each(_predictions(batch, answers[done - len(batch) : done].cpu().numpy(), split, name))
             if progress is not None:
                 progress(done, len(rows))
     logits = answers.cpu().numpy()

@@ -57,6 +57,8 @@ class EncodedTexts:
         if augment is not None:
             raise ValueError("texts are not augmented")
         at = np.asarray(indices, dtype=np.int64)
+        if len(at) == 1:
+            return self._alone(int(at[0]))
         starts, lengths = self.offsets[at], self.offsets[at + 1] - self.offsets[at]
         longest = int(lengths.max())
         position = np.arange(longest)
@@ -73,6 +75,13 @@ class EncodedTexts:
         if self.types is not None:
             batch["token_type_ids"] = _tensor(np.where(real, self.types[places], self.pad_type))
         return batch
+
+    def _alone(self, row: int) -> Batch:
+        """One row: nothing is padded."""
+        span = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        ids = _tensor(self.values[None, span])
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return batch if self.types is None else {**batch, "token_type_ids": _tensor(self.types[None, span])}
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

@@ -57,6 +57,7 @@ class TriedMixture:
     score: float
     best_so_far: float
     was: str  # "kept", "rejected" or "taken out"
+    at_best: bool = False  # the score is not worked out: it is surely no better than this
 
 
 def report_vs_select(points: Sequence[Point], *, metric: str, rows: tuple[int, int]) -> Picture:
@@ -108,13 +109,18 @@ def score_by_ingredients(
     figure, axes = new_figure()
     scale = scale_of(metric)
     kept = [t for t in tried if t.was != "rejected"]
-    refused = [t for t in tried if t.was == "rejected"]
+    refused = [t for t in tried if t.was == "rejected" and not t.at_best]
+    bounds = [t for t in tried if t.at_best]
     if kept:
         x, y = [t.ingredients for t in kept], [scale * t.score for t in kept]
         axes.plot(x, y, marker="D", color=VERMILION, ms=8, lw=2, label="joined", zorder=4)
     if refused:
         x, y = [t.ingredients for t in refused], [scale * t.score for t in refused]
         axes.scatter(x, y, marker="x", color=GREY, s=45, label="tried, left out", zorder=3)
+    if bounds:
+        x, y = [t.ingredients for t in bounds], [scale * t.score for t in bounds]
+        better, label = (("v", "at most"), ("^", "at least"))[traits_of(metric).sign < 0]
+        axes.scatter(x, y, marker=better, color=GREY, s=30, label=f"tried, left out ({label} this)", zorder=3)
     for (name, (ingredients, score)), (marker, colour) in zip((marks or {}).items(), SOUPS[1:], strict=False):
         axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
     whole_numbers(axes)

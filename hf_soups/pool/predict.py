@@ -185,7 +185,7 @@ def first_score(p: Predictions) -> tuple[str, str]:
         return name, ""
     if p.problem_type == CLASSIFICATION:
         return name, f"{p.hits.mean():.2%}"
-    from hf_soups.metrics import METRICS  # scikit-learn is imported for these alone
+    from hf_soups.metrics import METRICS
 
     return name, f"{100 * METRICS[name].compute(p):.2f}"
 

@@ -78,6 +78,37 @@ def log_of_rest(log_probs: Float64[np.ndarray, "*rows"]) -> Float64[np.ndarray, 
     return np.asarray(np.log(np.maximum(-np.expm1(np.minimum(log_probs, 0.0)), SMALLEST)))
 
 
+def answers_of(logits: ArrayLike, of_type: ProblemType) -> Float32[np.ndarray, "rows classes"]:
+    """The `log_probs` of `Predictions.from_logits`, where nothing else of the rows is wanted.
+
+    Raises:
+        PredictionsError: if a logit is NaN or infinite, or they are no table.
+    """
+    z = logits_of(logits) if of_type == CLASSIFICATION else rows_of(logits)
+    if not np.isfinite(z).all():
+        bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
+        raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
+    return read_logits(z, of_type).astype(np.float32)
+
+
+def at_temperature(
+    answers: Float32[np.ndarray, "rows classes"], temperature: float, of_type: ProblemType
+) -> Float32[np.ndarray, "rows classes"]:
+    """Answers with their logits divided by a temperature.
+
+    Raises:
+        PredictionsError: if it is no number above 0, or the answers are numbers.
+    """
+    if temperature == 1:
+        return answers
+    if not (temperature > 0 and np.isfinite(temperature)):
+        raise PredictionsError(f"a temperature of {temperature}; expected a number above 0.")
+    if of_type == REGRESSION:
+        raise PredictionsError(f"a temperature of {temperature}, but the numbers of a regression have none.")
+    z = logits_again(answers.astype(np.float64), of_type) / temperature
+    return read_logits(z, of_type).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions(Displayed):
     """Natural-log probabilities of one answerer on some rows.
@@ -160,12 +191,8 @@ class Predictions(Displayed):
         `problem_type="multi-label"` by a log-sigmoid; with "regression" the number of each row is its answer.
         """
         names, of_type = about.get("label_names") or column_names(logits), _known(about.get("problem_type"))
-        logits = in_order_of(names, logits)
-        z = logits_of(logits) if of_type == CLASSIFICATION else rows_of(logits)
-        if not np.isfinite(z).all():
-            bad = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
-            raise PredictionsError(f"row {bad} holds a NaN or infinite logit: the model that made it is broken.")
-        return cls._checked(read_logits(z, of_type), labels, row_ids, {**about, "label_names": names})
+        answers = answers_of(in_order_of(names, logits), of_type)
+        return cls._checked(answers, labels, row_ids, {**about, "label_names": names})
 
     @classmethod
     def _checked(
@@ -300,12 +327,7 @@ class Predictions(Displayed):
         """The predictions with logits divided by `temperature`: above 1 less sure, below 1 surer; answers stay."""
         if temperature == 1:
             return self
-        if not (temperature > 0 and np.isfinite(temperature)):
-            raise PredictionsError(f"a temperature of {temperature}; expected a number above 0.")
-        if self.problem_type == REGRESSION:
-            raise PredictionsError(f"a temperature of {temperature}, but the numbers of a regression have none.")
-        z = logits_again(self.log_probs.astype(np.float64), self.problem_type) / temperature
-        return replace(self, log_probs=read_logits(z, self.problem_type).astype(np.float32))
+        return replace(self, log_probs=at_temperature(self.log_probs, temperature, self.problem_type))
 
     def needs_labels(self) -> Shaped[np.ndarray, "examples ..."]:
         """The labels, or an error that says which predictions lack them."""

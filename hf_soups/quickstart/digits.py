@@ -15,6 +15,7 @@ DOWNSTREAM_TRAIN_ROWS = 700  # 300 of them become the select split, 300 are trai
 TURNS = ("upright", "turned_90", "turned_180", "turned_270")
 DIGITS = tuple(str(digit) for digit in range(10))
 SEED = 0
+RUNS = 10  # fine-tunes of the sweep
 
 LARGE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -47,7 +48,7 @@ head: {{init: linear-probe}}
 data: {{select_minimum: 300, train_rows: 300}}
 train: {{schedule: cosine}}
 sweep:
-  runs: 10
+  runs: {runs}
   seed: 1
   space:
     learning_rate: {{log_uniform: [1.0e-4, 1.0e-3]}}
@@ -70,7 +71,7 @@ def write_recipes(out: Path, digits: Path, size: Mapping[str, Any]) -> tuple[Pat
     write_blank_vit(out / "blank", size)
     pretraining, finetuning = out / "pretrain.yaml", out / "digits.yaml"
     pretraining.write_text(PRETRAIN.format(data=digits, blank=out / "blank", turned=", ".join(turned_names())))
-    finetuning.write_text(FINETUNE.format(data=digits, start=out / "start"))
+    finetuning.write_text(FINETUNE.format(data=digits, start=out / "start", runs=RUNS))
     return pretraining, finetuning
 
 
@@ -112,15 +113,20 @@ def _write_parquet(path: Path, images: np.ndarray, labels: np.ndarray, features:
     from datasets import Dataset
     from PIL import Image
 
+    from hf_soups.data.sources import quiet
+
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {"image": [Image.fromarray(image).convert("RGB") for image in images], "label": labels.tolist()}
-    Dataset.from_dict(rows, features=features).to_parquet(path)
+    with quiet():
+        Dataset.from_dict(rows, features=features).to_parquet(path)
 
 
 def write_blank_vit(folder: Path, size: Mapping[str, Any]) -> None:
     """A ViT of 16 tokens with random weights, and its image processor."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    from hf_soups.models.loading import quiet
 
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -132,6 +138,7 @@ def write_blank_vit(folder: Path, size: Mapping[str, Any]) -> None:
                 id2label=dict(enumerate(turned_names())),
             )
         )
-    model.save_pretrained(folder)
     half = [0.5, 0.5, 0.5]
-    ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=half, image_std=half).save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=half, image_std=half).save_pretrained(folder)

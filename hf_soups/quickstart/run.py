@@ -7,44 +7,30 @@ run again by hand.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError
-from hf_soups.quickstart.digits import SMALL, write_inputs, write_recipes
+from hf_soups.quickstart.digits import RUNS, write_inputs
+from hf_soups.quickstart.small import trained_beside
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hf_soups.leaderboard import Leaderboard
+    from hf_soups.quickstart.stages import Stages
 
-
-# Longer and at higher rates than the large one: with its recipe the small one stayed at 92 % and no cascade gained.
-SMALL_PRETRAINING = {"learning_rate": 3e-3, "epochs": 60}
-SMALL_RUN = {"learning_rate": 2e-3, "batch_size": 32, "epochs": 40, "mixup": 0.4}
 
 # Members answer alone: the soup's answers are less sure than the small model's (label smoothing, mixup, averaging), so
 # in a mean of both the small one's errors outweigh them.
 RULE: dict[str, Any] = {"combine": "last"}
 
 
-def train_small(out: Path) -> Path:
-    """Pretrain and fine-tune a ViT of half the width and half the layers; the folder of the fine-tune."""
-    from hf_soups.finetune import finetune
-    from hf_soups.recipe import load_recipe
-
-    folder = out / "small"
-    folder.mkdir()
-    pretraining, finetuning = write_recipes(folder, out / "digits", SMALL)
-    for recipe, train, into in ((pretraining, SMALL_PRETRAINING, "start"), (finetuning, SMALL_RUN, "run")):
-        finetune(load_recipe(recipe, {f"train.{key}": value for key, value in train.items()}), folder / into)
-    return folder / "run"
-
-
-def two_sizes(out: Path, console: Console) -> None:
+def two_sizes(out: Path, stages: Stages) -> None:
     """Both models' answers as pools, their ensembles, the search, the cascade's folder and pictures."""
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, draw_plan, pool_ensembles, search_pool
@@ -53,21 +39,31 @@ def two_sizes(out: Path, console: Console) -> None:
     select, report = out / "preds" / "select", out / "preds" / "report"
     models = [f"small={out / 'small' / 'run'}", f"soup={out / 'soups' / 'greedy'}"]
     for split, pool in (("select", select), ("report", report)):
-        predict_pool(models, recipe=out / "digits.yaml", split=split, out=pool)
-    console.print(pool_ensembles(select, report=str(report)))
+        predict_pool(models, recipe=out / "digits.yaml", split=split, out=pool, progress=False)
+    stages.show(pool_ensembles(select, report=str(report)))
     found = search_pool(select, report=str(report), **RULE)
-    console.print(SearchTable(found))
+    stages.show(SearchTable(found))
     assert found.choice.plan is not None  # the best single model, or what matches it, always fits the default goal
     index = found.frontier.plans.index(found.choice.plan)
     build_from(f"{found.path}#{index}", out / "cascade")
     draw_plan(f"{found.path}#{index}", out / "pictures")
 
 
-STAGES = 7
+STAGES = (
+    "handwritten digits of scikit-learn, in Hub layout",
+    "two small ViTs learn which digit it is and how it is turned; the smaller one is fine-tuned, too",
+    "{runs} fine-tunes of the larger one, from that one start",
+    "uniform and greedy soups",
+    "the leaderboard",
+    "what the smaller one and the greedy soup answer: ensembles, and a cascade",
+)
 
 
 def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs: int | None = None) -> Leaderboard:
-    """Pretrain, fine-tune, cook and compare; then an ensemble and a cascade with a smaller model. Prints each stage.
+    """Pretrain, fine-tune, cook and compare; then an ensemble and a cascade with a smaller model. Shows each stage.
+
+    Every training has one thread, unless OMP_NUM_THREADS says otherwise: models as small gain little from more, and
+    the results are then the same on any number of cores.
 
     Args:
         out: the folder of the whole job: digits/, start/, runs/, soups/, small/, preds/, cascade/ and the recipes.
@@ -79,44 +75,66 @@ def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs
     """
     from rich.console import Console
 
+    from hf_soups.quickstart.stages import Stages
+
+    _clear(out, overwrite)
+    began = time.perf_counter()
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
+    stages = Stages([title.format(runs=sweep_runs or RUNS) for title in STAGES], console)
+    with one_thread_each(), stages.live():
+        board = _run(out, stages, slots, {} if sweep_runs is None else {"sweep.runs": sweep_runs})
+    for line in (
+        f"The whole job took {time.perf_counter() - began:.0f} s.",
+        f"Look at {out}/runs/leaderboard.png and {out}/pictures/score_vs_cost.png,",
+        f"and repeat any stage by hand, for example: hf-soups sweep {out}/digits.yaml --out {out}/again --dry-run",
+        f"Next: hf-soups report {out} (pip install 'hf_soups[report]'), or try the cascade in the browser:",
+        f"hf-soups demo {out}/cascade (pip install 'hf_soups[demo]').",
+    ):
+        console.print(line, markup=False)
+    return board
+
+
+def _run(out: Path, stages: Stages, slots: int, changes: dict[str, Any]) -> Leaderboard:
+    """All stages."""
     from hf_soups.cook import cook
     from hf_soups.finetune import finetune
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.recipe import load_recipe
     from hf_soups.sweep import sweep
 
-    _clear(out, overwrite)
-    started, console = time.perf_counter(), Console(width=None if sys.stdout.isatty() else 140)
-    _stage(console, 1, "handwritten digits of scikit-learn, in Hub layout", out / "digits")
-    pretraining, finetuning = write_inputs(out)
-
-    _stage(console, 2, "a small ViT is pretrained: which digit, and how is it turned?", out / "start")
-    finetune(load_recipe(pretraining), out / "start")
-
-    changes = {} if sweep_runs is None else {"sweep.runs": sweep_runs}
-    recipe = load_recipe(finetuning, changes)
-    _stage(console, 3, f"{recipe.sweep.runs} fine-tunes from that one start", out / "runs")
-    sweep(recipe, out / "runs", slots=slots)
-
-    _stage(console, 4, "uniform and greedy soups", out / "soups")
-    cook([str(out / "runs")], methods=("uniform", "greedy"), out=out / "soups")
-
-    _stage(console, 5, "the leaderboard", out / "runs" / "leaderboard.csv")
-    board = build_leaderboard(out / "runs")
-    board.save(out / "runs")
-    console.print(board.to_rich())
-
-    _stage(console, 6, "a smaller ViT, trained the same way", out / "small")
-    train_small(out)
-
-    _stage(console, 7, "what the small one and the greedy soup answer: ensembles, and a cascade", out / "cascade")
-    two_sizes(out, console)
-    console.print(f"The whole job took {time.perf_counter() - started:.0f} s.")
-    console.print(f"Look at {out}/runs/leaderboard.png and {out}/pictures/score_vs_cost.png,")
-    console.print(f"and repeat any stage by hand, for example: hf-soups sweep {finetuning} --out {out}/again --dry-run")
-    console.print(f"Next: hf-soups report {out} (pip install 'hf_soups\\[report]'), or try the cascade in the browser:")
-    console.print(f"hf-soups demo {out}/cascade (pip install 'hf_soups\\[demo]').")
+    with stages.stage(out / "digits"):
+        pretraining, finetuning = write_inputs(out)
+    with stages.stage(out / "start"), trained_beside(out):
+        finetune(load_recipe(pretraining), out / "start")
+    with stages.stage(out / "runs"):
+        sweep(load_recipe(finetuning, changes), out / "runs", slots=slots)
+    with stages.stage(out / "soups"):
+        cook([str(out / "runs")], methods=("uniform", "greedy"), out=out / "soups")
+    with stages.stage(out / "runs" / "leaderboard.csv"):
+        board = build_leaderboard(out / "runs")
+        board.save(out / "runs")
+        stages.show(board.to_rich())
+    with stages.stage(out / "cascade"):
+        two_sizes(out, stages)
     return board
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """One thread for what is trained meanwhile, here and in processes of its own; what the user set stays."""
+    import torch
+
+    if os.environ.get("OMP_NUM_THREADS"):
+        yield
+        return
+    before = torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        del os.environ["OMP_NUM_THREADS"]
 
 
 def _clear(out: Path, overwrite: bool) -> None:
@@ -129,7 +147,3 @@ def _clear(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out} was not made by the quickstart, so --overwrite deletes nothing: give another --out.")
     shutil.rmtree(out)
     out.mkdir(parents=True)
-
-
-def _stage(console: Console, number: int, what: str, where: Path) -> None:
-    console.print(f"\n[bold]{number}/{STAGES}[/bold] {what}  [dim]({where})[/dim]")

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from hf_soups.soups.methods.lines import task_vectors, wise_ft
     from hf_soups.soups.methods.model_stock import model_stock
     from hf_soups.soups.methods.uniform import uniform
-    from hf_soups.soups.soup import Soup, Step
+    from hf_soups.soups.soup import AtBest, Soup, Step
 
 _HOME = {
+    "AtBest": "soup",
     "Soup": "soup",
     "Step": "soup",
     "greedy": "methods.greedy",
@@ -26,7 +27,7 @@ _HOME = {
     "uniform": "methods.uniform",
     "wise_ft": "methods.lines",
 }
-__all__ = ["Soup", "Step", "greedy", "model_stock", "task_vectors", "uniform", "wise_ft"]
+__all__ = ["AtBest", "Soup", "Step", "greedy", "model_stock", "task_vectors", "uniform", "wise_ft"]
 
 
 def __getattr__(name: str) -> Any:

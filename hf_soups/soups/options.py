@@ -20,6 +20,7 @@ class Options:
     tie_break: bool = False  # equal scores: the lower negative log-likelihood decides
     restarts: int = 0
     prune: bool = False
+    every_row: bool = False  # greedy: score on all rows also what can no longer join; changes no decision
     seed: int = 0
     start: str | None = None  # what the ingredients were fine-tuned from; default: the sweep's start
     decay: float = 0.9

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.soups.options import Options
-from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, rank_of
+from hf_soups.soups.soup import HIGHER, AtBest, Score, Signs, Soup, Step, rank_of
 
 if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
@@ -35,6 +35,7 @@ class MethodInputs:
     say: Callable[[str], None]
     in_words: Callable[[float], str]
     signs: Signs = HIGHER  # of each value of a score
+    score_or_bound: Callable[[Soup, Score | None], Score | AtBest] | None = None  # see `greedy`; None: `score` alone
 
     def scored(self) -> Callable[[Soup], Score]:
         """The score function of a method that needs one."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from hf_soups.files.label_names import order_of, same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, ProblemType, check_problem_type, logits_of
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.metrics import Metric, loss_metric, metric_for_rows
+from hf_soups.metrics.best_possible import BestPossible
 from hf_soups.models.family import Encoded
 from hf_soups.models.inference import NonFiniteLogits, on_device, predict_split
 from hf_soups.models.layers import has_batchnorm
@@ -31,7 +32,7 @@ from hf_soups.soups.batchnorm import recompute_batchnorm, write_batchnorm
 from hf_soups.soups.compatibility import gives_one_answer
 from hf_soups.soups.ingredients import without_proof
 from hf_soups.soups.mixing.live import LiveMixer, slots_by_disk_name
-from hf_soups.soups.soup import Score, Signs, Soup
+from hf_soups.soups.soup import AtBest, Score, Signs, Soup, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,6 +71,9 @@ class SoupScorer:
     variant: Variant = "averaged"
     pool: frozenset[Checkpoint] = frozenset()  # one of these that answers one class whatever the row is has no score
     maybe_trained_on: tuple[str, ...] = ()  # names of those that may have been trained on the rows; see `without_proof`
+    losses: dict[Checkpoint, np.ndarray] = field(default_factory=dict)  # of each row, by ingredients scored alone
+    batches: tuple[np.ndarray, ...] | None = None  # of the rows; default: those of like length
+    each: Callable[[Predictions], None] | None = None  # gets the answers of every batch
 
     @property
     def variants(self) -> dict[str, SoupScorer]:
@@ -87,13 +91,47 @@ class SoupScorer:
 
         No forward pass for an ingredient whose answers are cached.
         """
-        none = math.nan if self.tie_break is None else (math.nan, math.nan)
         try:
             answers = self.cached[soup.ingredients[0]] if self.answered(soup) else self.predictions(soup)
         except NonFiniteLogits:  # the model answers NaN: what a diverged ingredient does
-            return none
-        alone = len(soup.ingredients) == 1 and soup.ingredients[0] in self.pool
-        return none if alone and gives_one_answer(answers) else self._value(answers)
+            return self.no_score
+        if len(soup.ingredients) == 1:
+            if soup.ingredients[0] in self.pool and gives_one_answer(answers):
+                return self.no_score
+            self.losses[soup.ingredients[0]] = losses_of(answers)
+        return self._value(answers)
+
+    def or_bound(self, soup: Soup, floor: Score | None) -> Score | AtBest:
+        """As called, or what the score is at best as soon as that is surely worse than `floor`'s first value.
+
+        Rows are answered in the same batches either way, so that not a bit of a score depends on `floor`.
+        """
+        if floor is None or not self.metric.bounded:
+            return self(soup)
+        best, least, left = self._best_possible.copy(), values_of(floor)[0], self.rows
+
+        def check(answers: Predictions) -> None:
+            nonlocal left
+            value, left = best.after(answers), left - len(answers)
+            if left and best.is_below(value, least):
+                raise _TooLow(value)
+
+        try:
+            return self._value(replace(self, each=check).predictions(soup))
+        except NonFiniteLogits:
+            return self.no_score
+        except _TooLow as low:
+            return AtBest(low.value)
+
+    @functools.cached_property
+    def _best_possible(self) -> BestPossible:
+        classes = len(self.split.label_names)
+        return BestPossible.of(self.metric, self.split.labels, classes=classes, problem_type=self.split.problem_type)
+
+    @property
+    def no_score(self) -> Score:
+        """That of a model that answers NaN."""
+        return math.nan if self.tie_break is None else (math.nan, math.nan)
 
     def _value(self, answers: Predictions) -> Score:
         value = self.metric.compute(answers)
@@ -111,7 +149,8 @@ class SoupScorer:
     def predictions(self, soup: Soup) -> Predictions:
         """What the soup answers on the rows, by a forward pass."""
         self.load(soup)
-        return self._answers(self.encoded, self.split, soup.method or "soup")
+        name, batches = soup.method or "soup", self.batches
+        return self._answers(self.encoded, self.split, name, batches=batches, each=self.each)
 
     def load(self, soup: Soup) -> None:
         """Put the soup's weights into the live model."""
@@ -134,9 +173,24 @@ class SoupScorer:
         if self.variant == "recomputed" and self.batchnorm_batches is not None:
             recompute_batchnorm(self.model, self.batchnorm_batches())
 
-    def _answers(self, encoded: Encoded, split: Split, name: str) -> Predictions:
+    def _answers(self, encoded: Encoded, split: Split, name: str, **how: Any) -> Predictions:
         """What the live model, as it is now, answers."""
-        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name)
+        return predict_split(self.model, self.family, encoded, split, batch_size=self.batch_size, name=name, **how)
+
+
+class _TooLow(Exception):
+    """A soup cannot reach what it must any more."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def losses_of(answers: Predictions) -> np.ndarray:
+    """The loss of each row: how hard it is."""
+    rows = loss_metric(answers.problem_type).row_statistics
+    assert rows is not None
+    return np.asarray(rows(answers)[:, 0], dtype=np.float64)
 
 
 def open_scorer(

@@ -55,16 +55,24 @@ def rank_of(score: Score, signs: Signs = HIGHER) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class AtBest:
+    """Instead of a score: a value that the score is surely no better than. Rows were left out, since it is too low."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One mixture that was tried: the members so far and one candidate more."""
 
     candidate: str
-    score: float  # of the mixture, on select; may be NaN
+    score: float  # of the mixture, on select; NaN where it has none, or where `at_best` says all that is known
     best_so_far: float  # after the decision
     accepted: bool
     ingredients: int  # in the mixture that was tried
     removes: bool = False  # the candidate was taken out of the members, not added
     tie_break: float | None = None  # the score's second value, where it has one
+    at_best: float | None = None  # not a score: the score is surely no better, so it was not worked out
 
 
 @dataclass(frozen=True, repr=False)
@@ -388,6 +396,7 @@ def step_values(step: Step) -> dict[str, Any]:
         "accepted": step.accepted,
         **({"removes": True} if step.removes else {}),
         **({} if step.tie_break is None else {"tie_break": step.tie_break}),
+        **({} if step.at_best is None else {"at_best": step.at_best}),
     }
 
 

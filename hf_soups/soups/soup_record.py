@@ -32,7 +32,7 @@ class IngredientRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One mixture that was tried; scores are None where they were NaN, which JSON does not have."""
+    """One mixture that was tried; scores are None where they were NaN, which JSON does not have, or not worked out."""
 
     candidate: str
     ingredients: int
@@ -41,6 +41,7 @@ class StepRecord:
     best_so_far: float | None = None
     removes: bool = False
     tie_break: float | None = None
+    at_best: float | None = None  # instead of a score: what it is surely no better than
 
 
 @dataclass(frozen=True, slots=True)

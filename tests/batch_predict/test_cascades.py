@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -46,6 +47,17 @@ def test_exits_answers_and_costs_are_those_of_the_plan(tmp_path: Path, capsys: p
     assert (result.unit, result.exits) == ("macs", tuple(np.bincount(wanted.exits)))
     print_result(result)
     assert "average cost" in capsys.readouterr().out
+
+    apart: dict[str, Any] = {"device": {"small": "cpu"}, "dtype": {"small": "float32", "big": "float32"}}
+    predict_rows(cascade, data=data, out=tmp_path / "apart", shard_rows=10, batch_size=4, progress=False, **apart)
+    again = pq.read_table(sorted((tmp_path / "apart").glob("*.parquet"))).to_pydict()
+    assert again == told
+    with pytest.raises(InputError, match="it holds answers with dtypes"):
+        predict_rows(cascade, data=data, out=tmp_path / "out", shard_rows=10, progress=False, dtype={"big": "bfloat16"})
+    with pytest.raises(InputError, match="device_map names large, but the members of the cascade are small, big"):
+        predict_rows(cascade, data=data, out=tmp_path / "large", progress=False, device={"large": "cpu"})
+    with pytest.raises(InputError, match="one model, so there are no members to name"):
+        predict_rows(small, data=data, out=tmp_path / "other", progress=False, device={"small": "cpu"})
     with pytest.raises(InputError, match="a budget is for cascades; this is a single classifier"):
         predict_rows(small, data=data, out=tmp_path / "other", budget=0.5, progress=False)
 

@@ -183,8 +183,50 @@ def test_dtype_and_device_reach_every_member(made: Callable[..., Made], tmp_path
     assert {m.dtype for m in load(folder, "image").members} == {torch.bfloat16}
     assert {m.dtype for m in load(folder, "image", dtype="float32").members} == {torch.float32}
     assert load(folder, "image", device_map="cpu").device == torch.device("cpu")
-    with pytest.raises(InputError, match="one device"):
+    with pytest.raises(InputError, match="expected one device, device_map='cuda:0', or that of each member"):
         load(folder, "image", device_map="auto")
+
+
+def test_members_have_a_dtype_and_a_device_of_their_own(made: Callable[..., Made], tmp_path: Path) -> None:
+    pool = made("image")
+    plan = pool.plan((0.4, 0.5))
+    folder, (first, second, third) = pool.built(plan, tmp_path / "c"), plan.members
+    model = load(folder, "image", dtype={second: "bfloat16", third: "auto"}, device_map={first: "cpu", "": "cpu"})
+    assert [m.dtype for m in model.members] == [torch.float32, torch.bfloat16, torch.float32]
+    assert model.hf_device_map == dict.fromkeys(plan.members, torch.device("cpu"))
+    others = load(folder, "image", dtype={"": torch.bfloat16, first: torch.float32})
+    assert [m.dtype for m in others.members] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    with pytest.raises(InputError, match=f"device_map names large, but the members of the cascade are {first}, "):
+        load(folder, "image", device_map={first: "cpu", "large": "cuda"})
+    with pytest.raises(InputError, match=r"dtype='float12'; expected a torch\.dtype"):
+        load(folder, "image", dtype={first: "float12"})
+
+
+def test_members_placed_one_by_one_answer_and_leave_as_together(made: Callable[..., Made], tmp_path: Path) -> None:
+    pool = made("text")
+    plan = pool.plan((0.4, 0.5))
+    folder = pool.built(plan, tmp_path / "c")
+    apart = load(folder, "text", dtype=dict.fromkeys(plan.members, "float32"), device_map={"": "cpu"})
+    mine, together = run(apart, pool), run(load(folder, "text"), pool)
+    assert torch.equal(mine.exits, together.exits)
+    assert torch.equal(mine.logits, together.logits)
+
+
+def test_a_pipeline_leaves_members_where_they_were_placed(made: Callable[..., Made], tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    pool = made("text")
+    plan = pool.plan((0.4, 0.5))
+    folder = str(pool.built(plan, tmp_path / "c"))
+    task: Any = "cascade-text-classification"
+    placed: Any = pipeline(task, model=folder, device_map={"": "cpu"}, dtype={plan.members[-1]: "bfloat16"})
+    assert [m.dtype for m in placed.model.members] == [torch.float32, torch.float32, torch.bfloat16]
+    with pytest.raises(ValueError, match="cannot be moved to a specific device"):
+        pipeline(task, model=load(Path(folder), "text", device_map={"": "cpu"}), device="cpu")
+    # the first stages are float32, so what leaves there answers alike
+    stock: Any = pipeline(task, model=folder, device="cpu")
+    rows = zip(placed(pool.inputs, return_exits=True), stock(pool.inputs, return_exits=True), strict=True)
+    assert all(mine == theirs for mine, theirs in rows if theirs["exit"] < 2)
 
 
 def test_pixel_values_are_taken_for_each_member(made: Callable[..., Made], tmp_path: Path) -> None:

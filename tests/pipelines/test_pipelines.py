@@ -264,3 +264,69 @@ def test_the_task_is_there_in_either_order_of_imports(
     code = f"{imports}\nprint(pipeline('cascade-text-classification', model={str(folder)!r}, batch_size=64)('a cat'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'label'" in done.stdout
+
+
+# --- batches read ahead
+
+
+def test_batches_come_in_order_and_each_is_read_before_the_one_in_front_is_answered() -> None:
+    from threading import Event
+
+    from hf_soups.cascades.pipelines import Ahead
+
+    read: list[Event] = [Event() for _ in range(5)]
+
+    def rows() -> Any:
+        for number, event in enumerate(read):
+            event.set()
+            yield number
+
+    got = []
+    for number in Ahead(rows()):
+        assert number + 1 == len(read) or read[number + 1].wait(20)  # nobody asked for it yet
+        got.append(number)
+    assert got == list(range(5))
+
+
+def test_a_batch_that_cannot_be_read_is_an_error_at_its_turn_and_the_next_is_there() -> None:
+    from hf_soups.cascades.pipelines import Ahead
+
+    class Rows:
+        at = -1
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> int:
+            self.at += 1
+            if self.at == 1:
+                raise DataError("row 1 is damaged")
+            if self.at == 3:
+                raise StopIteration
+            return self.at
+
+    batches = iter(Ahead(Rows()))  # type: ignore[arg-type]
+    assert next(batches) == 0
+    with pytest.raises(DataError, match="row 1 is damaged"):
+        next(batches)
+    assert next(batches) == 2
+    assert next(batches, None) is None
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_list_in_batches_is_answered_as_a_generator_which_is_not_read_ahead(
+    made: Callable[[str], Made], pipes: Callable[[str], Any], kind: str
+) -> None:
+    inputs = made(kind).inputs
+    asked: list[int] = []
+
+    def rows() -> Any:
+        for number, row in enumerate(inputs):
+            asked.append(number)
+            yield row
+
+    listed = pipes(kind)(inputs, batch_size=3, return_exits=True)
+    streamed = pipes(kind)(rows(), batch_size=3, return_exits=True)
+    assert next(iter(streamed)) == listed[0]
+    assert max(asked) <= 2
+    assert list(pipes(kind)((row for row in inputs), batch_size=3, return_exits=True)) == listed

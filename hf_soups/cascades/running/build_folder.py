@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.cascades.plan import Plan, plan_values
-from hf_soups.cascades.running.config import COMMIT, KINDS, CascadeConfig, Place, place_values
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.stored import COMMIT, KINDS, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type

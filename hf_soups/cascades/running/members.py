@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from hf_soups.cascades.running.config import CascadeConfig, Place
+from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.stored import Place
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import HfSoupsError, MemberError
+from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.downloads import download
 from hf_soups.models.classifier import Classifier
 from hf_soups.models.loading import config_of
@@ -27,7 +28,8 @@ def load_members(
     config: CascadeConfig,
     source: str,
     *,
-    dtype: torch.dtype | None = None,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    devices: Mapping[str, torch.device] | None = None,
     attention: str | None = None,
     hub: Mapping[str, Any] | None = None,
 ) -> tuple[Classifier, ...]:
@@ -36,7 +38,8 @@ def load_members(
     Args:
         config: says where they lie, and in which dtype each answers.
         source: folder or Hub repo of the cascade.
-        dtype: of all members instead of their own.
+        dtypes: of members by name, instead of their own.
+        devices: of members by name; default: the CPU.
         attention: how attention is computed; default: the member's own choice.
         hub: how to reach the Hub: `revision` of the cascade, `token`, `cache_dir`, ...
     Raises:
@@ -45,13 +48,14 @@ def load_members(
     loaded: dict[Any, Classifier] = {}
     members = []
     for place in config.places:
-        own = getattr(torch, place.dtype) if dtype is None else dtype
-        key = (place.weights, own)
+        own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
+        device = (devices or {}).get(place.name)
+        key = (place.weights, own, device)
         with _member_named(place):
             if key not in loaded:
                 checkpoint = _checkpoint(place, source, dict(hub or {}))
                 check_weights(place, checkpoint.folder)
-                loaded[key] = _loaded(checkpoint, config.kind, own, attention)
+                loaded[key] = _loaded(checkpoint, config.kind, own, attention, device)
             members.append(_fitted(loaded[key], place, config))
     return tuple(members)
 
@@ -91,9 +95,38 @@ def _checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
     return Checkpoint(here, subfolder=place.subfolder)
 
 
-def _loaded(checkpoint: Checkpoint, kind: str, dtype: torch.dtype, attention: str | None = None) -> Classifier:
+def for_members(given: Any, names: Sequence[str], what: str) -> dict[str, Any]:
+    """What is given for each member by name: one value for all, or values by name, "" being that of the others.
+
+    Raises:
+        InputError: if it names no member.
+
+    >>> for_members("cpu", ("small", "big"), "device_map")
+    {'small': 'cpu', 'big': 'cpu'}
+    >>> for_members({"big": "cuda:0", "": "cpu"}, ("small", "big"), "device_map")
+    {'small': 'cpu', 'big': 'cuda:0'}
+    """
+    if not isinstance(given, Mapping):
+        return {} if given is None else dict.fromkeys(names, given)
+    unknown = sorted(str(name) for name in given if name and name not in names)
+    if unknown:
+        raise InputError(
+            f"{what} names {', '.join(unknown)}, but the members of the cascade are {', '.join(names)} ('' stands for "
+            "all others)."
+        )
+    others = {name: given[""] for name in names if "" in given}
+    return {**others, **{name: given[name] for name in names if name in given}}
+
+
+def _loaded(
+    checkpoint: Checkpoint,
+    kind: str,
+    dtype: torch.dtype,
+    attention: str | None = None,
+    device: torch.device | None = None,
+) -> Classifier:
     family = family_for(config_of(checkpoint.folder), kind, checkpoint.folder)
-    return Classifier.load(checkpoint, family, kind, dtype=dtype, attention=attention)
+    return Classifier.load(checkpoint, family, kind, dtype=dtype, attention=attention, device=device)
 
 
 def _fitted(member: Classifier, place: Place, config: CascadeConfig) -> Classifier:

@@ -16,7 +16,7 @@ from transformers.utils.generic import ModelOutput
 
 from hf_soups.cascades.plan import Plan, within_budget
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
-from hf_soups.cascades.running.members import load_members
+from hf_soups.cascades.running.members import for_members, load_members
 from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
@@ -28,7 +28,7 @@ from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
 from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions
-from hf_soups.predictions.predictions import logits_again
+from hf_soups.predictions.predictions import answers_of, at_temperature, logits_again
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
@@ -90,8 +90,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         config: CascadeConfig | None = None,
-        dtype: torch.dtype | str | None = None,
-        device_map: str | int | torch.device | None = None,
+        dtype: torch.dtype | str | Mapping[str, torch.dtype | str] | None = None,
+        device_map: str | int | torch.device | Mapping[str, str | int | torch.device] | None = None,
         attn_implementation: str | None = None,
         output_loading_info: bool = False,
         **options: Any,
@@ -101,8 +101,10 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         Args:
             pretrained_model_name_or_path: a folder, or a Hub repo.
             config: default: the one there.
-            dtype: of every member; default and "auto": each answers in the one that its predictions were made in.
-            device_map: one device for all, such as "cuda:1".
+            dtype: of every member, or of members by name; default and "auto": each answers in the one that its
+                predictions were made in.
+            device_map: one device for all, such as "cuda:1", or of members by name, {"small": "cpu", "big": "cuda"}.
+                In both, "" stands for the members that are not named.
             attn_implementation: of every member.
             output_loading_info: also return which tensors were missing (none: that is an error).
             options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download` as in transformers.
@@ -116,12 +118,14 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             hub |= {} if commit is None else {"revision": commit}  # members of the commit that the config is of
         cls._check_kind(config, source)
         dtype = options.get("torch_dtype") if dtype is None else dtype
-        members = load_members(config, source, dtype=_as_dtype(dtype), attention=attn_implementation, hub=hub)
+        dtypes = {n: own for n, d in for_members(dtype, config.names, "dtype").items() if (own := _as_dtype(d))}
+        devices = {n: _one_device(d) for n, d in for_members(device_map, config.names, "device_map").items()}
+        members = load_members(config, source, dtypes=dtypes, devices=devices, attention=attn_implementation, hub=hub)
         config.name_or_path = source
         config.architectures = [cls.__name__]
         model = cls(config, members)
-        if device_map is not None:
-            model.to(_one_device(device_map))  # type: ignore[arg-type]
+        if isinstance(device_map, Mapping):  # pipelines then leave the model where it is
+            model.hf_device_map = {n: devices.get(n, torch.device("cpu")) for n in config.names}  # type: ignore[assignment]
         info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         return (model, {**info, "error_msgs": []}) if output_loading_info else model
 
@@ -275,11 +279,10 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
         try:
-            answers = Predictions.from_logits(logits.cpu().numpy(), problem_type=self.problem_type)
-            answers = answers.at_temperature(temperature)
+            of_type = self.problem_type
+            return at_temperature(answers_of(logits.cpu().numpy(), of_type), temperature, of_type)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
-        return answers.log_probs
 
     def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
         member = self.loaded[number]
@@ -323,7 +326,8 @@ def _one_device(device_map: Any) -> torch.device:
         return torch.device(device_map)
     except (RuntimeError, TypeError) as error:
         raise InputError(
-            f"device_map={device_map!r}: a cascade lies on one device. Name it: device_map='cuda:0', or device=0."
+            f"device_map={device_map!r}: expected one device, device_map='cuda:0', or that of each member by its name, "
+            "device_map={'small': 'cpu', 'big': 'cuda:0'}."
         ) from error
 
 

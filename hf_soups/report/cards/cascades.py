@@ -29,7 +29,8 @@ from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
-    from hf_soups.cascades.running.config import CascadeConfig, Place
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.stored import Place
 
 LARGE = 1e5  # from here on a fraction says nothing
 REPORTED = {  # in the order of the table

@@ -30,6 +30,7 @@ LOOKS = {
     "kept": ("var(--vermilion)", "diamond"),
     "taken out": ("var(--green)", "triangle-down"),
     "rejected": ("var(--grey)", "cross"),
+    "rejected early": ("var(--grey)", "stroke"),
 }
 STEP = 24  # pixels of a line in a chart of lines
 ROOM = 36  # pixels beside the cheapest and the most expensive point, for half of a name
@@ -200,7 +201,7 @@ def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:
     """Scores of the mixtures that were tried, one after another, and the best so far.
 
     Args:
-        values: step, candidate, score, best, kind ("kept", "rejected" or "taken out"), shown.
+        values: step, candidate, score, best, kind ("kept", "rejected", "rejected early" or "taken out"), shown.
         axis: the title of the scores.
         text: what the chart shows.
     """

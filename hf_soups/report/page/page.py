@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hf_soups.checkpoint import sources_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
+from hf_soups.progress import Meter
 from hf_soups.report.page.board import chosen_section, leaderboard_section, limit_section
 from hf_soups.report.page.cascades import PER_EXIT, cost_section, example_section, exit_section
-from hf_soups.report.page.html import Page, is_ours, require_extra, to_html
+from hf_soups.report.page.html import Page, Section, is_ours, require_extra, to_html
 from hf_soups.report.page.sources import ReportContent, read_content
 from hf_soups.report.page.training import curve_section, soup_section
 
@@ -24,6 +26,7 @@ def write_report(
     examples: int = PER_EXIT,
     resamples: int = 1000,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Write the report as one HTML file that opens offline; its path.
 
@@ -34,6 +37,7 @@ def write_report(
         examples: as for `page_for`.
         resamples: as for `page_for`.
         overwrite: replace an earlier report.
+        progress: show progress.
     Raises:
         MissingExtra: if Altair or vl-convert is not installed.
         InputError: if `out` may not be replaced, or as for `page_for`.
@@ -42,8 +46,8 @@ def write_report(
     at = Path(out)
     require_extra()
     _refuse(at, overwrite=overwrite)
-    text = to_html(page_for(folders, title=title, examples=examples, resamples=resamples))
-    write_text(at, text)
+    page = page_for(folders, title=title, examples=examples, resamples=resamples, progress=progress)
+    write_text(at, to_html(page))
     return at
 
 
@@ -53,6 +57,7 @@ def page_for(
     title: str | None = None,
     examples: int = PER_EXIT,
     resamples: int = 1000,
+    progress: bool = False,
 ) -> Page:
     """What the report says; no model is loaded, and rows of data are read for examples alone.
 
@@ -61,20 +66,20 @@ def page_for(
         title: of the page; default: after the sweep's task.
         examples: rows of the data to show of each exit of each cascade; 0: none.
         resamples: bootstrap resamples of each interval.
+        progress: show progress.
     Raises:
         InputError: if a folder is none of these, or one cannot be read.
     """
-    content = read_content(sources_of(folders), resamples=resamples)
-    sections = (
-        chosen_section(content),
-        leaderboard_section(content),
-        cost_section(content),
-        curve_section(content),
-        soup_section(content),
-        exit_section(content),
-        example_section(content, per_exit=examples),
-        limit_section(content),
-    )
+    content = read_content(sources_of(folders), resamples=resamples, progress=progress)
+    makers: tuple[Callable[[ReportContent], Section | None], ...] = (
+        chosen_section, leaderboard_section, cost_section, curve_section, soup_section, exit_section,
+        partial(example_section, per_exit=examples), limit_section,
+    )  # fmt: skip
+    sections = []
+    with Meter("sections", len(makers), visible=progress) as meter:
+        for done, make in enumerate(makers, 1):
+            sections.append(make(content))
+            meter(done)
     task = _task(content)
     named = title or (f"{task}: model soups and cascades" if task else "Model soups and cascades")
     about = "hf_soups report of " + ", ".join(map(str, sources_of(folders)))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.stored import StoredCascade, read_stored
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError
@@ -29,9 +30,6 @@ from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import METRIC_OF
 from hf_soups.soups.soup_record import SOUP_FILE
 from hf_soups.sweep.folder import PLAN_FILE
-
-if TYPE_CHECKING:
-    from hf_soups.cascades.running.config import CascadeConfig
 
 Kind = Literal["sweep", "pool", "cascade"]
 WANTED = (
@@ -123,19 +121,21 @@ class ReportContent:
         return None if self.sweep is None else self.sweep.board
 
 
-def read_content(folders: Sequence[str | Path], *, resamples: int = 1000) -> ReportContent:
+def read_content(folders: Sequence[str | Path], *, resamples: int = 1000, progress: bool = False) -> ReportContent:
     """Everything in the folders; no model is loaded.
 
     Args:
         folders: a sweep, pools of predictions, cascades, or folders that hold them.
         resamples: bootstrap resamples of each interval.
+        progress: show progress.
     Raises:
         InputError: if a folder is none of these, or one cannot be read.
     """
     sources, sweep = find_sources(folders), None
     if sources.sweep is not None:
         found = read_scored_models(sources.sweep)
-        sweep = ShownSweep(sources.sweep, found, leaderboard_of(found, sources.sweep, resamples=resamples))
+        board = leaderboard_of(found, sources.sweep, resamples=resamples, progress=progress)
+        sweep = ShownSweep(sources.sweep, found, board)
     answered, pools = _read_pools(sources.pools)
     answered = (*(_searched_in(sweep) if sweep is not None else ()), *answered)
     return ReportContent(sweep, answered, _cascades(sources.cascades, answered), pools)
@@ -306,10 +306,8 @@ def _cascades(folders: Sequence[Path], answered: Sequence[AnsweredPool]) -> tupl
 
 
 def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
-    from hf_soups.cascades.running.config import read_cascade
-
     refuse_links_out(folder)
-    config = read_cascade(folder)
+    config = read_stored(folder)
     plan = config.built
     for some in answered:
         if _same_models(folder, config, some):
@@ -321,7 +319,7 @@ def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
     return ShownCascade(str(folder), plan, note=note)
 
 
-def _same_models(folder: Path, config: CascadeConfig, some: AnsweredPool) -> bool:
+def _same_models(folder: Path, config: StoredCascade, some: AnsweredPool) -> bool:
     """Whether a pool's members of the same names are the cascade's: at the same cost, copies with the same weights."""
     plan, pool = config.built, some.pool
     if pool is None or any(name not in pool.members for name in plan.members):

@@ -14,7 +14,7 @@ from hf_soups.report.page.charts import curve_chart, step_chart
 from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, page_table
 from hf_soups.report.page.sources import ReportContent
 from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord
-from hf_soups.wording import score_in_words
+from hf_soups.wording import at_best_in_words, score_in_words
 
 POINTS = 16  # of a loss that was recorded up to 200 times, and swings from batch to batch
 Points = Sequence[tuple[float, float]]  # epoch, value
@@ -143,8 +143,8 @@ def _steps(name: str, record: SoupRecord, tried: Sequence[TriedMixture]) -> Char
             "candidate": t.candidate,
             "score": scale * t.score,
             "best": scale * t.best_so_far,
-            "kind": t.was,
-            "shown": score_in_words(t.score, metric),
+            "kind": "rejected early" if t.at_best else t.was,
+            "shown": _shown(t, metric),
         }
         for number, t in enumerate(tried, 1)
     ]
@@ -154,6 +154,8 @@ def _steps(name: str, record: SoupRecord, tried: Sequence[TriedMixture]) -> Char
         f"{words}. Kept, in this order: {', '.join(joined) or 'none'}. The score went from {values[0]['shown']} to "
         f"{score_in_words(tried[-1].best_so_far, metric)}."
     )
+    if any(t.at_best for t in tried):
+        text += " Of those rejected early a bound is shown: they could not join any more, and were scored no further."
     spec = step_chart(values, axis=f"{on}: {unit_of(metric)}", text=text)
     cells = [
         [
@@ -161,7 +163,7 @@ def _steps(name: str, record: SoupRecord, tried: Sequence[TriedMixture]) -> Char
             Cell.words(t.candidate),
             Cell.words(t.was),
             Cell(str(t.ingredients), t.ingredients),
-            Cell(score_in_words(t.score, metric), t.score),
+            Cell(_shown(t, metric), t.score),
             Cell(score_in_words(t.best_so_far, metric), t.best_so_far),
         ]
         for number, t in enumerate(tried, 1)
@@ -174,12 +176,17 @@ def _tried(record: SoupRecord) -> list[TriedMixture]:
     """The mixtures whose score can be drawn: NaN became null in the file."""
     short, tried = short_names(record), []
     for step in record.steps:
-        score, best = _finite(step.score), _finite(step.best_so_far)
+        at_best = _finite(step.at_best)
+        score, best = _finite(step.score) if at_best is None else at_best, _finite(step.best_so_far)
         if score is not None:
             was = "rejected" if not step.accepted else "taken out" if step.removes else "kept"
             name, best = short.get(step.candidate, step.candidate), score if best is None else best
-            tried.append(TriedMixture(name, step.ingredients, score, best, was))
+            tried.append(TriedMixture(name, step.ingredients, score, best, was, at_best is not None))
     return tried
+
+
+def _shown(tried: TriedMixture, metric: str) -> str:
+    return (at_best_in_words if tried.at_best else score_in_words)(tried.score, metric)
 
 
 def _ingredients(name: str, title: str, record: SoupRecord) -> PageTable:

@@ -17,9 +17,10 @@ from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.soups.methods.uniform import uniform
 from hf_soups.soups.options import Tie
 from hf_soups.soups.registry import MethodInputs, soup_method
-from hf_soups.soups.soup import HIGHER, Score, Signs, Soup, Step, display_names, rank_of, values_of
+from hf_soups.soups.soup import HIGHER, AtBest, Score, Signs, Soup, Step, display_names, rank_of, values_of
 
 Members = tuple[int, ...]  # positions in the pool, in the order they joined
+Values = tuple[float, ...]  # of a score
 
 
 def greedy(
@@ -32,6 +33,7 @@ def greedy(
     prune: bool = False,
     seed: int = 0,
     on_step: Callable[[Step], None] | None = None,
+    score_or_bound: Callable[[Soup, Score | None], Score | AtBest] | None = None,
 ) -> Soup:
     """The greedy soup: never below its best ingredient under `score`.
 
@@ -49,6 +51,10 @@ def greedy(
         prune: at the end take members out again, the least missed first, as long as the score rises.
         seed: of the random orders.
         on_step: called after each decision, for progress.
+        score_or_bound: of mixtures instead of `score`, to save work. It gets the score that the mixture must reach and
+            may answer `hf_soups.soups.AtBest(value)` where that is surely worse; given None it must answer the score.
+            The decisions are the same; steps that were left out have `at_best` in the place of a score. Where one
+            ingredient alone is kept, the mixture that came closest has its score: it says why.
     Returns:
         The soup; `steps` are those of the order that won, `scores["orders"]` has all orders.
     Raises:
@@ -60,7 +66,8 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
-    pool = _Pool(checkpoints_of(ingredients), score, signs, tie, on_step or (lambda step: None))
+    bounded = score_or_bound or (lambda soup, floor: score(soup))
+    pool = _Pool(checkpoints_of(ingredients), score, bounded, signs, tie, on_step or (lambda step: None))
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)
@@ -69,6 +76,7 @@ def greedy(
         runs.append((members, steps))
     best = max(range(len(runs)), key=lambda i: (pool.rank(runs[i][0]), -i))
     members, steps = runs[best]
+    steps = pool.with_closest(members, steps) if len(members) == 1 and not prune else steps
     scores = {
         "score": pool.value(members),
         "singles": {pool.names[i]: pool.value((i,)) for i in pool.by_score()},
@@ -89,7 +97,10 @@ def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed:
     def on_step(step: Step) -> None:
         word = ("taken out" if step.accepted else "stays") if step.removes else "joins" if step.accepted else "left out"
         how = "without" if step.removes else "with"
-        inputs.say(f"{next(tried)}/{total}: {how} {step.candidate} {inputs.in_words(step.score)}, {word}")
+        score = inputs.in_words(step.score if step.at_best is None else step.at_best)
+        if step.at_best is not None:
+            score = f"{'at most' if inputs.signs[0] > 0 else 'at least'} {score}"
+        inputs.say(f"{next(tried)}/{total}: {how} {step.candidate} {score}, {word}")
 
     return greedy(
         inputs.pool,
@@ -100,6 +111,7 @@ def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed:
         prune=prune,
         seed=seed,
         on_step=on_step,
+        score_or_bound=inputs.score_or_bound,
     )
 
 
@@ -115,12 +127,14 @@ class _Pool:
     """The ingredients, and the scores of those mixtures of them that were tried."""
 
     ingredients: tuple[Checkpoint, ...]
-    score: Callable[[Soup], Score]
+    score: Callable[[Soup], Score]  # of one alone
+    score_or_bound: Callable[[Soup, Score | None], Score | AtBest]  # of several
     signs: Signs
     tie: Tie
     on_step: Callable[[Step], None]
     names: tuple[str, ...] = field(init=False)
-    known: dict[frozenset[int], tuple[float, ...]] = field(default_factory=dict)
+    known: dict[frozenset[int], Values] = field(default_factory=dict)
+    bounds: dict[frozenset[int], AtBest] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -130,19 +144,40 @@ class _Pool:
     def soup(self, members: Members) -> Soup:
         return replace(uniform([self.ingredients[i] for i in members]), method="greedy")
 
-    def scored(self, members: Members) -> tuple[float, ...]:
+    def scored(self, members: Members) -> Values:
         """The score of the members' mean, all its values; a mean does not depend on the members' order."""
         key = frozenset(members)
         if key not in self.known:
-            self.known[key] = values_of(self.score(self.soup(members)))
+            soup = self.soup(members)
+            found = self.score(soup) if len(members) == 1 else self.score_or_bound(soup, None)
+            if isinstance(found, AtBest):
+                raise InputError("`score_or_bound` answered AtBest without a score to reach; expected a score.")
+            self.known[key] = values_of(found)
         return self.known[key]
+
+    def against(self, members: Members, floor: Values) -> Values | AtBest:
+        """As `scored`, or what it is at best where that is worse than `floor`."""
+        key = frozenset(members)
+        bound = self.bounds.get(key)
+        if key not in self.known and bound is None:
+            found = self.score_or_bound(self.soup(members), floor if len(floor) > 1 else floor[0])
+            if isinstance(found, AtBest):
+                bound = self.bounds[key] = found
+            else:
+                self.known[key] = values_of(found)
+        if key not in self.known and bound is not None and self.ranked((bound.value,)) < self.ranked(floor)[:1]:
+            return bound
+        return self.scored(members)
 
     def value(self, members: Members) -> float:
         return self.scored(members)[0]
 
-    def rank(self, members: Members) -> tuple[float, ...]:
+    def ranked(self, values: Values) -> Values:
         """What decides."""
-        return rank_of(self.scored(members), self.signs)
+        return rank_of(values, self.signs)
+
+    def rank(self, members: Members) -> Values:
+        return self.ranked(self.scored(members))
 
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""
@@ -162,34 +197,61 @@ class _Pool:
         steps: list[Step] = []
         for i in order:
             tried = (*members, i)
-            accepted = self._joins(members, tried)
+            found = self.against(tried, self.scored(members)) if members else self.scored(tried)
+            accepted = self._joins(members, found)
             members = tried if accepted else members
-            steps.append(self._step(i, tried, members, accepted))
+            steps.append(self._step(i, found, members, accepted, len(tried)))
         return members, steps
+
+    def with_closest(self, kept: Members, steps: Sequence[Step]) -> list[Step]:
+        """The steps of an order in which one alone was kept, with the score of the mixture that came closest to it."""
+        steps = list(steps)
+        while True:
+            # of equal ones the earlier is the closest, whether it has a score or a bound
+            best = {i: s.score if s.at_best is None else s.at_best for i, s in enumerate(steps) if not s.accepted}
+            closest = max(best, key=lambda i: (self.ranked((best[i],)), -i), default=None)
+            if closest is None or steps[closest].at_best is None:
+                return steps
+            score, *ties = self.scored((*kept, self.names.index(steps[closest].candidate)))
+            steps[closest] = replace(steps[closest], score=score, tie_break=ties[0] if ties else None, at_best=None)
 
     def backward(self, members: Members, steps: list[Step]) -> tuple[Members, list[Step]]:
         """Take members out, each time the one without which the rest scores best, while the score rises."""
         steps = list(steps)
         while len(members) > 1:
-            left = [tuple(m for m in members if m != out) for out in members]
-            best = max(left, key=self.rank)
-            (out,) = set(members) - set(best)
+            best, (out,) = self._best_without_one(members)
             accepted = not math.isnan(self.value(best)) and self.rank(best) > self.rank(members)
             members = best if accepted else members
-            steps.append(self._step(out, best, members, accepted, removes=True))
+            steps.append(self._step(out, self.scored(best), members, accepted, len(best), removes=True))
             if not accepted:
                 break
         return members, steps
 
-    def _joins(self, members: Members, tried: Members) -> bool:
-        if math.isnan(self.value(tried)) or not members:
-            return not math.isnan(self.value(tried))
-        old, new = self.rank(members), self.rank(tried)
+    def _best_without_one(self, members: Members) -> tuple[Members, set[int]]:
+        """The members without one of them that score best, of equals the first, and who is missing."""
+        best: Members = ()
+        for out in members:
+            left = tuple(m for m in members if m != out)
+            found = self.scored(left) if not best else self.against(left, self.scored(best))
+            if not best or (not isinstance(found, AtBest) and self.ranked(found) > self.rank(best)):
+                best = left
+        return best, set(members) - set(best)
+
+    def _joins(self, members: Members, found: Values | AtBest) -> bool:
+        if isinstance(found, AtBest):
+            return False
+        if math.isnan(found[0]) or not members:
+            return not math.isnan(found[0])
+        old, new = self.rank(members), self.ranked(found)
         return new >= old if self.tie == ">=" else new > old
 
-    def _step(self, i: int, tried: Members, members: Members, accepted: bool, *, removes: bool = False) -> Step:
-        score, *ties = self.scored(tried)
+    def _step(
+        self, i: int, found: Values | AtBest, members: Members, accepted: bool, tried: int, *, removes: bool = False
+    ) -> Step:
+        known = () if isinstance(found, AtBest) else found
+        score, tie_break = (*known, math.nan)[0], known[1] if len(known) > 1 else None
+        at_best = found.value if isinstance(found, AtBest) else None
         best = self.value(members) if members else math.nan
-        step = Step(self.names[i], score, best, accepted, len(tried), removes, ties[0] if ties else None)
+        step = Step(self.names[i], score, best, accepted, tried, removes, tie_break, at_best)
         self.on_step(step)
         return step
