@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from huggingface_hub.utils import enable_progress_bars
 from transformers import get_scheduler
 
 from hf_soups.errors import RunFailed
@@ -232,6 +233,7 @@ def test_a_terminal_gets_a_bar() -> None:
         def isatty(self) -> bool:
             return True
 
+    enable_progress_bars()  # the makers of tiny models switch off those of all libraries
     stream = Terminal()
     with Meter("run", 2, stream=stream) as meter:
         meter(1, "loss 0.5")
