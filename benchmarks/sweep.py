@@ -104,10 +104,10 @@ def command(way: str, out: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def one_sweep(options: argparse.Namespace) -> dict[str, Any]:
     from hf_soups.recipe import load_recipe
-    from hf_soups.sweep import sweep
+    from hf_soups.sweep import run_sweep
 
     recipe = load_recipe(options.out.parent.parent / "digits.yaml")
-    result = sweep(recipe, options.out, slots=options.slots, isolate=options.way == "isolated", progress=False)
+    result = run_sweep(recipe, options.out, slots=options.slots, isolate=options.way == "isolated", progress=False)
     if result.exit_status:
         raise SystemExit(f"a run failed: {result.entries}")
     return {"wall": [run.seconds for run in result.ended], "training": [run.entry.seconds for run in result.ended]}

@@ -24,10 +24,13 @@ HEAD = """# Python API
 
 {made}
 
-What the commands do, from Python. Names of the first five parts come from the top, `from hf_soups import greedy`, and
+What the commands do, from Python. Names of all parts but the last come from the top, `from hf_soups import greedy`, and
 are loaded when they are first used. Shapes are written as (rows, classes); scores are the metric's own, not x 100.
 """
 GROUPS = {
+    "Whole jobs": (
+        "run_sweep", "cook", "CookResult", "Options", "build_leaderboard", "Leaderboard", "compare", "report",
+    ),
     "Recipes and checkpoints": ("Recipe", "load_recipe", "Task", "named_task", "Checkpoint", "multiplied_out"),
     "Soups": (
         "Soup", "preflight", "uniform", "greedy", "learned", "model_stock", "wise_ft", "task_vectors",
@@ -35,18 +38,16 @@ GROUPS = {
     ),
     "Predictions and ensembles": (
         "Predictions", "fit_temperature", "calibrated", "ensemble", "select_ensemble", "predict_pool", "add_answers",
-        "read_pool", "Cost",
+        "read_pool", "score", "Cost",
     ),
     "Cascades": (
         "Rule", "Plan", "Frontier", "search_cascades", "search_pool", "certify", "build_cascade", "build_from",
         "CascadeConfig", "CascadeForImageClassification", "CascadeForSequenceClassification",
     ),
-    "What came of it": ("build_leaderboard", "inspect_checkpoints", "diagnose", "WordClassifier", "build_page"),
+    "What came of it": ("inspect_checkpoints", "diagnose", "WordClassifier", "build_page"),
 }  # fmt: skip
 # Functions whose names are those of packages: they come from there.
-WHOLE = (
-    "hf_soups.sweep.sweep", "hf_soups.finetune.finetune", "hf_soups.cook.cook", "hf_soups.hub.push",
-)  # fmt: skip
+WHOLE = ("hf_soups.finetune.finetune", "hf_soups.hub.push")
 SECTION = re.compile(r"^(Args|Raises|Source|Returns|Example|Examples|Attributes):\s*(.*)$")
 LISTED = ("Args", "Raises", "Attributes")
 
@@ -57,7 +58,7 @@ def python_page() -> str:
     for title, names in GROUPS.items():
         parts.append(f"## {title}\n")
         parts += [_entry(name, getattr(hf_soups, name)) for name in names]
-    parts.append("## Whole commands\n")
+    parts.append("## From packages of their names\n")
     for whole in WHOLE:
         module, _, name = whole.rpartition(".")
         parts.append(_entry(whole, getattr(importlib.import_module(module), name)))

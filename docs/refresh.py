@@ -16,7 +16,7 @@ from rich.console import Console
 from hf_soups import build_leaderboard
 from hf_soups.pool_jobs import search_pool
 from hf_soups.quickstart.run import RULE
-from hf_soups.report.frontier_table import SearchTable
+from hf_soups.reporting.frontier_table import SearchTable
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"

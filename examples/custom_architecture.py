@@ -134,7 +134,7 @@ def main() -> None:
     from transformers import pipeline
 
     from hf_soups import build_from, predict_pool, search_pool
-    from hf_soups.report.frontier_table import print_frontier
+    from hf_soups.reporting.frontier_table import print_frontier
 
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "models").mkdir()

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
     from hf_soups.cascades.search.exhaustive import search_cascades
     from hf_soups.checkpoint import Checkpoint
+    from hf_soups.cooking import CookResult, Options, cook
     from hf_soups.costs import Cost
     from hf_soups.demo import build_page
     from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble, select_ensemble
     from hf_soups.inspection import inspect_checkpoints
-    from hf_soups.leaderboard import build_leaderboard
+    from hf_soups.leaderboard import Leaderboard, build_leaderboard
+    from hf_soups.leaderboard.compare import compare
+    from hf_soups.metrics import score
     from hf_soups.models.adapters import multiplied_out
     from hf_soups.models.label_words import WordClassifier
     from hf_soups.pool import read_pool
@@ -42,14 +45,24 @@ if TYPE_CHECKING:
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
     from hf_soups.recipe.task import Task, named_task
+    from hf_soups.reporting.page import report
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
     from hf_soups.soups.compatibility import preflight
     from hf_soups.soups.methods.learned import learned
     from hf_soups.soups.methods.trajectory import average_of_run, run_checkpoints
     from hf_soups.soups.trainer_callback import SoupCallback
+    from hf_soups.sweep import run_sweep
 
 # No public name is the name of a submodule: importing a submodule would put the module in the name's place.
 _HOME = {
+    "CookResult": "cooking",
+    "Leaderboard": "leaderboard",
+    "Options": "cooking",
+    "compare": "leaderboard.compare",
+    "cook": "cooking",
+    "report": "reporting.page",
+    "run_sweep": "sweep",
+    "score": "metrics",
     "WordClassifier": "models.label_words",
     "add_answers": "pool.elsewhere",
     "build_from": "pool_jobs",
@@ -99,8 +112,11 @@ __all__ = [
     "CascadeForImageClassification",
     "CascadeForSequenceClassification",
     "Checkpoint",
+    "CookResult",
     "Cost",
     "Frontier",
+    "Leaderboard",
+    "Options",
     "Plan",
     "Predictions",
     "Recipe",
@@ -117,6 +133,8 @@ __all__ = [
     "build_page",
     "calibrated",
     "certify",
+    "compare",
+    "cook",
     "diagnose",
     "ensemble",
     "fit_temperature",
@@ -130,7 +148,10 @@ __all__ = [
     "predict_pool",
     "preflight",
     "read_pool",
+    "report",
     "run_checkpoints",
+    "run_sweep",
+    "score",
     "search_cascades",
     "search_pool",
     "select_ensemble",

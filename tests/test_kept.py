@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from hf_soups import Checkpoint, Frontier, build_leaderboard, read_pool, uniform
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.finetune.run_record import read_run
 from hf_soups.pool_jobs.plans import open_plan
-from hf_soups.report.cards.card import check_card, write_card
+from hf_soups.reporting.cards.card import check_card, write_card
 from hf_soups.soups.soup_record import read_soup
 from hf_soups.sweep.folder import SweepFolder
 

@@ -16,9 +16,9 @@ from hf_soups import __version__
 
 ROOT = Path(__file__).parents[1]
 DATA = (
-    "hf_soups/py.typed", "hf_soups/demo/look.css", "hf_soups/report/cards/card.md",
-    "hf_soups/report/cards/citations.bib", "hf_soups/report/page/page.html", "hf_soups/report/page/page.css",
-    "hf_soups/report/page/page.js",
+    "hf_soups/py.typed", "hf_soups/demo/look.css", "hf_soups/reporting/cards/card.md",
+    "hf_soups/reporting/cards/citations.bib", "hf_soups/reporting/page/page.html", "hf_soups/reporting/page/page.css",
+    "hf_soups/reporting/page/page.js",
 )  # fmt: skip
 TOP = {
     "hf_soups", "recipes", "examples", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff",

@@ -274,7 +274,7 @@ def search(
     from hf_soups.pool.report_rows import report_rows
     from hf_soups.pool_jobs import search_pool
     from hf_soups.progress import search_progress
-    from hf_soups.report.frontier_table import SearchTable
+    from hf_soups.reporting.frontier_table import SearchTable
 
     with search_progress() as progress:
         result = search_pool(
@@ -296,7 +296,7 @@ def show(
 ) -> None:
     """Print a frontier again."""
     from hf_soups.cascades import Frontier
-    from hf_soups.report.frontier_table import FrontierTable
+    from hf_soups.reporting.frontier_table import FrontierTable
 
     printed(FrontierTable(Frontier.load(frontier), count))
 

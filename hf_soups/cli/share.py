@@ -39,7 +39,7 @@ def card(
 ) -> None:
     """Write the model card (README.md) of a soup or cascade, every figure taken from its files."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.cards.card import CardDetails, check_card, write_card
+    from hf_soups.reporting.cards.card import CardDetails, check_card, write_card
 
     if check:
         check_card(folder)
@@ -124,9 +124,9 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a report as one HTML file that opens offline: leaderboard, costs, learning curves, soups, exits."""
-    from hf_soups.report.page import write_report
+    from hf_soups.reporting.page import report as write
 
-    path = write_report(folders, out, title=title, examples=examples, resamples=resamples, overwrite=overwrite)
+    path = write(folders, out, title=title, examples=examples, resamples=resamples, overwrite=overwrite)
     printed(f"wrote {path}")
 
 

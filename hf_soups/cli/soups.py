@@ -47,8 +47,7 @@ def sweep(
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
     from hf_soups.recipe import load_recipe
-    from hf_soups.sweep import print_result
-    from hf_soups.sweep import sweep as run_sweep
+    from hf_soups.sweep import print_result, run_sweep
 
     chosen = {} if on_error is None else {"data.on_error": on_error}
     loaded = load_recipe(recipe, {**overrides(changes), **chosen})
@@ -134,8 +133,8 @@ def cook(
     changes: Set = None,
 ) -> None:
     """Average checkpoints into soups."""
-    from hf_soups.cook import Options, print_result
-    from hf_soups.cook import cook as cook_soups
+    from hf_soups.cooking import Options, print_result
+    from hf_soups.cooking import cook as cook_soups
 
     options = Options(
         tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, every_row=every_row, seed=seed, start=start,

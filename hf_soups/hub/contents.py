@@ -25,7 +25,7 @@ from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import PREDICTIONS, RUN_FILE
 from hf_soups.pool.entries import is_cascade
 from hf_soups.pool.store import POOL_FILE
-from hf_soups.report.cards.card import README
+from hf_soups.reporting.cards.card import README
 from hf_soups.soups.soup_record import SOUP_FILE
 
 Kind = Literal["soup", "cascade", "leaderboard", "pool", "space"]

@@ -39,8 +39,8 @@ from hf_soups.pool_jobs.plans import check_frontier
 from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions.topk import TopKPredictions
 from hf_soups.recipe.origin import RECIPE_FILE
-from hf_soups.report.cards.card import README
-from hf_soups.report.cards.markdown import MarkdownTable
+from hf_soups.reporting.cards.card import README
+from hf_soups.reporting.cards.markdown import MarkdownTable
 from hf_soups.wording import amount, score_in_words
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Sta
 from hf_soups.hub.local_paths import cleaned, note_of
 from hf_soups.leaderboard.table import BOARD_FILE
 from hf_soups.recipe.origin import RECIPE_FILE
-from hf_soups.report.cards.card import README, FolderCard, check_card, run_snippet
-from hf_soups.report.cards.card_facts import CardFacts
-from hf_soups.report.cards.markdown import MarkedText
-from hf_soups.report.cards.soups import BOARD_PICTURE
+from hf_soups.reporting.cards.card import README, FolderCard, check_card, run_snippet
+from hf_soups.reporting.cards.card_facts import CardFacts
+from hf_soups.reporting.cards.markdown import MarkedText
+from hf_soups.reporting.cards.soups import BOARD_PICTURE
 from hf_soups.soups.sentence_modules import surrounding_files
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE
 

@@ -34,7 +34,7 @@ def two_sizes(out: Path, stages: Stages) -> None:
     """Both models' answers as pools, their ensembles, the search, the cascade's folder and pictures."""
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, draw_plan, pool_ensembles, search_pool
-    from hf_soups.report.frontier_table import SearchTable
+    from hf_soups.reporting.frontier_table import SearchTable
 
     select, report = out / "preds" / "select", out / "preds" / "report"
     models = [f"small={out / 'small' / 'run'}", f"soup={out / 'soups' / 'greedy'}"]
@@ -96,18 +96,18 @@ def quickstart(out: Path, *, slots: int = 2, overwrite: bool = False, sweep_runs
 
 def _run(out: Path, stages: Stages, slots: int, changes: dict[str, Any]) -> Leaderboard:
     """All stages."""
-    from hf_soups.cook import cook
+    from hf_soups.cooking import cook
     from hf_soups.finetune import finetune
     from hf_soups.leaderboard import build_leaderboard
     from hf_soups.recipe import load_recipe
-    from hf_soups.sweep import sweep
+    from hf_soups.sweep import run_sweep
 
     with stages.stage(out / "digits"):
         pretraining, finetuning = write_inputs(out)
     with stages.stage(out / "start"), trained_beside(out):
         finetune(load_recipe(pretraining), out / "start")
     with stages.stage(out / "runs"):
-        sweep(load_recipe(finetuning, changes), out / "runs", slots=slots)
+        run_sweep(load_recipe(finetuning, changes), out / "runs", slots=slots)
     with stages.stage(out / "soups"):
         cook([str(out / "runs")], methods=("uniform", "greedy"), out=out / "soups")
     with stages.stage(out / "runs" / "leaderboard.csv"):

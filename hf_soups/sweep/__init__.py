@@ -3,6 +3,6 @@
 `launcher` starts the processes of one run, `dry_run` says what a sweep will need, and `run` puts it together.
 """
 
-from hf_soups.sweep.run import SweepResult, print_result, sweep
+from hf_soups.sweep.run import SweepResult, print_result, run_sweep
 
-__all__ = ["SweepResult", "print_result", "sweep"]
+__all__ = ["SweepResult", "print_result", "run_sweep"]

@@ -69,7 +69,7 @@ class SweepResult:
         return 0 if len(self.finished) == len(self.entries) else 1
 
 
-def sweep(
+def run_sweep(
     recipe: Recipe,
     out: Path,
     *,

@@ -25,11 +25,11 @@ from tests.attack.worker import Ended, run_all, start
 
 
 def _sweep() -> None:
-    from hf_soups.sweep import sweep
+    from hf_soups.sweep import run_sweep
     from tests.sweep.test_sweep import fake, recipe
 
     out = Path("fakes")
-    sweep(recipe(3), out, slots=2, progress=False, command=fake(out.absolute(), Path("../log").absolute()))
+    run_sweep(recipe(3), out, slots=2, progress=False, command=fake(out.absolute(), Path("../log").absolute()))
 
 
 OVERWRITE = "cook sweep --method uniform --method greedy --out soups --overwrite"

@@ -26,7 +26,7 @@ class _Hostile:
 def build(world: Path) -> Path:
     """Everything, made by the commands themselves; the working directory is `world` meanwhile."""
     from hf_soups.batch_predict import predict_rows
-    from hf_soups.cook import cook
+    from hf_soups.cooking import cook
     from hf_soups.data import load_splits
     from hf_soups.diagnosis import diagnose
     from hf_soups.finetune.start import make_start
@@ -36,7 +36,7 @@ def build(world: Path) -> Path:
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import build_from, search_pool
     from hf_soups.recipe import load_recipe
-    from hf_soups.report.cards.card import write_card
+    from hf_soups.reporting.cards.card import write_card
 
     world.mkdir(parents=True)
     before = Path.cwd()

@@ -14,7 +14,7 @@ from rich.console import Console
 from hf_soups.cascades import NEVER, Frontier, Plan, Rule
 from hf_soups.cascades.frontier import plan_at, relative_cost, split_reference, undominated, wanted_score
 from hf_soups.errors import InputError
-from hf_soups.report.frontier_table import FrontierTable, choice_in_words, print_frontier, verdicts
+from hf_soups.reporting.frontier_table import FrontierTable, choice_in_words, print_frontier, verdicts
 from hf_soups.wording import cost_in_words
 
 SMALL = Plan(("small",), (), (100.0,), score=0.70, average_cost=100.0, exit_shares=(1.0,), rows=1000)

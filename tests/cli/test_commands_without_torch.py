@@ -12,7 +12,7 @@ import pytest
 from hf_soups.pool_jobs import search_pool
 from tests.makers.synthetic_sweep import write_finished_run, write_plan
 from tests.pool_jobs.made_pool import made_pool
-from tests.report.made import write_cascade
+from tests.reporting.made import write_cascade
 
 # All others may import torch: predict, cook, sweep, build, inspect, diagnose, answer, card, push, demo, ...
 COMMANDS = (

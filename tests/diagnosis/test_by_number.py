@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from hf_soups.cli import app
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.diagnosis.by_number import by_number, checked_sizes, nested_subsets, sizes_up_to
 from hf_soups.diagnosis.number_curves import (
     BEST,

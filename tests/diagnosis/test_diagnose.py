@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cli import app
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.data import load_splits
 from hf_soups.diagnosis import Diagnosis, diagnose, print_diagnosis
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError

@@ -85,5 +85,5 @@ def with_a_number_that_is_there(word: str) -> str:
 
 if __name__ == "__main__":
     # a card's code is run in processes of its own, as tests/hub/test_push_cards.py sees; here that would take a minute
-    with patch("hf_soups.report.cards.card.run_code"):
+    with patch("hf_soups.reporting.cards.card.run_code"):
         play(Path(sys.argv[1]))

@@ -156,7 +156,7 @@ def bands(data: Path) -> None:
 
 
 def soups(task: str) -> None:
-    from hf_soups.cook import cook
+    from hf_soups.cooking import cook
 
     cook([f"runs/{task}"], methods=("uniform", "greedy"), out=Path(f"soups/{task}"))
 

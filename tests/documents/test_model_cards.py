@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_soups.cli import app
-from hf_soups.report.cards.card import check_card
+from hf_soups.reporting.cards.card import check_card
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 FOLDERS = sorted(path.parent.name for path in CARDS.glob("*/README.md"))

@@ -12,7 +12,7 @@ import pytest
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError
 from hf_soups.files.downloads import inside_of, refuse_links_out
-from hf_soups.report.cards.card import card_for
+from hf_soups.reporting.cards.card import card_for
 from hf_soups.sweep.folder import SoupPointer
 
 COMMIT = "0" * 40

@@ -21,7 +21,7 @@ from hf_soups.finetune import finetune
 from hf_soups.finetune.run_record import read_run
 from hf_soups.finetune.tracking import WARNING, configuration
 from hf_soups.recipe import Recipe, recipe_from
-from hf_soups.sweep import sweep
+from hf_soups.sweep import run_sweep
 from tests.cli.test_cli import hf_soups
 from tests.makers.patience import PATIENCE
 from tests.makers.small_task import text_recipe
@@ -119,7 +119,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra_before_anything
     with pytest.raises(MissingExtra, match=rf'pip install "hf_soups\[{name}\]"'):
         finetune(recipe, tmp_path / "run", progress=False)
     with pytest.raises(MissingExtra, match=rf'pip install "hf_soups\[{name}\]"'):
-        sweep(recipe, tmp_path / "runs", progress=False)
+        run_sweep(recipe, tmp_path / "runs", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_a_folder_called_wandb_is_not_taken_for_the_package(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(MissingExtra):
-        sweep(short(place, "wandb"), tmp_path / "runs", progress=False)
+        run_sweep(short(place, "wandb"), tmp_path / "runs", progress=False)
 
 
 # The real ones, offline
@@ -255,7 +255,7 @@ def test_a_tracker_that_failed_is_told_by_the_sweep(tmp_path: Path, capsys: pyte
     out = tmp_path / "sweep"
     warning = f"{WARNING} wandb failed (no login); this run goes on without it."
     fake = f"{sys.executable} {ROOT}/tests/makers/fake_run.py run_00 {out}/run_00 {tmp_path}/log 0 finished"
-    done = sweep(recipe, out, command=lambda _: ["sh", "-c", f"{fake}; echo '{warning}' >&2"])
+    done = run_sweep(recipe, out, command=lambda _: ["sh", "-c", f"{fake}; echo '{warning}' >&2"])
     assert done.exit_status == 0
     assert f"run_00  {warning}" in capsys.readouterr().out.splitlines()
 

@@ -20,7 +20,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.hub import push, push_saved
 from hf_soups.hub.repo import hub_errors_explained, look
-from hf_soups.report.cards.card import write_card
+from hf_soups.reporting.cards.card import write_card
 from hf_soups.soups import uniform
 from tests.hub.clients import knowing, run
 from tests.hub.server import DROP, LOSE, Blob, Hub, running

@@ -15,7 +15,7 @@ from hf_soups.errors import CheckpointError, InputError
 from hf_soups.hub import push
 from hf_soups.hub.contents import Contents, listing
 from hf_soups.hub.pushing import gathered
-from hf_soups.report.cards.card import card_for, write_card
+from hf_soups.reporting.cards.card import card_for, write_card
 from hf_soups.soups import uniform
 from tests.makers.tiny import tiny_vit
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_soups.cli import app
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.diagnosis.by_number import by_number
 from hf_soups.errors import CheckpointError, DataWarning, InputError, SelectionOnReport
 from hf_soups.leaderboard import answer_checkpoints, build_leaderboard
@@ -20,7 +20,7 @@ from hf_soups.leaderboard.rows import read_scored_models
 from hf_soups.metrics import METRICS
 from hf_soups.pool import read_pool
 from hf_soups.recipe import load_recipe
-from hf_soups.report.page import write_report
+from hf_soups.reporting.page import report
 from tests.makers.pile import NAMES, centre, finished, label, make_pile, oracle_predictions, write_run
 from tests.makers.tiny import tiny_bert
 
@@ -138,7 +138,7 @@ def test_checkpoints_that_cannot_be_mixed_still_have_ensembles(pile: Path, tmp_p
 
 
 def test_a_report_shows_them_and_does_not_say_that_select_rows_were_kept_out(pile: Path, tmp_path: Path) -> None:
-    page = write_report([pile / "board"], tmp_path / "page.html", resamples=20).read_text()
+    page = report([pile / "board"], tmp_path / "page.html", resamples=20).read_text()
     assert "gs" in page
     assert "Leaderboard" in page
     assert "which no run was trained on" not in page

@@ -13,7 +13,7 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from hf_soups.cli import app
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.data import load_splits
 from hf_soups.errors import InputError, RecipeError
 from hf_soups.finetune.run_record import RunRecord, write_run

@@ -16,7 +16,7 @@ from hf_soups.metrics import METRICS, Metric, metric_for, score
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.predictions import Predictions
 from hf_soups.recipe.task import named_task
-from hf_soups.report.cards.card_facts import hub_metrics
+from hf_soups.reporting.cards.card_facts import hub_metrics
 from hf_soups.wording import difference_in_words, loss_in_words, score_in_words
 from tests.makers.synthetic_sweep import REPORT, SELECT, answers, write_finished_run, write_plan
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification, CLIPVisionModelWithPro
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.build_folder import build_cascade
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import Options, cook
+from hf_soups.cooking import Options, cook
 from hf_soups.data import load_splits
 from hf_soups.errors import IncompatibleCheckpoints, MemberError
 from hf_soups.finetune import finetune
@@ -26,7 +26,7 @@ from hf_soups.pool import Pool
 from hf_soups.pool.predict import predict_pool
 from hf_soups.pool_jobs import build_from, search_pool
 from hf_soups.recipe import load_recipe
-from hf_soups.report.cards.card import card_for, run_snippet, snippet_of
+from hf_soups.reporting.cards.card import card_for, run_snippet, snippet_of
 from hf_soups.soups import wise_ft
 from hf_soups.soups.compatibility import preflight
 from hf_soups.sweep.plan import make_plan

@@ -18,7 +18,7 @@ from hf_soups.batch_predict.run import load_answerer
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.running.build_folder import build_cascade
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.data import load_splits
 from hf_soups.errors import IncompatibleCheckpoints, InputError
 from hf_soups.finetune import finetune
@@ -31,7 +31,7 @@ from hf_soups.pool.rows import RowsWanted
 from hf_soups.pool_jobs import search_pool
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
-from hf_soups.report.cards.card import check_card, run_snippet, write_card
+from hf_soups.reporting.cards.card import check_card, run_snippet, write_card
 from tests.finetune.test_distributed import NO_DROPOUT, launched
 from tests.makers.small_task import text_recipe, write_texts
 from tests.makers.tiny import tiny_bert, tiny_bert_mlm, tiny_t5, tiny_t5_classifier, tiny_t5_v1_1

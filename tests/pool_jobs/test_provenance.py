@@ -18,7 +18,7 @@ from hf_soups.pool.store import write_pool
 from hf_soups.pool_jobs import build_from, certify_plan, draw_plan, search_pool
 from hf_soups.pool_jobs.plans import open_plan
 from hf_soups.predictions import Predictions
-from hf_soups.report.page import page_for
+from hf_soups.reporting.page import page_for
 from tests.makers.tiny import tiny_vit
 from tests.pool_jobs.made_pool import LABELS, made_pool
 

@@ -17,7 +17,7 @@ from hf_soups.pool import read_pool
 from hf_soups.pool.predict import PoolResult, print_result
 from hf_soups.pool.store import write_pool
 from hf_soups.pool_jobs import pool_ensembles, search_pool
-from hf_soups.report.frontier_table import FrontierTable
+from hf_soups.reporting.frontier_table import FrontierTable
 from tests.pool_jobs.made_pool import made_pool
 
 

@@ -21,7 +21,7 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from hf_soups.batch_predict import predict_rows
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import CheckpointError
 from hf_soups.files.problem_types import check_problem_type, problem_type_of
 from hf_soups.finetune import finetune

@@ -17,7 +17,7 @@ from transformers import pipeline
 import hf_soups.registration  # noqa: F401 (cascades become known to transformers)
 from hf_soups.batch_predict import predict_rows
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.data import load_splits
 from hf_soups.demo.cascade import load_demo_cascade
 from hf_soups.errors import CheckpointError, InputError, RecipeError
@@ -32,8 +32,8 @@ from hf_soups.pool_jobs.build import build_from
 from hf_soups.pool_jobs.plans import draw_plan
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.report.cards.card import check_card, write_card
-from hf_soups.report.page import write_report
+from hf_soups.reporting.cards.card import check_card, write_card
+from hf_soups.reporting.page import report
 from tests.makers.tiny import tiny_bert
 from tests.problem_types.made import LABELS, MULTI_LABEL_TASK, recipe
 
@@ -195,7 +195,7 @@ def test_a_cascade_leaves_by_the_labels_mean_confidence_and_a_regression_has_non
     folder = build_from(reference, tmp_path / "cascade")
     write_card(folder)
     check_card(folder)
-    write_report([tmp_path / "pool", folder], tmp_path / "page.html", resamples=20)
+    report([tmp_path / "pool", folder], tmp_path / "page.html", resamples=20)
     with pytest.raises(InputError, match="the page shows one class of several for each row"):
         load_demo_cascade(folder)
     frame = rows_of(job)
@@ -235,7 +235,7 @@ def test_leaderboard_comparison_diagnosis_and_report_are_made(job: Path, tmp_pat
         compare(job / "runs", ["run_0", "run_1"], resamples=50).pairs[0]
     ))  # fmt: skip
     assert ("McNemar" in words) == (job.name == "multi-label")
-    write_report([job / "runs"], tmp_path / "page.html", resamples=20)
+    report([job / "runs"], tmp_path / "page.html", resamples=20)
     assert "run_0" in (tmp_path / "page.html").read_text()
 
 
@@ -254,7 +254,7 @@ def test_a_cascade_on_the_leaderboard_of_a_regression_is_refused(made: Path) -> 
 )
 def test_a_metric_that_cannot_score_the_classes_ends_before_training(task: dict, message: str, tmp_path: Path) -> None:
     from hf_soups.sweep.dry_run import dry_run
-    from hf_soups.sweep.run import sweep
+    from hf_soups.sweep.run import run_sweep
 
     written = recipe(tmp_path / "data", tiny_bert(tmp_path / "model"), task=task)
     for name in ("train", "validation"):
@@ -267,7 +267,7 @@ def test_a_metric_that_cannot_score_the_classes_ends_before_training(task: dict,
     with pytest.raises(RecipeError, match=message):
         dry_run(known, tmp_path / "sweep")
     with pytest.raises(RecipeError, match=message):
-        sweep(known, tmp_path / "sweep", progress=False)
+        run_sweep(known, tmp_path / "sweep", progress=False)
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import IncompatibleCheckpoints
 from hf_soups.files.reading import read_json
 from hf_soups.inspection import inspect_checkpoints

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import Options, cook
-from hf_soups.cook.one_soup import why_one
+from hf_soups.cooking import Options, cook
+from hf_soups.cooking.one_soup import why_one
 from hf_soups.files.problem_types import MULTI_LABEL, REGRESSION
 from hf_soups.metrics import METRICS
 from hf_soups.metrics.best_possible import BestPossible

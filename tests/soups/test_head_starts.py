@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.soups.head_starts import head_angle, heads_apart
 from tests.makers.pile import near

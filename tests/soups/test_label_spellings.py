@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.data import load_splits
 from hf_soups.ensembles import ensemble
 from hf_soups.files.label_names import label_keys, order_of, same_labels

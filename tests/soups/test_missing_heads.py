@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from hf_soups import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import IncompatibleCheckpoints
 from hf_soups.soups.missing_heads import why_headless
 from tests.makers.tiny import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.models.readers import ImageReader, TextReader, numbered

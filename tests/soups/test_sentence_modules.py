@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soups import Checkpoint, uniform
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import CheckpointError, IncompatibleCheckpoints
 from hf_soups.models.convert import convert
 from tests.makers.tiny import tiny_bert_without_pooler

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import hf_soups
 from hf_soups import Checkpoint, Soup, average_of_run, greedy, model_stock, preflight, task_vectors, uniform
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import CheckpointError, DataError, InputError
 from tests.makers.tiny import tiny_bert, tiny_bert_without_pooler, tiny_sentences, tiny_vit
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.files.loaded_names import key_mapping, loaded_names, wrappers_of
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.models.registry import family_for

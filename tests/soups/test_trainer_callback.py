@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments, pipeline
 
 from hf_soups import Checkpoint, SoupCallback
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import DataWarning, InputError
-from hf_soups.report.cards.card import write_card
+from hf_soups.reporting.cards.card import write_card
 from hf_soups.soups.soup_record import read_soup
 from tests.makers.tiny import tiny_bert, tiny_sentences, tiny_tokenizer
 

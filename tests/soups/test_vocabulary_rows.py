@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import Options, cook
+from hf_soups.cooking import Options, cook
 from hf_soups.errors import IncompatibleCheckpoints
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.soups.compatibility import preflight

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, ViTModel
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import IncompatibleCheckpoints
 from hf_soups.inspection import inspect_checkpoints
 from hf_soups.soups.methods.lines import task_vectors, wise_ft

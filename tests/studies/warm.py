@@ -21,7 +21,7 @@ STREAMS = 3  # standard input, output and error go along with the words
 WORDS = 1 << 16
 IMPORTED = (
     "torch", "transformers.models.auto.modeling_auto", "datasets", "matplotlib.figure", "sklearn.linear_model",
-    "hf_soups.cook", "hf_soups.models.registry", "hf_soups.pool.job", "hf_soups.pool_jobs", "hf_soups.sweep.run",
+    "hf_soups.cooking", "hf_soups.models.registry", "hf_soups.pool.job", "hf_soups.pool_jobs", "hf_soups.sweep.run",
     "hf_soups.cascades.search.exhaustive",
 )  # fmt: skip
 

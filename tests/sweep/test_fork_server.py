@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.predictions import Predictions
-from hf_soups.sweep import sweep
+from hf_soups.sweep import run_sweep
 from hf_soups.sweep.folder import write_recipe
 from hf_soups.sweep.fork_server import IS_POSSIBLE, LOST, ForkedRun, ForkServer
 from tests.makers.small_task import text_recipe
@@ -121,7 +121,7 @@ os.kill(os.getpid(), 9)
 def test_forked_runs_write_the_weights_and_answers_that_processes_of_their_own_write(tmp_path: Path) -> None:
     recipe = text_recipe(tmp_path / "data", tiny_bert(tmp_path / "bert"), sweep={"runs": 2, "seed": 0})
     for name, isolate in (("forked", False), ("isolated", True)):
-        result = sweep(recipe, tmp_path / name, isolate=isolate, progress=False)
+        result = run_sweep(recipe, tmp_path / name, isolate=isolate, progress=False)
         assert [entry.state for entry in result.entries] == ["finished"] * 2
     for run in ("run_00", "run_01"):
         one, other = (tmp_path / name / run for name in ("forked", "isolated"))

@@ -22,7 +22,7 @@ import pytest
 
 from hf_soups.errors import HfSoupsError, InputError, RecipeError
 from hf_soups.recipe import Recipe, recipe_from
-from hf_soups.sweep import SweepResult, print_result, sweep
+from hf_soups.sweep import SweepResult, print_result
 from hf_soups.sweep.executor import cores, surroundings
 from hf_soups.sweep.ledger import Ledger
 from hf_soups.sweep.run import prepare
@@ -34,9 +34,9 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from tests.sweep.test_sweep import fake, recipe
-from hf_soups.sweep import sweep
+from hf_soups.sweep import run_sweep
 out, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-sys.exit(sweep(recipe(6), out, slots=2, progress=False, command=fake(out, log, seconds)).exit_status)
+sys.exit(run_sweep(recipe(6), out, slots=2, progress=False, command=fake(out, log, seconds)).exit_status)
 """
 
 
@@ -57,7 +57,7 @@ def fake(out: Path, log: Path, seconds: float = 0.0, **ends: str) -> Callable[[s
 def run(tmp_path: Path, runs: int = 4, *, slots: int = 2, retry_failed: bool = False, **ends: str) -> SweepResult:
     out = tmp_path / "sweep"
     command = fake(out, tmp_path / "log", **ends)
-    return sweep(recipe(runs), out, slots=slots, progress=False, retry_failed=retry_failed, command=command)
+    return run_sweep(recipe(runs), out, slots=slots, progress=False, retry_failed=retry_failed, command=command)
 
 
 def events(tmp_path: Path) -> Counter[tuple[str, str]]:
@@ -143,15 +143,15 @@ def test_another_recipe_on_the_same_folder_is_refused_with_the_difference(tmp_pa
     run(tmp_path)
     out = tmp_path / "sweep"
     with pytest.raises(RecipeError, match=r"train.weight_decay: 0.01 there, 0.5 now"):
-        sweep(recipe(4, weight_decay=0.5), out, progress=False, command=fake(out, tmp_path / "log"))
+        run_sweep(recipe(4, weight_decay=0.5), out, progress=False, command=fake(out, tmp_path / "log"))
     with pytest.raises(RecipeError, match="cannot shrink to 2"):
-        sweep(recipe(2), out, progress=False, command=fake(out, tmp_path / "log"))
+        run_sweep(recipe(2), out, progress=False, command=fake(out, tmp_path / "log"))
 
 
 def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no sweep"):
-        sweep(recipe(), tmp_path, progress=False, command=fake(tmp_path, tmp_path / "log"))
+        run_sweep(recipe(), tmp_path, progress=False, command=fake(tmp_path, tmp_path / "log"))
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -242,7 +242,7 @@ def test_two_sweeps_that_repeat_failures_repeat_each_once(tmp_path: Path) -> Non
     command = fake(out, tmp_path / "log", 1.0, run_00="failed")
 
     def again() -> SweepResult:
-        return sweep(recipe(2), out, progress=False, retry_failed=True, command=command)
+        return run_sweep(recipe(2), out, progress=False, retry_failed=True, command=command)
 
     claim = Ledger(out).claim("run_00")  # until both have seen the failure
     assert claim is not None
@@ -261,7 +261,7 @@ def test_a_sweep_that_waits_for_another_says_so(tmp_path: Path, capsys: pytest.C
     claim = Ledger(out).claim("run_01")
     assert claim is not None
     Timer(1.0, claim.release).start()
-    assert sweep(recipe(2), out, slots=2, command=fake(out, tmp_path / "log")).exit_status == 0
+    assert run_sweep(recipe(2), out, slots=2, command=fake(out, tmp_path / "log")).exit_status == 0
     assert "waiting for run_01: another process works on them" in capsys.readouterr().out
 
 
@@ -286,10 +286,10 @@ def test_a_sweep_killed_while_it_prepared_its_folder_goes_on(tmp_path: Path) -> 
 def test_a_corrected_recipe_is_taken_until_something_was_made(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     prepare(recipe(6, weight_decay=0.5), out)
-    assert sweep(recipe(2), out, progress=False, command=fake(out, tmp_path / "log")).exit_status == 0
+    assert run_sweep(recipe(2), out, progress=False, command=fake(out, tmp_path / "log")).exit_status == 0
     assert [r["train"]["weight_decay"] for r in json.loads((out / "plan.json").read_text())["runs"]] == [0.01, 0.01]
     with pytest.raises(RecipeError, match="holds the sweep of another recipe"):
-        sweep(recipe(2, weight_decay=0.5), out, progress=False, command=fake(out, tmp_path / "log"))
+        run_sweep(recipe(2, weight_decay=0.5), out, progress=False, command=fake(out, tmp_path / "log"))
 
 
 def test_runs_that_were_planned_otherwise_are_not_mixed_with_new_ones(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_the_end_tells_what_finished_what_failed_why_and_what_is_next(
 @pytest.mark.parametrize(("slots", "processes"), [(0, 1), (1, 0), (-1, 1)])
 def test_no_slots_and_no_processes_are_refused(tmp_path: Path, slots: int, processes: int) -> None:
     with pytest.raises(InputError, match="at least 1 of each"):
-        sweep(recipe(), tmp_path / "sweep", slots=slots, processes_per_run=processes)
+        run_sweep(recipe(), tmp_path / "sweep", slots=slots, processes_per_run=processes)
     assert not (tmp_path / "sweep").exists()
 
 
@@ -352,10 +352,10 @@ def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(InputError, match="2 processes needs 2 GPUs, but 1 can be used"):
-        sweep(recipe(), tmp_path / "sweep", processes_per_run=2)
+        run_sweep(recipe(), tmp_path / "sweep", processes_per_run=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="the installed torch cannot use them"):
-        sweep(recipe(), tmp_path / "sweep", processes_per_run=2)
+        run_sweep(recipe(), tmp_path / "sweep", processes_per_run=2)
 
 
 def test_a_run_of_several_processes_gets_a_gpu_for_each_or_is_told_to_use_cpus() -> None:
@@ -416,4 +416,4 @@ def test_a_place_without_permission_is_one_message(tmp_path: Path) -> None:
         (tmp_path / "closed").mkdir(mode=0o500)
         out = tmp_path / "closed" / "sweep"
     with pytest.raises(Exception, match="could not be written"):
-        sweep(recipe(), out, progress=False, command=fake(out, tmp_path / "log"))
+        run_sweep(recipe(), out, progress=False, command=fake(out, tmp_path / "log"))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.report.page import page_for
-from hf_soups.report.page.html import Page, to_html
-from tests.report.made import write_everything
+from hf_soups.reporting.page import page_for
+from hf_soups.reporting.page.html import Page, to_html
+from tests.reporting.made import write_everything
 
 
 @pytest.fixture(scope="session")

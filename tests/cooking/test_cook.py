@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import pipeline
 
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.cook import CookResult, cook, one_soup, print_result
-from hf_soups.cook import run as cook_run
-from hf_soups.cook.one_soup import why_one
+from hf_soups.cooking import CookResult, cook, one_soup, print_result
+from hf_soups.cooking import run as cook_run
+from hf_soups.cooking.one_soup import why_one
 from hf_soups.data import load_splits
 from hf_soups.errors import CheckpointError, HfSoupsError, IncompatibleCheckpoints, InputError, SelectionOnReport
 from hf_soups.finetune.run_record import RunRecord, read_run, write_run
@@ -30,7 +30,7 @@ from hf_soups.leaderboard import build_leaderboard
 from hf_soups.metrics import METRICS
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import load_recipe
-from hf_soups.report.cards.card import check_card, write_card
+from hf_soups.reporting.cards.card import check_card, write_card
 from hf_soups.soups import Soup, Step
 from hf_soups.soups.options import Options
 from hf_soups.soups.scoring import SoupScorer
@@ -423,7 +423,7 @@ def test_one_method_over_plain_checkpoints_is_the_soup_folder_itself(plain: list
 
 def test_uniform_on_plain_folders_imports_neither_torch_nor_transformers(plain: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys; from hf_soups.cook import cook, print_result\n"
+        "import sys; from hf_soups.cooking import cook, print_result\n"
         f"print_result(cook({plain!r}, ('uniform',), {str(tmp_path / 'soup')!r}))\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hf_soups.errors import InputError
-from hf_soups.report.page.sources import find_sources
+from hf_soups.reporting.page.sources import find_sources
 from tests.makers.synthetic_sweep import write_finished_run, write_plan
-from tests.report.made import write_soup
+from tests.reporting.made import write_soup
 
 
 def made(path: Path, text: str = "{}") -> Path:

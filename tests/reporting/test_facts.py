@@ -22,12 +22,12 @@ from hf_soups.pool import read_pool
 from hf_soups.pool.report_rows import OtherPool
 from hf_soups.pool_jobs import select_and_report
 from hf_soups.predictions import Predictions
-from hf_soups.report.page import page_for
-from hf_soups.report.page.cascades import data_uri, shown_rows
-from hf_soups.report.page.html import Chart, Page, PageTable, Section
-from hf_soups.report.page.training import POINTS, loss_points, score_points
+from hf_soups.reporting.page import page_for
+from hf_soups.reporting.page.cascades import data_uri, shown_rows
+from hf_soups.reporting.page.html import Chart, Page, PageTable, Section
+from hf_soups.reporting.page.training import POINTS, loss_points, score_points
 from tests.makers.synthetic_sweep import write_plan
-from tests.report.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
+from tests.reporting.made import frontier_of, history, write_pool_of_texts, write_sweep, write_texts
 
 
 def section(page: Page, name: str) -> Section:

@@ -17,7 +17,7 @@ from hf_soups.files.downloads import is_repo_id, refuse_links_out
 from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.files.writing import write_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
-from hf_soups.report.cards.card_facts import (
+from hf_soups.reporting.cards.card_facts import (
     HOME,
     SCORE_NAME,
     CardDetails,
@@ -27,8 +27,8 @@ from hf_soups.report.cards.card_facts import (
     hub_ids,
     hub_metrics,
 )
-from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, MarkedText, cells_of, code_of, run_code, snippet_for
-from hf_soups.report.cards.soups import BOARD_PICTURE, has_picture, soup_facts
+from hf_soups.reporting.cards.markdown import BEGIN, MarkdownTable, MarkedText, cells_of, code_of, run_code, snippet_for
+from hf_soups.reporting.cards.soups import BOARD_PICTURE, has_picture, soup_facts
 from hf_soups.soups.soup_record import SOUP_FILE, keep_sha256, read_soup, with_sha256
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:
     config = read_json(_needed(folder, "config.json"), again="Make the folder again.")
     if config.get("model_type") == "cascade":
         from hf_soups.cascades.running.config import read_cascade
-        from hf_soups.report.cards.cascades import cascade_facts
+        from hf_soups.reporting.cards.cascades import cascade_facts
 
         facts = _whole(lambda: cascade_facts(folder, read_cascade(folder)), folder / "config.json")
         return facts if recipe is None or facts.data is not None else replace(facts, data=DataUsed.of_task(recipe.task))

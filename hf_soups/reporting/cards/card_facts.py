@@ -16,7 +16,7 @@ from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hf_soups.metrics import traits_of
 from hf_soups.recipe.origin import place_shown
 from hf_soups.recipe.task import REPORT, SHIFT, Task
-from hf_soups.report.cards.markdown import MarkdownTable
+from hf_soups.reporting.cards.markdown import MarkdownTable
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -11,14 +11,14 @@ from hf_soups.checkpoint import sources_of
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_text
 from hf_soups.progress import Meter
-from hf_soups.report.page.board import chosen_section, leaderboard_section, limit_section
-from hf_soups.report.page.cascades import PER_EXIT, cost_section, example_section, exit_section
-from hf_soups.report.page.html import Page, Section, is_ours, require_extra, to_html
-from hf_soups.report.page.sources import ReportContent, read_content
-from hf_soups.report.page.training import curve_section, soup_section
+from hf_soups.reporting.page.board import chosen_section, leaderboard_section, limit_section
+from hf_soups.reporting.page.cascades import PER_EXIT, cost_section, example_section, exit_section
+from hf_soups.reporting.page.html import Page, Section, is_ours, require_extra, to_html
+from hf_soups.reporting.page.sources import ReportContent, read_content
+from hf_soups.reporting.page.training import curve_section, soup_section
 
 
-def write_report(
+def report(
     folders: Sequence[str | Path] | str | Path,
     out: str | Path,
     *,

@@ -4,6 +4,6 @@
 parts in `html`, with the pictures of `charts`; `page` puts them together and writes the file.
 """
 
-from hf_soups.report.page.page import page_for, write_report
+from hf_soups.reporting.page.page import page_for, report
 
-__all__ = ["page_for", "write_report"]
+__all__ = ["page_for", "report"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint, sources_of
-from hf_soups.cook.one_soup import CookRequest, SoupToCook, Tell
+from hf_soups.cooking.one_soup import CookRequest, SoupToCook, Tell
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import refuse_existing, write_text

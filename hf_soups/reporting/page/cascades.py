@@ -28,10 +28,10 @@ from hf_soups.pool import Pool
 from hf_soups.pool.rows import rows_of_pool
 from hf_soups.pool_jobs.pictures import exits_of, named_answer, sureness, surest
 from hf_soups.predictions import same_rows
-from hf_soups.report.frontier_table import threshold_in_words, verdicts
-from hf_soups.report.page.charts import bar_chart, cost_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Example, Examples, PageTable, Section, page_table
-from hf_soups.report.page.sources import AnsweredPool, ReportContent, ShownCascade
+from hf_soups.reporting.frontier_table import threshold_in_words, verdicts
+from hf_soups.reporting.page.charts import bar_chart, cost_chart
+from hf_soups.reporting.page.html import Block, Cell, Chart, Example, Examples, PageTable, Section, page_table
+from hf_soups.reporting.page.sources import AnsweredPool, ReportContent, ShownCascade
 from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
-from hf_soups.report.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.report.cards.card_facts import hub_ids
-from hf_soups.report.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
+from hf_soups.reporting.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.reporting.cards.card_facts import hub_ids
+from hf_soups.reporting.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
 from hf_soups.sweep.plan import make_plan

@@ -3,7 +3,7 @@
 `run` checks the ingredients and goes through the methods; `one_soup` chooses, mixes, scores and writes one soup.
 """
 
-from hf_soups.cook.run import Cooked, CookResult, cook, print_result
+from hf_soups.cooking.run import Cooked, CookResult, cook, print_result
 from hf_soups.soups.options import METHODS, Options
 from hf_soups.soups.registry import MethodInputs, methods, soup_method
 

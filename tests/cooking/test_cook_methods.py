@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from hf_soups.cook import CookResult, Options, cook, methods, soup_method
+from hf_soups.cooking import CookResult, Options, cook, methods, soup_method
 from hf_soups.errors import CheckpointError, InputError, OutOfMemory
 from hf_soups.leaderboard import build_leaderboard
 from hf_soups.soups import registry, uniform

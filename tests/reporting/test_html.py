@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from hf_soups.cli import app
 from hf_soups.errors import InputError, MissingExtra
-from hf_soups.report.page import html as rendering
-from hf_soups.report.page import page_for, write_report
-from hf_soups.report.page.charts import LOOKS
-from hf_soups.report.page.html import Block, Cell, Fact, Page, Section, page_table, to_html
-from tests.report.made import HOSTILE, write_sweep
+from hf_soups.reporting.page import html as rendering
+from hf_soups.reporting.page import page_for, report
+from hf_soups.reporting.page.charts import LOOKS
+from hf_soups.reporting.page.html import Block, Cell, Fact, Page, Section, page_table, to_html
+from tests.reporting.made import HOSTILE, write_sweep
 
 HERE = Path(rendering.__file__).parent
 EMPTY = ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
@@ -139,7 +139,7 @@ def test_every_chart_has_words_and_a_table_of_its_numbers(page: Page, elements: 
 
 
 def test_images_have_alternatives() -> None:
-    from hf_soups.report.page.html import Example, Examples
+    from hf_soups.reporting.page.html import Example, Examples
 
     shown = Example("row 3", "cat (99%)", "cat", True, image="data:image/png;base64,AA==", size=(8, 8))
     block = Block(examples=(Examples("Exit 1", "", (shown,)),))
@@ -233,19 +233,19 @@ def test_an_existing_file_is_not_replaced_unasked_and_never_if_it_is_no_report(
     everything: Path, tmp_path: Path
 ) -> None:
     folder, out = everything / "my-cascade", tmp_path / "report.html"
-    write_report([folder], out)
+    report([folder], out)
     first = out.read_bytes()
     with pytest.raises(InputError, match=r"report\.html exists already.*`overwrite=True`"):
-        write_report([folder], out)
+        report([folder], out)
     assert out.read_bytes() == first
-    write_report([folder], out, title="Another", overwrite=True)
+    report([folder], out, title="Another", overwrite=True)
     assert b"<title>Another</title>" in out.read_bytes()
     other = tmp_path / "thesis.html"
     other.write_text("<html>")
     with pytest.raises(InputError, match="is no report of hf_soups, so it is not replaced"):
-        write_report([folder], other, overwrite=True)
+        report([folder], other, overwrite=True)
     with pytest.raises(InputError, match="is a folder"):
-        write_report([folder], tmp_path)
+        report([folder], tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "thesis.html"]
 
 
@@ -259,7 +259,7 @@ def test_without_the_extra_it_is_named_before_any_work(monkeypatch: pytest.Monke
     with pytest.raises(
         MissingExtra, match=r'vl_convert, which is not installed. Run: pip install "hf_soups\[report\]"'
     ):
-        write_report([tmp_path / "not looked at"], tmp_path / "report.html")
+        report([tmp_path / "not looked at"], tmp_path / "report.html")
 
 
 def test_the_command_writes_the_report(tmp_path: Path) -> None:

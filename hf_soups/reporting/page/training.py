@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from hf_soups.plots.canvas import TriedMixture, scale_of, unit_of
-from hf_soups.report.cards.soups import short_names
-from hf_soups.report.page.charts import curve_chart, step_chart
-from hf_soups.report.page.html import Block, Cell, Chart, PageTable, Section, page_table
-from hf_soups.report.page.sources import ReportContent
+from hf_soups.reporting.cards.soups import short_names
+from hf_soups.reporting.page.charts import curve_chart, step_chart
+from hf_soups.reporting.page.html import Block, Cell, Chart, PageTable, Section, page_table
+from hf_soups.reporting.page.sources import ReportContent
 from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord
 from hf_soups.wording import at_best_in_words, score_in_words
 

@@ -16,7 +16,7 @@ from hf_soups.files.downloads import inside_of
 from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import holds_report_rows
-from hf_soups.report.cards.card_facts import (
+from hf_soups.reporting.cards.card_facts import (
     CardFacts,
     CardScore,
     DataUsed,
@@ -24,7 +24,7 @@ from hf_soups.report.cards.card_facts import (
     hub_ids,
     rows_in_words,
 )
-from hf_soups.report.cards.markdown import MISSING, MarkdownTable
+from hf_soups.reporting.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words
 

@@ -10,10 +10,10 @@ from hf_soups.leaderboard import Leaderboard
 from hf_soups.leaderboard.table import board_columns, notes, row_name
 from hf_soups.metrics import METRICS, score, traits_of
 from hf_soups.plots.canvas import Point, scale_of, unit_of
-from hf_soups.report.frontier_table import threshold_in_words
-from hf_soups.report.page.charts import interval_chart
-from hf_soups.report.page.html import Block, Cell, Chart, Fact, Section, page_table
-from hf_soups.report.page.sources import ReportContent, ShownCascade
+from hf_soups.reporting.frontier_table import threshold_in_words
+from hf_soups.reporting.page.charts import interval_chart
+from hf_soups.reporting.page.html import Block, Cell, Chart, Fact, Section, page_table
+from hf_soups.reporting.page.sources import ReportContent, ShownCascade
 from hf_soups.soups.ingredients import NOT_KEPT_OUT
 from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 

@@ -20,8 +20,8 @@ from hf_soups.pool.predict import predict_pool
 from hf_soups.pool.store import write_pool
 from hf_soups.pool_jobs import build_from, search_pool, select_and_report
 from hf_soups.recipe.origin import recipe_kept
-from hf_soups.report.cards.card import CardDetails, card_for, check_card, write_card
-from hf_soups.report.cards.markdown import cells_of, code_of
+from hf_soups.reporting.cards.card import CardDetails, card_for, check_card, write_card
+from hf_soups.reporting.cards.markdown import cells_of, code_of
 from tests.makers.folders import change_json
 from tests.makers.pile import make_pile
 from tests.makers.tiny import tiny_vit

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hf_soups.cascades.evidence import read_evidence
 from hf_soups.cli import app
-from hf_soups.cook import cook
+from hf_soups.cooking import cook
 from hf_soups.errors import InputError, RecipeError
 from hf_soups.hub.pushing import gathered
 from hf_soups.leaderboard import build_leaderboard
@@ -23,8 +23,8 @@ from hf_soups.metrics import Score, score
 from hf_soups.predictions import Predictions
 from hf_soups.recipe import Recipe, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE, place_shown, recipe_kept, recipe_text
-from hf_soups.report.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.report.cards.markdown import cells_of, code_of
+from hf_soups.reporting.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
+from hf_soups.reporting.cards.markdown import cells_of, code_of
 from hf_soups.soups import Soup
 from tests.makers.folders import change_json
 from tests.makers.pile import make_sweep

@@ -16,7 +16,7 @@ from hf_soups.metrics import traits_of
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.prompts import PROMPT_KEY, WORDS_KEY
 from hf_soups.recipe.task import SHIFT
-from hf_soups.report.cards.card_facts import (
+from hf_soups.reporting.cards.card_facts import (
     OURS,
     PIPELINES,
     CardFacts,
@@ -27,8 +27,8 @@ from hf_soups.report.cards.card_facts import (
     report_first,
     rows_in_words,
 )
-from hf_soups.report.cards.licences import licences_of
-from hf_soups.report.cards.markdown import MISSING, MarkdownTable
+from hf_soups.reporting.cards.licences import licences_of
+from hf_soups.reporting.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE, SoupRecord
 from hf_soups.sweep.plan import make_plan
 from hf_soups.wording import score_in_words
