@@ -345,7 +345,7 @@ METRICS: dict[str, Metric] = {
         metric_of_answers("matthews", matthews, matthews_rows, matthews_value, hub_name="matthews_correlation"),
         Metric("roc_auc", 1, roc_auc, percent=True, problem_types=LABELS),
         Metric("average_precision", 1, average_precision, percent=True, problem_types=LABELS),
-        Metric("mAP", 1, average_precision, percent=True, hub_parts=("average_precision",), problem_types=LABELS),
+        Metric("mAP", 1, average_precision, percent=True, problem_types=LABELS),
         Metric("nll", -1, negative_log_likelihood, nll_rows, mean_value, problem_types=LABELS, bounded=True),
         Metric("brier", -1, brier, brier_rows, mean_value, problem_types=LABELS, bounded=True),
         Metric(

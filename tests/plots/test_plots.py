@@ -44,7 +44,7 @@ def legend(figure: Figure) -> set[str]:
 
 
 def test_every_answerer_is_a_point_in_the_unit_of_the_axes(drawn: list[Figure], tmp_path: Path) -> None:
-    report_vs_select(POINTS, tmp_path / "p.png", metric="accuracy", rows=(200, 277))
+    report_vs_select(POINTS, metric="accuracy", rows=(200, 277)).save(tmp_path / "p.png")
     axes = drawn[0].axes[0]
     seen = {tuple(round(v, 6) for v in xy) for c in axes.collections for xy in getattr(c, "get_offsets", list)()}
     assert {(100 * p.select, 100 * p.report) for p in POINTS} <= {(round(x, 6), round(y, 6)) for x, y in seen}
@@ -57,7 +57,7 @@ def test_every_answerer_is_a_point_in_the_unit_of_the_axes(drawn: list[Figure], 
 
 
 def test_scores_that_are_no_shares_are_drawn_as_they_are(drawn: list[Figure], tmp_path: Path) -> None:
-    report_vs_select(POINTS, tmp_path / "p.png", metric="nll", rows=(200, 277))
+    report_vs_select(POINTS, metric="nll", rows=(200, 277)).save(tmp_path / "p.png")
     assert drawn[0].axes[0].get_xlabel() == "select: nll, 200 rows, used to choose"
     assert drawn[0].axes[0].get_xlim()[1] < 1
 
@@ -82,7 +82,7 @@ def test_soups_differ_in_shape_as_well_as_colour() -> None:
 
 
 def test_a_single_point_and_nan_scores_are_drawn_without_fail(tmp_path: Path) -> None:
-    report_vs_select(POINTS[:1], tmp_path / "p.png", metric="accuracy", rows=(1, 1))
+    report_vs_select(POINTS[:1], metric="accuracy", rows=(1, 1)).save(tmp_path / "p.png")
     score_by_ingredients(STEPS[:1], tmp_path / "s.png", metric="accuracy", rows=1)
     nan = TriedMixture("a", 1, math.nan, math.nan, "kept")
     score_by_ingredients([nan], tmp_path / "n.png", metric="accuracy", rows=1)
@@ -91,14 +91,15 @@ def test_a_single_point_and_nan_scores_are_drawn_without_fail(tmp_path: Path) ->
 
 def test_the_same_scores_make_the_same_file(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        report_vs_select(POINTS, tmp_path / name, metric="accuracy", rows=(200, 277))
+        report_vs_select(POINTS, metric="accuracy", rows=(200, 277)).save(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_drawing_neither_imports_pyplot_nor_needs_a_display(tmp_path: Path) -> None:
     code = (
         "import sys; from hf_soups.plots.canvas import Point, report_vs_select\n"
-        f"report_vs_select([Point('run', 'a', .5, .5)], {str(tmp_path / 'p.png')!r}, metric='f1', rows=(1, 1))\n"
+        "picture = report_vs_select([Point('run', 'a', .5, .5)], metric='f1', rows=(1, 1))\n"
+        f"picture.save({str(tmp_path / 'p.png')!r})\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})

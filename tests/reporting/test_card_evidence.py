@@ -327,11 +327,13 @@ def test_everything_that_cooking_wrote_is_pushed_but_the_rows_predictions(soup: 
     predictions = {path for path in before if path.startswith("predictions/")}
     assert {"steps.csv", "score_by_ingredients.png", "recipe.yaml", "leaderboard.json", "soup.json"} <= before
     with gathered(soup, "me/soup", dry_run=True) as found:
-        dry = [(file.path, file.size) for file in found.files]
-    assert {path for path, _ in dry} == before - predictions | {"README.md", "leaderboard.png"}
+        dry = {file.path: file.size for file in found.files}
+    assert set(dry) == before - predictions | {"README.md", "leaderboard.png"}
     assert {one.path for one in found.left_out} == predictions
     with gathered(soup, "me/soup") as found:  # writes the card and its picture
-        assert [(file.path, file.size) for file in found.files] == dry
+        sent = {file.path: file.size for file in found.files}
+    assert sent.pop("soup.json") > dry.pop("soup.json")  # which the card adds the ingredients' SHA-256 to
+    assert sent == dry
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 
 from hf_soups.errors import HfSoupsError, InputError, RecipeError
 from hf_soups.recipe import Recipe, recipe_from
-from hf_soups.sweep import SweepResult, print_result
+from hf_soups.sweep import SweepResult, print_result, run_sweep
 from hf_soups.sweep.executor import cores, surroundings
 from hf_soups.sweep.ledger import Ledger
 from hf_soups.sweep.run import prepare

@@ -250,11 +250,12 @@ def hub_metrics(metric: str | None) -> list[str] | None:
     (['accuracy', 'f1'], ['accuracy'], None, None)
     """
     names = (traits_of(metric).hub_parts or (_hub_name(metric),)) if metric else ()
-    return [name for name in names if name in HUB_METRICS] or None
+    return [name for name in names if name] or None
 
 
 def _hub_name(metric: str) -> str:
-    return traits_of(metric).hub_name or metric
+    """As the metric says, or its own name where that is one of the Hub's; empty where it has none."""
+    return traits_of(metric).hub_name or (metric if metric in HUB_METRICS else "")
 
 
 def eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> EvalResult | None:
@@ -265,7 +266,7 @@ def eval_result(facts: CardFacts, score: CardScore, data_set: str | None) -> Eva
     other = data.elsewhere.get(score.role)
     place = data if other is None else other
     known = data_set if other is None else other.path if is_repo_id(other.path) else None
-    if known is None or _hub_name(score.metric) not in HUB_METRICS:
+    if known is None or not _hub_name(score.metric):
         return None
     return EvalResult(
         task_type=facts.pipeline_tag,
