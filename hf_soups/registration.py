@@ -1,7 +1,7 @@
 """Making cascades and CLIP classifiers known to transformers, whichever package is imported first.
 
 transformers has no entry points, and importing it takes seconds, which `import hf_soups` must not. So a finder waits on
-`sys.meta_path`: when one of three of its modules has been imported, what belongs there is registered.
+`sys.meta_path`: when one of the modules below has been imported, what belongs there is registered.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ def _models(module: Any) -> None:
     ):
         auto.register(CascadeConfig, model, exist_ok=True)
     _towers()
+
+
+def _image_processors(module: Any) -> None:
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.processor import CascadeImageProcessor
+
+    module.AutoImageProcessor.register(
+        CascadeConfig, image_processor_classes={"pil": CascadeImageProcessor}, exist_ok=True
+    )
 
 
 def _towers(_: Any = None) -> None:
@@ -105,6 +114,7 @@ _TOWERS_NEED = {  # and what each of them holds once it has run
 _AFTER: Mapping[str, Callable[[Any], None]] = {
     "transformers.models.auto.configuration_auto": _config,
     _AUTO: _models,
+    "transformers.models.auto.image_processing_auto": _image_processors,
     **dict.fromkeys(_TOWERS_NEED, _towers),
     "transformers.pipelines": _pipelines,
     "evaluate.evaluator.base": _evaluators,

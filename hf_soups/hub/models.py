@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES
+from hf_soups.cascades.running.stored import PROCESSOR_FILE
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
@@ -29,7 +30,7 @@ PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by
 MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", STEPS_PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
-CASCADE = ("config.json", "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
+CASCADE = ("config.json", PROCESSOR_FILE, "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
 MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 
 

@@ -48,7 +48,7 @@ def test_the_folder_holds_each_member_as_it_was(members: dict[str, Member], tmp_
         for i in (0, 1)
         for name in ("config.json", "model.safetensors", "preprocessor_config.json")
     }
-    assert files(out) == {"config.json", "handler.py", "requirements.txt", *own}
+    assert files(out) == {"config.json", "preprocessor_config.json", "handler.py", "requirements.txt", *own}
     for i, member in enumerate(members.values()):
         for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
             assert (out / f"member_{i}" / name).read_bytes() == (Path(member.source) / name).read_bytes()
@@ -129,7 +129,7 @@ class TestReferences:
         self.offline_hub(monkeypatch, tmp_path, places)
         hub = {name: Member(name, f"org/{name}") for name in members}
         out = build_cascade(PLAN, hub, tmp_path / "c", references=True, **HOW)
-        assert files(out) == {"config.json", "handler.py", "requirements.txt"}
+        assert files(out) == {"config.json", "preprocessor_config.json", "handler.py", "requirements.txt"}
         assert [(p.repo, p.revision) for p in CascadeConfig.from_pretrained(out).places] == [
             ("org/small", COMMIT),
             ("org/big", COMMIT),

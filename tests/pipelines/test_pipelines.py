@@ -53,6 +53,31 @@ def pipes(made: Callable[[str], Made], tmp_path_factory: pytest.TempPathFactory)
     return one
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_stock_image_pipeline_takes_a_cascade_too(
+    made: Callable[[str], Made], pipes: Callable[[str], Any], batch_size: int
+) -> None:
+    ours, images = pipes("image"), made("image").inputs
+    stock = pipeline("image-classification", model=ours.model.name_or_path, device="cpu")
+    assert type(stock).__name__ == "ImageClassificationPipeline"
+    expected = ours(images, batch_size=batch_size, top_k=3)
+    found = stock(images, batch_size=batch_size, top_k=3)
+    for one, other in zip(found, expected, strict=True):
+        assert [answer["label"] for answer in one] == [answer["label"] for answer in other]
+        np.testing.assert_allclose([a["score"] for a in one], [a["score"] for a in other], atol=1e-6)
+    assert stock(images[0], top_k=1) == found[0][:1]
+
+
+def test_a_ready_model_with_the_processor_does_so_too(made: Callable[[str], Made], pipes: Callable[[str], Any]) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    place = pipes("image").model.name_or_path
+    model, processor = (auto.from_pretrained(place) for auto in (AutoModelForImageClassification, AutoImageProcessor))
+    stock = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
+    image = made("image").inputs[0]
+    assert stock(image)[0]["label"] == pipes("image")(image)[0]["label"]
+
+
 def single(pool: Made, folder: Path) -> tuple[Any, Any]:
     """A cascade of the first member alone, and the stock pipeline of that member."""
     name = next(iter(pool.members))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.stored import COMMIT, KINDS, Place, place_values
+from hf_soups.cascades.running.stored import COMMIT, KINDS, PROCESSOR, PROCESSOR_FILE, Place, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
 from hf_soups.files.weights import INDEX, SINGLE
-from hf_soups.files.writing import written_whole
+from hf_soups.files.writing import write_json, written_whole
 from hf_soups.models.clip import write_zero_shot
 from hf_soups.models.registry import family_for
 from hf_soups.pool.label_order import match_labels
@@ -53,9 +53,10 @@ def build_cascade(
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
 
-    The folder holds config.json, a folder for each member with its weights and processor (once for members that share
-    both), handler.py and requirements.txt for inference endpoints. Members are copied as they are; where one knows the
-    labels in another order, or more of them, the config says which of its logits stand for the cascade's labels. A
+    The folder holds config.json, for images preprocessor_config.json (so that the stock pipeline takes it too), a
+    folder for each member with its weights and processor (once for members that share both), handler.py and
+    requirements.txt for inference endpoints. Members are copied as they are; where one knows the labels in another
+    order, or more of them, the config says which of its logits stand for the cascade's labels. A
     zero-shot CLIP becomes an ordinary image classifier for these labels.
 
     Args:
@@ -204,6 +205,8 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
+    if config.kind == "image":
+        write_json(folder / PROCESSOR_FILE, PROCESSOR)
     installed = versions()
     (folder / "requirements.txt").write_text(
         "".join(f"{name}>={installed[name]}\n" for name in NEEDED if name in installed)

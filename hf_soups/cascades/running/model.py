@@ -359,7 +359,9 @@ class CascadeForImageClassification(CascadeModel):  # type: ignore[no-untyped-ca
         if (pixel_values is None) == (images is None):
             raise InputError("give pixel_values or images, one of them.")
         if images is not None:
-            return self.run(RawRows(images, len(images)))
+            # stock pipelines collate batches of one
+            flat = [one for some in images for one in (some if isinstance(some, list | tuple) else (some,))]
+            return self.run(RawRows(flat, len(flat)))
         assert pixel_values is not None
         return self.run(self._given(pixel_values))
 

@@ -15,6 +15,8 @@ from hf_soups.files.downloads import is_repo_id
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.recipe import LARGEST_SIDE
 
+PROCESSOR_FILE = "preprocessor_config.json"  # of cascades of images: the stock pipeline loads a processor
+PROCESSOR = {"image_processor_type": "CascadeImageProcessor"}
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
