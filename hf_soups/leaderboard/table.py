@@ -7,7 +7,7 @@ it names no place on this machine.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,24 +147,23 @@ def text_cells(board: Leaderboard) -> tuple[tuple[str, ...], tuple[tuple[str, ..
 
 @dataclass(frozen=True)
 class LeaderboardTable:
-    """Renders a leaderboard with as many columns as fit."""
+    """Renders a leaderboard; columns that do not fit side by side stand in tables below, under the same names."""
 
     board: Leaderboard
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         from rich.text import Text
 
-        if self.board.scored:
-            yield self._table(options.max_width)
+        for columns in _folded(_text_columns(self.board), options.max_width) if self.board.scored else ():
+            yield self._table(columns)
         for line in notes(self.board):
             yield Text(line, style="dim")
 
-    def _table(self, width: int) -> RenderableType:
+    def _table(self, columns: Sequence[_TextColumn]) -> RenderableType:
         from rich import box
         from rich.table import Table
 
         table, rows = Table(box=box.SIMPLE_HEAD, pad_edge=False), self.board.scored
-        columns = _fitting(_text_columns(self.board), width)
         for c in columns:
             table.add_column(c.title, justify="left" if c.left else "right", no_wrap=not c.left, overflow="fold")
         for i, (row, following) in enumerate(zip(rows, [*rows[1:], None], strict=True)):
@@ -172,6 +171,18 @@ class LeaderboardTable:
             last_before_runs = row.kind != "run" and following is not None and following.kind == "run"
             table.add_row(*(c.texts[i] for c in columns), style=style, end_section=last_before_runs)
         return table
+
+
+def _folded(columns: Sequence[_TextColumn], width: int) -> Iterator[list[_TextColumn]]:
+    """The columns in as many tables as the width asks for, the first of which, the names, in each of them.
+
+    The interval of select is shown where there is room in the first table alone.
+    """
+    name, rest = columns[0], list(columns[1:])
+    while rest:
+        shown = _fitting([name, *rest], width)
+        yield shown
+        rest = [c for c in rest if c.title != "[95%]" and not any(c is one for one in shown)]
 
 
 def _fitting(columns: Sequence[_TextColumn], width: int) -> list[_TextColumn]:

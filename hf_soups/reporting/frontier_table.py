@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TITLES = ("#", "members", "exits at", "score", ">= (95%)", "average", "x best", "worst", "exit here")
 LEFT = ("members", "exits at", "exit here")
 NARROW = 110  # columns of a terminal below which names of members would be folded
-DISPENSABLE = ("x best", "worst", "exit here")  # what is left out there; `frontier.json` holds all
+BELOW = ("x best", "worst", "exit here")  # what then stands in a table below
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,24 @@ class FrontierTable:
     count: int = PRINTED
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
         bounded = any(self.frontier.plans[i].score_low is not None for i in self.frontier.printed(self.count))
         shown = [title for title in TITLES if bounded or not title.startswith(">=")]
+        below: list[str] = []
         if options.max_width < NARROW:
-            shown = [title for title in shown if title not in DISPENSABLE]
+            shown, below = [t for t in shown if t not in BELOW], ["#", *BELOW]
+        for titles in filter(None, (shown, below)):
+            yield self._table(titles)
+        for line in legend(self.frontier, len(self.frontier.printed(self.count)), bounded=bounded):
+            yield Text(line, style="dim")
+        for line in verdicts(self.frontier):
+            yield Text(line)
+
+    def _table(self, shown: Sequence[str]) -> Table:
+        from rich import box
+        from rich.table import Table
+
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in shown:
             left = title in LEFT
@@ -50,11 +60,7 @@ class FrontierTable:
             ends = following is not None and cells["#"].isdigit() and not following["#"].isdigit()
             bold = i == self._matching_row()
             table.add_row(*(cells[t] for t in shown), style="bold" if bold else None, end_section=ends)
-        yield table
-        for line in legend(self.frontier, len(self.frontier.printed(self.count)), bounded=bounded):
-            yield Text(line, style="dim")
-        for line in verdicts(self.frontier):
-            yield Text(line)
+        return table
 
     def rows(self) -> list[dict[str, str]]:
         """The cells of each printed plan, then of the best single model and the best ensemble."""

@@ -232,10 +232,12 @@ def test_the_table_fits_the_terminal_without_broken_numbers(sweep: Path, width: 
     text = shown(build_leaderboard(sweep), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
-    (line,) = [line for line in text.splitlines() if "greedy soup 2/3" in line]
+    line, *_ = [line for line in text.splitlines() if "greedy soup 2/3" in line]
     assert "92.0" in line
     assert "81.9 [" in line
     assert "+0.7 = 2 of 277 rows" in line
+    for title in ("model", "select", "report [95%]", "gain on best", "NLL", "ECE", "param.", "MACs", "train s"):
+        assert title in text  # what the legend explains is there at any width
 
 
 def test_the_files_hold_every_row_and_number(sweep: Path, tmp_path: Path) -> None:
