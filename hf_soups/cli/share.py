@@ -32,6 +32,7 @@ def card(
     base_model: Annotated[
         list[str] | None, typer.Option(help="OWNER/NAME on the Hub that local models come from (repeatable).")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where it is written. Default: into the folder itself.")] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: compare the card's figures with the files.")
     ] = False,
@@ -47,7 +48,8 @@ def card(
         return
     known = None if recipe is None else load_recipe(recipe)
     details = CardDetails(license or "", tuple(language or ()), data_set or "", tuple(base_model or ()))
-    printed(f"wrote {write_card(folder, name=name, recipe=known, details=details, overwrite=overwrite)}")
+    path = write_card(folder, name=name, recipe=known, details=details, out=out, overwrite=overwrite)
+    printed(f"wrote {path}")
 
 
 @app.command()

@@ -484,6 +484,17 @@ def test_a_readme_of_somebody_else_is_kept(soup: Path) -> None:
         check_card(soup)
 
 
+def test_a_card_can_be_written_elsewhere(soup: Path, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in soup.iterdir() if p.is_file()}
+    path = write_card(soup, recipe=glue(), out=tmp_path / "new/card")
+    assert path == tmp_path / "new/card/README.md"
+    assert (path.parent / ".eval_results/hf_soups.yaml").is_file()
+    assert {p.name: p.read_bytes() for p in soup.iterdir() if p.is_file()} == before
+    path.write_text("mine")
+    with pytest.raises(InputError, match="was written or changed by hand"):
+        write_card(soup, recipe=glue(), out=path.parent)
+
+
 def test_nothing_half_written_is_left(soup: Path) -> None:
     before = {p.name for p in soup.iterdir()}
     write_card(soup)

@@ -15,7 +15,7 @@ from hf_soups.cascades.evidence import EVIDENCE_FILE
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.downloads import is_repo_id, refuse_links_out
 from hf_soups.files.reading import is_there, read_json, read_text
-from hf_soups.files.writing import write_text
+from hf_soups.files.writing import writable, write_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.reporting.cards.card_facts import (
     HOME,
@@ -182,9 +182,10 @@ class FolderCard:
         board = self.facts.board
         return [] if board is None or not has_picture(board) else [board.draw(into / BOARD_PICTURE)]
 
-    def write(self, *, overwrite: bool = False) -> Path:
+    def write(self, *, out: Path | None = None, overwrite: bool = False) -> Path:
         """Write files and pictures; see `write_card`."""
-        path = self.folder / README
+        at = self.folder if out is None else out
+        path = at / README
         before = MarkedText.of(_text_of(path)) if path.exists() else None
         if path.exists() and not overwrite and (before is None or not before.untouched):
             raise InputError(
@@ -192,13 +193,15 @@ class FolderCard:
                 "(overwrite)."
             )
         files = self.files(before)
-        self.draw_pictures(self.folder)
-        if not self.facts.cascade:
+        with writable(at):
+            at.mkdir(parents=True, exist_ok=True)
+        self.draw_pictures(at)
+        if out is None and not self.facts.cascade:
             keep_sha256(self.folder, with_sha256(read_soup(self.folder)))
         if EVAL_FILE not in files:
-            (self.folder / EVAL_FILE).unlink(missing_ok=True)  # an earlier card's, which this one does not say
+            (at / EVAL_FILE).unlink(missing_ok=True)  # an earlier card's, which this one does not say
         for place, text in reversed(files.items()):  # README.md last: where it is, the rest is too
-            write_text(self.folder / place, text)
+            write_text(at / place, text)
         return path
 
     def check(self) -> None:
@@ -267,6 +270,7 @@ def write_card(
     name: str | None = None,
     recipe: Recipe | None = None,
     details: CardDetails | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write README.md, `.eval_results/` where the report score is of a data set of the Hub, and a picture of the
@@ -277,12 +281,14 @@ def write_card(
         name: as for `card_for`.
         recipe: as for `card_for`; the soup's folder keeps it from now on.
         details: as for `card_for`.
+        out: the folder to write into, which need not be there; default: `folder` itself.
         overwrite: replace a README.md that was written by hand, or changed in its metadata or between the marks.
     Raises:
         InputError: if there is such a README.md, or the folder is neither soup nor cascade.
         HfSoupsError: if it cannot be written.
     """
-    return FolderCard.of(folder, name=name, recipe=recipe, details=details).write(overwrite=overwrite)
+    card = FolderCard.of(folder, name=name, recipe=recipe, details=details)
+    return card.write(out=None if out is None else Path(out), overwrite=overwrite)
 
 
 def check_card(folder: str | Path) -> None:
