@@ -147,6 +147,7 @@ def read_scored_models(folder: str | Path, *, report: str = "") -> ScoredModels:
     if is_pool(at):
         return with_cascades(with_ensembles(models_of_pools(at, report)), at)
     sweep = SweepFolder(at)
+    _refuse_a_folder_of_sweeps(sweep)
     runs = sweep.runs()
     if not runs:
         raise InputError(f"{at}: no runs here. Give the folder of a sweep (it holds plan.json and run folders).")
@@ -167,6 +168,14 @@ def read_scored_models(folder: str | Path, *, report: str = "") -> ScoredModels:
         soup_records=reader.soup_records,
     )
     return with_cascades(with_ensembles(found), at)
+
+
+def _refuse_a_folder_of_sweeps(folder: SweepFolder) -> None:
+    """One folder too high: what else lies beside a sweep is none of its runs."""
+    inside = [] if folder.planned else [p for p in visible(folder.path, "*") if SweepFolder(p).planned]
+    if inside:
+        named = ", ".join(map(str, sorted(inside)))
+        raise InputError(f"{folder} is no sweep, but holds {len(inside)}: {named}. Name the sweep's own folder.")
 
 
 class _Reader:

@@ -226,6 +226,12 @@ def test_run_folders_without_a_sweep_are_compared_by_their_own_recipe(tmp_path: 
     assert row(build_leaderboard(tmp_path), "best on select").name == "mine-1"
 
 
+def test_a_folder_above_a_sweep_is_not_taken_for_one(sweep: Path) -> None:
+    write_finished_run(sweep.parent / "start", 170, 230)  # as a quickstart's pretraining, beside it
+    with pytest.raises(InputError, match=rf"is no sweep, but holds 1: {sweep}\. Name the sweep's own folder"):
+        build_leaderboard(sweep.parent)
+
+
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_table_fits_the_terminal_without_broken_numbers(sweep: Path, width: int) -> None:
     write_soup(sweep, "greedy", ["run_01", "run_00"], 184, 227)
