@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint
+from hf_soups.errors import InputError
+from hf_soups.files.reading import is_there
 from hf_soups.files.writing import writable, write_text, written_whole
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
@@ -77,6 +79,16 @@ class SoupToCook:
                 written = soup.write_model(staged, **self.request.storage)  # it makes the ingredients' digests too
                 self._recorded(soup, {}).write_record(staged, written)
             return read_soup(self.folder)
+        try:
+            self._cook_scored(scorer, marks)
+        except InputError:
+            if not self.request.overwrite and is_there(self.folder / SOUP_FILE):  # another call made it meanwhile
+                self._forget()
+            raise
+        self._forget()
+        return read_soup(self.folder)
+
+    def _cook_scored(self, scorer: SoupScorer, marks: Mapping[str, tuple[int, float]]) -> None:
         soup, batchnorm = self._chosen(scorer)
         with written_whole(self.folder, overwrite=self.request.overwrite, marker=SOUP_FILE) as staged:
             self.request.tell(f"{self.method.name}: writing {self._counted(soup)} ingredients")
@@ -88,9 +100,11 @@ class SoupToCook:
             _write_steps(staged, soup, scorer, marks, len(self.pool.checkpoints))
             if self.pool.recipe is not None:
                 write_text(staged / RECIPE_FILE, recipe_text(self.pool.recipe))
+
+    def _forget(self) -> None:
+        """Remove what was kept for the case of a kill."""
         for file in (self._beside("scores.jsonl"), *self.folder.parent.glob(f".{self.folder.name}.state-*")):
             file.unlink(missing_ok=True)
-        return read_soup(self.folder)
 
     def _beside(self, kind: str) -> Path:
         """Beside the soup, not in it: what was measured or learned outlives a kill, and goes when the soup is there."""

@@ -336,6 +336,19 @@ def test_another_pool_does_not_replace_a_soup_unasked(sweep: Path, tmp_path: Pat
     assert len(record(tmp_path / "soups/uniform")["ingredients"]) == 3
 
 
+def test_a_soup_that_another_call_made_meanwhile_leaves_nothing_of_this_one(sweep: Path, tmp_path: Path) -> None:
+    quietly([sweep], ("greedy",), tmp_path / "first")
+    out = tmp_path / "soups"
+
+    def tell(line: str) -> None:
+        if line.startswith("greedy 1/"):
+            shutil.copytree(tmp_path / "first/greedy", out / "greedy")
+
+    with pytest.raises(InputError, match="exists already"):
+        cook([sweep], ("greedy",), out, tell=tell)
+    assert [path.name for path in out.iterdir()] == ["greedy"]
+
+
 def test_a_greedy_that_was_killed_goes_on_without_repeating_a_score(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
