@@ -52,7 +52,6 @@ def test_the_wheel_holds_the_package_alone_with_its_data(built: Path) -> None:
     said = message_from_string(metadata)
     assert (said["Name"], said["Version"], said["License-Expression"]) == ("hf_soups", __version__, "Apache-2.0")
     assert said["Description-Content-Type"] == "text/markdown"
-    assert said.get_all("Project-URL")
     assert "hf-soups = hf_soups.cli:main" in scripts
 
 

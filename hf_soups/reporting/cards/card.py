@@ -18,7 +18,6 @@ from hf_soups.files.reading import is_there, read_json, read_text
 from hf_soups.files.writing import writable, write_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.reporting.cards.card_facts import (
-    HOME,
     SCORE_NAME,
     CardDetails,
     CardFacts,
@@ -149,7 +148,6 @@ class FolderCard:
             recipe=facts.recipe,
             limits=facts.limits,
             citations=citations(facts.cites),
-            home=HOME,
             cascade=facts.cascade,
             indexed=bool(indexed),
         )

@@ -32,7 +32,6 @@ SCORE_NAME = re.compile(rf"\S+ on (select|report|{SHIFT}\w+)( \({CHOSEN}\))?")  
 HUB_METRICS = frozenset(
     {"accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "roc_auc", "mse", "mae"}
 )
-HOME = "https://pypi.org/project/hf_soups/"
 SHOWN = 12  # classes at most that are named
 
 
