@@ -6,6 +6,7 @@ make quickstart && python docs/refresh.py quickstart    # and what the quickstar
 
 import shutil
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def main(job: Path | None) -> None:
         return
     board = rendered(build_leaderboard(job / "runs").to_rich())
     found = search_pool(job / "preds" / "select", report=str(job / "preds" / "report"), **RULE)
-    search = rendered(SearchTable(found))
+    shown = Path("quickstart", "preds", "select", found.path.name)  # not where it was on this machine
+    search = rendered(SearchTable(replace(found, path=shown)))
     put(README, "quickstart", without_runs(board))
     put(README, "cascade", the_plan(search))
     put(DOCS / "soups.md", "leaderboard", board)

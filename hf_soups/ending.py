@@ -80,7 +80,7 @@ def remove_at_end(path: Path) -> None:
 
 def leave(status: int) -> NoReturn:
     """End as Python does, but for taking its modules apart: with a thousand of them that takes a second."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # the interpreter's own wait for threads has no public name
     atexit._run_exitfuncs()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by whoever started this
         with contextlib.suppress(OSError, ValueError):

@@ -183,13 +183,13 @@ def _load_cascade(
     own = str(checkpoint.config.get("kind"))
     if own != kind:
         raise InputError(f"{checkpoint}: a cascade of kind {own!r}, but the rows are of kind {kind!r}.")
-    hub = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
+    hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
     where: dict[str, Any] = {"": settings.torch_device, **devices}
     model: Any = cascade_class(kind).from_pretrained(
         checkpoint.source,
         dtype=dtypes or None,
         device_map=where,
-        **hub,  # type: ignore[arg-type]
+        **hub,
     )
     model.budget = budget
     answerer: Answerer = model

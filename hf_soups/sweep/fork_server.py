@@ -306,12 +306,13 @@ def _import_for(start: str) -> None:
         if family.accepts(config.to_dict()):
             _ = family.auto()._model_mapping[type(config)]
     # a table of a thousand patterns, compiled once
-    get_checkpoint_conversion_mapping(config.model_type)  # type: ignore[no-untyped-call]
+    compiled: Any = get_checkpoint_conversion_mapping  # without annotations
+    compiled(config.model_type)
 
 
 def _read_for(recipe: str) -> None:
     """The rows of all runs; encoded ones are mapped from files, and a start in memory would be a model more of it."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     from hf_soups.finetune.run import share_rows
     from hf_soups.recipe import load_recipe

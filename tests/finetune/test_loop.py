@@ -292,7 +292,7 @@ def test_what_has_not_begun_when_training_ends_is_not_loaded() -> None:
     begun: list[int] = []
     loading = loaded_ahead(iter(range(1000)), begun.append, 2)
     next(loading)
-    loading.close()  # type: ignore[attr-defined]
+    loading.close()
     assert len(begun) <= 3
 
 

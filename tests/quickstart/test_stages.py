@@ -27,7 +27,7 @@ def test_on_a_terminal_a_list_says_what_runs_what_it_said_last_and_how_long_the_
             print("run 3 of 10\nrun 4 of 10\n")
             shown = Console(file=io.StringIO(), width=80)
             shown.print(stages)
-    lines = [line.split() for line in shown.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    lines = [line.split() for line in shown.file.getvalue().splitlines()]
     assert lines[0] == ["✓", "1", "the", "data", "0", "s"]
     assert lines[1][1:] == ["2", "a", "long", "stage", "0", "s"]
     assert lines[2] == ["run", "4", "of", "10"]

@@ -26,7 +26,6 @@ from hf_soups.soups.early_stop import FIRST, EarlyStop, hard_first
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.scoring import SoupScorer, open_scorer
 from hf_soups.soups.soup import AtBest, Score, values_of
-from tests.makers.pile import make_pile
 
 BOUNDED = [name for name, metric in METRICS.items() if metric.bounded]
 
@@ -141,16 +140,6 @@ def test_a_bound_is_not_taken_where_the_score_is_wanted() -> None:
 
 
 # --- with models
-
-
-@pytest.fixture(scope="module")
-def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pile(tmp_path_factory.mktemp("pile"))
-
-
-@pytest.fixture
-def pool(pile: Path) -> list[Checkpoint]:
-    return [Checkpoint(pile / f"m{i}") for i in range(4)]
 
 
 @pytest.fixture

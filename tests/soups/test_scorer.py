@@ -16,17 +16,7 @@ from hf_soups.recipe import load_recipe
 from hf_soups.soups import Soup, greedy, uniform
 from hf_soups.soups.mixing.live import LiveMixer
 from hf_soups.soups.scoring import SoupScorer, open_scorer
-from tests.makers.pile import make_pile, plain_answers
-
-
-@pytest.fixture(scope="module")
-def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pile(tmp_path_factory.mktemp("pile"))
-
-
-@pytest.fixture
-def pool(pile: Path) -> list[Checkpoint]:
-    return [Checkpoint(pile / f"m{i}") for i in range(4)]
+from tests.makers.pile import plain_answers
 
 
 @pytest.fixture

@@ -125,7 +125,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         config.architectures = [cls.__name__]
         model = cls(config, members)
         if isinstance(device_map, Mapping):  # pipelines then leave the model where it is
-            model.hf_device_map = {n: devices.get(n, torch.device("cpu")) for n in config.names}  # type: ignore[assignment]
+            placed: Any = {n: devices.get(n, torch.device("cpu")) for n in config.names}
+            model.hf_device_map = placed
         info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         return (model, {**info, "error_msgs": []}) if output_loading_info else model
 

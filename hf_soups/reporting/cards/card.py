@@ -6,7 +6,7 @@ may be edited too; what must stay true is what its tables, its recipe and its me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.cascades.evidence import EVIDENCE_FILE
 from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.files.downloads import is_repo_id, refuse_links_out
-from hf_soups.files.reading import is_there, read_json, read_text
+from hf_soups.files.reading import is_there, read_json
 from hf_soups.files.writing import writable, write_text
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_kept, recipe_text
 from hf_soups.reporting.cards.card_facts import (
@@ -26,7 +26,18 @@ from hf_soups.reporting.cards.card_facts import (
     hub_ids,
     hub_metrics,
 )
-from hf_soups.reporting.cards.markdown import BEGIN, MarkdownTable, MarkedText, cells_of, code_of, run_code, snippet_for
+from hf_soups.reporting.cards.markdown import (
+    BEGIN,
+    MarkdownTable,
+    MarkedText,
+    card_at,
+    card_text,
+    cells_of,
+    code_of,
+    metadata_of,
+    run_code,
+    snippet_for,
+)
 from hf_soups.reporting.cards.soups import BOARD_PICTURE, has_picture, soup_facts
 from hf_soups.soups.soup_record import SOUP_FILE, keep_sha256, read_soup, with_sha256
 
@@ -184,7 +195,7 @@ class FolderCard:
         """Write files and pictures; see `write_card`."""
         at = self.folder if out is None else out
         path = at / README
-        before = MarkedText.of(_text_of(path)) if path.exists() else None
+        before = MarkedText.of(card_text(path)) if path.exists() else None
         if path.exists() and not overwrite and (before is None or not before.untouched):
             raise InputError(
                 f"{path} was written or changed by hand, so it is not replaced. Move it away, or replace it "
@@ -207,7 +218,7 @@ class FolderCard:
         path = self.folder / README
         if not path.is_file():
             raise InputError(f"{path}: there is no card. Write one (write_card).")
-        for figure, wanted, got, record in self._differences(_card_at(path)):
+        for figure, wanted, got, record in self._differences(card_at(path)):
             raise InputError(
                 f"{path}: {figure} is {got}, but {record} says {wanted}. Write the card again (write_card)."
             )
@@ -343,7 +354,7 @@ def _facts_of(folder: Path, recipe: Recipe | None) -> CardFacts:
         return facts if recipe is None or facts.data is not None else replace(facts, data=DataUsed.of_task(recipe.task))
     record, known = with_sha256(read_soup(_needed(folder, SOUP_FILE).parent)), recipe or recipe_kept(folder)
     # as it is in the file: later versions may know further keys
-    shown = "" if known is None else recipe_text(known) if recipe else _text_of(folder / RECIPE_FILE)
+    shown = "" if known is None else recipe_text(known) if recipe else card_text(folder / RECIPE_FILE)
     fenced = shown.replace("```", "'''")  # no text may end the block of code: a folder can come from anywhere
     return _whole(lambda: soup_facts(folder, record, config, known, fenced), folder / SOUP_FILE)
 
@@ -374,10 +385,7 @@ def _details_before(folder: Path) -> CardDetails:
     """What the folder's card says that no file holds; of a card that cannot be read, nothing."""
     if not (folder / README).is_file():
         return CardDetails()
-    try:
-        values: Mapping[str, Any] = _card_at(folder / README).data.to_dict()  # type: ignore[no-untyped-call]
-    except HfSoupsError:
-        return CardDetails()
+    values = metadata_of(folder / README)
 
     def listed(key: str) -> tuple[str, ...]:
         value = values.get(key)
@@ -385,28 +393,6 @@ def _details_before(folder: Path) -> CardDetails:
 
     data_sets, base_models = (tuple(filter(is_repo_id, listed(key))) for key in ("datasets", "base_model"))
     return CardDetails("".join(listed("license")[:1]), listed("language"), "".join(data_sets[:1]), base_models)
-
-
-def _card_at(path: Path) -> ModelCard:
-    from huggingface_hub import ModelCard
-
-    from hf_soups.files.plain_yaml import check_front_matter
-
-    text = _text_of(path)
-    try:
-        check_front_matter(path)
-        return ModelCard(text)
-    except HfSoupsError:
-        raise
-    except Exception as error:  # yaml's and the Hub's own alike
-        raise InputError(f"{path}: its metadata cannot be read ({str(error)[:200]}). Write the card again.") from error
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
 
 
 def _values_in(path: Path) -> list[Any]:

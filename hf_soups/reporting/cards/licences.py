@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hf_soups.errors import HfSoupsError
 from hf_soups.files.downloads import is_repo_id
-from hf_soups.files.plain_yaml import check_front_matter
-from hf_soups.files.reading import read_text
 from hf_soups.recipe import Recipe
+from hf_soups.reporting.cards.markdown import metadata_of
 from hf_soups.soups.soup_record import SoupRecord
 
 CARD = "README.md"
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +52,10 @@ def licence_of(source: str, revision: str | None = None, subfolder: str | None =
     path = _card(source, revision, subfolder)
     if path is None:
         return ""
-    from huggingface_hub import ModelCard
-
-    try:
-        check_front_matter(path)
-        values: dict[str, Any] = ModelCard(read_text(path)).data.to_dict()  # type: ignore[no-untyped-call]
-    except (HfSoupsError, OSError, ValueError):
-        return ""
+    values = metadata_of(path)
     named = values.get("license")
-    return str(values.get("license_name") or named) if named == "other" else str(named or "")
+    found = str(values.get("license_name") or named) if named == "other" else str(named or "")
+    return found if LICENCE.fullmatch(found) else ""  # a card can come from anywhere, and this goes into another one
 
 
 def _card(source: str, revision: str | None, subfolder: str | None) -> Path | None:

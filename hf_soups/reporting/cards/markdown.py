@@ -10,10 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-from hf_soups.errors import InputError
+from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.files.reading import read_text
 from hf_soups.files.writing import temporary_folder
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
 Cell = tuple[str, str, str]  # section, first cell of the row, column
 MISSING = "-"  # in a cell: not known
@@ -245,3 +249,48 @@ def run_code(code: str, folder: Path, name: str, *, timeout: float = TIMEOUT) ->
             "whole again."
         )
     return done.stdout
+
+
+# README.md as it is
+
+
+def card_text(path: Path) -> str:
+    """A text file of the folder.
+
+    Raises:
+        InputError: if there is none, or it cannot be read.
+    """
+    try:
+        return read_text(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+
+
+def card_at(path: Path) -> ModelCard:
+    """A card, its metadata within the bounds of what is read as YAML.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    from huggingface_hub import ModelCard
+
+    from hf_soups.files.plain_yaml import check_front_matter
+
+    text = card_text(path)
+    try:
+        check_front_matter(path)
+        return ModelCard(text)
+    except HfSoupsError:
+        raise
+    except Exception as error:  # yaml's and the Hub's own alike
+        raise InputError(f"{path}: its metadata cannot be read ({str(error)[:200]}). Write the card again.") from error
+
+
+def metadata_of(path: Path) -> Mapping[str, Any]:
+    """The metadata of a card; of one that cannot be read, nothing."""
+    try:
+        data: Any = card_at(path).data
+    except HfSoupsError:
+        return {}
+    values: Mapping[str, Any] = data.to_dict()
+    return values

@@ -40,9 +40,7 @@ _ADD = """
 define void @add(ptr noalias %raw, ptr noalias %total, i64 %n, double %c, i32 %first) {{
 entry:
   %start = icmp ne i32 %first, 0
-  {narrow}
-  %one = insertelement <16 x {wide}> poison, {wide} %k, i32 0
-  %all = shufflevector <16 x {wide}> %one, <16 x {wide}> poison, <16 x i32> zeroinitializer
+  {lanes}
   br label %step
 step:
   %i = phi i64 [0, %entry], [%next, %step]
@@ -66,9 +64,7 @@ end:
 _ROUND = """
 define i32 @round(ptr noalias %total, double %factor, ptr noalias %out, i64 %n) {{
 entry:
-  {narrow}
-  %one = insertelement <16 x {wide}> poison, {wide} %k, i32 0
-  %all = shufflevector <16 x {wide}> %one, <16 x {wide}> poison, <16 x i32> zeroinitializer
+  {lanes}
   br label %step
 step:
   %i = phi i64 [0, %entry], [%next, %step]
@@ -111,9 +107,16 @@ _ITEMS = {"F32": "float", "F16": "half", "BF16": "i16"}
 _MASKS = {"F32": 0x7FFFFFFF, "F16": 0x7FFF, "BF16": 0x7FFF}
 _NOT_FINITE = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}  # this and larger
 _NARROW = {
-    "double": "%k = fadd double %{0}, 0.0",  # a name for it
-    "float": "%k = fptrunc double %{0} to float",
+    "double": "%k = fadd double %{name}, 0.0",  # a name for it
+    "float": "%k = fptrunc double %{name} to float",
 }
+
+
+def _lanes(kind: str, name: str) -> str:
+    """The argument of this name in all lanes of %all."""
+    return f"""{_NARROW[kind].format(name=name)}
+  %one = insertelement <16 x {kind}> poison, {kind} %k, i32 0
+  %all = shufflevector <16 x {kind}> %one, <16 x {kind}> poison, <16 x i32> zeroinitializer"""
 
 
 _MIX = """
@@ -245,7 +248,7 @@ def _mix_loop(dtype: str, wide: bool, out_dtype: str) -> Callable[..., int] | No
     kind = "double" if wide else "float"
     if dtype not in _LOADS or (out_dtype, kind) not in _ROUNDS:
         return None
-    about = {"wide": kind, "item": _ITEMS[out_dtype], "narrow": _NARROW[kind].format("factor")}
+    about = {"wide": kind, "item": _ITEMS[out_dtype], "lanes": _lanes(kind, "factor")}
     rounding = _ROUND.format(**about, round=_ROUNDS[out_dtype, kind], mask=_MASKS[out_dtype])
     outer = _MIX.format(tile=TILE, item_bytes=ITEM_BYTES[dtype], out=_ITEMS[out_dtype])
     size, where = ctypes.c_int64, ctypes.c_void_p
@@ -258,7 +261,7 @@ def _mix_loop(dtype: str, wide: bool, out_dtype: str) -> Callable[..., int] | No
 def _add_text(dtype: str, wide: bool) -> str:
     kind = "double" if wide else "float"
     widen = "%v = fpext <16 x float> %x to <16 x double>" if wide else "%v = fadd <16 x float> %x, splat (float -0.0)"
-    about = {"narrow": _NARROW[kind].format("c"), "wide": kind, "item": _ITEMS[dtype]}
+    about = {"lanes": _lanes(kind, "c"), "wide": kind, "item": _ITEMS[dtype]}
     return _ADD.format(**about, load=_LOADS[dtype], widen=widen)
 
 
