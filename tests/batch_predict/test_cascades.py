@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from hf_soups.batch_predict import predict_rows, print_result
 from hf_soups.cascades import Plan
 from hf_soups.cascades.running.build_folder import build_cascade
+from hf_soups.cli import app
 from hf_soups.errors import InputError
 from hf_soups.pool.predict import predict_pool
 from tests.makers.small_task import write_images
@@ -52,6 +54,19 @@ def test_exits_answers_and_costs_are_those_of_the_plan(tmp_path: Path, capsys: p
     predict_rows(cascade, data=data, out=tmp_path / "apart", shard_rows=10, batch_size=4, progress=False, **apart)
     again = pq.read_table(sorted((tmp_path / "apart").glob("*.parquet"))).to_pydict()
     assert again == told
+    command = ["predict", str(cascade), "--data", data, "--out", str(tmp_path / "apart"), "--shard-rows", "10"]
+    named = ["--batch-size", "4", "--device", "small=cpu", "--dtype", "small=float32, big=float32"]
+    done = CliRunner().invoke(app, [*command, *named])
+    assert done.exit_code == 0, done.exception
+    assert "31 rows" in done.output
+    assert "0 answered now" in done.output  # the same members, devices and precisions: nothing to do again
+    for value, why in (("small=", "is not understood; expected one value"), ("large=cpu", "the members .* are small")):
+        wrong = [*command[:5], str(tmp_path / "wrong"), "--device", value]
+        with pytest.raises(InputError, match=why):
+            CliRunner().invoke(app, wrong, catch_exceptions=False)
+    of_a_pool = ["predict", str(small), *command[2:4], "--out", str(tmp_path / "pool"), "--dtype", "small=bfloat16"]
+    with pytest.raises(InputError, match=r"by member \(name=value\) are for one cascade"):
+        CliRunner().invoke(app, of_a_pool, catch_exceptions=False)
     with pytest.raises(InputError, match="it holds answers with dtypes"):
         predict_rows(cascade, data=data, out=tmp_path / "out", shard_rows=10, progress=False, dtype={"big": "bfloat16"})
     with pytest.raises(InputError, match="device_map names large, but the members of the cascade are small, big"):

@@ -346,6 +346,9 @@ def test_a_licence_is_that_of_the_ingredients_where_they_agree(soup: Path, tmp_p
     for i in range(2):
         (tmp_path / f"i{i}/README.md").write_text("---\nlicense: [unclosed\n---\n")
     assert card_for(soup).data.license is None
+    for i in range(2):
+        licensed(tmp_path / f"i{i}", "'mit ## Results'")  # no word: it goes into no card
+    assert card_for(soup).data.license is None
 
 
 def test_without_cards_of_their_own_the_ingredients_have_the_licence_of_their_start(soup: Path, tmp_path: Path) -> None:
