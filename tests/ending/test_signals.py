@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.ending.commands import Place
+from tests.makers.processes import gone
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM", signal.SIGHUP: "ended by SIGHUP"}
@@ -85,13 +86,6 @@ while len(os.listdir(sys.argv[1])) < 2: time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_children_are_asked_and_then_killed_and_so_are_their_groups(tmp_path: Path) -> None:
     """One listens; another one, which leads a group, is deaf and has a child of its own."""
     work = """
@@ -114,7 +108,7 @@ ending.GRACE_SECONDS = 0.5
     pids = [int(pid) for path in tmp_path.iterdir() for pid in path.read_text().split()]
     assert len(pids) == 3
     assert ended(process, signal.SIGINT)[0] == 130
-    assert [pid for pid in pids if alive(pid)] == []
+    assert gone(*pids)
 
 
 def test_a_second_signal_ends_it_at_once() -> None:

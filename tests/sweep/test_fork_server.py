@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hf_soups.predictions import Predictions
 from hf_soups.sweep import run_sweep
 from hf_soups.sweep.folder import write_recipe
 from hf_soups.sweep.fork_server import IS_POSSIBLE, LOST, ForkedRun, ForkServer
+from tests.makers.processes import gone
 from tests.makers.small_task import text_recipe
 from tests.makers.tiny import tiny_bert
 
@@ -90,11 +90,7 @@ def test_a_server_that_is_asked_to_end_ends_its_runs(server: ForkServer, tmp_pat
     assert server._process is not None
     server._process.terminate()
     server._process.wait(LONG)
-    end = time.monotonic() + LONG
-    while run.poll() is None and time.monotonic() < end:
-        time.sleep(0.05)
-    with pytest.raises(ProcessLookupError):
-        os.kill(run.pid, 0)
+    assert gone(run.pid)
 
 
 def test_a_server_without_its_sweep_ends(tmp_path: Path) -> None:
@@ -107,14 +103,7 @@ print(server._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    pid, end = int(done.stdout), time.monotonic() + LONG
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError("it goes on without anybody to serve")
+    assert gone(int(done.stdout))
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from hf_soups.sweep.executor import surroundings
 from hf_soups.sweep.launcher import free_port, place
 from hf_soups.sweep.ledger import Ledger
 from tests.makers.patience import PATIENCE
+from tests.makers.processes import alive, gone
 
 NOTE = "import os, sys, time; open(f'{sys.argv[1]}/{os.environ[\"RANK\"]}', 'w').write(str(os.getpid()))\n"
 
@@ -34,20 +35,6 @@ def noted(folder: Path, count: int = 2) -> list[int]:
             return [int(text) for text in texts]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(*pids: int) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while any(map(alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not any(map(alive, pids))
 
 
 def test_every_process_knows_its_place() -> None:

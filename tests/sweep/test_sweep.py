@@ -27,6 +27,7 @@ from hf_soups.sweep.executor import cores, surroundings
 from hf_soups.sweep.ledger import Ledger
 from hf_soups.sweep.run import prepare
 from tests.makers.patience import PATIENCE
+from tests.makers.processes import alive
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,16 +74,8 @@ def supervise(tmp_path: Path, seconds: float) -> subprocess.Popen[bytes]:
 
 def children(tmp_path: Path) -> list[int]:
     """Living fake runs of this test."""
-    found = []
-    for path in tmp_path.glob("log.*.pid"):
-        text = path.read_text()
-        try:
-            state = Path(f"/proc/{text}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if text and state != "Z":  # a zombie is dead, whether or not somebody has asked
-            found.append(int(text))
-    return found
+    texts = [path.read_text() for path in tmp_path.glob("log.*.pid")]
+    return [int(text) for text in texts if text and alive(int(text))]
 
 
 def wait_for(what: Callable[[], bool]) -> None:
