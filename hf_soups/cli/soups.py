@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
@@ -28,6 +28,12 @@ ExtraRows = Annotated[
 BatchNorm = Annotated[
     Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
 ]
+OnCluster = Annotated[
+    Literal["local", "ray"], typer.Option("--executor", help="Where the work is done: on this machine, or by Ray.")
+]
+Address = Annotated[
+    str, typer.Option("--address", help="--executor ray: of the cluster; auto, HOST:PORT, or local (this machine).")
+]
 
 
 @app.command()
@@ -35,7 +41,9 @@ def sweep(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")],
     out: Annotated[Path, typer.Option("--out", help="The sweep's folder; the same command resumes it.")],
     slots: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of each run. Default: 1, or with --executor ray one a GPU.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat the failed runs too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
     probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
@@ -43,6 +51,15 @@ def sweep(
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Start a Python of its own for every run; by default they share imports.")
     ] = False,
+    executor: OnCluster = "local",
+    address: Address = "auto",
+    gpus_per_run: Annotated[
+        float | None,
+        typer.Option(min=0, help="--executor ray: GPUs of each run. Default: one a process, if the cluster has GPUs."),
+    ] = None,
+    cpus_per_run: Annotated[
+        int | None, typer.Option(min=1, help="--executor ray: CPUs of each run. Default: one a process.")
+    ] = None,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -56,9 +73,20 @@ def sweep(
 
         print_dry_run(loaded, out, slots=slots, probe=probe)
         return
-    result = run_sweep(
-        loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed, isolate=isolate
-    )
+    if executor == "ray":
+        from hf_soups.remote.sweeps import ray_executor
+
+        if slots > 1 or isolate:
+            raise InputError("--slots and --isolate are of one machine: with --executor ray leave them out.")
+        with ray_executor(
+            out, address, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, processes_per_run=processes
+        ) as where:
+            result = run_sweep(loaded, out, retry_failed=retry_failed, executor=where)
+    else:
+        refuse_without_ray(address=address != "auto", gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run)
+        result = run_sweep(
+            loaded, out, slots=slots, processes_per_run=processes or 1, retry_failed=retry_failed, isolate=isolate
+        )
     print_result(result)
     raise typer.Exit(result.exit_status)
 

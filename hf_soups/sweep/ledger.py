@@ -52,13 +52,13 @@ class Ledger:
     """The runs of one sweep's folder."""
 
     def __init__(self, sweep: Path) -> None:
-        self._sweep = sweep
+        self.sweep = sweep
         self._folder = sweep / "ledger"
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def entry(self, name: str) -> Entry:
         """What the disk says of a run."""
-        folder, crash = self._sweep / name, self._folder / f"{name}.json"
+        folder, crash = self.sweep / name, self._folder / f"{name}.json"
         noted = _modified(folder / RUN_FILE)
         if noted is not None:
             try:
@@ -77,7 +77,7 @@ class Ledger:
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear(name)
+            self.clear(name)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -86,11 +86,11 @@ class Ledger:
             raise
         return RunClaim(name, descriptor)
 
-    def started(self, claim: RunClaim, *, pid: int) -> None:
-        """Note that a process works on the claimed run; every attempt is kept."""
-        path = self._folder / f"{claim.name}.attempts.jsonl"
+    def started(self, name: str, *, pid: int, **where: str) -> None:
+        """Note that a process works on a claimed run; every attempt is kept."""
+        path = self._folder / f"{name}.attempts.jsonl"
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"pid": pid, "started": _now()}) + "\n")
+            file.write(json.dumps({"pid": pid, **where, "started": _now()}) + "\n")
 
     def crashed(self, claim: RunClaim, reason: str) -> None:
         """Note a run that ended by itself without leaving a record."""
@@ -102,17 +102,17 @@ class Ledger:
         if self.entry(claim.name).state == "failed":
             self._remove(claim.name)
 
-    def _clear(self, name: str) -> None:
-        """Remove what a killed run, or a killed removal of a run, left behind; the caller holds the run's lock."""
-        if (self._sweep / name).exists() and not (self._sweep / name / RUN_FILE).exists():
+    def clear(self, name: str) -> None:
+        """Remove what a killed run, or a killed removal of a run, left behind; the caller has claimed the run."""
+        if (self.sweep / name).exists() and not (self.sweep / name / RUN_FILE).exists():
             self._remove(name)
-        for left in self._sweep.glob(f".{name}.*-*"):  # partial, probe, replaced, removed
+        for left in self.sweep.glob(f".{name}.*-*"):  # partial, probe, replaced, removed
             shutil.rmtree(left, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         """Out of sight by one rename: a kill in between leaves the whole run, or none."""
-        removed = self._sweep / f".{name}.removed-{os.getpid()}"
-        (self._sweep / name).rename(removed)
+        removed = self.sweep / f".{name}.removed-{os.getpid()}"
+        (self.sweep / name).rename(removed)
         shutil.rmtree(removed)
 
 
