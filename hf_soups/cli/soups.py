@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -158,6 +159,11 @@ def cook(
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
     ] = False,
     overwrite: Overwrite = False,
+    executor: OnCluster = "local",
+    address: Address = "auto",
+    speculate: Annotated[
+        int | None, typer.Option(min=1, help="--executor ray: greedy's candidates at once. Default: 4, if they fit.")
+    ] = None,
     changes: Set = None,
 ) -> None:
     """Average checkpoints into soups."""
@@ -169,7 +175,8 @@ def cook(
         decay=decay, scale=scale, epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
     )  # fmt: skip
 
-    result = cook_soups(
+    cook_here = partial(
+        cook_soups,
         sources,
         methods=tuple(method or METHODS),
         out=out,
@@ -186,7 +193,16 @@ def cook(
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,
     )
-    print_result(result)
+    if executor == "ray":
+        from hf_soups.remote.scores import ray_workers
+
+        if "greedy" not in (method or METHODS):
+            raise InputError("--executor ray scores greedy's candidates: give --method greedy, or leave it out.")
+        with ray_workers(address, speculate=speculate) as workers:
+            print_result(cook_here(workers=workers))
+    else:
+        refuse_without_ray(address=address != "auto", speculate=speculate)
+        print_result(cook_here())
 
 
 @app.command()

@@ -177,6 +177,21 @@ class Cluster:
                 "are not supported yet."
             )
 
+    def check_seen(self, folders: Sequence[Path]) -> None:
+        """Whether all nodes see these folders, which are only read.
+
+        Raises:
+            InputError: naming the nodes that do not.
+        """
+        names = [str(folder.resolve()) for folder in folders]
+        missing = self.on_every_node(_folder_finder(), names)
+        wrong = [f"{address} lacks {lacks[0]}" for address, lacks in sorted(missing.items()) if lacks]
+        if wrong:
+            raise InputError(
+                f"not every node of the cluster sees the same files ({'; '.join(wrong)}). Put them on a file system "
+                "that all nodes share at the same path, such as NFS."
+            )
+
 
 def refuse_url(folder: Path | str) -> None:
     """A folder must be one of a file system.
@@ -342,5 +357,14 @@ def _token_reader() -> Callable[..., str]:
         except OSError as error:
             return f"cannot write there ({error.strerror})"
         return ""
+
+    return look
+
+
+def _folder_finder() -> Callable[..., list[str]]:
+    def look(folders: Sequence[str]) -> list[str]:
+        import os
+
+        return [folder for folder in folders if not os.path.isdir(folder)]  # noqa: PTH112 (few imports)
 
     return look
