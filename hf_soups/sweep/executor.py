@@ -21,6 +21,7 @@ from typing import Protocol
 
 from hf_soups.limits import cores
 from hf_soups.sweep.fork_server import ForkedRun, ForkServer
+from hf_soups.sweep.launcher import TIED, tied
 from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
 PYTHON_M = (sys.executable, "-m")
@@ -82,21 +83,24 @@ class LocalExecutor:
         return process
 
     def _process(
-        self, command: list[str], environment: Mapping[str, str], log: int, lock: int
+        self, command: list[str], environment: dict[str, str], log: int, lock: int | None
     ) -> subprocess.Popen[bytes] | ForkedRun:
-        if self._server is not None:
+        held = () if lock is None else (lock,)
+        if lock is None:  # it cannot hold the claim when this process has ended, so it must end too
+            environment[TIED] = "1"
+        elif self._server is not None:
             try:
-                return self._server.run(command[len(PYTHON_M) + 1 :], environment, log, (lock,))
+                return self._server.run(command[len(PYTHON_M) + 1 :], environment, log, held)
             except OSError:
                 self._server.close()
                 self._server = None
         return subprocess.Popen(
-            command,
+            tied(command, environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            pass_fds=(lock,),
+            pass_fds=held,
             start_new_session=True,
         )
 

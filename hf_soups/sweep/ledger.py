@@ -3,6 +3,7 @@
 A run is done when its folder is there: folders appear whole or not at all. A run is being worked on when its lock
 is held. The lock (flock) belongs to the open file, and the run's process inherits it: it is free only when both
 the sweep and the run's process are gone, so a run whose sweep was killed is never started a second time beside itself.
+Where such locks do not hold, a lease takes their place, and a run ends with its sweep.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_json
 from hf_soups.finetune.run_record import RUN_FILE, read_run
+from hf_soups.sweep.leases import Leases, locks_hold
 
 State = Literal["finished", "failed", "open"]
 
@@ -38,14 +40,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RunClaim:
-    """The right to work on one run, held by an open and locked file."""
+    """The right to work on one run, held by an open and locked file, or else by a lease."""
 
     name: str
-    descriptor: int
+    descriptor: int | None  # which the run's process can hold too
+    lease: Path | None = None
+    leases: Leases | None = None
 
     def release(self) -> None:
-        """Give up this process's share of the lock."""
-        os.close(self.descriptor)
+        """Give up this process's share of it."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        elif self.leases is not None and self.lease is not None:
+            self.leases.give_up(self.lease)
 
 
 class Ledger:
@@ -55,6 +62,7 @@ class Ledger:
         self.sweep = sweep
         self._folder = sweep / "ledger"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._leases = Leases(self._folder)
 
     def entry(self, name: str) -> Entry:
         """What the disk says of a run."""
@@ -74,6 +82,11 @@ class Ledger:
 
     def claim(self, name: str) -> RunClaim | None:
         """Claim a run, or None while another process works on it. What was left of a half run is removed."""
+        if not locks_hold(self._folder):
+            lease = self._leases.take(name)
+            if lease is not None:
+                self.clear(name)
+            return None if lease is None else RunClaim(name, None, lease, self._leases)
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
