@@ -43,6 +43,8 @@ def ray_module() -> Any:
         MissingExtra: if it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if _has_token():  # `ray start` asks for it by then, and `ray.init` does not bring it of itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -50,6 +52,12 @@ def ray_module() -> Any:
             "work on a cluster needs the package ray, which is not installed. Install it with: "
             "pip install 'hf_soups[ray]', or leave out --executor ray."
         ) from error
+
+
+def _has_token() -> bool:
+    """Whether this user has a token of Ray's, which its clusters then ask for."""
+    by_name = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(by_name) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +298,9 @@ def _start(ray: Any, address: str) -> None:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             ray.shutdown()
             raise InputError(
-                f"--address {address}: cannot connect to Ray: {last_line(error)} Expected {ADDRESSES}. A cluster is "
-                "started with: ray start --head, and this command runs on one of its machines."
+                f"--address {address}: cannot connect to Ray: {last_line(error).rstrip('.')}. Expected {ADDRESSES}. A "
+                "cluster is started with: ray start --head; this command runs on one of its machines, with the "
+                "cluster's token where it has one (RAY_AUTH_TOKEN, or ~/.ray/auth_token)."
             ) from error
 
 

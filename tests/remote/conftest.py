@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hf_soups.remote.cluster import Cluster, connected
+from hf_soups.remote.cluster import Cluster, connected, ray_module
 
 ROOT = Path(__file__).parents[2]
 STARTS = 3  # on a busy machine Ray now and then gives up starting
@@ -25,17 +26,12 @@ SYSTEM = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder that starts a cluster is of the stage `ray`."""
-    try:
-        import ray  # noqa: F401 (whether it is there)
-    except ImportError:
-        reason = pytest.mark.skip(reason="ray is not installed: pip install 'hf_soups[ray]'")
-    else:
-        reason = None
+    missing = importlib.util.find_spec("ray") is None
     for item in items:
         if Path(__file__).parent in item.path.parents and {"nodes", "cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.ray)
-            if reason is not None:
-                item.add_marker(reason)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason="ray is not installed: pip install 'hf_soups[ray]'"))
 
 
 class Nodes:
@@ -89,7 +85,7 @@ def started(start: Callable[[], Any]) -> Any:
 def nodes() -> Iterator[Nodes]:
     # workers find hf_soups and tests by it, wherever they are started
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray_module()
     with contextlib.closing(Nodes()) as found:
         yield found
 
