@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.cooking.one_soup import CookRequest, SoupToCook, Tell
+from hf_soups.display import Displayed
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import refuse_existing, write_text
@@ -28,6 +29,8 @@ from hf_soups.soups.whole_start import RECORD, whole_start
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hf_soups.soups.scoring import SoupScorer
 
 SHOWN = 12  # ingredients at most whose coefficients are printed
@@ -79,13 +82,25 @@ class Cooked:
         return lines
 
 
-@dataclass(frozen=True, slots=True)
-class CookResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CookResult(Displayed):
     """All soups of one call, and what was left out of the pool."""
 
     soups: tuple[Cooked, ...]
     left_out: Mapping[str, str]  # name -> reason
     warnings: tuple[str, ...] = ()
+
+    def in_short(self) -> str:
+        """Each soup with its ingredients and its folder."""
+        said = [f"{s.method} of {len(s.record.models)} of {len(s.record.pool)} in {s.folder}" for s in self.soups]
+        return "; ".join([*said, *([f"{len(self.left_out)} checkpoints left out"] if self.left_out else [])])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The soups, a row each."""
+        import pandas as pd
+
+        rows = [(s.method, str(s.folder), s.score, " + ".join(s.ingredients), s.already) for s in self.soups]
+        return pd.DataFrame(rows, columns=["method", "folder", "select_score", "ingredients", "already"])
 
 
 def _say(line: str) -> None:
@@ -121,9 +136,9 @@ def cook(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
-            transformers' Trainer means its checkpoint-<step> folders and its final model, once.
+            transformers' Trainer means its `checkpoint-<step>` folders and its final model, once.
         methods: names in the table of `methods`.
-        out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
+        out: the soup's folder for one method over plain checkpoints, else the folder of `<method>/` folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
         options: of the methods; default: those of `Options`.
