@@ -88,10 +88,10 @@ bench: .venv/test
 	$(BIN)/python benchmarks/finetune.py --small
 	$(BIN)/python benchmarks/scaling.py
 
-# What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
+# What is pinned, written again with what is locked where it fits (UPGRADE=--upgrade: all the newest); then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python requirements/lock.py
+	$(BIN)/python requirements/lock.py $(UPGRADE)
 
 audit: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
