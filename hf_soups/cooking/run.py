@@ -109,7 +109,7 @@ def _say(line: str) -> None:
 
 def cook(
     sources: Sequence[str | Path] | str | Path,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | str = METHODS,
     out: str | Path = OUT,
     *,
     recipe: Recipe | str | Path | None = None,
@@ -137,7 +137,7 @@ def cook(
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
             transformers' Trainer means its `checkpoint-<step>` folders and its final model, once.
-        methods: names in the table of `methods`.
+        methods: a name in the table of `methods`, or several.
         out: the soup's folder for one method over plain checkpoints, else the folder of `<method>/` folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
@@ -161,7 +161,7 @@ def cook(
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
         OutOfMemory: if the rows or models do not fit.
     """
-    wanted = chosen(methods)
+    wanted = chosen([methods] if isinstance(methods, str) else methods)
     request = CookRequest(
         options or DEFAULTS,
         None if dtype is None else stored_dtype(dtype),

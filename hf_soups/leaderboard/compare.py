@@ -145,7 +145,12 @@ class Comparisons(Displayed):
 
 
 def compare(
-    folder: str | Path, names: Sequence[str] = (), *, on: str = "report", resamples: int = RESAMPLES, seed: int = 0
+    folder: str | Path,
+    names: Sequence[str] | str = (),
+    *,
+    on: str = "report",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Comparisons:
     """Test rows of the leaderboard against one another, from cached predictions.
 
@@ -160,6 +165,7 @@ def compare(
         InputError: if a name or `on` is unknown, or a named row did not answer these rows.
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
+    names = (names,) if isinstance(names, str) else names
     found = read_scored_models(folder)
     if not found.runs:
         raise InputError(f"{folder}: no run has finished yet, so there is nothing to compare.")

@@ -88,8 +88,8 @@ class SweepResult(Displayed):
 
 
 def run_sweep(
-    recipe: Recipe,
-    out: Path,
+    recipe: Recipe | str | Path,
+    out: str | Path,
     *,
     slots: int = 1,
     processes_per_run: int = 1,
@@ -101,8 +101,8 @@ def run_sweep(
     """Fine-tune every planned run that is not done yet.
 
     Args:
-        recipe: with its sweep. On an existing folder it must be the same, but for a larger `sweep.runs` and for
-            `task.shifts`, which the runs that are there answer by `hf-soups answer`.
+        recipe: with its sweep, or its file. On an existing folder it must be the same, but for a larger `sweep.runs`
+            and for `task.shifts`, which the runs that are there answer by `hf-soups answer`.
         out: the sweep's folder.
         slots: runs side by side; each gets its share of the cores, and of the GPUs.
         processes_per_run: processes of each run (data parallel).
@@ -116,7 +116,7 @@ def run_sweep(
         MissingExtra: if the recipe's tracker is not installed.
         InputError: if `out`, the data or the processes cannot be used.
     """
-    out = Path(out)
+    recipe, out = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)), Path(out)
     _check_processes(slots, processes_per_run)
     check_tracker(recipe.tracker)
     plan = prepare(recipe, out)
