@@ -319,7 +319,7 @@ def test_a_card_says_what_made_the_model_and_what_a_cascade_needs(soup: Path, ca
         assert cells["Framework versions", package, "Value"] == metadata.version(package)
     assert "Made with hf_soups (`pip install hf_soups`)." in card_for(soup).text
     words = [line for line in card_for(cascade).text.splitlines() if line and not line.startswith(("#", "<!--"))]
-    assert words[0] == "It needs the package hf_soups: `pip install hf_soups`."
+    assert words[0] == "It needs the package hf_soups: `pip install hf_soups`, then `import hf_soups`."
 
 
 def test_texts_get_examples_for_the_hubs_widget(soup: Path, cascade: Path) -> None:

@@ -80,6 +80,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         tables=tuple(t for t in (*tables, MarkdownTable.of_values("Framework versions", found.versions)) if t.rows),
         limits=_limits(plan, found),
         cascade=True,
+        code=hasattr(config, "auto_map"),
         every_label=plan.rule.problem_type == MULTI_LABEL,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
