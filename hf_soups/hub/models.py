@@ -27,7 +27,8 @@ from hf_soups.reporting.cards.soups import BOARD_PICTURE
 from hf_soups.soups.sentence_modules import surrounding_files
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE
 
-PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
+# a cascade's folder -> by path texts, and files to copy; app.py and README.md among them
+PageFiles = Callable[[Path], Mapping[str, str | Path]]
 MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", STEPS_PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
@@ -160,7 +161,10 @@ def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequenc
     cascade = without_card(folder, "cascade", stage, include)
     inside = [replace(file, path=f"{MODEL_FOLDER}/{file.path}") for file in cascade.files]
     own = Stage(stage.folder / "page")
-    made = [own.text(path, text) for path, text in page(folder).items()]
+    made = [
+        own.text(path, found) if isinstance(found, str) else LocalFile.at(path, found)
+        for path, found in page(folder).items()
+    ]
     if not {"app.py", README} <= {file.path for file in made}:
         raise InputError(f"{folder}: the page that was made for its Space has no app.py or no {README}.")
     return Contents(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.model import CascadeForImageClassification, cascade_class
 from hf_soups.errors import InputError, MemberError
 from tests.cascades.made import Made, make
+from tests.makers.bare import bare_environment, bare_python
 from tests.makers.tiny import tiny_clip
 
 CODE = "modeling_cascade.py"
@@ -193,19 +191,9 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with everything that is installed here but for hf_soups, which is installed as editable."""
-    place = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
-    inside = sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)})
-    Path(inside, "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return place / "bin" / "python"
-
-
 @pytest.mark.slow
 def test_without_hf_soups_the_folder_loads_and_answers_as_the_package(
-    made: Callable[[str], Made], tmp_path: Path, bare_python: Path
+    made: Callable[[str], Made], tmp_path: Path
 ) -> None:
     asked, wanted, piped = [], [], []
     for kind in ("image", "text", "text-pair"):
@@ -221,10 +209,9 @@ def test_without_hf_soups_the_folder_loads_and_answers_as_the_package(
         wanted.append(cascade_class(kind).from_pretrained(folder)(**rows_of(pool)))
         task: Any = f"cascade-{'image' if kind == 'image' else 'text'}-classification"
         piped.append(pipeline(task, model=str(folder), device="cpu")(rows, top_k=2))
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(bare_python), "-c", LOAD], input=json.dumps(asked), capture_output=True, text=True, check=False,
-        cwd=tmp_path, env={**own, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        [bare_python(tmp_path / "fresh"), "-c", LOAD], input=json.dumps(asked), capture_output=True, text=True,
+        check=False, cwd=tmp_path, env=bare_environment(tmp_path / "home"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not supported" not in done.stderr

@@ -120,15 +120,6 @@ def test_a_ready_model_of_texts_with_its_tokenizer_does_so_too(
     same_answers(stock(rows), pipes("text")(rows))
 
 
-@pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_stock_pipeline_does_not_call_cascades_unsupported(
-    pipes: Callable[[str], Any], kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    task: Any = TASKS[kind]
-    pipeline(task, model=pipes(kind).model.name_or_path, device="cpu")
-    assert not [record for record in caplog.records if "not supported" in record.getMessage()]
-
-
 def test_a_stock_pipeline_of_texts_can_be_saved_and_loaded(pipes: Callable[[str], Any], tmp_path: Path) -> None:
     pipeline("text-classification", model=pipes("text").model.name_or_path, device="cpu").save_pretrained(tmp_path)
     again = pipeline("text-classification", model=str(tmp_path), device="cpu")
