@@ -400,12 +400,10 @@ def check_pairs(rows: Sequence[Pair], kind: str) -> None:
         InputError: naming the first of them.
     """
     wants = kind == "text-pair"
-    for first, second in rows:
-        if wants != (second is not None):
-            takes = "pairs: give {'text': ..., 'text_pair': ...}" if wants else "single texts, not pairs"
-            raise InputError(
-                f"got {first if second is None else (first, second)!r:.100}, but this cascade takes {takes}."
-            )
+    if {second is not None for _, second in rows} == {not wants}:  # a mixture of both has an error of its own
+        takes = "pairs: give {'text': ..., 'text_pair': ...}" if wants else "single texts, not pairs"
+        got = rows[0] if rows[0][1] is not None else rows[0][0]
+        raise InputError(f"got {got!r:.100}, but this cascade takes {takes}.")
 
 
 def cascade_class(kind: str) -> type[CascadeModel]:
