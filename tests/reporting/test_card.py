@@ -351,6 +351,19 @@ def test_a_licence_is_that_of_the_ingredients_where_they_agree(soup: Path, tmp_p
     assert card_for(soup).data.license is None
 
 
+def test_a_cascades_licence_is_that_of_what_its_members_are_made_of(cascade: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        ingredient = {"name": "a", "coefficient": 1.0, "source": licensed(tmp_path / f"i{i}", "mit")}
+        record = {"format": "hf_soups.soup.v1", "ingredients": [ingredient]}
+        (cascade / f"member_{i}/soup.json").write_text(json.dumps(record))
+    assert card_for(cascade).data.license == "mit"
+    licensed(tmp_path / "i1", "cc-by-4.0")
+    card = card_for(cascade)
+    assert card.data.license is None
+    assert "has different licences, of which none can be assumed: i0 (mit), i1 (cc-by-4.0)." in card.text
+    assert str(tmp_path) not in str(card)
+
+
 def test_without_cards_of_their_own_the_ingredients_have_the_licence_of_their_start(soup: Path, tmp_path: Path) -> None:
     start = licensed(tmp_path / "start", "bsd-3-clause")
     recipe = Recipe.model_validate({"task": {"name": "glue/rte", "path": "nyu-mll/glue"}, "model": start})

@@ -146,6 +146,14 @@ def test_a_card_that_is_not_the_evidence_is_found_out(
         check_card(cascade)
 
 
+def test_members_that_were_copied_from_the_hub_are_base_models(cascade: Path) -> None:
+    assert "base_model" not in card_for(cascade).data.to_dict()
+    name = next(iter(json.loads((cascade / "evidence.json").read_text())["members"]))
+    change_json(cascade / "evidence.json", "members", name, "source", to="org/small")
+    change_json(cascade / "evidence.json", "members", name, "revision", to="v2")
+    assert card_for(cascade).data.base_model == ["org/small"]
+
+
 def test_evidence_that_is_none_is_refused(cascade: Path) -> None:
     (cascade / "evidence.json").write_text("{}")
     with pytest.raises(
