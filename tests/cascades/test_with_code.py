@@ -20,7 +20,10 @@ from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.model import CascadeForImageClassification, cascade_class
 from hf_soups.errors import InputError, MemberError
 from tests.cascades.made import Made, make
-from tests.makers.bare import bare_environment, bare_python
+from tests.hub.clients import knowing
+from tests.hub.conftest import blobs_of
+from tests.hub.server import running
+from tests.makers.bare import bare_python
 from tests.makers.tiny import tiny_clip
 
 CODE = "modeling_cascade.py"
@@ -186,6 +189,12 @@ for kind, folder, rows in json.load(sys.stdin):
         "confidences": done.confidences.tolist(), "class": type(model).__module__,
         "pipe": [pipe(rows, top_k=2, batch_size=size) for size in (1, 3)],
     })
+    try:
+        model.save_pretrained("saved")
+    except NotImplementedError as error:
+        assert "Copy its folder" in str(error)
+    else:
+        raise SystemExit("it was saved without its members' folders")
 assert not any(name.split(".")[0] == "hf_soups" for name in sys.modules)
 print(json.dumps(found))
 """
@@ -195,6 +204,7 @@ print(json.dumps(found))
 def test_without_hf_soups_the_folder_loads_and_answers_as_the_package(
     made: Callable[[str], Made], tmp_path: Path
 ) -> None:
+    """Two of the cascades are folders, one is a repo of a Hub."""
     asked, wanted, piped = [], [], []
     for kind in ("image", "text", "text-pair"):
         pool = made(kind)
@@ -205,14 +215,17 @@ def test_without_hf_soups_the_folder_loads_and_answers_as_the_package(
             rows = [str(tmp_path / f"{i}.png") for i in range(len(pool.inputs))]
             for path, image in zip(rows, pool.inputs, strict=True):
                 image.convert("RGB").save(path)
-        asked.append((kind, str(folder), rows))
+        asked.append((kind, "me/texts" if kind == "text" else str(folder), rows))
         wanted.append(cascade_class(kind).from_pretrained(folder)(**rows_of(pool)))
         task: Any = f"cascade-{'image' if kind == 'image' else 'text'}-classification"
         piped.append(pipeline(task, model=str(folder), device="cpu")(rows, top_k=2))
-    done = subprocess.run(
-        [bare_python(tmp_path / "fresh"), "-c", LOAD], input=json.dumps(asked), capture_output=True, text=True,
-        check=False, cwd=tmp_path, env=bare_environment(tmp_path / "home"),
-    )  # fmt: skip
+    with running() as hub:
+        hub.create("me/texts").commit("main", "a cascade", blobs_of(tmp_path / "text"))
+        known = {name: value for name, value in knowing(hub, tmp_path / "home").items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [bare_python(tmp_path / "fresh"), "-c", LOAD], input=json.dumps(asked), capture_output=True, text=True,
+            check=False, cwd=tmp_path, env=known,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not supported" not in done.stderr
     for found, told, answers in zip(json.loads(done.stdout), wanted, piped, strict=True):

@@ -146,6 +146,12 @@ class Cascade(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_s
             made = made.to(options["device_map"])
         return (made, {}) if options.get("output_loading_info") else made
 
+    def save_pretrained(self, *_: Any, **__: Any) -> None:
+        """Not here: the folder is what a cascade is saved as."""
+        raise NotImplementedError(
+            "a cascade is saved by hf_soups alone. Copy its folder, or get it by huggingface_hub.snapshot_download."
+        )
+
     @classmethod
     def load_member(cls, source: str, subfolder: str, revision: Any, dtype: Any, hub: Any, attention: Any) -> Any:
         """A model and its tokenizer or image processor."""
