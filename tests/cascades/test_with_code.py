@@ -19,12 +19,13 @@ from hf_soups.cascades.running import modeling_cascade
 from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.model import CascadeForImageClassification, cascade_class
 from hf_soups.errors import InputError, MemberError
-from tests.cascades.made import Made, make
+from hf_soups.pool.store import Member
+from tests.cascades.made import NAMES, Made, make
 from tests.hub.clients import knowing
 from tests.hub.conftest import blobs_of
 from tests.hub.server import running
 from tests.makers.bare import bare_python
-from tests.makers.tiny import tiny_clip
+from tests.makers.tiny import TINY_IMAGE, TINY_TEXT, tiny_clip, tiny_t5_classifier
 
 CODE = "modeling_cascade.py"
 RULES = [
@@ -73,6 +74,24 @@ def assert_same(found: Any, wanted: Any) -> None:
 def test_the_code_answers_as_the_package(made: Callable[[str], Made], tmp_path: Path, kind: str, rule: Rule) -> None:
     pool = made(kind)
     folder = pool.built(pool.plan((0.4, 0.5), rule, (0.1, 0.13, 0.07)), tmp_path / "c", max_length=64, with_code=True)
+    ours, code = (cls.from_pretrained(folder) for cls in (cascade_class(kind), code_class(kind)))
+    assert_same(code(**rows_of(pool)), ours(**rows_of(pool)))
+
+
+ALONE = {
+    **{name: ("image", build) for name, build in TINY_IMAGE.items()},
+    **{name: ("text", build) for name, build in TINY_TEXT.items() if name != "bert-without-pooler"},  # without a head
+}
+
+
+@pytest.mark.parametrize("architecture", ALONE)
+def test_every_architecture_that_it_takes_is_asked_as_the_package_asks_it(
+    made: Callable[[str], Made], tmp_path: Path, architecture: str
+) -> None:
+    kind, build = ALONE[architecture]
+    pool, ids = made(kind), {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}
+    one = replace(pool, members={"m": Member("m", str(build(tmp_path / "m", labels=4, **ids)))})
+    folder = one.built(Plan(("m",), (), (1.0,)), tmp_path / "c", with_code=True)
     ours, code = (cls.from_pretrained(folder) for cls in (cascade_class(kind), code_class(kind)))
     assert_same(code(**rows_of(pool)), ours(**rows_of(pool)))
 
@@ -155,12 +174,19 @@ def test_code_of_others_is_refused(made: Callable[[str], Made], tmp_path: Path, 
 
 
 def test_members_that_transformers_does_not_ask_alike_are_refused(made: Callable[[str], Made], tmp_path: Path) -> None:
-    pool = made("image")
-    clip = replace(pool.members["vit"], source=str(tiny_clip(tmp_path / "clip")), templates=("a photo of a {}.",))
-    with pytest.raises(MemberError, match=r"member 'vit' .*transformers alone does not load .*Build without code"):
-        replace(pool, members={**pool.members, "vit": clip}).built(
-            pool.plan((0.4, 0.5)), tmp_path / "c", with_code=True
-        )
+    images, texts = made("image"), made("text")
+    ids = {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}
+    clip = replace(images.members["vit"], source=str(tiny_clip(tmp_path / "clip")), templates=("a photo of a {}.",))
+    t5 = replace(texts.members["bert"], source=str(tiny_t5_classifier(tmp_path / "t5", labels=4, **ids)))
+    for pool, name, member in ((images, "vit", clip), (texts, "bert", t5)):
+        other = replace(pool, members={**pool.members, name: member})
+        plan = pool.plan((0.4, 0.5))
+        with pytest.raises(
+            MemberError, match=rf"member {name!r} .*transformers alone does not load .*Build without code"
+        ):
+            other.built(plan, tmp_path / "refused", with_code=True)
+        assert not (tmp_path / "refused").exists()
+        other.built(plan, tmp_path / name)
 
 
 LOAD = """
