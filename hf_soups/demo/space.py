@@ -85,7 +85,7 @@ def _examples(source: str | Path, kind: str) -> dict[str, str | Path]:
 def _checked(wheel: Path) -> Path:
     """A wheel of hf_soups for any machine."""
     if not wheel.is_file():
-        raise InputError(f"{wheel}: no such file. Build the wheel with: python -m build --wheel.")
+        raise InputError(f"{wheel}: no such file. Build it in the source folder: pip wheel --no-deps .")
     fits = wheel.name.startswith("hf_soups-") and wheel.name.endswith("-none-any.whl") and zipfile.is_zipfile(wheel)
     if not fits:
         raise InputError(f"{wheel}: not a wheel of hf_soups; expected one such as hf_soups-0.1.0-py3-none-any.whl.")

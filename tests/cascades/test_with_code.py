@@ -199,8 +199,15 @@ else:
     raise SystemExit("hf_soups is here")
 from PIL import Image
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
+asked = json.load(sys.stdin)
+try:
+    AutoModelForImageClassification.from_pretrained("without-code")
+except ValueError as error:
+    assert "model type `cascade`" in str(error)  # docs/hub.md says so; no other word of config.json is shown
+else:
+    raise SystemExit("transformers knows cascades")
 found = []
-for kind, folder, rows in json.load(sys.stdin):
+for kind, folder, rows in asked:
     image = kind == "image"
     auto = AutoModelForImageClassification if image else AutoModelForSequenceClassification
     model = auto.from_pretrained(folder, trust_remote_code=True)
@@ -245,6 +252,8 @@ def test_without_hf_soups_the_folder_loads_and_answers_as_the_package(
         wanted.append(cascade_class(kind).from_pretrained(folder)(**rows_of(pool)))
         task: Any = f"cascade-{'image' if kind == 'image' else 'text'}-classification"
         piped.append(pipeline(task, model=str(folder), device="cpu")(rows, top_k=2))
+    pool = made("image")
+    pool.built(pool.plan((0.4, 0.5)), tmp_path / "without-code")
     with running() as hub:
         hub.create("me/texts").commit("main", "a cascade", blobs_of(tmp_path / "text"))
         known = {name: value for name, value in knowing(hub, tmp_path / "home").items() if name != "PYTHONPATH"}

@@ -125,7 +125,7 @@ def test_examples_of_texts_are_written_again_line_by_line(tmp_path: Path) -> Non
 
 def test_what_is_no_wheel_or_no_example_is_refused(tmp_path: Path) -> None:
     folder = a_cascade(tmp_path / "c")
-    with pytest.raises(InputError, match=r"gone\.whl: no such file\. Build the wheel"):
+    with pytest.raises(InputError, match=r"gone\.whl: no such file\. Build it"):
         space_files(folder, wheel=tmp_path / "gone.whl")
     (tmp_path / "torch-2.0-py3-none-any.whl").write_bytes(b"PK")
     with pytest.raises(InputError, match="not a wheel of hf_soups; expected one such as"):
