@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +52,8 @@ def test_the_folder_of_a_space_starts_in_a_fresh_environment(wheel: Path, tmp_pa
         assert answering(f"http://127.0.0.1:{port}/", process), f"app.py ended with {process.poll()}"
         from gradio_client import Client
 
+        shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=PATIENCE).read().decode()
+        assert all(json.dumps(text) in shown for text in made.inputs[:3])  # as examples
         client = Client(f"http://127.0.0.1:{port}/", verbose=False)
         assert "Members asked" in client.predict(made.inputs[0], 1, api_name="/classify")
         assert (space / "package" / "hf_soups" / "__init__.py").is_file()  # of the wheel, not of this repository
