@@ -31,6 +31,7 @@ GOES_ALONG = (
 ANSWER_SECONDS = 90.0  # for a node to start a worker and answer; a busy laptop takes 20
 REACH_SECONDS = 5.0
 SEEN_SECONDS = 5.0  # for a new file to appear on another node: network file systems cache folders for seconds
+RETRIES = 5  # of a task whose worker or machine was lost
 PACKAGES = ("ray", "hf_soups", "torch")
 
 Resources = Mapping[str, float]  # "CPU", "GPU", and names of one's own
@@ -43,6 +44,7 @@ def ray_module() -> Any:
         MissingExtra: if it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # by default for ever
     if _has_token():  # `ray start` asks for it by then, and `ray.init` does not bring it of itself
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:

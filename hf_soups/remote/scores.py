@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
-from hf_soups.remote.cluster import Cluster, connected, last_line
+from hf_soups.remote.cluster import RETRIES, Cluster, connected, last_line
 from hf_soups.soups.ahead import GREEDY, Answer
 from hf_soups.soups.soup import Score, Soup
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hf_soups.soups.scoring import SoupScorer
 
 SPECULATE = 4  # mixtures at once, where the cluster has room
-RETRIES = 5  # of a score whose worker or machine was lost
 # Of a task with GPUs Ray shows the worker those alone, and ends it with the task: a model could not be kept.
 ALL_GPUS = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 

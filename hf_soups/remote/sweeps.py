@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.remote.cluster import Cluster, Resources, connected, in_words, last_line, refuse_url
+from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, last_line, refuse_url
 from hf_soups.sweep.executor import GRACE_SECONDS, POLL_SECONDS, RunProcess, signal_group, surroundings
 from hf_soups.sweep.launcher import TIED, tied
 from hf_soups.sweep.ledger import Ledger, RunClaim
 
 SEEN_SECONDS = 90.0  # for a run's folder to appear on this machine: network file systems cache folders for a minute
-RETRIES = 5  # of a run whose worker or machine was lost
 LOOK_SECONDS = 2.0  # between looks at the cluster's size
 PATIENCE_SECONDS = 120.0  # without any node that could do a run
-ADVICE = "Give other --gpus-per-run or --cpus-per-run, or start Ray on a machine that has them."
+ADVICE = (
+    "Give other --gpus-per-run or --cpus-per-run, or start Ray on a machine that has them; runs on several machines "
+    "are not supported."
+)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.errors import InputError
+from hf_soups.errors import HfSoupsError, InputError
 from hf_soups.remote.cluster import Cluster
-from hf_soups.remote.sweeps import ray_executor
+from hf_soups.remote.sweeps import LOOK_SECONDS, PATIENCE_SECONDS, RayExecutor, ray_executor
 from hf_soups.sweep import SweepResult, run_sweep
 from hf_soups.sweep.ledger import Ledger
 from tests.makers.patience import PATIENCE
@@ -104,10 +104,27 @@ def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, t
     assert not list(tmp_path.iterdir())
 
 
+def test_when_no_node_is_left_that_could_do_a_run_it_is_said_and_not_waited_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nobody(Cluster):
+        def room(self, each: object) -> int:
+            return 0
+
+    clock = [0.0]
+    monkeypatch.setattr("hf_soups.remote.sweeps.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("hf_soups.remote.sweeps.time.sleep", lambda seconds: None)
+    executor = RayExecutor(Nobody(pytest.importorskip("ray"), "auto"), {"CPU": 1.0, "GPU": 2.0}, 2)
+    executor.wait(0.1)
+    clock[0] += PATIENCE_SECONDS + LOOK_SECONDS
+    with pytest.raises(HfSoupsError, match=r"for 120 seconds no node of the cluster had 1 CPU, 2 GPUs for a run"):
+        executor.wait(0.1)
+
+
 def test_a_worker_that_is_killed_takes_its_run_with_it_and_ray_starts_the_run_again(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    sweep = driver(tmp_path, nodes, 2.0)
+    sweep = driver(tmp_path, nodes, 1.0)
     wait_for(lambda: len(children(tmp_path)) == 2)
     victim = pid_of(tmp_path, "run_00")
     os.kill(parent_of(victim), signal.SIGKILL)
