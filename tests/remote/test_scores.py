@@ -24,11 +24,7 @@ def said_and_soup(folder: Path, pile: Path, options: Options, **how: Any) -> tup
 
 def test_the_soup_of_a_cluster_is_that_of_one_process(nodes: Nodes, tmp_path: Path) -> None:
     pile = make_pile(tmp_path / "pile", models=6)
-    options = {
-        "early": Options(),
-        "every-row": Options(every_row=True, tie_break=True),
-        "orders": Options(restarts=1, prune=True),
-    }
+    options = {"early": Options(), "orders": Options(restarts=1, prune=True, tie_break=True)}
     with ray_workers(nodes.address) as workers:
         for name, how in options.items():
             serial = said_and_soup(tmp_path / "serial" / name, pile, how)
