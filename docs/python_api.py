@@ -44,7 +44,7 @@ GROUPS = {
         "Rule", "Plan", "Frontier", "search_cascades", "search_pool", "certify", "build_cascade", "build_from",
         "CascadeConfig", "CascadeForImageClassification", "CascadeForSequenceClassification",
     ),
-    "What came of it": ("inspect_checkpoints", "diagnose", "WordClassifier", "build_page"),
+    "What came of it": ("inspect_checkpoints", "diagnose", "WordClassifier", "build_page", "build_app"),
 }  # fmt: skip
 # Functions whose names are those of packages: they come from there.
 WHOLE = ("hf_soups.finetune.finetune", "hf_soups.hub.push")

@@ -135,7 +135,7 @@ def predict(
         more = {"id_column": id_column, "budget": budget, "templates": template}
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
-        how |= {"dtype": _by_member(dtype), "device": device and _by_member(device)}
+        how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
         _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
     if "=" in f"{dtype}{device or ''}":
@@ -152,7 +152,7 @@ def predict(
     _predict_pool(models or [], rows, how)
 
 
-def _by_member(text: str) -> str | dict[str, str]:
+def by_member(text: str) -> str | dict[str, str]:
     """A value for all, or "name=value" for some members, with commas between them."""
     if "=" not in text:
         return text

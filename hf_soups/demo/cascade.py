@@ -28,12 +28,11 @@ from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, problem_type_of
 from hf_soups.models.readers import RawRows
-from hf_soups.pool.entries import is_cascade, one_model
+from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import ImageFolder
 
 BETWEEN = "|||"  # or a tab: between the two texts of a pair
 MOST_EXAMPLES = 64
-HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 AT_ONCE = 32  # inputs of a batch that go through the members together
 
 
@@ -210,7 +209,7 @@ def _cascade(checkpoint: Checkpoint) -> CascadeModel:
 
 def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
     """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
-    kind = _kind(checkpoint, pair)
+    kind = kind_of_head(checkpoint, pair)
     names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
     cost = float(checkpoint.parameters)
     config = CascadeConfig(
@@ -220,18 +219,6 @@ def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
         id2label=dict(enumerate(names)),
     )
     return _class_for(kind)(config, [load_one(config, checkpoint.folder)])
-
-
-def _kind(checkpoint: Checkpoint, pair: bool) -> str:
-    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
-    kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
-    if not kinds:
-        raise InputError(
-            f"{checkpoint}: neither a cascade nor a classifier of images or texts (config.json names "
-            f"{', '.join(named) or 'no architecture'}). Give a folder that hf-soups cascade build or hf-soups cook "
-            "wrote."
-        )
-    return "text-pair" if pair and kinds[0] == "text" else kinds[0]
 
 
 def _classes(checkpoint: Checkpoint) -> int:
