@@ -83,6 +83,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/sweep.py --small
 	$(BIN)/python benchmarks/finetune.py --small
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/serve.py --small
 
 # What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test

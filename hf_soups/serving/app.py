@@ -208,8 +208,7 @@ class Service:
         from starlette.requests import ClientDisconnect
 
         waiting = self.batcher.put(asked.rows, number)
-        gone = asyncio.ensure_future(_gone(request))
-        answered = asyncio.gather(*waiting)
+        gone, answered = asyncio.ensure_future(_gone(request)), asyncio.ensure_future(_all(waiting))
         try:
             await asyncio.wait((answered, gone), return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
@@ -217,7 +216,9 @@ class Service:
             return _good(answered.result(), asked.several)
         finally:
             gone.cancel()
-            answered.cancel()  # rows that still wait are left out of their batches
+            answered.cancel()
+            for row in waiting:  # those that still wait are left out of their batches
+                row.cancel()
 
     def _answered(self, number: int, answers: Sequence[RowAnswer | Exception]) -> None:
         exits = [answer.exit for answer in answers if isinstance(answer, RowAnswer)]
@@ -240,6 +241,10 @@ class _Held:
     def free(self) -> None:
         self._service.held -= self._bytes
         self._bytes = 0
+
+
+async def _all(waiting: Sequence[asyncio.Future[RowAnswer | Exception]]) -> list[RowAnswer | Exception]:
+    return [await one for one in waiting]
 
 
 async def _gone(request: Request) -> None:

@@ -49,17 +49,16 @@ class Batcher(Generic[Row, Key, Answer]):
         self._max_batch, self._wait = max_batch, wait_seconds
         self._rows: dict[Key, deque[_Waiting[Row, Answer]]] = {}
         self._thread = ThreadPoolExecutor(1, "hf_soups-answer")
-        self._came = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None  # while rows wait
 
     def put(self, rows: Sequence[Row], key: Key) -> list[asyncio.Future[Answer | Exception]]:
         """Let rows wait for their batch. A future that is cancelled before its turn costs nothing."""
         loop = asyncio.get_running_loop()
         waiting: list[_Waiting[Row, Answer]] = [_Waiting(row, loop.create_future()) for row in rows]
         self._rows.setdefault(key, deque()).extend(waiting)
-        self._came.set()
         if self._running is None:
-            self._running = loop.create_task(self._run())
+            self._came, self._running = asyncio.Event(), loop.create_task(self._run())
+        self._came.set()
         return [one.answer for one in waiting]
 
     def __len__(self) -> int:

@@ -45,9 +45,11 @@ class ExitWatch:
         Returns:
             A warning, the first time that a window differs; else nothing.
         """
-        warning = ""
-        for stage in exits if self.can_tell else ():
-            self.seen[stage] += 1
+        warning, at = "", 0
+        while self.can_tell and at < len(exits):
+            part = exits[at : at + self.window - int(self.seen.sum())]
+            self.seen += np.bincount(part, minlength=len(self.seen))
+            at += len(part)
             if self.seen.sum() == self.window:
                 warning = self._test() or warning
         return warning

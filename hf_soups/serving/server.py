@@ -127,8 +127,8 @@ def _run(app: FastAPI, listening: socket.socket) -> None:
     end_in_one_line("hf-soups", "open requests were answered")
     # h11: it bounds a request's head
     config = uvicorn.Config(
-        app, http="h11", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        backlog=BACKLOG, timeout_keep_alive=IDLE_SECONDS,
+        app, http="h11", ws="none", log_config=None, log_level="error", access_log=False, server_header=False,
+        proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=round(service.settings.grace_seconds),
     )  # fmt: skip
     Server(config).run(sockets=[listening])

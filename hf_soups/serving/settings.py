@@ -28,7 +28,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, least = getattr(self, f.name), 0 if f.name in ("wait_ms", "grace_seconds") else 1
+            value, least = getattr(self, f.name), 0 if f.type == "float" else 1
             if value is not None and not (math.isfinite(value) and value >= least):
                 raise InputError(f"{f.name} is {value}; expected {least} or more.")
 
