@@ -28,8 +28,10 @@ def serve(
     pair: Annotated[bool, typer.Option("--pair", help="The single classifier takes pairs of texts.")] = False,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Of the weights: float32 (default), bfloat16 or float16. Of a cascade by member: "
-                     "small=float32,big=..."),
+        typer.Option(
+            help="Of the weights: float32 (default), bfloat16 or float16. Of a cascade also by member, "
+            "small=float32,big=bfloat16; default: each member's own."
+        ),
     ] = None,
     device: Annotated[
         str | None,

@@ -28,7 +28,7 @@ AGAIN_AFTER = "1"  # seconds
 INPUTS = {
     "text": '"a text", or a list of them',
     "text-pair": '{"text": "a text", "text_pair": "another one"}, or a list of them',
-    "image": "an image as base64 text or as a data URL, or a list of them; or send the bytes alone, as image/jpeg, ...",
+    "image": "an image as base64 text or as a data URL, or a list of them; or an image's bytes with their media type",
 }
 CURL = {
     "text": """curl {url} -H 'Content-Type: application/json' -d '{{"inputs": "a text"}}'""",

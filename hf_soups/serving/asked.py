@@ -60,7 +60,7 @@ def read_request(body: bytes, media_type: str, kind: str, most: int) -> Asked:
         return _of_json(_parsed(body), kind, most)
     takes_bytes = kind == "image" and media in (*IMAGES, *UNNAMED)
     if not takes_bytes:
-        also = f", or the bytes of an image as {', '.join(IMAGES[:4])}, ..." if kind == "image" else ""
+        also = ", or the bytes of an image with its media type, such as image/jpeg" if kind == "image" else ""
         raise Refused(415, f"Content-Type is {media[:80] or 'missing'!r}; send JSON as application/json{also}.")
     if not body:
         raise Refused(400, "an empty body; send the bytes of an image.")

@@ -64,7 +64,7 @@ def load_served(
         model: a cascade's, a soup's or another classifier's folder or Hub repo.
         budget: of requests that name none, see `CascadeModel.budget`.
         pair: a single text classifier takes pairs of texts; a cascade's config says so itself.
-        dtype: of a single classifier's weights, or of a cascade's members by name.
+        dtype: of the weights, of a cascade also by its members' names. Default: float32; each member's own.
         device: default: the GPU where there is one. Of a cascade also by its members' names.
     Raises:
         InputError: if it is neither, or names members of a single classifier.
@@ -76,7 +76,8 @@ def load_served(
         dtype=dtype if isinstance(dtype, str) else "float32", device=device if isinstance(device, str) else None
     )
     if is_cascade(checkpoint):
-        dtypes, devices = (dict(given) if isinstance(given, Mapping) else {} for given in (dtype, device))
+        dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {"": dtype}
+        devices = dict(device) if isinstance(device, Mapping) else {}
         kind = str(checkpoint.config.get("kind"))
         loaded = load_answerer(checkpoint, settings, RowsWanted(), kind=kind, dtypes=dtypes, devices=devices)
         assert isinstance(loaded, CascadeModel)

@@ -39,7 +39,7 @@ def build_app(
         model: a cascade, a soup or another classifier: a folder, or a Hub repo ("owner/name", "owner/name@revision").
         budget: average cost in shares of the most expensive member's, for requests that name none.
         pair: a single text classifier takes pairs of texts.
-        dtype: of a single classifier's weights, or of a cascade's members by name.
+        dtype: of the weights, of a cascade also by its members' names. Default: float32; each member's own.
         device: default: the GPU where there is one. Of a cascade also by its members' names.
         settings: fields of `hf_soups.serving.ServeSettings`: `max_batch`, `wait_ms`, `max_body`, ...
     Raises:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hf_soups.serving import ServeSettings, make_app
 from hf_soups.serving.served import load_served
 from tests.cascades.made import clear_of
 from tests.demo.made import Demo, demo_of
+from tests.makers.tiny import tiny_bert, tiny_sentences
 from tests.serving.asgi import Answer, call, post
 from tests.serving.test_app import run
 
@@ -116,6 +118,20 @@ def test_a_single_classifier_is_served_as_its_stock_pipeline_answers(demos: Call
     assert run(post(app, inputs_of(demos(kind))[0], budget=0.5)).status == 400
 
 
+@pytest.mark.parametrize(
+    ("problem_type", "labels"),
+    [("multi_label_classification", 3), ("regression", 1)],
+    ids=["multi-label", "regression"],
+)
+def test_sigmoids_and_numbers_are_those_of_the_stock_pipeline(tmp_path: Path, problem_type: str, labels: int) -> None:
+    source = tiny_bert(tmp_path / "bert", labels=labels, problem_type=problem_type)
+    stock: Any = pipeline("text-classification", model=str(source), device="cpu")
+    texts = tiny_sentences(6)
+    answer = run(post(build_app(source, device="cpu"), texts))
+    for got, row in zip(answer.json, texts, strict=True):
+        assert_same(got, stock([row], top_k=None)[0])
+
+
 def test_budgets_and_devices_by_member_are_for_cascades(demos: Callable[[str], Demo]) -> None:
     source = demos("text").pool.members["bert"].source
     with pytest.raises(InputError, match="a budget is for cascades"):
@@ -124,6 +140,7 @@ def test_budgets_and_devices_by_member_are_for_cascades(demos: Callable[[str], D
         load_served(source, device={"bert": "cpu"})
     by_member = load_served(demos("text").folder, device={"bert": "cpu", "": "cpu"}, dtype={"bert": "bfloat16"})
     assert by_member.members == ("bert", "roberta", "distilbert")
+    assert load_served(demos("text").folder, device="cpu", dtype="bfloat16").members == by_member.members
 
 
 def test_bytes_of_an_image_are_answered_as_its_base64(demos: Callable[[str], Demo]) -> None:
