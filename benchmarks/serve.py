@@ -29,6 +29,9 @@ from cascade_runtime import DEFERRED, SHAPES, cascade, member
 from PIL import Image
 from transformers.utils import logging
 
+from hf_soups.cascades.running.model import CascadeForImageClassification
+from hf_soups.data.images import picture
+
 SHARES = (0.3, 0.6, 0.9)
 BATCH = 32
 ROWS = 64  # different images
@@ -67,7 +70,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def made(folder: Path, full: bool) -> list[bytes]:
+def made(folder: Path, full: bool) -> tuple[CascadeForImageClassification, list[bytes]]:
     """A cascade in `folder`/both of two members, and images of which 30% go on."""
     shapes, size = (SHAPES["full"], 224) if full else (SHAPES["small"], 96)
     members = {name: member(folder, name, size, i, shape) for i, (name, shape) in enumerate(shapes.items())}
@@ -75,8 +78,29 @@ def made(folder: Path, full: bool) -> list[bytes]:
     images = random.integers(0, random.integers(20, 256, (ROWS, 1, 1, 1)), (ROWS, size, size, 3), dtype=np.uint8)
     alone = cascade({"small": members["small"]}, (), folder / "alone")
     sure = [float(alone(images=[Image.fromarray(image)]).confidences[0]) for image in images]
-    cascade(members, (float(np.quantile(sure, DEFERRED)),), folder / "both")
-    return [png(image) for image in images]
+    both = cascade(members, (float(np.quantile(sure, DEFERRED)),), folder / "both")
+    return both, [png(image) for image in images]
+
+
+def cpu_seconds(process: int) -> float:
+    """That it has used; 0 where the system does not say so in /proc."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pace_alone(model: CascadeForImageClassification, images: Sequence[bytes], seconds: float) -> tuple[float, float]:
+    """Rows a second, and CPU seconds a row, of the model in full batches without a service: decoded and answered."""
+    rows, start, cpu = 0, time.perf_counter(), 0.0
+    while rows < 2 * BATCH or time.perf_counter() < start + seconds:
+        if rows == BATCH:  # the first batch warms up
+            start, cpu = time.perf_counter(), cpu_seconds(os.getpid())
+        model.answer([picture(images[i % ROWS], "it") for i in range(rows, rows + BATCH)])
+        rows += BATCH
+    rows -= BATCH
+    return rows / (time.perf_counter() - start), (cpu_seconds(os.getpid()) - cpu) / rows
 
 
 async def capacity(link: Link, images: Sequence[bytes], seconds: float) -> float:
@@ -132,11 +156,19 @@ def told(rate: float, asked: int, took: Sequence[float], errors: Counter[str], c
     )
 
 
-async def measured(port: int, images: Sequence[bytes], seconds: float) -> None:
+async def measured(
+    port: int, process: int, images: Sequence[bytes], seconds: float, alone: tuple[float, float]
+) -> None:
     link = Link(port)
     await capacity(link, images, seconds / 4)  # warms up
+    cpu, before = cpu_seconds(process), await link.counts()
     most = await capacity(link, images, seconds)
-    print(f"capacity: {most:.0f} answers a second, {2 * BATCH} clients at once")
+    rows = (await link.counts() - before)["hf_soups_rows_total"]
+    cpu = (cpu_seconds(process) - cpu) / rows
+    print(
+        f"capacity: {most:.0f} answers a second, {most / alone[0]:.2f} of the model alone in full batches; "
+        f"CPU ms an answer: {1e3 * cpu:.2f}, the model alone {1e3 * alone[1]:.2f}"
+    )
     for seed, share in enumerate(SHARES):
         print(f"{share:.0%}: ", end="")
         await load(link, images, share * most, seconds, seed)
@@ -153,7 +185,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads of {os.cpu_count()} CPUs, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as kept:
-        images = made(Path(kept), args.full)
+        seconds = args.seconds or (1.0 if args.small else 10.0)
+        model, images = made(Path(kept), args.full)
+        alone = pace_alone(model, images, seconds)
         command = [sys.executable, "-m", "hf_soups.cli", "serve", str(Path(kept, "both")), "--port", "0"]
         server = subprocess.Popen(
             [*command, "--max-batch", str(BATCH)], stdout=subprocess.PIPE, text=True,
@@ -162,7 +196,7 @@ def main() -> None:
         try:
             assert server.stdout is not None
             found = next(m for line in server.stdout if (m := re.search(r"http://127\.0\.0\.1:(\d+)/", line)))
-            asyncio.run(measured(int(found[1]), images, args.seconds or (1.0 if args.small else 10.0)))
+            asyncio.run(measured(int(found[1]), server.pid, images, seconds, alone))
         finally:
             server.kill()
             server.communicate()

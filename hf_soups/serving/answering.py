@@ -97,5 +97,6 @@ def refusal(error: Exception) -> Refused:
     if isinstance(error, DataError):
         return Refused(400, str(error))
     known = isinstance(error, HfSoupsError)
-    LOG.error("a row cannot be answered: %s: %s", type(error).__name__, error)
+    # the message is the same for all errors of a kind: each is said once, and what is remembered of them stays small
+    LOG.error("a row cannot be answered: %s", type(error).__name__, exc_info=error)
     return Refused(500, f"the model cannot answer this input{'' if known else f' ({type(error).__name__})'}.")
