@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -36,7 +36,7 @@ from hf_soups.files.weights import (
     read_headers,
 )
 
-__all__ = ["Checkpoint", "Source", "TensorInfo", "checkpoints_of", "sources_of"]
+__all__ = ["Checkpoint", "Source", "TensorInfo", "checkpoints_of", "names_of", "sources_of"]
 
 AnySource = TypeVar("AnySource", "str | Path", "str | Path | Checkpoint")
 Source: TypeAlias = "Checkpoint | str | os.PathLike[str]"  # what functions take for a checkpoint
@@ -71,7 +71,8 @@ def checkpoints_of(given: Sequence[Source], called: str = "ingredients") -> tupl
     Raises:
         InputError: if it is one alone, or one of them is no checkpoint; `called` names the argument.
     """
-    if isinstance(given, str | os.PathLike | Checkpoint) or not isinstance(given, Iterable):
+    one = isinstance(given, str | os.PathLike | Checkpoint | Mapping | Set)  # keys would do, and sets have no order
+    if one or not isinstance(given, Iterable):
         raise InputError(
             f"{called} is {str(given)!r:.200}; expected several checkpoints, such as [{str(given)!r:.80}, ...]. The "
             "models in a sweep's folder: cook(FOLDER, ...)."
@@ -86,6 +87,15 @@ def sources_of(given: Sequence[AnySource] | AnySource) -> list[AnySource]:
     (['sweep'], ['a', 'b'])
     """
     return [given] if isinstance(given, str | os.PathLike | Checkpoint) else list(given)
+
+
+def names_of(given: Iterable[str] | str) -> list[str]:
+    """What functions take that one or several names may be given to: a string is one, not its letters.
+
+    >>> names_of("small"), names_of(["small", "big"])
+    (['small'], ['small', 'big'])
+    """
+    return [given] if isinstance(given, str) else list(given)
 
 
 @dataclass(frozen=True, init=False)

@@ -263,6 +263,11 @@ class Picture:
         write_csv(png.with_suffix(".csv"), self.rows)
         return png, png.with_suffix(".csv")
 
+    def __repr__(self) -> str:
+        return (
+            f"Picture({len(self.rows)} points; save(PATH) writes it)" if self.rows else "Picture(save(PATH) writes it)"
+        )
+
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
         self.figure.savefig(drawn, format="png")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from hf_soups.checkpoint import Checkpoint, sources_of
+from hf_soups.checkpoint import Checkpoint, names_of, sources_of
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
@@ -41,6 +41,10 @@ class PoolResult:
     failed: Mapping[str, str]  # name -> reason
     seconds: Mapping[str, float] = field(default_factory=dict)  # of answering, by new member; without loading
     uncertain: float | None = None  # top-k: share of rows at which what was left out could change the members' mean
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.answered)} answered, {len(self.kept)} kept, {len(self.failed)} failed"
+        return f"PoolResult({counts}; {self.pool.in_short()})"
 
     @property
     def exit_status(self) -> int:
@@ -88,7 +92,7 @@ def predict_pool(
         measure_seconds: measure seconds per example too (a minute a model at most).
         cache: folder for encoded rows: members with equal processors then share them.
         progress: show progress.
-        rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or "shift-<name>" is answered.
+        rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or `"shift-<name>"` is answered.
     Raises:
         InputError: if the call makes no sense, or the pool in `out` is of other rows.
         DataError: if the rows cannot be used.
@@ -101,7 +105,7 @@ def predict_pool(
         asked = recipe.members
         if not asked:
             raise InputError(f"{wanted.recipe}: no model is named, and the recipe has no `members`. Give one of them.")
-    entries = pool_entries(asked, names=names, image_sizes=image_sizes)
+    entries = pool_entries(asked, names=None if names is None else names_of(names), image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
     labelled = load_rows(wanted)
@@ -113,7 +117,7 @@ def predict_pool(
 
     group = processes()
     settings = PredictSettings(
-        batch_size, dtype, device or group.device, tuple(templates), assume_label_order,
+        batch_size, dtype, device or group.device, tuple(names_of(templates)), assume_label_order,
         cache=None if cache is None else Path(cache),
     )  # fmt: skip
     with alone(Path(out), group):
