@@ -185,7 +185,7 @@ class Service:
     async def _body(self, request: Request, held: _Held) -> bytes:
         most = self.max_body
         declared = request.headers.get("content-length", "")
-        parts, size = [], int(declared) if declared.isdecimal() else 0
+        parts, size = [], int(declared) if declared.isdecimal() and len(declared) < 19 else 0
         too_large = Refused(413, f"the body has more than {most:,} bytes; send less at once (or a smaller image).")
         if size > most:
             raise too_large

@@ -206,6 +206,7 @@ def test_a_body_that_never_ends_is_given_up() -> None:
         ({**JSON, "content-encoding": "gzip"}, 415, "Content-Encoding is 'gzip'; send the body as it is."),
         (JSON, 400, "the body is no JSON"),
         ({**JSON, "content-length": "nonsense"}, 400, "the body is no JSON"),
+        ({**JSON, "content-length": "9" * 5000}, 400, "the body is no JSON"),
     ],
 )
 def test_what_is_no_request_gets_a_sentence(headers: dict[str, str], status: int, why: str) -> None:
