@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from typer.main import get_command
@@ -35,11 +38,25 @@ def test_it_starts_a_command_that_exists_on_the_port_that_it_exposes() -> None:
     assert f":{last('EXPOSE')}/health" in last("HEALTHCHECK")
 
 
+def copied() -> list[str]:
+    return [word for line in LINES if re.match("COPY (?!--from)", line) for word in line.split()[1:-1]]
+
+
+def test_a_wheel_can_be_built_of_what_it_copies(tmp_path: Path) -> None:
+    for name in copied():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert list((tmp_path / "out").glob("hf_soups-*.whl"))
+
+
 def test_what_it_copies_is_there_and_not_ignored() -> None:
-    copied = [word for line in LINES if re.match("COPY (?!--from)", line) for word in line.split()[1:-1]]
     shown = FILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
-    assert copied
-    for name in copied:
+    assert copied()
+    for name in copied():
         assert (ROOT / name).exists()
         assert f"!{name}" in shown
 
