@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
+from hf_soups.predictions import Predictions
+from hf_soups.reporting.page.classes import class_section
+from hf_soups.reporting.page.html import Page, to_html
+from hf_soups.reporting.page.verdict import Choice
 from tests.makers.browser import DESKTOP, artifacts, browser_page
 
 pytestmark = pytest.mark.slow
@@ -265,3 +270,18 @@ def test_without_javascript_the_tables_are_still_there(file: Path) -> None:
         assert page.locator("#leaderboard-table tbody tr").count() == 9
         assert "Charts and sorting need JavaScript" in page.locator("main").inner_text()
         browser.close()
+
+
+def test_a_matrix_of_twenty_classes_scrolls_on_a_phone_and_can_be_read(tmp_path: Path) -> None:
+    labels = np.arange(60) % 20
+    answers = Predictions.from_probs(np.eye(20)[labels] * 0.9 + 0.005, labels=labels)
+    made = class_section(Choice((), "soup", answers, "report", "run_0", answers))
+    assert made is not None
+    file = tmp_path / "classes.html"
+    file.write_text(to_html(Page("Classes", "", (made,))))
+    with browser_page(NARROW, offline=True) as visit:
+        page = opened(visit, file)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("(() => { const s = document.querySelector('.sideways'); return s.scrollWidth > 500; })()")
+        assert page.locator("#confusion svg").bounding_box()["width"] > 500  # 20 columns of more than 15 pixels
+        quiet(visit, file)

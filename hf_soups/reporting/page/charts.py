@@ -255,7 +255,7 @@ def confusion_chart(values: Values, *, names: Sequence[str], text: str) -> dict[
     scale = alt.Scale(domain=list(names))
     base = _chart_of(alt, values, "label", "answer", "rows").encode(
         x=alt.X("answer:N", sort=None, scale=scale, title="answer", axis=alt.Axis(labelAngle=-40, **axis)),
-        y=alt.Y("label:N", sort=None, scale=scale, title="label", axis=alt.Axis(**axis)),
+        y=alt.Y("label:N", sort=None, scale=scale, title="label", axis=alt.Axis(**{**axis, "labelLimit": LABEL})),
     )
     colour = alt.when(alt.datum.right).then(alt.value("var(--green)")).otherwise(alt.value("var(--bad)"))
     # pale enough at 100% for the numbers on it to be read, dark enough at one row to be seen

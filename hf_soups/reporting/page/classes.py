@@ -16,6 +16,7 @@ from hf_soups.reporting.page.html import Block, Cell, Chart, PageTable, Section,
 from hf_soups.reporting.page.verdict import Choice
 
 DRAWN = 20  # classes of a matrix that can still be read
+FEW = 10  # classes whose matrix fits on a phone
 CONFUSIONS = 20  # rows of the table of confusions
 LISTED = 50  # classes of the table; of more those with the lowest F1
 
@@ -129,7 +130,7 @@ def _matrix(name: str, model: str, p: Predictions, names: Sequence[str]) -> Char
         for v in values
     ]  # fmt: skip
     table = page_table(f"{name}-table", title, ("label", "answer", "rows", "% of the label"), cells, left=2)
-    return Chart(name, title, text, confusion_chart(values, names=names, text=text), table)
+    return Chart(name, title, text, confusion_chart(values, names=names, text=text), table, wide=p.classes > FEW)
 
 
 def _by_class(choice: Choice, names: Sequence[str], single: Predictions | None) -> Block:

@@ -101,6 +101,7 @@ class Chart:
     text: str  # what it shows, for who does not see it
     spec: Mapping[str, Any]  # Vega-Lite
     table: PageTable
+    wide: bool = False  # on a phone it is not squeezed, but scrolls
 
 
 @dataclass(frozen=True, slots=True)
