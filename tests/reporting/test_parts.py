@@ -15,7 +15,7 @@ from hf_soups.cascades import Frontier, Plan
 from hf_soups.leaderboard.rows import read_scored_models
 from hf_soups.pool import Pool
 from hf_soups.predictions import Predictions
-from hf_soups.reporting.page import page_for
+from hf_soups.reporting.page import page_for, settings
 from hf_soups.reporting.page.charts import LOOKS
 from hf_soups.reporting.page.classes import LISTED, class_scores, class_section, worst_confusions
 from hf_soups.reporting.page.html import Chart, Page, PageTable, Section, page_table
@@ -75,6 +75,17 @@ def test_only_what_differs_is_a_setting_and_names_and_tasks_are_none() -> None:
     known = [flat({"name": f"r{i}", "task": {"path": f"/{i}"}, "train": drawn(i)}) for i in range(2)]
     assert differing_of(known) == ["train.learning_rate", "train.mixup", "train.schedule", "train.seed"]
     assert differing_of(known[:1]) == []
+
+
+def test_of_many_runs_the_best_are_shown_and_the_others_counted(
+    everything: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "LISTED", 2)
+    made = settings.setting_section(read_content([everything / "runs"], resamples=5))
+    assert made is not None
+    assert made.blocks[0].words[1] == "The 2 best on select are shown, of 3 runs."
+    assert made.blocks[0].table is not None
+    assert column(made.blocks[0].table, "run") == ["run_01", "run_00"]
 
 
 # Classes

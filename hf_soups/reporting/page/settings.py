@@ -36,12 +36,12 @@ def setting_section(content: ReportContent) -> Section | None:
     scored = [row for row in rows if row.select is not None and math.isfinite(row.select)]
     drawn = [name for name in differing if name.split(".")[-1] not in UNDRAWN][:PICTURES]
     charts = tuple(_chart(i, name, scored, known, board.metric, board.best_name) for i, name in enumerate(drawn, 1))
-    left_out = len(content.sweep.found.runs) - len(rows)
+    total = len(content.sweep.found.runs)
     words = [
         f"What differs between the runs, and what each of them scores. Pictures show {unit_of(board.metric)} on the "
         f"{board.select_rows} select rows."
     ]
-    words += [f"The {len(rows)} best on select are shown; {left_out} more runs are left out."] if left_out > 0 else []
+    words += [f"The {len(rows)} best on select are shown, of {total} runs."] if len(rows) < total else []
     table = _table(rows, known, differing, board.metric)
     block = Block(words=tuple(words), table=table, charts=charts if scored else ())
     return Section("settings", "Settings of the runs", (block,))
