@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_csv
 from hf_soups.metrics import Metric
-from hf_soups.plots.canvas import BLUE, GREEN, ORANGE, VERMILION, scale_of, unit_of
+from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.curves import CURVE_LOOKS, CurvePanel, MeanCurve, draw_curves
+from hf_soups.plots.looks import look_of
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import score_in_words
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 BEST, UNIFORM, GREEDY, ENSEMBLE = "best on select", "uniform soup", "greedy soup", "mean-logit ensemble"
 KIND_LOOKS = {  # the same marker and colour as in the leaderboard's pictures
-    BEST: ("o", BLUE),
-    UNIFORM: ("D", VERMILION),
-    GREEDY: ("s", ORANGE),
-    ENSEMBLE: ("^", GREEN),
+    BEST: look_of("best on select"),
+    UNIFORM: look_of("soup", UNIFORM),
+    GREEDY: look_of("soup", GREEDY),
+    ENSEMBLE: look_of("ensemble", ENSEMBLE),
 }
 SHIFTS = "shifts"  # the plain mean over several, subset by subset
 
@@ -127,7 +128,11 @@ def write_results(made: ByNumber) -> tuple[Path, ...]:
         curves = [
             _curve([p for p in of_role if p.what == what], what, look, metric) for what, look in KIND_LOOKS.items()
         ]
-        panels.append(CurvePanel(tuple(c for c in curves if c.x), across, made.unit(role), _title(role)))
+        panels.append(
+            CurvePanel(
+                tuple(c for c in curves if c.x), across, made.unit(role), f"{_title(role)}: score by number of runs"
+            )
+        )
     rows = [{**asdict(p), "metric": metric, "rows": made.rows_of(p.role)} for p in points]
     subsets = made.folder / "subsets.csv"
     write_csv(subsets, [_subset_row(s) for s in made.scores])
@@ -149,7 +154,9 @@ def write_together(sweeps: Mapping[str, ByNumber], folder: Path) -> tuple[Path, 
     for role in panels_of(next(iter(points.values()))):
         if all(any(p.role == role for p in each) for each in points.values()):
             curves = tuple(c for i, name in enumerate(points) for c in _two(name, i, role, points[name], first.metric))
-            panels.append(CurvePanel(curves, "runs in the subset", first.unit(role), _title(role)))
+            panels.append(
+                CurvePanel(curves, "runs in the subset", first.unit(role), f"{_title(role)}: score by number of runs")
+            )
     rows = [{"sweep": name, **asdict(p)} for name, each in points.items() for p in each]
     return draw_curves(panels, folder / "by_number.png", rows)
 
