@@ -68,8 +68,8 @@ def report_vs_select(points: Sequence[Point], *, metric: str, rows: tuple[int, i
 
 def shift_vs_report(
     points: Sequence[Point], path: str | Path, *, metric: str, shift: str, rows: tuple[int, int]
-) -> None:
-    """Score out of distribution against score in distribution, as the Model soups paper draws robustness.
+) -> tuple[Path, ...]:
+    """Score out of distribution against score in distribution, as the Model soups paper draws robustness; the paths.
 
     Args:
         points: with the report score in the place of `select`, and the shift's score and interval in that of `report`.
@@ -81,7 +81,7 @@ def shift_vs_report(
     figure, axes = _scattered(points, metric, f"report = {shift}")
     title = f"out of distribution ({shift}) against in distribution"
     label_axes(axes, f"report: {_of(metric, rows[0])}", f"{shift}: {_of(metric, rows[1])}", title)
-    finish(figure, path)
+    return finish(figure, path)
 
 
 def score_by_ingredients(
