@@ -128,11 +128,7 @@ def write_results(made: ByNumber) -> tuple[Path, ...]:
         curves = [
             _curve([p for p in of_role if p.what == what], what, look, metric) for what, look in KIND_LOOKS.items()
         ]
-        panels.append(
-            CurvePanel(
-                tuple(c for c in curves if c.x), across, made.unit(role), f"{_title(role)}: score by number of runs"
-            )
-        )
+        panels.append(CurvePanel(tuple(c for c in curves if c.x), across, made.unit(role), _title(role)))
     rows = [{**asdict(p), "metric": metric, "rows": made.rows_of(p.role)} for p in points]
     subsets = made.folder / "subsets.csv"
     write_csv(subsets, [_subset_row(s) for s in made.scores])
@@ -154,9 +150,7 @@ def write_together(sweeps: Mapping[str, ByNumber], folder: Path) -> tuple[Path, 
     for role in panels_of(next(iter(points.values()))):
         if all(any(p.role == role for p in each) for each in points.values()):
             curves = tuple(c for i, name in enumerate(points) for c in _two(name, i, role, points[name], first.metric))
-            panels.append(
-                CurvePanel(curves, "runs in the subset", first.unit(role), f"{_title(role)}: score by number of runs")
-            )
+            panels.append(CurvePanel(curves, "runs in the subset", first.unit(role), _title(role)))
     rows = [{"sweep": name, **asdict(p)} for name, each in points.items() for p in each]
     return draw_curves(panels, folder / "by_number.png", rows)
 

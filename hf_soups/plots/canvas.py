@@ -5,6 +5,7 @@ This package knows points alone: whoever owns a leaderboard, a plan or a diagnos
 
 from __future__ import annotations
 
+import functools
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -268,7 +269,8 @@ class Picture:
 
     def save(self, path: str | Path) -> tuple[Path, ...]:
         """Write a PNG or SVG file, as the path ends, and the numbers as CSV beside it; the paths."""
-        written = save_figure(self.figure, Path(path))
+        save_figure(self.figure, Path(path))
+        written = _files_of(Path(path))
         if self.rows:
             written += (Path(path).with_suffix(".csv"),)
             write_csv(written[-1], self.rows)
@@ -276,7 +278,7 @@ class Picture:
 
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
-        _write(self.figure, drawn, "png")
+        _write(self.figure, drawn, form="png")
         return drawn.getvalue()
 
 
@@ -307,19 +309,22 @@ def also_written_as(form: str) -> Iterator[None]:
         _also.reset(before)
 
 
-def save_figure(figure: Figure, path: Path) -> tuple[Path, ...]:
-    """Write a PNG or SVG file, as the path ends, whole or not at all; and one in the format that is wanted too."""
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """The path itself, and beside a PNG file the one in the further format."""
     form = path.suffix.lower().removeprefix(".") or "png"
     if form not in FORMATS:
         raise InputError(f"{path}: pictures are written as PNG or SVG. End the name with .png or .svg.")
-    further = path.with_suffix(f".{_also.get()}")
-    written = (path,) if form == _also.get() or form != "png" else (path, further)
-    for file in written:
-        write_file(file, lambda staged, form=file.suffix: _write(figure, staged, form.lower().removeprefix(".")))  # type: ignore[misc]  # mypy sees no default of a lambda
-    return written
+    return (path,) if form == _also.get() or form != "png" else (path, path.with_suffix(f".{_also.get()}"))
 
 
-def _write(figure: Figure, target: Any, form: str) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG or SVG file, as the path ends, whole or not at all; and one in the format that is wanted too."""
+    for file in _files_of(path):
+        form = file.suffix.lower().removeprefix(".") or "png"
+        write_file(file, functools.partial(_write, figure, form=form))
+
+
+def _write(figure: Figure, target: Any, *, form: str) -> None:
     # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
     if form == "png":  # drawn once; figure.savefig draws twice
         figure.canvas.print_png(target, metadata={"Software": None})  # type: ignore[attr-defined]  # of the Agg canvas

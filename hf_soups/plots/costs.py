@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +99,7 @@ def drawn_costs(picture: CostPicture) -> Picture:
     figure, axes = new_figure()
     scale = scale_of(picture.metric)
     best = [(cost, scale * score) for cost, score in picture.best_within_cost()]
-    stairs = [best[0], *(at for (_, y), (x, top) in pairwise(best) for at in ((x, y), (x, top)))]
-    axes.plot(*zip(*stairs, strict=True), color=BLUE, lw=1.5, zorder=2, label="best of these within a cost")
+    axes.step(*zip(*best, strict=True), where="post", color=BLUE, lw=1.5, zorder=2, label="best of these within a cost")
     _intervals(axes, picture.points, scale)
     for kind in LOOKS:
         _scatter(axes, kind, [p for p in picture.points if p.drawn_as == kind], scale)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation, Text
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
@@ -217,7 +218,7 @@ def _line_points(axes: Axes) -> np.ndarray:
     """Points along all lines and bars, a few pixels apart."""
     from matplotlib.collections import LineCollection
 
-    paths = [line.get_path().vertices for line in axes.lines]
+    paths = [_as_drawn(line) for line in axes.lines]
     paths += [np.asarray(one) for each in axes.collections if isinstance(each, LineCollection)
               for one in each.get_segments()]  # fmt: skip
     found: list[np.ndarray] = []
@@ -228,6 +229,13 @@ def _line_points(axes: Axes) -> np.ndarray:
             count = 2 + int(min(500, math.hypot(x1 - x0, y1 - y0) / 4))
             found.append(np.column_stack([np.linspace(x0, x1, count), np.linspace(y0, y1, count)]))
     return np.concatenate(found) if found else np.empty((0, 2))
+
+
+def _as_drawn(line: Line2D) -> np.ndarray:
+    path = np.asarray(line.get_xydata())
+    if line.get_drawstyle() != "steps-post":
+        return path
+    return np.column_stack([np.repeat(path[:, 0], 2)[1:], np.repeat(path[:, 1], 2)[:-1]])
 
 
 def _within(box: Box, outer: Sequence[float]) -> bool:

@@ -110,7 +110,7 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     from hf_soups.plots import canvas
 
     figures: list[Figure] = []
-    monkeypatch.setattr(canvas, "save_figure", lambda figure, path: (figures.append(figure), (path,))[1])
+    monkeypatch.setattr(canvas, "save_figure", lambda figure, path: (figures.append(figure), None)[1])
     return figures
 
 
