@@ -159,7 +159,8 @@ def demo(
     """Serve a page to try a cascade: its answers, the members asked, the cost saved, a slider over its plans."""
     from hf_soups.demo import serve
 
-    printed(f"[dim]loading {cascade}[/dim]")
+    if Path(cascade).expanduser().exists() or not cascade.startswith((".", "/", "~")):  # else that is said first
+        printed(f"[dim]loading {cascade}[/dim]")
     serve(
         cascade, title=title, examples=examples, frontier=frontier, pair=pair, device=device, host=host, port=port,
         open_browser=open_browser,
