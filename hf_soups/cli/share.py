@@ -139,7 +139,8 @@ def demo(
     examples: Annotated[
         Path | None,
         typer.Option(
-            help="Examples to pick from: a folder of images, or a file with one text, or pair (a ||| b), on a line."
+            help="Examples to pick from: a folder of images, or a file with one text, or pair (a ||| b), on a line. "
+            "Default: examples/ or examples.txt in the folder, or rows of its data beside it."
         ),
     ] = None,
     frontier: Annotated[

@@ -73,6 +73,7 @@ def appearance() -> dict[str, Any]:
             button_primary_background_fill="*primary_600",
             button_primary_background_fill_hover="*primary_700",
             button_primary_background_fill_dark="*primary_600",
+            button_primary_background_fill_hover_dark="*primary_700",
             button_secondary_background_fill_dark="*neutral_700",
             button_secondary_background_fill_hover_dark="*neutral_600",
             link_text_color="*primary_700",

@@ -246,6 +246,8 @@ def test_a_typed_text_is_answered_by_keyboard_alone(served: Callable[[str], Serv
         assert f"Answer {built[1][0]} " in said
         assert f"(member {built[1][1] + 1} of 3)" in said
         visit.page.screenshot(path=artifacts(tmp_path) / "demo-text.png", full_page=True)
+        screenshot(visit, "demo-text-light")
+        assert pale_texts(visit) == []
         slide(visit, "Home")
         assert "Cost 1 MACs" in wait_for(visit, "#result", "bert (member 1 of 1)")
         assert not NAMELESS.findall(visit.page.locator("body").aria_snapshot())
@@ -276,6 +278,8 @@ def test_pairs_are_typed_taken_from_examples_and_given_in_lines(served: Callable
         wait_for(visit, "#batch", "4 of 4")
         rows = visit.page.locator("#batch tbody tr").all_inner_texts()
         assert [cells.split("\t")[1] for cells in rows] == [answer for answer, _, _ in built[:4]]
+        screenshot(visit, "demo-pairs-dark")
+        assert pale_texts(visit) == []
 
 
 def answering(url: str, process: subprocess.Popen[str]) -> bool:
