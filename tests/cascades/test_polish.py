@@ -14,6 +14,7 @@ from hf_soups.cascades.pareto import Known, Points, nondominated
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
 from hf_soups.cascades.search import exhaustive as searching
+from hf_soups.cascades.search import plain
 from hf_soups.cascades.search.candidates import Entries, checked_entries
 from hf_soups.cascades.search.exhaustive import search_cascades
 from hf_soups.cascades.search.polish import SWEEP_ROWS, Chain
@@ -154,3 +155,19 @@ def test_what_is_known_leaves_out_only_what_is_beaten_or_equalled(seed: int) -> 
             for j in range(100)
         )
     assert len(tried) < 150
+
+
+@pytest.mark.parametrize("rows", [1, 31, 64, 65, 200])
+@pytest.mark.parametrize("members", [(1,), (2, 0), (1, 0, 2)])
+def test_hits_counted_by_bits_are_those_of_the_rule(rows: int, members: tuple[int, ...]) -> None:
+    pool = pool_of(rows, 3, rows, 4)
+    entries = checked_entries(pool, costs_of(rows, pool), Rule(), "accuracy")
+    chain = Chain.of(entries, compute_states(entries, 3, threads=1), members)
+    rng, stages = np.random.default_rng(rows), len(members) - 1
+    occurring = np.stack([rng.choice([*c.tolist(), 0.0, NEVER], 300) for c in chain.confidence] or [[]], axis=-1)
+    thresholds = occurring.reshape(-1, stages) if stages else np.zeros((1, 0))  # more plans than are done at once
+    sums, shares = chain.reached(thresholds)
+    for at in range(0, len(thresholds), 17):
+        exits = plain.exits_at(chain.confidence, thresholds[at].astype(np.float32))
+        assert sums[at].tolist() == chain.statistics[exits, :, np.arange(rows)].sum(axis=0).tolist()
+        assert shares[at].tolist() == (np.bincount(exits, minlength=len(members)) / rows).tolist()

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Real
+from jaxtyping import Float32, Float64, Int64, Real, UInt8, UInt64
 
 from hf_soups.cascades.grid import halfway
 from hf_soups.cascades.pareto import Known, Points, nondominated
@@ -22,14 +22,17 @@ from hf_soups.cascades.search.candidates import Entries
 from hf_soups.cascades.search.subsets import Members, States
 from hf_soups.cascades.search.threads import OnProgress, in_turns
 
+PLANS_AT_ONCE = 128  # whose rows that stay are held as bits
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
     """The stages of one order of members: confidences of all but the last, row statistics and cost of all."""
 
     members: Members
+    numbers: tuple[int, ...]  # of the states that its stages end in
+    states: States
     confidence: Float32[np.ndarray, "stages_but_last rows"]
-    statistics: Real[np.ndarray, "stages statistics rows"]
     costs: Float64[np.ndarray, " stages"]  # of a row that leaves there
     few: bool  # see `Entries.few`
 
@@ -37,18 +40,18 @@ class Chain:
     def of(cls, entries: Entries, states: States, members: Members) -> Chain:
         """The chain of these members, given by place."""
         numbers = states.numbering.chain(members)
-        return cls(
-            members,
-            states.confidence[list(numbers[:-1])],
-            np.stack([states.statistics_of(number).T for number in numbers]),
-            np.cumsum(entries.costs[list(members)]),
-            entries.few,
-        )
+        confidence = states.confidence[list(numbers[:-1])]
+        return cls(members, numbers, states, confidence, np.cumsum(entries.costs[list(members)]), entries.few)
 
     @property
     def thresholds(self) -> int:
         """How many thresholds it has."""
         return len(self.confidence)
+
+    @cached_property
+    def statistics(self) -> Real[np.ndarray, "stages statistics rows"]:
+        """What each row adds to the metric at each stage."""
+        return np.stack([self.states.statistics_of(number).T for number in self.numbers])
 
     @property
     def _loops(self) -> Any:
@@ -68,12 +71,37 @@ class Chain:
         self, thresholds: Float64[np.ndarray, "plans stages_but_last"]
     ) -> tuple[Float64[np.ndarray, "plans statistics"], Float64[np.ndarray, "plans stages"]]:
         """Of several plans: sums of the row statistics, and the share of rows that leaves at each stage."""
-        stages, statistics, rows = self.statistics.shape
-        count_exits = self._loops.count_exits
-        kind = np.int64 if self.statistics.dtype.kind in "iub" else np.float64
-        sums, leaving = np.zeros((len(thresholds), statistics), dtype=kind), np.zeros((len(thresholds), stages))
-        count_exits(self.confidence, thresholds.astype(np.float32), self.statistics, sums, leaving)
-        return sums.astype(np.float64), leaving / rows
+        if self.states.hits is not None and not self.few:
+            edges = range(0, len(thresholds), PLANS_AT_ONCE)
+            parts = [self._reached_by_bits(thresholds[at : at + PLANS_AT_ONCE].astype(np.float32)) for at in edges]
+            sums, leaving = (np.concatenate(column) for column in zip(*parts, strict=True))
+        else:
+            kind = np.int64 if self.statistics.dtype.kind in "iub" else np.float64
+            sums = np.zeros((len(thresholds), self.statistics.shape[1]), dtype=kind)
+            leaving = np.zeros((len(thresholds), len(self.members)))
+            count = self._loops.count_exits
+            count(self.confidence, thresholds.astype(np.float32), self.statistics, sums, leaving)
+        return sums.astype(np.float64), leaving / self.states.rows
+
+    def _reached_by_bits(
+        self, thresholds: Float32[np.ndarray, "plans stages_but_last"]
+    ) -> tuple[Int64[np.ndarray, "plans 2"], Int64[np.ndarray, "plans stages"]]:
+        """By accuracy: hits and rows, and how many leave at each stage; plans that share a threshold share its bits."""
+        from hf_soups.cascades.search.kernels import count_bits
+
+        assert self.states.hits is not None
+        hits = _in_words(self.states.hits[list(self.numbers)].view(np.uint8))
+        at = np.zeros(thresholds.shape, dtype=np.int64)
+        stays: list[UInt8[np.ndarray, " bytes"]] = []
+        for stage, confidence in enumerate(self.confidence):
+            values, at[:, stage] = np.unique(thresholds[:, stage], return_inverse=True)
+            at[:, stage] += len(stays)
+            stays += [np.packbits(confidence < value, bitorder="little") for value in values]
+        leaving = np.zeros((len(thresholds), len(self.members)), dtype=np.int64)
+        sums = np.full((len(thresholds), 2), self.states.rows, dtype=np.int64)
+        words = _in_words(np.stack(stays)) if stays else hits[:0]
+        sums[:, 0] = count_bits(words, at, hits, self.states.rows, leaving)
+        return sums, leaving
 
     def swept(self, entries: Entries, points: Points, known: Known) -> Points:
         """What nothing known surely beats among all thresholds of each stage of some plans, the others as they are.
@@ -107,6 +135,13 @@ class Chain:
         thresholds = found.thresholds.copy()
         thresholds[:, stage] = np.where(new < cuts - 1, halfway(*between[new].T), NEVER)
         return Points(found.members, thresholds, scores[new], averages[new], found.worst)
+
+
+def _in_words(packed: UInt8[np.ndarray, "lines bytes"]) -> UInt64[np.ndarray, "lines words"]:
+    """Lines of bits in words of 64, filled up with zeros."""
+    filled = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+    filled[:, : packed.shape[1]] = packed
+    return filled.view(np.uint64)
 
 
 SWEEP_ROWS = 10_000  # a sweep of few rows takes as long as these
