@@ -20,7 +20,7 @@ from hf_soups.plots.canvas import (
     unit_of,
 )
 from hf_soups.plots.fitting import name_points, names_at
-from hf_soups.plots.looks import BLUE, INK, STYLES, Look, is_method, looks_apart
+from hf_soups.plots.looks import BLUE, INK, STYLES, Look, looks_apart, method_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +135,7 @@ def _scatter(axes: Axes, kind: str, points: Sequence[CostPoint], scale: float) -
 
 def _own_looks(points: Sequence[CostPoint]) -> dict[tuple[str, str], Look]:
     """Those of the points of one kind by kind and name; none where they are many, or ensembles of other names."""
-    own = all(p.kind == "soup" or (p.kind == "ensemble" and is_method(p.name)) for p in points)
+    own = all(p.kind == "soup" or (p.kind == "ensemble" and method_of(p.kind, p.name) != "") for p in points)
     return looks_apart((p.kind, p.name) for p in points) if own and len(points) <= APART else {}
 
 

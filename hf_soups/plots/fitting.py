@@ -129,17 +129,17 @@ def _wrap(text: Text, room: float, renderer: RendererAgg) -> bool:
 
 
 def _thin(axes: Axes, renderer: RendererAgg) -> None:
-    """Hide numbers along an axis that would touch the one before; names of bars all stay."""
+    """Hide numbers along an axis that would touch the one before or say the same; names of bars all stay."""
     from matplotlib.ticker import FixedFormatter
 
     for axis, low, high in ((axes.xaxis, 0, 2), (axes.yaxis, 1, 3)):
         if isinstance(axis.get_major_formatter(), FixedFormatter):
             continue
         shown = tick_labels(axis)
-        last = -math.inf
+        last, said = -math.inf, ""
         for box, text in sorted(((_box(text, renderer), text) for text in shown), key=lambda each: each[0][low]):
-            text.set_visible(box[low] >= last + 2)
-            last = box[high] if text.get_visible() else last
+            text.set_visible(box[low] >= last + 2 and text.get_text() != said)  # 1.01 M again says nothing
+            last, said = (box[high], text.get_text()) if text.get_visible() else (last, said)
 
 
 def tick_labels(axis: Axis) -> list[Text]:

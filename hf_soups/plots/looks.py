@@ -41,9 +41,14 @@ _SPARE = {
 }
 
 
-def is_method(name: str) -> bool:
-    """Whether a soup's or an ensemble's name begins with a method's."""
-    return name.startswith(tuple(METHODS))
+def method_of(kind: str, name: str) -> str:
+    """The method that a soup's or an ensemble's name begins with; nothing of other kinds and names.
+
+    >>> method_of("soup", "learned-by-tensor soup of 3"), method_of("soup", "mine"), method_of("ensemble", "greedy")
+    ('learned-by-tensor', '', '')
+    """
+    known = (method for method, (_, colour) in METHODS.items() if kind == ("ensemble" if colour == GREEN else "soup"))
+    return max((method for method in known if name.startswith(method)), key=len, default="")
 
 
 def look_of(kind: str, name: str = "") -> Look:
@@ -54,8 +59,8 @@ def look_of(kind: str, name: str = "") -> Look:
     >>> look_of("soup", "mine") == STYLES["soup"][:2]
     True
     """
-    known = [method for method in METHODS if kind in ("soup", "ensemble") and name.startswith(method)]
-    return METHODS[max(known, key=len)] if known else STYLES[kind if kind in STYLES else "run"][:2]
+    method = method_of(kind, name)
+    return METHODS[method] if method else STYLES[kind if kind in STYLES else "run"][:2]
 
 
 def looks_apart(named: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
@@ -64,7 +69,7 @@ def looks_apart(named: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]
     >>> sorted(marker for marker, _ in looks_apart([("soup", "a"), ("soup", "b")]).values())
     ['D', 'P']
     """
-    ordered = sorted(set(named), key=lambda each: (not is_method(each[1]), each))
+    ordered = sorted(set(named), key=lambda each: (not method_of(*each), each))
     made: dict[tuple[str, str], Look] = {}
     for kind, name in ordered:
         wanted = look_of(kind, name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 from hf_soups.plots.canvas import Picture, Point, TriedMixture, also_written_as, finished, new_figure, report_vs_select
 from hf_soups.plots.canvas import score_by_ingredients as draw_steps
@@ -73,6 +74,9 @@ def boxes_of(figure: Figure) -> tuple[list[Box], list[Box], list[Box]]:
                  axes.yaxis.label]  # type: ignore[attr-defined]  # fmt: skip
         shown = [text for text in texts if text.get_visible() and text.get_text()]
         others += [tuple(text.get_window_extent(renderer).extents) for text in shown]
+        for axis in (axes.xaxis, axes.yaxis):
+            said = [text.get_text() for text in tick_labels(axis)]
+            assert len(set(said)) == len(said) or isinstance(axis.get_major_formatter(), FixedFormatter)
     others += [tuple(legend.get_window_extent(renderer).extents) for legend in figure.legends]
     return names, markers, others  # type: ignore[return-value]
 
@@ -106,6 +110,11 @@ def test_points_at_one_place_share_a_line_and_a_name_without_room_is_left_out() 
     assert named == ["run_00, run_01 and 5 more", "run_07, run_08"]
 
 
+def test_costs_that_hardly_differ_are_not_written_twice_along_the_axis() -> None:
+    points = [CostPoint("run", f"run_{i:02d}", 1e6 * (1 + i / 900), 0.9, 1e6) for i in range(12)]
+    assert_apart(drawn_costs(CostPicture(tuple(points), "accuracy", "macs", 10, "report")).figure)
+
+
 def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     from hf_soups.plots import canvas
 
@@ -133,7 +142,8 @@ def test_pictures_of_a_cascade_have_room_for_long_names(
 
 def test_a_method_has_one_look_and_two_models_of_a_picture_never_share_one() -> None:
     alone = looks_apart([("soup", "greedy soup of 3")])
-    beside = looks_apart([("soup", f"{name} soup of 3") for name in (*METHODS, "mine", "another")])
+    soups = [("soup", f"{name} soup of 3") for name in (*METHODS, "mine", "another")]
+    beside = looks_apart([*soups, ("ensemble", "greedy")])
     assert alone["soup", "greedy soup of 3"] == beside["soup", "greedy soup of 3"] == METHODS["greedy"]
     assert len(set(beside.values())) == len(beside)
 
