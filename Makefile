@@ -5,13 +5,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11) and "hf_soups needs Python 3.11 or newer; set PYTHON=")
 
-.PHONY: quickstart test lock audit format lint types unit cpus browser slow real examples bench clean
+.PHONY: quickstart test lock audit format lint types docs unit cpus browser slow real examples bench clean
 
 quickstart: .venv/core
 	$(BIN)/hf-soups quickstart --out quickstart --overwrite
 
 test: .venv/test
-	$(MAKE) --no-print-directory lint types unit slow real examples bench
+	$(MAKE) --no-print-directory lint types docs unit slow real examples bench
 
 .venv/core: pyproject.toml constraints.txt
 	$(PYTHON) -c '$(RIGHT_PYTHON)'
@@ -39,6 +39,10 @@ lint: .venv/test
 
 types: .venv/test
 	$(BIN)/mypy
+
+# The site of docs/, in site/: no broken link, every public name with its docstring.
+docs: .venv/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # One torch thread a worker: two workers with two threads each slow each other down several times over.
 unit: .venv/test
@@ -84,14 +88,14 @@ bench: .venv/test
 	$(BIN)/python benchmarks/finetune.py --small
 	$(BIN)/python benchmarks/scaling.py
 
-# What is pinned, written again; then known weaknesses of it, for which a list of advisories must be reached.
+# What is pinned, written again with what is locked where it fits (UPGRADE=--upgrade: all the newest); then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python requirements/lock.py
+	$(BIN)/python requirements/lock.py $(UPGRADE)
 
 audit: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements/test.lock
 
 clean:
-	rm -rf .venv quickstart dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv quickstart dist build site .pytest_cache .mypy_cache .ruff_cache

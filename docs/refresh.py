@@ -10,7 +10,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-from python_api import map_of_floors, python_page  # beside this script
+from floors import map_of_floors  # beside this script
 from reference import commands_page, recipe_page
 from rich.console import Console
 
@@ -55,7 +55,7 @@ def the_plan(search: str) -> str:
 
 def main(job: Path | None) -> None:
     """Write the reference pages; of a quickstart's folder the blocks and pictures too."""
-    pages = {"commands": commands_page(), "recipe": recipe_page(), "python-api": python_page()}
+    pages = {"commands": commands_page(), "recipe": recipe_page()}
     for name, page in pages.items():
         (DOCS / f"{name}.md").write_text(page, encoding="utf-8")
     put(DOCS / "how-it-hangs-together.md", "floors", map_of_floors(), fence="")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hf_soups.demo import build_page
     from hf_soups.diagnosis import diagnose
     from hf_soups.ensembles import ensemble, select_ensemble
+    from hf_soups.hub import push
     from hf_soups.inspection import inspect_checkpoints
     from hf_soups.leaderboard import Leaderboard, build_leaderboard
     from hf_soups.leaderboard.compare import compare
@@ -60,6 +61,7 @@ _HOME = {
     "Options": "cooking",
     "compare": "leaderboard.compare",
     "cook": "cooking",
+    "push": "hub",
     "report": "reporting.page",
     "run_sweep": "sweep",
     "score": "metrics",
@@ -147,6 +149,7 @@ __all__ = [
     "named_task",
     "predict_pool",
     "preflight",
+    "push",
     "read_pool",
     "report",
     "run_checkpoints",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -71,7 +71,8 @@ def checkpoints_of(given: Sequence[Source], called: str = "ingredients") -> tupl
     Raises:
         InputError: if it is one alone, or one of them is no checkpoint; `called` names the argument.
     """
-    if isinstance(given, str | os.PathLike | Checkpoint) or not isinstance(given, Iterable):
+    one = isinstance(given, str | os.PathLike | Checkpoint | Mapping | Set)  # keys would do, and sets have no order
+    if one or not isinstance(given, Iterable):
         raise InputError(
             f"{called} is {str(given)!r:.200}; expected several checkpoints, such as [{str(given)!r:.80}, ...]. The "
             "models in a sweep's folder: cook(FOLDER, ...)."

@@ -1,8 +1,8 @@
 """Every error a user can cause or meet, with the exit status the command line gives it.
 
 A message says what is wrong, where, what was got, what was expected and what to do next. It is written with the options
-of the command line; of an error that no command raised, `str()` has Python's arguments in their place. A traceback is
-shown only with `--debug`.
+of the command line; of an error or a warning that no command raised, `str()` has Python's arguments in their place. A
+traceback is shown only with `--debug`.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ def _as_argument(found: re.Match[str]) -> str:
     return f"`{name}=True`" if name in _SWITCHES else f"`{name}`"
 
 
-class HfSoupsError(Exception):
-    """Something failed while working: exit status 1."""
+class _Message(Exception):
+    """What names options where a command runs, and Python's arguments elsewhere."""
 
-    exit_status = 1
     _by_command: bool
 
     def __new__(cls, *_: object) -> Self:
@@ -79,6 +78,12 @@ class HfSoupsError(Exception):
     def __str__(self) -> str:
         message = super().__str__()
         return message if self._by_command else in_python(message)
+
+
+class HfSoupsError(_Message):
+    """Something failed while working: exit status 1."""
+
+    exit_status = 1
 
 
 class InputError(HfSoupsError, ValueError):
@@ -95,7 +100,7 @@ class DataError(InputError):
     """A data set lacks a column, a split, rows, or has labels outside the names."""
 
 
-class DataWarning(UserWarning):
+class DataWarning(_Message, UserWarning):
     """Something about the rows that whoever uses them should know; the command line prints it in one line."""
 
 

@@ -43,11 +43,18 @@ def _models(module: Any) -> None:
 
 def _image_processors(module: Any) -> None:
     from hf_soups.cascades.running.config import CascadeConfig
-    from hf_soups.cascades.running.processor import CascadeImageProcessor
+    from hf_soups.cascades.running.modeling_cascade import CascadeImageProcessor
 
     module.AutoImageProcessor.register(
         CascadeConfig, image_processor_classes={"pil": CascadeImageProcessor}, exist_ok=True
     )
+
+
+def _tokenizers(module: Any) -> None:
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.modeling_cascade import CascadeTokenizer
+
+    module.AutoTokenizer.register(CascadeConfig, tokenizer_class=CascadeTokenizer, exist_ok=True)
 
 
 def _towers(_: Any = None) -> None:
@@ -115,6 +122,7 @@ _AFTER: Mapping[str, Callable[[Any], None]] = {
     "transformers.models.auto.configuration_auto": _config,
     _AUTO: _models,
     "transformers.models.auto.image_processing_auto": _image_processors,
+    "transformers.models.auto.tokenization_auto": _tokenizers,
     **dict.fromkeys(_TOWERS_NEED, _towers),
     "transformers.pipelines": _pipelines,
     "evaluate.evaluator.base": _evaluators,

@@ -1,8 +1,10 @@
 """Write test.lock: the version and the hashes of everything that the tests are run with, for every platform.
 
-python requirements/lock.py     # needs uv; `make lock` installs it
+python requirements/lock.py               # needs uv; `make lock` installs it
+python requirements/lock.py --upgrade     # the newest of everything that constraints.txt leaves open
 
-What constraints.txt pins keeps its pin; what it leaves open gets the newest version that fits. torch stays out, and so
+What constraints.txt pins has that version; what it leaves open keeps the one that is locked, where it fits, and else
+gets the newest. torch stays out, and so
 does what its CUDA builds bring: the build differs from place to place, so it cannot have one hash. The Makefile
 installs it through constraints.txt, after all else.
 """
@@ -10,6 +12,7 @@ installs it through constraints.txt, after all else.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +25,7 @@ BUILD = ("hatchling", "editables")  # what building hf_soups itself needs
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 OPTIONS = (
     "--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
-    "--no-emit-index-url", "--no-emit-find-links", "--extra=test", "--constraints=constraints.txt",
+    "--no-emit-index-url", "--no-emit-find-links", "--extra=test", "--extra=docs", "--constraints=constraints.txt",
 )  # fmt: skip
 
 
@@ -37,6 +40,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         build, out = Path(place, "build.in"), Path(place, "out")
         build.write_text("\n".join(BUILD))
+        if "--upgrade" not in sys.argv and LOCK.exists():
+            shutil.copyfile(LOCK, out)  # uv prefers the versions in the file that it writes
         files = ["pyproject.toml", str(build), "--output-file", str(out)]
         uv = Path(sys.executable).with_name("uv")
         subprocess.run([str(uv), "pip", "compile", *OPTIONS, *files], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -11,11 +11,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_soups import Predictions, build_leaderboard, search_cascades, uniform
+from hf_soups import (
+    Predictions,
+    build_from,
+    build_leaderboard,
+    compare,
+    read_pool,
+    search_cascades,
+    search_pool,
+    uniform,
+)
+from hf_soups.cooking import CookResult
+from hf_soups.cooking.run import Cooked
 from hf_soups.display import SHOWN
+from hf_soups.errors import InputError
+from hf_soups.pool.predict import PoolResult
 from hf_soups.predictions.topk import TopKPredictions
+from hf_soups.soups.soup_record import read_soup
+from hf_soups.sweep import SweepResult
+from hf_soups.sweep.ledger import Entry
 from tests.cascades.pools import random_pool
-from tests.makers.synthetic_sweep import write_finished_run, write_plan
+from tests.makers.synthetic_sweep import write_finished_run, write_plan, write_soup_record
+from tests.pool_jobs.made_pool import made_pool
 
 SHORT = 200
 
@@ -125,6 +142,56 @@ def test_a_leaderboard_is_a_line_a_table_and_a_picture(tmp_path: Path) -> None:
     assert len(repr(board)) < SHORT
     assert board.to_pandas()["name"].tolist() == [row.name for row in board.rows]
     assert picture(board._repr_html_()).startswith(b"\x89PNG")
+
+
+def test_comparisons_are_a_line_and_a_table(tmp_path: Path) -> None:
+    write_plan(tmp_path, 3)
+    for i, right in enumerate((50, 60, 95)):
+        write_finished_run(tmp_path / f"run_{i:02d}", right, right, seed=i)
+    one = compare(tmp_path, ["run_00", "run_02"])
+    assert repr(one).startswith("Comparisons(run_02 is ahead of run_00 by more than ")
+    assert one.to_pandas().loc[0, ["a", "b"]].tolist() == ["run_00", "run_02"]
+    every = compare(tmp_path)
+    assert re.match(
+        r"Comparisons\(\d of \d differ from run_02 on report, \d+ rows: McNemar's exact test\)", repr(every)
+    )
+    assert "<table" in every._repr_html_()
+
+
+def test_a_search_shows_its_choice_and_what_it_does_on_report_rows(tmp_path: Path) -> None:
+    pool = made_pool(tmp_path / "pool")
+    found = search_pool(pool, report="0.5")
+    assert re.match(r"SearchResult\(\d+ plans in .*frontier.json; chosen: .*, average cost ", repr(found))
+    assert found.to_pandas()["plan"].tolist() == [reported.name for reported in found.reported]
+    assert picture(found._repr_html_()).startswith(b"\x89PNG")
+    assert found.frontier.plans[int(found.reference.rpartition("#")[2])] == found.choice.plan
+    assert len(repr(found.frontier.plot())) < SHORT
+    none = search_pool(pool, report="0.5", min_score="0.9999", out=tmp_path / "other.json")
+    assert "none chosen" in repr(none)
+    with pytest.raises(InputError, match="No plan was chosen, so there is none to build"):
+        build_from(none.reference, tmp_path / "cascade")
+
+
+def test_a_pool_is_a_line_and_a_table(tmp_path: Path) -> None:
+    pool = read_pool(made_pool(tmp_path / "pool", models=2, rows=50))
+    assert repr(pool) == f"Pool(2 models on 50 test rows of made-up; in {tmp_path / 'pool'})"
+    assert pool.to_pandas()["parameters"].tolist() == [10, 20]
+    assert repr(PoolResult(pool, ("m0",), ("m1",), {})).startswith(
+        "PoolResult(1 answered, 1 kept, 0 failed; 2 models on "
+    )
+
+
+def test_a_sweep_and_a_cook_are_a_line_and_a_table(tmp_path: Path) -> None:
+    entries = (Entry("run_00", "finished", "finished", seconds=1.5), Entry("run_01", "failed", "nan-loss", "NaN"))
+    swept = SweepResult(Path("runs"), (*entries, Entry("run_02", "open")), ())
+    assert repr(swept) == "SweepResult(1 of 3 runs finished, 1 failed, 1 killed; in runs)"
+    assert swept.to_pandas()["reason"].tolist() == ["", "NaN", ""]
+    (tmp_path / "soup").mkdir()
+    write_soup_record(tmp_path / "soup", ["run_00", "run_01"])
+    cooked = Cooked("uniform", Path("soup"), read_soup(tmp_path / "soup"))
+    made = CookResult((cooked,), {"run_02": "one class"})
+    assert re.fullmatch(r"CookResult\(uniform of 2 of \d in soup; 1 checkpoints left out\)", repr(made))
+    assert made.to_pandas().loc[0, "ingredients"] == "run_00 + run_01"
 
 
 def test_a_soup_is_a_line_and_a_table() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 import hf_soups.logging as ours
+from hf_soups.errors import DataWarning, as_a_command
 from hf_soups.progress import Meter, search_progress
 
 
@@ -62,6 +65,14 @@ def test_messages_are_printed_once_from_a_level_on(level: str, said: list[str]) 
 def test_handlers_of_the_program_are_not_doubled() -> None:
     lines = ran("import logging; logging.basicConfig(format='mine %(message)s')\n" + SAYS).splitlines()
     assert [line for line in lines if "a error" in line] == ["mine a error"] * 2
+
+
+def test_warnings_name_arguments_in_python_and_options_in_commands() -> None:
+    message = "Give the rows (--data), or --overwrite."
+    with pytest.warns(DataWarning, match=r"Give the rows \(`data`\), or `overwrite=True`\."):
+        warnings.warn(message, DataWarning, stacklevel=1)
+    with as_a_command(), pytest.warns(DataWarning, match=re.escape(message)):
+        warnings.warn(message, DataWarning, stacklevel=1)
 
 
 def test_the_level_is_set_and_read() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -22,7 +25,7 @@ DATA = (
 )  # fmt: skip
 TOP = {
     "hf_soups", "recipes", "examples", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff",
-    "LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore",
+    "LICENSE", "hatch_build.py", "pyproject.toml", "PKG-INFO", ".gitignore",
 }  # fmt: skip
 
 
@@ -52,7 +55,26 @@ def test_the_wheel_holds_the_package_alone_with_its_data(built: Path) -> None:
     said = message_from_string(metadata)
     assert (said["Name"], said["Version"], said["License-Expression"]) == ("hf_soups", __version__, "Apache-2.0")
     assert said["Description-Content-Type"] == "text/markdown"
+    assert said.get_all("Project-URL") is None
+    assert said.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
     assert "hf-soups = hf_soups.cli:main" in scripts
+
+
+def test_an_address_makes_the_pictures_and_links_of_the_package_page_whole(tmp_path: Path) -> None:
+    address = "https://example.org/hf_soups"
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "metadata"], cwd=ROOT, check=True, capture_output=True, text=True,
+        env={**os.environ, "PROJECT_URL": f"{address}/"},
+    )  # fmt: skip
+    said = json.loads(done.stdout)
+    assert said["urls"] == {"Repository": f"{address}/"}
+    readme = said["readme"]["text"]
+    assert f"]({address}/raw/HEAD/docs/quickstart.png)" in readme
+    assert f"]({address}/blob/HEAD/docs/soups.md#the-leaderboard)" in readme
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", readme) == []
+    assert readme.replace(f"{address}/raw/HEAD/", "").replace(f"{address}/blob/HEAD/", "") == (
+        ROOT / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_the_source_distribution_holds_what_its_readme_points_to_and_no_tests(built: Path) -> None:

@@ -64,7 +64,7 @@ def predict_rows(
 
     Args:
         model: a classifier's or a cascade's folder or Hub repo.
-        out: the folder of the answers: _answers.json and part-<number>.parquet.
+        out: the folder of the answers: _answers.json and `part-<number>.parquet`.
         budget: of a cascade: average cost in shares of its most expensive member's.
         top_k: labels with scores of each row.
         batch_size: rows at once.

@@ -47,6 +47,7 @@ class EvidenceMember:
     """One member; what was not counted or measured is None."""
 
     source: str = ""
+    revision: str = ""  # of a source on the Hub
     sha256: str = ""
     parameters: int | None = None
     macs: int | None = None

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from torch.utils.data import DataLoader
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from hf_soups.cascades.running.model import CascadeModel, CascadeOutput
+from hf_soups.cascades.running.model import CascadeModel, CascadeOutput, check_pairs
 from hf_soups.data.images import picture
 from hf_soups.errors import DataError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION
@@ -314,12 +314,9 @@ class CascadeTextClassificationPipeline(CascadePipeline, StockTexts):  # type: i
             InputError: if it is neither, or not what this cascade takes.
         """
         first, second = _pair(inputs)
-        wants_pair = self.model.config.kind == "text-pair"
         if not isinstance(first, str) or not isinstance(second, str | None):
             raise InputError(f"got {inputs!r:.100}; expected a text, or a dictionary of 'text' and 'text_pair'.")
-        if wants_pair != (second is not None):
-            told = "pairs: give {'text': ..., 'text_pair': ...}" if wants_pair else "single texts, not pairs"
-            raise InputError(f"got {inputs!r:.100}, but this cascade takes {told}.")
+        check_pairs([(first, second)], self.model.kind)
         return first, second
 
     def postprocess(

@@ -313,14 +313,19 @@ def build(
     assume_label_order: Annotated[
         bool, typer.Option("--assume-label-order", help="Members without label names have the data's order.")
     ] = False,
+    with_code: Annotated[
+        bool,
+        typer.Option("--with-code", help="Add code with which people without hf_soups load it (trust_remote_code)."),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
     from hf_soups.pool_jobs import build_from
 
     path = build_from(
-        plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite
-    )
+        plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
+        with_code=with_code,
+    )  # fmt: skip
     printed(f"wrote {path}")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hf_soups.cli.app import Overwrite, app, printed
+from hf_soups.errors import InputError
 
 
 @app.command()
@@ -62,6 +64,13 @@ def push(
         str, typer.Argument(metavar="OWNER/NAME", help="The repo, created if needed: a model or a data set.")
     ],
     space: Annotated[bool, typer.Option("--space", help="Make a Space with the demo page of a cascade.")] = False,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="With --space, inputs to try, which are sent too: as for hf-soups demo."),
+    ] = None,
+    wheel: Annotated[
+        Path | None, typer.Option(help="With --space, a wheel of hf_soups to copy into it. Default: the registry's.")
+    ] = None,
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Visibility of a new repo. Default: as set on the Hub.")
     ] = None,
@@ -89,9 +98,11 @@ def push(
     """
     from hf_soups.hub import push as push_folder
 
+    if not space and (examples or wheel):
+        raise InputError("--examples and --wheel are of a Space's page: give --space too.")
     done = push_folder(
         folder, repo, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
-        force=force, include=include or (), space=_page() if space else None,
+        force=force, include=include or (), space=_page(examples, wheel) if space else None,
         confirm=_confirm if sys.stdin.isatty() else None,
         tell=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
@@ -100,10 +111,10 @@ def push(
         typer.echo(line)
 
 
-def _page() -> Callable[[Path], Mapping[str, str]]:
+def _page(examples: Path | None, wheel: Path | None) -> Callable[[Path], Mapping[str, str | Path]]:
     from hf_soups.demo import space_files
 
-    return space_files
+    return partial(space_files, examples=examples, wheel=wheel) if examples or wheel else space_files
 
 
 def _confirm(question: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.checkpoint import Checkpoint, sources_of
 from hf_soups.cooking.one_soup import CookRequest, SoupToCook, Tell
+from hf_soups.display import Displayed
 from hf_soups.errors import HfSoupsError, InputError, SelectionOnReport, memory_told
 from hf_soups.files.weights import json_object
 from hf_soups.files.writing import refuse_existing, write_text
@@ -28,6 +29,8 @@ from hf_soups.soups.whole_start import RECORD, whole_start
 from hf_soups.wording import score_in_words
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hf_soups.soups.scoring import SoupScorer
 
 SHOWN = 12  # ingredients at most whose coefficients are printed
@@ -79,13 +82,25 @@ class Cooked:
         return lines
 
 
-@dataclass(frozen=True, slots=True)
-class CookResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CookResult(Displayed):
     """All soups of one call, and what was left out of the pool."""
 
     soups: tuple[Cooked, ...]
     left_out: Mapping[str, str]  # name -> reason
     warnings: tuple[str, ...] = ()
+
+    def in_short(self) -> str:
+        """Each soup with its ingredients and its folder."""
+        said = [f"{s.method} of {len(s.record.models)} of {len(s.record.pool)} in {s.folder}" for s in self.soups]
+        return "; ".join([*said, *([f"{len(self.left_out)} checkpoints left out"] if self.left_out else [])])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The soups, a row each."""
+        import pandas as pd
+
+        rows = [(s.method, str(s.folder), s.score, " + ".join(s.ingredients), s.already) for s in self.soups]
+        return pd.DataFrame(rows, columns=["method", "folder", "select_score", "ingredients", "already"])
 
 
 def _say(line: str) -> None:
@@ -94,7 +109,7 @@ def _say(line: str) -> None:
 
 def cook(
     sources: Sequence[str | Path] | str | Path,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | str = METHODS,
     out: str | Path = OUT,
     *,
     recipe: Recipe | str | Path | None = None,
@@ -121,9 +136,9 @@ def cook(
 
     Args:
         sources: one sweep's folder, or at least two checkpoints (folders, run folders, Hub repos). An output folder of
-            transformers' Trainer means its checkpoint-<step> folders and its final model, once.
-        methods: names in the table of `methods`.
-        out: the soup's folder for one method over plain checkpoints, else the folder of <method>/ folders.
+            transformers' Trainer means its `checkpoint-<step>` folders and its final model, once.
+        methods: a name in the table of `methods`, or several.
+        out: the soup's folder for one method over plain checkpoints, else the folder of `<method>/` folders.
         recipe: task and data to choose on; default: the sweep's, or for greedy what all run folders share.
         overrides: values of the recipe to change.
         options: of the methods; default: those of `Options`.
@@ -146,7 +161,7 @@ def cook(
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
         OutOfMemory: if the rows or models do not fit.
     """
-    wanted = chosen(methods)
+    wanted = chosen([methods] if isinstance(methods, str) else methods)
     request = CookRequest(
         options or DEFAULTS,
         None if dtype is None else stored_dtype(dtype),

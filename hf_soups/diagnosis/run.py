@@ -61,6 +61,9 @@ class Diagnosis:
     folder: Path
     files: tuple[Path, ...]
 
+    def __repr__(self) -> str:
+        return f"Diagnosis({len(self.words)} findings in words; {len(self.files)} files in {self.folder})"
+
 
 def _say(line: str) -> None:
     print(line, flush=True)

@@ -18,7 +18,7 @@ __all__ = ["default_out", "finetune"]
 
 
 def finetune(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path,
     *,
     start: str | Path | None = None,
@@ -30,7 +30,7 @@ def finetune(
     """Fine-tune once and write the run folder `out`; all processes of a distributed run call it alike.
 
     Args:
-        recipe: the task, the model and how it is fine-tuned; its sweep plays no part here.
+        recipe: the task, the model and how it is fine-tuned, or a file of it; its sweep plays no part here.
         out: the run folder to write.
         start: the shared start; default: made from the recipe, with the same head each time.
         cache: keeps encoded rows and the start for other runs; default: a temporary folder.
@@ -43,8 +43,10 @@ def finetune(
         HfSoupsError: if `out` cannot be written.
     """
     from hf_soups.finetune.run import FineTuneRequest, run_request
+    from hf_soups.recipe import Recipe, load_recipe
 
     start, cache = (None if path is None else Path(path) for path in (start, cache))
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     run_request(FineTuneRequest(recipe, Path(out), start, cache, progress, overwrite, tracker))
     return Path(out)
 

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES
-from hf_soups.cascades.running.stored import PROCESSOR_FILE
+from hf_soups.cascades.running.beside import is_our_code
+from hf_soups.cascades.running.stored import CODE_FILE, PROCESSOR_FILE, TOKENIZER_FILE
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
@@ -26,11 +27,14 @@ from hf_soups.reporting.cards.soups import BOARD_PICTURE
 from hf_soups.soups.sentence_modules import surrounding_files
 from hf_soups.soups.soup_record import SOUP_FILE, STEPS_PICTURE
 
-PageFiles = Callable[[Path], Mapping[str, str]]  # a cascade's folder -> text by path, app.py and README.md among them
+# a cascade's folder -> by path texts, and files to copy; app.py and README.md among them
+PageFiles = Callable[[Path], Mapping[str, str | Path]]
 MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", STEPS_PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
-CASCADE = ("config.json", PROCESSOR_FILE, "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD)
+CASCADE = (
+    "config.json", PROCESSOR_FILE, TOKENIZER_FILE, "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD,
+)  # fmt: skip
 MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 
 
@@ -90,11 +94,31 @@ def without_card(folder: Path, kind: Kind, stage: Stage, include: Sequence[str] 
     """The folder as it would be pushed, whatever README.md it has or lacks."""
     files_to_send(folder, (), whole=True)  # links first: nothing outside is read
     parts = _member_folders(folder) if kind == "cascade" else ["."]
-    own = [*(CASCADE if kind == "cascade" else SOUP), *pictures_of(folder)]
+    code = _code_of(folder, include) if kind == "cascade" else ()
+    own = [*(CASCADE if kind == "cascade" else SOUP), *code, *pictures_of(folder)]
     own += [f"{part}/{name}".removeprefix("./") for part in parts for name in _model_files(folder, part)]
     files, left_out = files_to_send(folder, own, include, whole=True)
     clean = cleaned(files, stage)
-    return Contents(kind, replaced(tuple(files), clean), tuple(left_out), note_of(clean))
+    notes = (*note_of(clean), *(f"{name} is code, which trust_remote_code=True runs for others." for name in code))
+    return Contents(kind, replaced(tuple(files), clean), tuple(left_out), notes)
+
+
+def _code_of(folder: Path, include: Sequence[str]) -> tuple[str, ...]:
+    """The code that a cascade's config names, as hf_soups wrote it.
+
+    Raises:
+        InputError: if it is gone, or somebody else's and not named by the user.
+    """
+    if not read_json(folder / "config.json").get("auto_map"):
+        return ()
+    if not (folder / CODE_FILE).is_file():
+        raise InputError(f"{folder}: config.json names {CODE_FILE}, which is not there. Build it again, with code.")
+    if CODE_FILE not in include and not is_our_code(folder):
+        raise InputError(
+            f"{folder / CODE_FILE}: not the code that this version of hf_soups writes, and others would run it. Build "
+            f"the cascade again with code, or, if it is your own, send it by --include {CODE_FILE}."
+        )
+    return (CODE_FILE,)
 
 
 def _model_files(folder: Path, part: str) -> list[str]:
@@ -137,7 +161,10 @@ def space_contents(folder: Path, stage: Stage, page: PageFiles, include: Sequenc
     cascade = without_card(folder, "cascade", stage, include)
     inside = [replace(file, path=f"{MODEL_FOLDER}/{file.path}") for file in cascade.files]
     own = Stage(stage.folder / "page")
-    made = [own.text(path, text) for path, text in page(folder).items()]
+    made = [
+        own.text(path, found) if isinstance(found, str) else LocalFile.at(path, found)
+        for path, found in page(folder).items()
+    ]
     if not {"app.py", README} <= {file.path for file in made}:
         raise InputError(f"{folder}: the page that was made for its Space has no app.py or no {README}.")
     return Contents(

@@ -51,6 +51,9 @@ class Pushed:
     usage: str = ""  # Python that loads it
     card: str = ""  # README.md
 
+    def __repr__(self) -> str:
+        return f"Pushed({self.words()[0].rstrip('.:')})"
+
     def words(self) -> list[str]:
         """Lines for the user; of a dry run also the files, and the card at the end."""
         total = sum(file.size for file in self.files)

@@ -126,6 +126,9 @@ class Inspection:
     start: str | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Inspection({self.verdict})"
+
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All of them, errors first."""

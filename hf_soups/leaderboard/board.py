@@ -80,7 +80,7 @@ class Leaderboard(Displayed):
         return LeaderboardTable(self)
 
     def save(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write leaderboard.csv, .parquet and, if anything is scored, .png, _<shift>.png and score_vs_cost.png, .csv.
+        """Write leaderboard.csv, .parquet and, if anything is scored, .png, `_<shift>.png` and score_vs_cost.png, .csv.
 
         Returns:
             The paths; without the last two where no multiply-adds are known.

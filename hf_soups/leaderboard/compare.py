@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.files.problem_types import REGRESSION
 from hf_soups.leaderboard.rows import UNUSABLE, ScoredModel, ScoredModels, read_scored_models
@@ -19,6 +20,7 @@ from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import difference_in_words, score_in_words
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
     from hf_soups.metrics import Metric
@@ -44,8 +46,8 @@ class Comparison:
     holm_p: float = 1.0  # of the test that decides, corrected for all comparisons of the call
 
 
-@dataclass(frozen=True, slots=True)
-class Comparisons:
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparisons(Displayed):
     """What one call compared, on which rows, and what limits it."""
 
     metric: str
@@ -65,6 +67,19 @@ class Comparisons:
     def decides(self, pair: Comparison) -> float:
         """The p-value of that test."""
         return pair.mcnemar_p if traits_of(self.metric).counts_rows else pair.bootstrap_p
+
+    def in_short(self) -> str:
+        """Of one comparison what it says; of several how many differ."""
+        if not self.against_best:
+            return "; ".join(self._reading(pair) for pair in self.pairs)
+        apart = sum(pair.holm_p < LEVEL for pair in self.pairs)
+        return f"{apart} of {len(self.pairs)} differ from {self.pairs[0].b} on {self.on}, {self.rows} rows: {self.test}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The comparisons, a row each."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(pair) for pair in self.pairs])
 
     def words(self, pair: Comparison) -> list[str]:
         """One comparison line by line, and how to read it."""
@@ -130,7 +145,12 @@ class Comparisons:
 
 
 def compare(
-    folder: str | Path, names: Sequence[str] = (), *, on: str = "report", resamples: int = RESAMPLES, seed: int = 0
+    folder: str | Path,
+    names: Sequence[str] | str = (),
+    *,
+    on: str = "report",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Comparisons:
     """Test rows of the leaderboard against one another, from cached predictions.
 
@@ -145,6 +165,7 @@ def compare(
         InputError: if a name or `on` is unknown, or a named row did not answer these rows.
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
+    names = (names,) if isinstance(names, str) else names
     found = read_scored_models(folder)
     if not found.runs:
         raise InputError(f"{folder}: no run has finished yet, so there is nothing to compare.")

@@ -72,7 +72,7 @@ def answer_checkpoints(
     Args:
         sources: folders, Hub repos, soups, sweeps, or output folders of transformers' Trainer, which stand for all
             their checkpoints; NAME=MODEL gives a name.
-        out: the folder: a pool of predictions in each of select/, report/ and shift-<name>/.
+        out: the folder: a pool of predictions in each of select/, report/ and `shift-<name>/`.
         recipe: task and data; default: that which all runs and soups among the sources record.
         overrides: values of the recipe to change.
         device: default: the GPU when there is one.

@@ -276,6 +276,11 @@ class Picture:
             write_csv(written[-1], self.rows)
         return written
 
+    def __repr__(self) -> str:
+        return (
+            f"Picture({len(self.rows)} points; save(PATH) writes it)" if self.rows else "Picture(save(PATH) writes it)"
+        )
+
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
         _write(self.figure, drawn, form="png")

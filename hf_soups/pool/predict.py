@@ -42,6 +42,10 @@ class PoolResult:
     seconds: Mapping[str, float] = field(default_factory=dict)  # of answering, by new member; without loading
     uncertain: float | None = None  # top-k: share of rows at which what was left out could change the members' mean
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.answered)} answered, {len(self.kept)} kept, {len(self.failed)} failed"
+        return f"PoolResult({counts}; {self.pool.in_short()})"
+
     @property
     def exit_status(self) -> int:
         """0 if every model answered, else 1."""
@@ -88,7 +92,7 @@ def predict_pool(
         measure_seconds: measure seconds per example too (a minute a model at most).
         cache: folder for encoded rows: members with equal processors then share them.
         progress: show progress.
-        rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or "shift-<name>" is answered.
+        rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or `"shift-<name>"` is answered.
     Raises:
         InputError: if the call makes no sense, or the pool in `out` is of other rows.
         DataError: if the rows cannot be used.

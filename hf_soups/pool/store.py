@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.costs import UNITS, Cost
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.downloads import inside_of
 from hf_soups.files.label_names import same_labels
@@ -19,6 +20,9 @@ from hf_soups.files.reading import as_record, read_json
 from hf_soups.files.writing import write_json
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.predictions.topk import load_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEASURED = ("seconds", "seconds_batch_1")  # these carry the hardware; the other units are counted
 
@@ -156,8 +160,8 @@ class _PoolRecord:
     top_k: int | None = None
 
 
-@dataclass(frozen=True)
-class Pool:
+@dataclass(frozen=True, repr=False)
+class Pool(Displayed):
     """Many models' answers on the rows of one split. Predictions are mapped from their files when they are asked for.
 
     All members know the same classes in the order of `label_names`, whatever the order in their own heads.
@@ -172,6 +176,22 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def in_short(self) -> str:
+        """How many models answered how many rows of which split."""
+        about = self.data
+        return f"{len(self)} models on {about.rows} {about.split} rows of {about.path}; in {self.folder}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The members, a row each, with what an example costs them."""
+        import pandas as pd
+
+        units = {unit: None for member in self.members.values() for unit in member.units}
+        rows = [
+            {"member": name, "source": m.source or m.from_file} | {u: m.cost(u).value for u in units if u in m.units}
+            for name, m in self.members.items()
+        ]
+        return pd.DataFrame(rows, columns=["member", "source", *units])
 
     @property
     def predictions(self) -> Mapping[str, Predictions]:

@@ -145,6 +145,7 @@ def build_from(
     references: bool = False,
     assume_label_order: bool = False,
     overwrite: bool = False,
+    with_code: bool = False,
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -158,6 +159,7 @@ def build_from(
         references: keep Hub ids with the commit of each member instead of copies.
         assume_label_order: take members without label names to have the data's order.
         overwrite: replace a cascade that is there.
+        with_code: add code by which people without hf_soups load it (`trust_remote_code=True`).
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -179,6 +181,7 @@ def build_from(
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
+        with_code=with_code,
         beside=evidence_files(opened.index, opened.frontier, parts),
     )
 

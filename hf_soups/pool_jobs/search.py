@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_soups.cascades.frontier import Choice, Frontier, relative_cost, wanted_score
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Combine, Confidence
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.metrics import Score, metric_named, score
 from hf_soups.metrics.significance import mcnemar
@@ -31,6 +32,8 @@ from hf_soups.recipe.task import METRIC_OF
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pandas as pd
+
 Method = Literal["exhaustive", "beam", "streeter"]
 FRONTIER_FILE = "frontier.json"
 
@@ -47,8 +50,8 @@ class Reported:
     p_value: float | None = None  # McNemar's, against the best single model
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchResult(Displayed):
     """What a search of a pool found, and where it is written."""
 
     frontier: Frontier
@@ -57,6 +60,34 @@ class SearchResult:
     path: Path
     seconds: float
     without_model: tuple[str, ...] = ()  # members of the plan that was chosen whose models are not known here
+
+    @property
+    def reference(self) -> str:
+        """The chosen plan as `build_from` takes it, such as `preds/frontier.json#3`.
+
+        Raises:
+            InputError: if no plan reaches the goal.
+        """
+        if self.choice.plan is None:
+            raise InputError(f"No plan was chosen, so there is none to build: {self.choice.why}.")
+        return f"{self.path}#{self.frontier.plans.index(self.choice.plan)}"
+
+    def in_short(self) -> str:
+        """How many plans there are, the one that was chosen, and where they are."""
+        chosen = "none chosen" if self.choice.plan is None else f"chosen: {self.choice.plan.in_short()}"
+        return f"{len(self.frontier)} plans in {self.path}; {chosen}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """What plans do on report rows, which nothing was chosen on; without those, the frontier."""
+        import pandas as pd
+
+        if not self.reported:
+            return self.frontier.to_pandas()
+        rows = [(r.name, r.plan.in_order, *astuple(r.score), r.average_cost, r.p_value) for r in self.reported]
+        return pd.DataFrame(rows, columns=["plan", "members", "report", "low", "high", "average_cost", "p"])
+
+    def _picture(self) -> bytes | None:
+        return self.frontier.plot(self.choice.plan)._repr_png_()
 
 
 def search_pool(

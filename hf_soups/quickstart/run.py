@@ -43,10 +43,8 @@ def two_sizes(out: Path, stages: Stages) -> None:
     stages.show(pool_ensembles(select, report=str(report)))
     found = search_pool(select, report=str(report), **RULE)
     stages.show(SearchTable(found))
-    assert found.choice.plan is not None  # the best single model, or what matches it, always fits the default goal
-    index = found.frontier.plans.index(found.choice.plan)
-    build_from(f"{found.path}#{index}", out / "cascade")
-    draw_plan(f"{found.path}#{index}", out / "pictures")
+    build_from(found.reference, out / "cascade")
+    draw_plan(found.reference, out / "pictures")
 
 
 STAGES = (

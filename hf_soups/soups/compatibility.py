@@ -80,7 +80,7 @@ class CheckpointSummary:
         return str(self.checkpoint)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PreflightReport:
     """What was found, and the checkpoints as they may be mixed (label orders aligned where that was asked for)."""
 
@@ -89,6 +89,10 @@ class PreflightReport:
     checkpoints: tuple[Checkpoint, ...]
     summaries: tuple[CheckpointSummary, ...] = ()  # of the same checkpoints as they were given
     taken: Mapping[str, Any] = field(default_factory=dict)  # what was decided for differences, as soup.json says it
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.checkpoints)} checkpoints, {len(self.errors)} errors, {len(self.warnings)} warnings"
+        return f"PreflightReport({counts})"
 
     @property
     def label_permutations(self) -> Mapping[str, tuple[int, ...]]:

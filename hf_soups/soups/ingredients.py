@@ -55,7 +55,7 @@ def gather(
     Args:
         sources: one sweep folder, or checkpoints: folders, run folders, Hub repos ("org/name" or "org/name@revision"),
             LoRA adapters (multiplied out first), and output folders of transformers' Trainer (all their
-            checkpoint-<step> folders, in the order of the steps, and the final model where it is another one).
+            `checkpoint-<step>` folders, in the order of the steps, and the final model where it is another one).
         recipe: task and data; default: the sweep's, or the one that all run folders share.
         overrides: values of the recipe to change.
         start: what the checkpoints were fine-tuned from; default: the sweep's start.

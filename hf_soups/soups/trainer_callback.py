@@ -42,7 +42,7 @@ class SoupCallback(TrainerCallback):
         last: snapshots that are averaged by "lawa".
         every: steps from one update to the next; default: 1 for "ema", an epoch for "lawa".
         first: step of the first update; later ones leave the warm-up out.
-        keep: checkpoint-<step> folders that stay, the best by `metric_for_best_model` (default: the loss) and always
+        keep: `checkpoint-<step>` folders that stay, the best by `metric_for_best_model` (default: the loss) and always
             the last one, which a resumed training needs; default: all that the Trainer leaves.
         compute_metrics: as the Trainer takes it; applied to what the average answers.
         overwrite: replace a soup in `out`.

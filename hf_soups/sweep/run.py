@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.display import Displayed
 from hf_soups.errors import InputError, RecipeError
 from hf_soups.files.writing import writable
 from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
@@ -35,13 +36,14 @@ from hf_soups.sweep.ledger import Entry, Ledger
 from hf_soups.sweep.plan import PlannedRun, make_plan
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
 STATUS_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class SweepResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SweepResult(Displayed):
     """What is in the sweep's folder after a call, and what this call did."""
 
     out: Path
@@ -68,10 +70,26 @@ class SweepResult:
         """0 if all runs are finished, else 1."""
         return 0 if len(self.finished) == len(self.entries) else 1
 
+    def in_short(self) -> str:
+        """How many runs are finished, have failed or were killed, and where they are."""
+        others = (f"{len(self.failed)} failed", len(self.failed)), (f"{len(self.pending)} killed", len(self.pending))
+        said = [
+            f"{len(self.finished)} of {len(self.entries)} runs finished",
+            *(words for words, any_ in others if any_),
+        ]
+        return f"{', '.join(said)}; in {self.out}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The runs, a row each."""
+        import pandas as pd
+
+        fields = ("name", "state", "status", "reason", "seconds")
+        return pd.DataFrame([{f: getattr(e, f) for f in fields} for e in self.entries], columns=list(fields))
+
 
 def run_sweep(
-    recipe: Recipe,
-    out: Path,
+    recipe: Recipe | str | Path,
+    out: str | Path,
     *,
     slots: int = 1,
     processes_per_run: int = 1,
@@ -83,8 +101,8 @@ def run_sweep(
     """Fine-tune every planned run that is not done yet.
 
     Args:
-        recipe: with its sweep. On an existing folder it must be the same, but for a larger `sweep.runs` and for
-            `task.shifts`, which the runs that are there answer by `hf-soups answer`.
+        recipe: with its sweep, or its file. On an existing folder it must be the same, but for a larger `sweep.runs`
+            and for `task.shifts`, which the runs that are there answer by `hf-soups answer`.
         out: the sweep's folder.
         slots: runs side by side; each gets its share of the cores, and of the GPUs.
         processes_per_run: processes of each run (data parallel).
@@ -98,7 +116,7 @@ def run_sweep(
         MissingExtra: if the recipe's tracker is not installed.
         InputError: if `out`, the data or the processes cannot be used.
     """
-    out = Path(out)
+    recipe, out = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)), Path(out)
     _check_processes(slots, processes_per_run)
     check_tracker(recipe.tracker)
     plan = prepare(recipe, out)

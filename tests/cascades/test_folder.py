@@ -138,7 +138,7 @@ class TestReferences:
 
         model = CascadeForImageClassification.from_pretrained(out)
         model.save_pretrained(tmp_path / "again")  # type: ignore[union-attr]
-        assert files(tmp_path / "again") == {"config.json"}
+        assert files(tmp_path / "again") == {"config.json", "preprocessor_config.json"}
 
     def offline_hub(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, places: dict[str, Path]) -> None:
         """Snapshots in the layout of the Hub's cache."""

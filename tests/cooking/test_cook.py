@@ -92,7 +92,7 @@ def test_a_sweep_gives_one_folder_for_each_method(sweep: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("method", ["uniform", "greedy"])
 def test_cached_predictions_are_those_of_the_saved_folder(sweep: Path, tmp_path: Path, method: str) -> None:
-    quietly([sweep], (method,), tmp_path / "soups")
+    quietly([sweep], method, tmp_path / "soups")
     folder = tmp_path / "soups" / method
     recipe = load_recipe(sweep / "recipe.yaml")
     splits = load_splits(recipe.task, recipe.data)

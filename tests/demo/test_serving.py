@@ -6,6 +6,8 @@ import ast
 import importlib.util
 import json
 import socket
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ from hf_soups.errors import InputError, MissingExtra
 from tests.makers.browser import BrowserMissing, chromium
 
 
-def a_cascade(folder: Path, *, repo: str | None = None) -> Path:
+def a_cascade(folder: Path, *, repo: str | None = None, kind: str = "text") -> Path:
     """The config of one; its members need not be there."""
     from hf_soups.cascades.plan import plan_values
 
     place: dict[str, Any] = {"repo": repo, "revision": "a" * 40} if repo else {"subfolder": "member_0"}
     told = {
-        "model_type": "cascade", "kind": "text", "plan": plan_values(Plan(("small",), (), (1.0,))),
+        "model_type": "cascade", "kind": kind, "plan": plan_values(Plan(("small",), (), (1.0,))),
         "members": [{"name": "small", **place}], "id2label": {"0": "no", "1": "yes"},
     }  # fmt: skip
     folder.mkdir()
@@ -80,13 +82,56 @@ def test_a_space_is_three_files_of_which_the_page_is_a_few_lines(tmp_path: Path)
     assert sorted(files) == ["README.md", "app.py", "requirements.txt"]
     call = ast.parse(files["app.py"]).body[-1]
     assert ast.unparse(call) == "serve('model', title='my-cascade', host='0.0.0.0', port=7860)"
-    assert files["requirements.txt"] == f"hf_soups[demo]>={version('hf_soups')}\n"
+    needed = dict(line.split("==") for line in files["requirements.txt"].splitlines())
+    assert next(iter(needed)) == "hf_soups"
+    assert {"torch", "transformers", "huggingface-hub", "numpy", "pillow"} <= set(needed)
+    assert {name: version(name).partition("+")[0] for name in needed} == needed
     about = yaml.safe_load(files["README.md"].split("---")[1])
     assert (about["sdk"], about["sdk_version"], about["app_file"]) == ("gradio", version("gradio"), "app.py")
+    assert about["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert len(about["short_description"]) <= 60  # more the Hub refuses
     assert "models" not in about
     pinned = space_files(a_cascade(tmp_path / "pinned", repo="org/small"))
     assert yaml.safe_load(pinned["README.md"].split("---")[1])["models"] == ["org/small"]
+
+
+def test_a_space_has_the_examples_and_the_wheel_that_are_named(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = a_cascade(tmp_path / "my-cascade", kind="image")
+    (tmp_path / "photos").mkdir()
+    for name in ("a cat.PNG", "dog.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name, format="PNG")
+    wheel = tmp_path / "hf_soups-9.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hf_soups/__init__.py", "")
+    files = space_files(folder, examples=tmp_path / "photos", wheel=wheel)
+    assert sorted(files) == [
+        "README.md", "app.py", "examples/00.png", "examples/01.png", wheel.name, "requirements.txt",
+    ]  # fmt: skip
+    call = ast.parse(str(files["app.py"])).body[-1]
+    assert ast.unparse(call) == ("serve('model', title='my-cascade', examples='examples', host='0.0.0.0', port=7860)")
+    assert f'ZipFile("{wheel.name}")' in str(files["app.py"])
+    assert "hf_soups" not in str(files["requirements.txt"])  # the wheel is it
+    assert files[wheel.name] == wheel
+
+
+def test_examples_of_texts_are_written_again_line_by_line(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("one\ttwo\n\nthree ||| four\n")
+    files = space_files(a_cascade(tmp_path / "c", kind="text-pair"), examples=tmp_path / "pairs.txt")
+    assert files["examples.txt"] == "one ||| two\nthree ||| four\n"
+    assert 'examples="examples.txt"' in str(files["app.py"])
+
+
+def test_what_is_no_wheel_or_no_example_is_refused(tmp_path: Path) -> None:
+    folder = a_cascade(tmp_path / "c")
+    with pytest.raises(InputError, match=r"gone\.whl: no such file\. Build it"):
+        space_files(folder, wheel=tmp_path / "gone.whl")
+    (tmp_path / "torch-2.0-py3-none-any.whl").write_bytes(b"PK")
+    with pytest.raises(InputError, match="not a wheel of hf_soups; expected one such as"):
+        space_files(folder, wheel=tmp_path / "torch-2.0-py3-none-any.whl")
+    with pytest.raises(InputError, match="no such folder or file of examples"):
+        space_files(folder, examples=tmp_path / "gone")
 
 
 def test_a_space_shows_cascades_only(tmp_path: Path) -> None:

@@ -35,14 +35,9 @@ def play(page: Path) -> None:
         if block.not_run:
             continue
         if block.language == "python":
-            exec(compile(block.text, page.name, "exec", dont_inherit=True), {"score": score, "__name__": "page"})
+            exec(compile(block.text, page.name, "exec", dont_inherit=True), {"__name__": "page"})
         for command in block.commands:
             run(command, block)
-
-
-def score(soup: Any) -> float:
-    """Any function of a soup."""
-    return float(soup.coefficients[0])
 
 
 def run(command: list[str], block: Block) -> None:

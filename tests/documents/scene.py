@@ -30,6 +30,7 @@ def build(scene: Path) -> None:
     from hf_soups.finetune import finetune
 
     write_texts(Path("data"))
+    shutil.copy("data/validation.csv", "held-out.csv")
     finetune(text_recipe(Path("data"), tiny_bert("untrained")), "trained", progress=False)
     plain(Path("trained"), Path("bert"))  # knows the task: so does whatever is fine-tuned from it at any rate
     about = {"head": {"init": "keep"}, "train": {"epochs": 1}, "sweep": {"method": "grid", "space": RUNS}}

@@ -306,6 +306,44 @@ def test_a_cascade_is_known_by_its_config_and_pushed_with_its_members(cascade: P
         contents(cascade)
 
 
+def with_code(cascade: Path) -> Path:
+    from hf_soups.cascades.running.beside import write_beside
+    from hf_soups.cascades.running.stored import code_map
+
+    config = json.loads((cascade / "config.json").read_text())
+    (cascade / "config.json").write_text(json.dumps({**config, "auto_map": code_map("image")}))
+    write_beside(cascade, "image", code=True)
+    return cascade
+
+
+def test_code_goes_with_a_cascade_that_names_it_and_the_push_and_the_card_say_so(cascade: Path) -> None:
+    plain = contents(cascade)
+    assert not [note for note in plain.notes if "code" in note]
+    assert "trust_remote_code" not in push(cascade, REPO, dry_run=True).card
+    found = contents(with_code(cascade))
+    assert "modeling_cascade.py" in {file.path for file in found.files}
+    assert "modeling_cascade.py is code, which trust_remote_code=True runs for others." in found.notes
+    assert (
+        f'`pipeline("image-classification", model="{REPO}", trust_remote_code=True)`'
+        in push(cascade, REPO, dry_run=True).card
+    )
+    lines = push(cascade, REPO, dry_run=True).words()
+    assert any(line.endswith(" modeling_cascade.py") for line in lines)
+    assert "note: modeling_cascade.py is code, which trust_remote_code=True runs for others." in lines
+
+
+def test_code_that_hf_soups_did_not_write_is_sent_only_by_its_name(cascade: Path) -> None:
+    code = with_code(cascade) / "modeling_cascade.py"
+    code.write_text(code.read_text() + "\nprint('more')\n")
+    with pytest.raises(InputError, match=r"modeling_cascade\.py: not the code that this version of hf_soups writes"):
+        push(cascade, REPO, dry_run=True)
+    sent = push(cascade, REPO, dry_run=True, include=["modeling_cascade.py"])
+    assert "modeling_cascade.py" in {file.path for file in sent.files}
+    code.unlink()
+    with pytest.raises(InputError, match=r"config\.json names modeling_cascade\.py, which is not there"):
+        push(cascade, REPO, dry_run=True)
+
+
 def test_a_space_holds_the_page_and_the_cascade_below_it(cascade: Path) -> None:
     def page(folder: Path) -> dict[str, str]:
         return {"app.py": f"print({folder.name!r})\n", "README.md": "---\nsdk: gradio\n---\n", "requirements.txt": ""}

@@ -92,7 +92,8 @@ def test_the_order_of_the_two_turns_the_signs(sweep: Path) -> None:
     ],
 )
 def test_rows_go_by_their_names_and_one_alone_meets_the_best(sweep: Path, name: str, row: str) -> None:
-    (pair,) = compare(sweep, [name], resamples=RESAMPLES).pairs
+    (pair,) = compare(sweep, name, resamples=RESAMPLES).pairs
+    assert compare(sweep, [name], resamples=RESAMPLES).pairs == (pair,)
     assert (pair.a, pair.b) == (row, "run_01")
 
 

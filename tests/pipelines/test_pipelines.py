@@ -68,6 +68,64 @@ def test_the_stock_image_pipeline_takes_a_cascade_too(
     assert stock(images[0], top_k=1) == found[0][:1]
 
 
+def same_answers(found: Any, expected: Any) -> None:
+    for one, other in zip(found, expected, strict=True):
+        one, other = (row if isinstance(row, list) else [row] for row in (one, other))
+        assert [answer["label"] for answer in one] == [answer["label"] for answer in other]
+        np.testing.assert_allclose([a["score"] for a in one], [a["score"] for a in other], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["text", "text-pair"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_stock_text_pipeline_takes_a_cascade_too(
+    made: Callable[[str], Made], pipes: Callable[[str], Any], kind: str, batch_size: int
+) -> None:
+    ours, rows = pipes(kind), made(kind).inputs
+    stock = pipeline("text-classification", model=ours.model.name_or_path, device="cpu")
+    assert type(stock).__name__ == "TextClassificationPipeline"
+    for how in ({"top_k": 3}, {"top_k": None}, {}):
+        expected = ours(rows, batch_size=batch_size, **how)
+        same_answers(stock(rows, batch_size=batch_size, truncation=True, **how), expected)
+    same_answers([stock(rows[0])] if kind == "text-pair" else stock(rows[0]), expected[:1])
+    same_answers(stock(row for row in rows), expected)
+
+
+def test_the_stock_text_pipeline_says_what_a_cascade_does_not_take(pipes: Callable[[str], Any]) -> None:
+    single, pairs = (
+        pipeline("text-classification", model=pipes(kind).model.name_or_path, device="cpu")
+        for kind in ("text", "text-pair")
+    )
+    with pytest.raises(InputError, match="takes single texts, not pairs"):
+        single({"text": "one", "text_pair": "two"})
+    with pytest.raises(InputError, match="takes pairs: give"):
+        pairs(["one", "two"])
+    with pytest.raises(ValueError, match=r"max_length: a cascade tokenises as it did"):
+        single("one", max_length=3)
+    with pytest.raises(ValueError, match="truncation=False"):
+        single("one", truncation=False)
+    with pytest.raises(ValueError, match="expected a text"):
+        single([3])
+
+
+def test_a_ready_model_of_texts_with_its_tokenizer_does_so_too(
+    made: Callable[[str], Made], pipes: Callable[[str], Any]
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    place = pipes("text").model.name_or_path
+    model, reader = (auto.from_pretrained(place) for auto in (AutoModelForSequenceClassification, AutoTokenizer))
+    rows = made("text").inputs
+    assert model(**reader(rows, padding=True, truncation=True, return_tensors="pt")).logits.shape == (len(rows), 4)
+    stock = pipeline("text-classification", model=model, tokenizer=reader, device="cpu")
+    same_answers(stock(rows), pipes("text")(rows))
+
+
+def test_a_stock_pipeline_of_texts_can_be_saved_and_loaded(pipes: Callable[[str], Any], tmp_path: Path) -> None:
+    pipeline("text-classification", model=pipes("text").model.name_or_path, device="cpu").save_pretrained(tmp_path)
+    again = pipeline("text-classification", model=str(tmp_path), device="cpu")
+    same_answers(again("a cat"), [pipes("text")("a cat")])
+
+
 def test_a_ready_model_with_the_processor_does_so_too(made: Callable[[str], Made], pipes: Callable[[str], Any]) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 

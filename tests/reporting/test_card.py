@@ -319,7 +319,7 @@ def test_a_card_says_what_made_the_model_and_what_a_cascade_needs(soup: Path, ca
         assert cells["Framework versions", package, "Value"] == metadata.version(package)
     assert "Made with hf_soups (`pip install hf_soups`)." in card_for(soup).text
     words = [line for line in card_for(cascade).text.splitlines() if line and not line.startswith(("#", "<!--"))]
-    assert words[0] == "It needs the package hf_soups: `pip install hf_soups`."
+    assert words[0] == "It needs the package hf_soups: `pip install hf_soups`, then `import hf_soups`."
 
 
 def test_texts_get_examples_for_the_hubs_widget(soup: Path, cascade: Path) -> None:
@@ -349,6 +349,19 @@ def test_a_licence_is_that_of_the_ingredients_where_they_agree(soup: Path, tmp_p
     for i in range(2):
         licensed(tmp_path / f"i{i}", "'mit ## Results'")  # no word: it goes into no card
     assert card_for(soup).data.license is None
+
+
+def test_a_cascades_licence_is_that_of_what_its_members_are_made_of(cascade: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        ingredient = {"name": "a", "coefficient": 1.0, "source": licensed(tmp_path / f"i{i}", "mit")}
+        record = {"format": "hf_soups.soup.v1", "ingredients": [ingredient]}
+        (cascade / f"member_{i}/soup.json").write_text(json.dumps(record))
+    assert card_for(cascade).data.license == "mit"
+    licensed(tmp_path / "i1", "cc-by-4.0")
+    card = card_for(cascade)
+    assert card.data.license is None
+    assert "has different licences, of which none can be assumed: i0 (mit), i1 (cc-by-4.0)." in card.text
+    assert str(tmp_path) not in str(card)
 
 
 def test_without_cards_of_their_own_the_ingredients_have_the_licence_of_their_start(soup: Path, tmp_path: Path) -> None:

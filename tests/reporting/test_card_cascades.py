@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from hf_soups.cascades import Frontier
 from hf_soups.cascades.running.model import CascadeForImageClassification
+from hf_soups.cli import app
 from hf_soups.errors import InputError, MemberError
 from hf_soups.pool import read_pool
 from hf_soups.pool.predict import predict_pool
@@ -144,6 +146,27 @@ def test_a_card_that_is_not_the_evidence_is_found_out(
     change_json(cascade / "evidence.json", *keys, to=value)
     with pytest.raises(InputError, match=named):
         check_card(cascade)
+
+
+def test_a_cascade_with_code_says_how_to_use_it_without_hf_soups(searched: tuple[Path, int], tmp_path: Path) -> None:
+    path, index = searched
+    out = tmp_path / "cascade"
+    done = CliRunner().invoke(app, ["cascade", "build", f"{path}#{index}", "--out", str(out), "--with-code"])
+    assert done.exit_code == 0, done.output
+    assert (out / "modeling_cascade.py").is_file()
+    text = str(card_for(out, name="me/it"))
+    assert "`pip install hf_soups`, then `import hf_soups`; or the code that it brings, see Use." in text
+    assert 'model="me/it", trust_remote_code=True)` runs `modeling_cascade.py`' in text
+    write_card(out)
+    check_card(out)
+
+
+def test_members_that_were_copied_from_the_hub_are_base_models(cascade: Path) -> None:
+    assert "base_model" not in card_for(cascade).data.to_dict()
+    name = next(iter(json.loads((cascade / "evidence.json").read_text())["members"]))
+    change_json(cascade / "evidence.json", "members", name, "source", to="org/small")
+    change_json(cascade / "evidence.json", "members", name, "revision", to="v2")
+    assert card_for(cascade).data.base_model == ["org/small"]
 
 
 def test_evidence_that_is_none_is_refused(cascade: Path) -> None:

@@ -170,6 +170,9 @@ def test_paths_are_taken_for_checkpoints_and_one_alone_or_another_type_is_refuse
     for one in (str(models[0]), models[0], Checkpoint(models[0])):
         with pytest.raises(InputError, match=r"(ingredients|checkpoints) is '.*m0'; expected several checkpoints"):
             make(one)
+    for without_order in (dict.fromkeys(map(str, models), 0.5), set(models)):
+        with pytest.raises(InputError, match="expected several checkpoints"):
+            uniform(without_order)  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"(ingredients|checkpoints)\[1\] is of type int; expected a Checkpoint, a folder, or a repo"
     ):

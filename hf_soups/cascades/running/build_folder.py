@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.stored import COMMIT, KINDS, PROCESSOR, PROCESSOR_FILE, Place, place_values
+from hf_soups.cascades.running.stored import COMMIT, KINDS, Place, code_map, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
 from hf_soups.files.weights import INDEX, SINGLE
-from hf_soups.files.writing import write_json, written_whole
+from hf_soups.files.writing import written_whole
 from hf_soups.models.clip import write_zero_shot
+from hf_soups.models.loading import unwrapped
 from hf_soups.models.registry import family_for
 from hf_soups.pool.label_order import match_labels
 from hf_soups.pool.store import Member
@@ -27,6 +29,7 @@ from hf_soups.soups.soup_record import SOUP_FILE
 
 MARKER = "handler.py"  # only a folder that holds one is ever replaced
 ARCHITECTURES = {"image": "CascadeForImageClassification"}
+STOCK = ("vision", "encoder")  # families that modeling_cascade.py knows how to ask
 NEEDED = ("hf_soups", "transformers")  # by an endpoint; torch is there
 
 
@@ -49,6 +52,7 @@ def build_cascade(
     references: bool = False,
     assume_label_order: bool = False,
     overwrite: bool = False,
+    with_code: bool = False,
     beside: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
@@ -70,6 +74,7 @@ def build_cascade(
         references: keep Hub ids with the commit of each member instead of copies.
         assume_label_order: take members without label names to have the data's order, if they have as many.
         overwrite: replace a cascade that is there.
+        with_code: add modeling_cascade.py, so that people without hf_soups load it by `trust_remote_code=True`.
         beside: further files of the folder, such as the evidence for its card: name and content.
     Returns:
         `out`.
@@ -87,6 +92,8 @@ def build_cascade(
     for name in plan.members:
         with _member_of(name):
             check_problem_type(members[name].checkpoint.config, plan.rule.problem_type, name)
+            if with_code:
+                _check_stock(members[name], kind)
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
     config = CascadeConfig(
         kind=kind,
@@ -99,6 +106,8 @@ def build_cascade(
         problem_type=_problem_type(plan, label_names),
         architectures=[ARCHITECTURES.get(kind, "CascadeForSequenceClassification")],
     )
+    if with_code:
+        config.auto_map = code_map(kind)
     target = Path(out)
     with written_whole(target, overwrite=overwrite, marker=MARKER) as partial:
         _write(partial, config, placed)
@@ -153,6 +162,18 @@ def _placed(
     return _Placed(shared, checkpoint, member.templates)
 
 
+def _check_stock(member: Member, kind: str) -> None:
+    """Refuse a member that transformers alone does not load and ask as hf_soups does."""
+    checkpoint = member.checkpoint
+    family = family_for(checkpoint.config, kind, checkpoint)
+    own = family.auto()._model_mapping._model_mapping if family.name in STOCK else ()
+    if member.templates or checkpoint.config.get("model_type") not in own or unwrapped(checkpoint):
+        raise InputError(
+            f"{checkpoint}: transformers alone does not load and ask this model ({family.name}) as hf_soups does, so "
+            "the code for people without hf_soups would answer something else. Build without code."
+        )
+
+
 def _label_order(checkpoint: Checkpoint, wanted: Sequence[str], assume_order: bool) -> tuple[int, ...]:
     names = checkpoint.label_names
     # without id2label transformers takes two classes
@@ -205,8 +226,7 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
-    if config.kind == "image":
-        write_json(folder / PROCESSOR_FILE, PROCESSOR)
+    write_beside(folder, config.kind, code=hasattr(config, "auto_map"))
     installed = versions()
     (folder / "requirements.txt").write_text(
         "".join(f"{name}>={installed[name]}\n" for name in NEEDED if name in installed)

@@ -36,7 +36,7 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
     max_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_code(kwargs)
+        refuse_code({**kwargs, "kind": self.kind})
         stored_of({f.name: getattr(self, f.name) for f in fields(StoredCascade)})
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.label2id is None and self.id2label:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,11 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from transformers import PreTrainedModel
-from transformers.utils.generic import ModelOutput
 
 from hf_soups.cascades.plan import Plan, within_budget
+from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
 from hf_soups.cascades.running.members import for_members, load_members
+from hf_soups.cascades.running.modeling_cascade import CascadeOutput
 from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
@@ -33,24 +33,6 @@ from hf_soups.predictions.predictions import answers_of, at_temperature, logits_
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # the numbers of the rows that reach a stage, and what its member alone answered on them
 Seen = Callable[[Int64[np.ndarray, " rows"], np.ndarray], None]
-
-
-@dataclass
-class CascadeOutput(ModelOutput):
-    """What a cascade answers on a batch.
-
-    Attributes:
-        logits: natural-log probabilities (rows, classes), float32; their softmax are the probabilities. Of many labels
-            a row log-odds, whose sigmoid they are.
-        exits: the stage that each row left at (rows,); 0 is the first member.
-        costs: of all members that each row met (rows,), float64, in the unit of the plan.
-        confidences: at the stage that each row left at (rows,), float32.
-    """
-
-    logits: torch.Tensor | None = None
-    exits: torch.Tensor | None = None
-    costs: torch.Tensor | None = None
-    confidences: torch.Tensor | None = None
 
 
 # transformers' own push_to_hub would take one level of the members' folders, and write a card that says nothing of the
@@ -147,6 +129,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         folder.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
         self.config.save_pretrained(folder)
+        write_beside(folder, self.kind, code=bool(getattr(self.config, "auto_map", None)))
         for subfolder, member in {place.subfolder: m for place, m in self._own_members()}.items():
             inner = folder / str(subfolder)
             with quiet():
@@ -403,8 +386,24 @@ class CascadeForSequenceClassification(CascadeModel):  # type: ignore[no-untyped
                 "a cascade takes a list of raw texts (texts=[...]), because each member has its own tokenizer; "
                 f"got {got}."
             )
-        pairs = [(text, None) if isinstance(text, str) else (text[0], text[1]) for text in texts]
+        # stock pipelines collate batches of one
+        flat = [one for some in texts for one in (some if isinstance(some, list) else (some,))]
+        pairs = [(text, None) if isinstance(text, str) else (text[0], text[1]) for text in flat]
+        check_pairs(pairs, self.kind)
         return self.run(RawRows(pairs, len(pairs)))
+
+
+def check_pairs(rows: Sequence[Pair], kind: str) -> None:
+    """Refuse pairs where the cascade takes single texts, and single texts where it takes pairs.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    wants = kind == "text-pair"
+    if {second is not None for _, second in rows} == {not wants}:  # a mixture of both has an error of its own
+        takes = "pairs: give {'text': ..., 'text_pair': ...}" if wants else "single texts, not pairs"
+        got = rows[0] if rows[0][1] is not None else rows[0][0]
+        raise InputError(f"got {got!r:.100}, but this cascade takes {takes}.")
 
 
 def cascade_class(kind: str) -> type[CascadeModel]:

@@ -16,12 +16,14 @@ from hf_soups.files.reading import as_record, read_json
 from hf_soups.recipe import LARGEST_SIDE
 
 PROCESSOR_FILE = "preprocessor_config.json"  # of cascades of images: the stock pipeline loads a processor
-PROCESSOR = {"image_processor_type": "CascadeImageProcessor"}
+TOKENIZER_FILE = "tokenizer_config.json"  # of cascades of texts with code
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CODE = ("auto_map", "custom_pipelines")  # keys that name code to run
+CODE_FILE = "modeling_cascade.py"  # the only code that one may name: it is never run by hf_soups
+TOKENIZER_MAP = {"AutoTokenizer": ["modeling_cascade.CascadeTokenizer", None]}
 AGAIN = "Build the cascade again."
 
 
@@ -109,13 +111,23 @@ def stored_of(values: Mapping[str, Any]) -> StoredCascade:
     return as_record(raw, StoredCascade, "config.json of the cascade", what="a cascade", again=AGAIN)
 
 
+def code_map(kind: str) -> dict[str, str]:
+    """What config.json of a cascade with code says to transformers, for people without hf_soups."""
+    name = "ImageClassification" if kind == "image" else "SequenceClassification"
+    classes = {"AutoConfig": "CascadeConfig", f"AutoModelFor{name}": f"CascadeFor{name}"}
+    if kind == "image":  # not in the processor's own config, where transformers takes it for a video processor's too
+        classes["AutoImageProcessor"] = "CascadeImageProcessor"
+    return {auto: f"{CODE_FILE.removesuffix('.py')}.{own}" for auto, own in classes.items()}
+
+
 def refuse_code(values: Mapping[str, Any]) -> None:
-    """Refuse a config that names code to run.
+    """Refuse a config that names code to run, other than the file that `build --with-code` writes.
 
     Raises:
         InputError: if it does.
     """
-    code = next((key for key in CODE if values.get(key)), None)
+    allowed = code_map(str(values.get("kind", "image")))
+    code = next((key for key in CODE if values.get(key) and (key, values[key]) != ("auto_map", allowed)), None)
     if code is not None:
         raise InputError(
             f"config.json of the cascade has {code!r}, which names code to run. A cascade needs none: remove it."

@@ -37,6 +37,7 @@ from hf_soups.reporting.cards.markdown import (
     metadata_of,
     run_code,
     snippet_for,
+    stock_call,
 )
 from hf_soups.reporting.cards.soups import BOARD_PICTURE, has_picture, soup_facts
 from hf_soups.soups.soup_record import SOUP_FILE, keep_sha256, read_soup, with_sha256
@@ -160,6 +161,7 @@ class FolderCard:
             limits=facts.limits,
             citations=citations(facts.cites),
             cascade=facts.cascade,
+            stock=stock_call(facts.pipeline_tag, self.title) if facts.code else "",
             indexed=bool(indexed),
         )
         return card

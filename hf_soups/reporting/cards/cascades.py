@@ -12,7 +12,7 @@ from hf_soups.cascades.plan import Plan, plan_of
 from hf_soups.cascades.running.members import check_weights
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
-from hf_soups.files.downloads import inside_of
+from hf_soups.files.downloads import inside_of, is_repo_id
 from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import holds_report_rows
@@ -24,6 +24,7 @@ from hf_soups.reporting.cards.card_facts import (
     hub_ids,
     rows_in_words,
 )
+from hf_soups.reporting.cards.licences import licences_at
 from hf_soups.reporting.cards.markdown import MISSING, MarkdownTable
 from hf_soups.soups.soup_record import SOUP_FILE, read_soup
 from hf_soups.wording import score_in_words
@@ -59,6 +60,8 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
             f"{folder / EVIDENCE_FILE}: its scores are of another plan than that of config.json. Build the cascade "
             "again."
         )
+    sources = _sources(folder, config, found)
+    licences = licences_at(sources)
     tag = "image-classification" if config.kind == "image" else "text-classification"
     classes = classes_in_words(config.kind, config.label_names, plan.rule.problem_type)
     tables = [
@@ -74,12 +77,14 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         library="hf_soups",
         pipeline_tag=tag,
         tags=("hf_soups", "cascade", "conditional-computation"),
-        base_models=hub_ids(_sources(folder, config), folder),
+        base_models=hub_ids([(source, revision) for source, revision, _ in sources], folder),
         metric=plan.metric,
         scores=_scores(plan, found),
         tables=tuple(t for t in (*tables, MarkdownTable.of_values("Framework versions", found.versions)) if t.rows),
-        limits=_limits(plan, found),
+        limits=(*_limits(plan, found), *licences.doubts),
+        license=licences.shared,
         cascade=True,
+        code=hasattr(config, "auto_map"),
         every_label=plan.rule.problem_type == MULTI_LABEL,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
@@ -89,15 +94,21 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
     )
 
 
-def _sources(folder: Path, config: CascadeConfig) -> list[tuple[str, str | None]]:
-    """Repos that members are pinned to, and those that soups among the members were mixed from."""
-    found: list[tuple[str, str | None]] = []
+def _sources(folder: Path, config: CascadeConfig, kept: Evidence) -> list[tuple[str, str | None, str | None]]:
+    """Repos that members are pinned to or copied from, and what soups among the members were mixed from.
+
+    Each with its revision and its subfolder there.
+    """
+    found: list[tuple[str, str | None, str | None]] = []
     for place in config.places:
+        copied = kept.members.get(place.name)
         if place.repo is not None:
-            found.append((place.repo, place.revision))
+            found.append((place.repo, place.revision, place.subfolder))
         elif (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
             soup = read_soup(record.parent)
-            found += [(i.source, i.revision) for i in soup.ingredients]
+            found += [(i.source, i.revision, i.subfolder) for i in soup.ingredients]
+        elif copied is not None and is_repo_id(copied.source):
+            found.append((copied.source, copied.revision or None, None))
     return found
 
 

@@ -1,8 +1,9 @@
-"""Licences of what a soup was made of: what its own follows from, where they agree."""
+"""Licences of what a soup or a cascade was made of: what its own follows from, where they agree."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def licences_of(record: SoupRecord, recipe: Recipe | None) -> Licences:
     if not any(found.values()) and recipe is not None:
         found = {recipe.model: licence_of(recipe.model, recipe.revision)}
     return Licences({name: licence for name, licence in found.items() if licence})
+
+
+def licences_at(places: Sequence[tuple[str, str | None, str | None]]) -> Licences:
+    """The licences in the cards of models, each a folder or a repo with its revision and its subfolder there."""
+    found = {source: licence_of(source, revision, subfolder) for source, revision, subfolder in places}
+    named = {source if is_repo_id(source) else Path(source).name: licence for source, licence in found.items()}
+    return Licences({name: licence for name, licence in named.items() if licence})
 
 
 def licence_of(source: str, revision: str | None = None, subfolder: str | None = None) -> str:

@@ -209,6 +209,11 @@ def snippet_for(
     return "\n".join(lines)
 
 
+def stock_call(pipeline_tag: str, name: str) -> str:
+    """Python code by which transformers alone loads a cascade that brings its code."""
+    return f"pipeline({json.dumps(pipeline_tag)}, model={json.dumps(name)}, trust_remote_code=True)"
+
+
 def _with_words(name: str, pair: bool) -> str:
     row = '("A text.", "Another text.")' if pair else '"A text to classify."'
     return (
