@@ -102,6 +102,23 @@ def artifacts(otherwise: Path) -> Path:
     return folder
 
 
+def screenshot(visit: Visit, name: str) -> None:
+    """Keep a picture of the whole page as NAME.png, where HF_SOUPS_SCREENSHOTS names a folder."""
+    folder = os.environ.get("HF_SOUPS_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        visit.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def pale_texts(visit: Visit, least: float = 4.5) -> list[str]:
+    """Visible texts whose contrast to what is behind them is below WCAG 2.2's level AA, with their contrast."""
+    found: list[str] = visit.page.evaluate(CONTRAST, least)
+    return found
+
+
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+
+
 def _listen(visit: Visit) -> None:
     visit.page.on("request", lambda request: visit.requested.append(request.url))
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.costs import UNITS
 from hf_soups.plots.costs import spans_decades
+from hf_soups.plots.looks import BLUE, GREEN, GREY, PURPLE, STYLES, VERMILION
 
 if TYPE_CHECKING:
     import altair
 
 Values = Sequence[Mapping[str, Any]]
 
+ON_PAGE = {GREY: "var(--grey)", BLUE: "var(--blue)", VERMILION: "var(--vermilion)", GREEN: "var(--green)",
+           PURPLE: "var(--purple)"}  # fmt: skip
+SHAPES = {"o": "circle", "D": "diamond", "^": "triangle-up", "s": "square"}
 # kind -> (colour of page.css, shape): either tells them apart
 LOOKS = {
-    "run": ("var(--grey)", "circle"),
+    **{kind: (ON_PAGE[colour], SHAPES[marker]) for kind, (marker, colour, _) in STYLES.items()},  # as in the PNGs
     "single": ("var(--grey)", "circle"),
-    "best on select": ("var(--blue)", "circle"),
-    "soup": ("var(--vermilion)", "diamond"),
-    "ensemble": ("var(--green)", "triangle-up"),
-    "cascade": ("var(--purple)", "square"),
     "kept": ("var(--vermilion)", "diamond"),
     "taken out": ("var(--green)", "triangle-down"),
     "rejected": ("var(--grey)", "cross"),
