@@ -103,11 +103,9 @@ def artifacts(otherwise: Path) -> Path:
 
 
 def screenshot(visit: Visit, name: str) -> None:
-    """Keep a picture of the whole page as NAME.png, where HF_SOUPS_SCREENSHOTS names a folder."""
-    folder = os.environ.get("HF_SOUPS_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        visit.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+    """Keep a picture of the whole page as NAME.png, where HF_SOUPS_ARTIFACTS names a folder."""
+    if "HF_SOUPS_ARTIFACTS" in os.environ:
+        visit.page.screenshot(path=artifacts(Path()) / f"{name}.png", full_page=True)
 
 
 def pale_texts(visit: Visit, least: float = 4.5) -> list[str]:
