@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Group, OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import Format, Group, OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 
 cascade = typer.Typer(
@@ -206,6 +206,7 @@ def ensemble(
     curves: Annotated[
         Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
     ] = None,
+    form: Format = "png",
     allow_selection_on_report: OnReport = False,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
@@ -354,6 +355,7 @@ def draw(
     plan: Reference,
     out: Annotated[Path, typer.Option("--out", help="Folder of the pictures.")],
     images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
+    form: Format = "png",
 ) -> None:
     """Score against cost, rows and accuracy by exit, reliability, latency if it was measured, and images by exit."""
     from hf_soups.pool_jobs import draw_plan

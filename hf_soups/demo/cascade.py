@@ -5,7 +5,10 @@ A soup or another single classifier is taken for a cascade of one member.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +56,7 @@ def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple
 
 def dearest(config: CascadeConfig) -> Always:
     """What the plans' costs are held against: the last member of the cascade as built, asked for every input."""
-    return Always(config.built.members[-1], config.built.costs[-1])
+    return Always(config.built.members[-1], config.built.costs[-1], alone=len(config.members) == 1)
 
 
 def _dearness(plan: Plan) -> tuple[float, float]:
@@ -248,10 +251,38 @@ def read_image(path: str | Path) -> Any:
         return image
     except DataError as error:
         # nothing more of the reason: it may name places of this machine, and strangers read it
-        raise DataError(
-            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than "
-            f"{', '.join(FORMATS)}, or has more than {MOST_PIXELS:,} pixels."
-        ) from error
+        size = _too_many_pixels(Path(path))
+        why = f"it has {size}, and at most {MOST_PIXELS:,} are taken. Send a smaller one." if size else (
+            f"it is damaged, or of another kind than {', '.join(FORMATS)}."
+        )  # fmt: skip
+        raise DataError(f"{Path(path).name} cannot be read as an image: {why}") from error
+
+
+def _too_many_pixels(path: Path) -> str:
+    """The size of an image that has too many pixels, in words; nothing of any other file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:  # the header alone
+                wide, high = image.size
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return "too many pixels" if isinstance(error, Image.DecompressionBombError) else ""
+    return f"{wide:,} x {high:,} pixels" if wide * high > MOST_PIXELS else ""
+
+
+def thumbnail(path: str | Path, edge: int = 48) -> str:
+    """A small picture of an image file as a data: address; nothing of a file that is none."""
+    try:
+        image = read_image(path)
+        small = image.decoded(2 * edge) if isinstance(image, Picture) else image.copy()
+    except HfSoupsError:
+        return ""
+    small.thumbnail((2 * edge, 2 * edge))  # two pixels of the picture for one of CSS
+    held = io.BytesIO()
+    small.convert("RGB").save(held, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _given(text: str | tuple[str, str]) -> str | dict[str, str]:
