@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Group, OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import Format, Group, OnError, Overwrite, Set, app, overrides, printed
 from hf_soups.errors import InputError
 
 cascade = typer.Typer(
@@ -135,7 +135,7 @@ def predict(
         more = {"id_column": id_column, "budget": budget, "templates": template}
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
-        how |= {"dtype": _by_member(dtype), "device": device and _by_member(device)}
+        how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
         _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
         return
     if "=" in f"{dtype}{device or ''}":
@@ -152,7 +152,7 @@ def predict(
     _predict_pool(models or [], rows, how)
 
 
-def _by_member(text: str) -> str | dict[str, str]:
+def by_member(text: str) -> str | dict[str, str]:
     """A value for all, or "name=value" for some members, with commas between them."""
     if "=" not in text:
         return text
@@ -206,6 +206,7 @@ def ensemble(
     curves: Annotated[
         Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
     ] = None,
+    form: Format = "png",
     allow_selection_on_report: OnReport = False,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
@@ -354,6 +355,7 @@ def draw(
     plan: Reference,
     out: Annotated[Path, typer.Option("--out", help="Folder of the pictures.")],
     images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
+    form: Format = "png",
 ) -> None:
     """Score against cost, rows and accuracy by exit, reliability, latency if it was measured, and images by exit."""
     from hf_soups.pool_jobs import draw_plan
