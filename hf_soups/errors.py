@@ -25,7 +25,8 @@ _SWITCHES = {
 }  # fmt: skip
 _COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio|ray) [^()\n;]*?(?=\. |\.?$|[)\n;])"
 _VALUE = r"-?\d+(?:\.\d+)?|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
-_OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
+_SET = r"--set (?:'(?P<quoted>[^'=]+=[^']*)'|(?P<bare>[\w.]+=[^\s,;)]*[^\s,;).]))"
+_OPTION = re.compile(rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def in_python(message: str) -> str:
     >>> in_python("give a scale (--scale 0.3), or: hf-soups cook X --method run-ema.")
     'give a scale (`scale=0.3`), or: hf-soups cook X --method run-ema.'
     >>> in_python("Give the data the model's order: --set 'task.label_names=[1]'.")
-    "Give the data the model's order: `overrides` 'task.label_names=[1]'."
+    "Give the data the model's order: `overrides={'task.label_names': [1]}`."
     """
     return _OPTION.sub(_as_argument, message)
 
@@ -55,6 +56,11 @@ def in_python(message: str) -> str:
 def _as_argument(found: re.Match[str]) -> str:
     if found["command"]:
         return found["command"]
+    if override := found["quoted"] or found["bare"]:
+        import yaml
+
+        key, _, text = override.partition("=")
+        return f"`overrides={ {key: yaml.safe_load(text)} }`"
     name, value = found["name"].replace("-", "_"), found["value"]
     if name in _COMMANDS_OWN:
         return found[0]

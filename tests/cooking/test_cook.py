@@ -533,7 +533,7 @@ def test_labels_in_another_order_are_refused_or_aligned_by_name(pile: Path, tmp_
 
 def test_the_models_label_order_must_be_the_datas(pile: Path, tmp_path: Path) -> None:
     turned = [str(label(shutil.copytree(pile / f"m{i}", tmp_path / f"t{i}"), ("good", "bad"))) for i in range(2)]
-    with pytest.raises(InputError, match=r"Give the data the model's order: `overrides` 'task\.label_names="):
+    with pytest.raises(InputError, match=r"Give the data the model's order: `overrides=\{'task\.label_names': \["):
         quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml")
     quietly(turned, ("greedy",), tmp_path / "soup", recipe=pile / "recipe.yaml",
             overrides={"task.label_names": ["good", "bad"]})  # fmt: skip

@@ -208,7 +208,7 @@ def test_convolutional_networks_answer_with_the_statistics_of_their_own_folders(
 
 
 def test_without_a_shift_there_is_nothing_to_answer(place: Path) -> None:
-    with pytest.raises(InputError, match=r"lists no shifts .*`overrides` 'task\.shifts\.books="):
+    with pytest.raises(InputError, match=r"lists no shifts .*`overrides=\{'task\.shifts\.books'"):
         quietly(place, overrides={})
 
 
