@@ -16,7 +16,7 @@ from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hf_soups.metrics import traits_of
 from hf_soups.recipe.origin import place_shown
 from hf_soups.recipe.task import REPORT, SHIFT, Task
-from hf_soups.reporting.cards.markdown import MarkdownTable
+from hf_soups.reporting.cards.markdown import MarkdownTable, without_html
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -199,7 +199,7 @@ def classes_in_words(kind: str, names: Sequence[str], of_type: ProblemType = CLA
     >>> classes_in_words("text-pair", ("no", "yes"))
     'It sorts pairs of texts into 2 classes: no, yes.'
     """
-    names = [" ".join(name.split()).replace("`", "'") for name in names]  # they can come from anywhere
+    names = [without_html(" ".join(name.split()).replace("`", "'")) for name in names]  # they can come from anywhere
     rows = {"image": "images", "text": "texts", "text-pair": "pairs of texts"}[kind]
     if of_type == REGRESSION:
         return f"It gives {rows} a number{f': {names[0]}' if names else ''}."
