@@ -194,7 +194,7 @@ def kind_of(folder: Path) -> Kind:
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: no such folder. Name that of a soup, a cascade, a sweep with its leaderboard or a pool."
+            f"{folder}: {'a file' if folder.is_file() else 'no such folder'}. Name the folder of a soup, a cascade, a sweep with its leaderboard or a pool."
         )
     if (folder / SOUP_FILE).is_file():
         return "soup"

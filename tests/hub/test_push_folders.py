@@ -378,6 +378,12 @@ def test_a_space_holds_the_page_and_the_cascade_below_it(cascade: Path) -> None:
     assert found.check is not None
 
 
+def test_a_file_in_place_of_a_folder_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("a page")
+    with pytest.raises(InputError, match=r"report\.html: a file\. Name the folder of a soup, a cascade"):
+        push(tmp_path / "report.html", REPO, dry_run=True)
+
+
 def test_a_space_of_something_else_is_refused(soup: Path) -> None:
     with pytest.raises(InputError, match="is a soup: a Space is made of a cascade"), gathered(soup, REPO, page=dict):
         pass
