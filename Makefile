@@ -5,13 +5,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11) and "hf_soups needs Python 3.11 or newer; set PYTHON=")
 
-.PHONY: quickstart test lock audit format lint types docs unit cpus browser slow real examples bench clean
+.PHONY: quickstart test lock audit format lint types docs unit cpus browser slow ray real examples bench clean
 
 quickstart: .venv/core
 	$(BIN)/hf-soups quickstart --out quickstart --overwrite
 
 test: .venv/test
-	$(MAKE) --no-print-directory lint types docs unit slow real examples bench
+	$(MAKE) --no-print-directory lint types docs unit slow ray real examples bench
 
 .venv/core: pyproject.toml constraints.txt
 	$(PYTHON) -c '$(RIGHT_PYTHON)'
@@ -68,8 +68,12 @@ browser:
 # Screenshots of the report and the demo, and the report as PDF, are kept in build/pages, to be looked at.
 slow: export HF_SOUPS_ARTIFACTS ?= $(CURDIR)/build/pages
 slow: .venv/test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real' --ignore=tests/finetune/test_distributed.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real and not ray' --ignore=tests/finetune/test_distributed.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real' tests/finetune/test_distributed.py  # two processes each
+
+# On a cluster of two nodes on this machine, which takes both cores: no two workers.
+ray: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray -rs tests/remote
 
 real: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m real -rs

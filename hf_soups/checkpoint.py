@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -127,6 +127,12 @@ class Checkpoint:
         object.__setattr__(self, "input_from", None)
         object.__setattr__(self, "longer", None)
         object.__setattr__(self, "called", ())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which may work in another folder: what it is, without what was read of it."""
+        local = Path(self.source).expanduser()
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**state, "source": str(local.resolve())} if local.is_dir() else state
 
     @classmethod
     def named(cls, text: str | Path) -> Checkpoint:

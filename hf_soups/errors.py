@@ -23,7 +23,7 @@ _SWITCHES = {
     "align_labels", "allow_selection_on_report", "assume_label_order", "create_pr", "drop_surplus", "force",
     "measure_seconds", "normalise", "overwrite", "prune", "retry_failed", "space", "tie_break",
 }  # fmt: skip
-_COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio) [^()\n;]*?(?=\. |\.?$|[)\n;])"
+_COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio|ray) [^()\n;]*?(?=\. |\.?$|[)\n;])"
 _VALUE = r"-?\d+(?:\.\d+)?|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
 _OPTION = re.compile(rf"(?P<command>{_COMMAND})|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
 

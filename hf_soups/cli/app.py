@@ -159,6 +159,17 @@ def overrides(changes: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def refuse_without_ray(**given: object) -> None:
+    """Options of a cluster, by name; those that were not given are None, False or their default.
+
+    Raises:
+        InputError: if one was given all the same.
+    """
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None and value is not False]
+    if names:
+        raise InputError(f"{', '.join(names)}: of a cluster; give --executor ray too, or leave it out.")
+
+
 def printed(what: Any) -> None:
     """Print a text or a table; into a file or a pipe 140 columns wide."""
     from rich.console import Console

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import Format, OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import Format, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
@@ -28,6 +29,12 @@ ExtraRows = Annotated[
 BatchNorm = Annotated[
     Literal["averaged", "recomputed"], typer.Option(help="How mixtures of CNNs get their BatchNorm statistics.")
 ]
+OnCluster = Annotated[
+    Literal["local", "ray"], typer.Option("--executor", help="Where the work is done: on this machine, or by Ray.")
+]
+Address = Annotated[
+    str, typer.Option("--address", help="--executor ray: of the cluster; auto, HOST:PORT, or local (this machine).")
+]
 
 
 @app.command()
@@ -35,7 +42,9 @@ def sweep(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")],
     out: Annotated[Path, typer.Option("--out", help="The sweep's folder; the same command resumes it.")],
     slots: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of each run. Default: 1, or with --executor ray one a GPU.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat the failed runs too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, disk and time; run nothing.")] = False,
     probe: Annotated[bool, typer.Option(help="Time one step for the dry run's estimate.")] = True,
@@ -43,6 +52,15 @@ def sweep(
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Start a Python of its own for every run; by default they share imports.")
     ] = False,
+    executor: OnCluster = "local",
+    address: Address = "auto",
+    gpus_per_run: Annotated[
+        float | None,
+        typer.Option(min=0, help="--executor ray: GPUs of each run. Default: one a process, if the cluster has GPUs."),
+    ] = None,
+    cpus_per_run: Annotated[
+        int | None, typer.Option(min=1, help="--executor ray: CPUs of each run. Default: one a process.")
+    ] = None,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -56,9 +74,20 @@ def sweep(
 
         print_dry_run(loaded, out, slots=slots, probe=probe)
         return
-    result = run_sweep(
-        loaded, out, slots=slots, processes_per_run=processes, retry_failed=retry_failed, isolate=isolate
-    )
+    if executor == "ray":
+        from hf_soups.remote.sweeps import ray_executor
+
+        if slots > 1 or isolate:
+            raise InputError("--slots and --isolate are of one machine: with --executor ray leave them out.")
+        with ray_executor(
+            out, address, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, processes_per_run=processes
+        ) as where:
+            result = run_sweep(loaded, out, retry_failed=retry_failed, executor=where)
+    else:
+        refuse_without_ray(address=address != "auto", gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run)
+        result = run_sweep(
+            loaded, out, slots=slots, processes_per_run=processes or 1, retry_failed=retry_failed, isolate=isolate
+        )
     print_result(result)
     raise typer.Exit(result.exit_status)
 
@@ -130,6 +159,11 @@ def cook(
         typer.Option("--allow-selection-on-report", help="Choose on the report rows; scores are then optimistic."),
     ] = False,
     overwrite: Overwrite = False,
+    executor: OnCluster = "local",
+    address: Address = "auto",
+    speculate: Annotated[
+        int | None, typer.Option(min=1, help="--executor ray: greedy's candidates at once. Default: 4, if they fit.")
+    ] = None,
     form: Format = "png",
     changes: Set = None,
 ) -> None:
@@ -142,7 +176,8 @@ def cook(
         decay=decay, scale=scale, epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
     )  # fmt: skip
 
-    result = cook_soups(
+    cook_here = partial(
+        cook_soups,
         sources,
         methods=tuple(method or METHODS),
         out=out,
@@ -159,7 +194,16 @@ def cook(
         allow_selection_on_report=allow_selection_on_report,
         overwrite=overwrite,
     )
-    print_result(result)
+    if executor == "ray":
+        from hf_soups.remote.scores import ray_workers
+
+        if "greedy" not in (method or METHODS):
+            raise InputError("--executor ray scores greedy's candidates: give --method greedy, or leave it out.")
+        with ray_workers(address, speculate=speculate) as workers:
+            print_result(cook_here(workers=workers))
+    else:
+        refuse_without_ray(address=address != "auto", speculate=speculate)
+        print_result(cook_here())
 
 
 @app.command()

@@ -16,6 +16,7 @@ from hf_soups.files.writing import writable, write_text, written_whole
 from hf_soups.finetune.run_record import PREDICTIONS
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
 from hf_soups.soups import Soup
+from hf_soups.soups.ahead import Ahead
 from hf_soups.soups.ingredients import Ingredients
 from hf_soups.soups.journal import Journal
 from hf_soups.soups.options import Options
@@ -138,7 +139,10 @@ class SoupToCook:
         note = f"{self.method.name} ({scorer.variant} BatchNorm statistics)" if several else self.method.name
         from hf_soups.soups.early_stop import EarlyStop  # torch
 
-        journal = Journal(scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
+        state = self._beside(f"state-{self.key[:12]}-{scorer.variant}")
+        early = EarlyStop(scorer, state.with_name(f"{state.name}-rows"))
+        ahead = None if scorer.workers is None else Ahead(scorer.workers, scorer, early)
+        journal = Journal(ahead or scorer, self._beside("scores.jsonl"), f"{self.key} {scorer.variant}")
         lost: set[Checkpoint] = set()  # those of the pool that have no score alone: they join nothing
 
         def in_words(value: float) -> str:
@@ -155,17 +159,23 @@ class SoupToCook:
                 tell(f"{note}: {soup.ingredients[0].name} alone {in_words(values_of(value)[0])}")
             return value
 
-        state = self._beside(f"state-{self.key[:12]}-{scorer.variant}")
-        early = EarlyStop(scorer, state.with_name(f"{state.name}-rows"))
+        every_row, measure = self.request.options.every_row, ahead.or_bound if ahead else early
 
         def score_or_bound(soup: Soup, floor: Score | None) -> Score | AtBest:
             if lost.intersection(soup.ingredients):
                 return scorer.no_score
-            return journal.or_bound(soup, None if self.request.options.every_row else floor, early, scorer.signs[0])
+            return journal.or_bound(soup, None if every_row else floor, measure, scorer.signs[0])
 
+        def expect(soups: Sequence[Soup], floor: Score | None) -> None:
+            assert ahead is not None
+            floor = None if every_row else floor
+            new = [s for s in soups if not lost.intersection(s.ingredients) and not journal.knows(s, floor, sign)]
+            ahead.expect(new, floor)
+
+        sign = scorer.signs[0]
         return MethodInputs(
             *common, score, scorer, state, threads, lambda line: tell(f"{note} {line}"), in_words, scorer.signs,
-            score_or_bound,
+            score_or_bound, expect if ahead else None, scorer.workers.count if scorer.workers else 1,
         )  # fmt: skip
 
     def _recorded(self, soup: Soup, outcome: Mapping[str, Any]) -> Soup:

@@ -16,6 +16,7 @@ from hf_soups.files.weights import json_object
 from hf_soups.files.writing import refuse_existing, write_text
 from hf_soups.recipe import Recipe
 from hf_soups.recipe.origin import RECIPE_FILE, recipe_text
+from hf_soups.soups.ahead import Workers
 from hf_soups.soups.compatibility import preflight
 from hf_soups.soups.head_starts import heads_apart
 from hf_soups.soups.ingredients import Ingredients, doubt_in_words, gather
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from hf_soups.soups.scoring import SoupScorer
 
+OpenWorkers = Callable[[Sequence[Checkpoint], Recipe, Mapping[str, Any]], Workers]  # as `open_scorer` takes them
 SHOWN = 12  # ingredients at most whose coefficients are printed
 SMALLER = (
     "Score fewer rows at once (train.eval_batch_size in the recipe, --set train.eval_batch_size=16); soups that were "
@@ -129,6 +131,7 @@ def cook(
     device: str | None = None,
     threads: int = 2,
     tell: Tell | None = _say,
+    workers: OpenWorkers | None = None,
 ) -> CookResult:
     """Average checkpoints into soups, each an ordinary checkpoint folder with `soup.json`.
 
@@ -157,6 +160,8 @@ def cook(
         device: where soups are scored; default: the GPU when there is one.
         threads: that read and mix weights.
         tell: called with a line of progress; default: it is printed; None: silence.
+        workers: who scores greedy's mixtures, several at once, such as `hf_soups.remote.scores.ray_workers` gives;
+            default: this process, one after another. The soup is the same.
     Raises:
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
         OutOfMemory: if the rows or models do not fit.
@@ -192,7 +197,7 @@ def cook(
         if record is None:
             refuse_existing(soup.folder, overwrite=overwrite, marker=SOUP_FILE)
     with memory_told(SMALLER):
-        scorer = _scorer(pool, request, cache, device) if None in there else None
+        scorer = _scorer(pool, request, cache, device, workers) if None in there else None
         if scorer is not None and scorer.maybe_trained_on:
             warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
             request.tell(f"warning: {warnings[-1]}")
@@ -284,16 +289,21 @@ def _with_whole_start(pool: Ingredients, start: Checkpoint, request: CookRequest
     return replace(pool, start=whole, taken={**pool.taken, "base": {"start": str(start), "averaged": averaged}})
 
 
-def _scorer(pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None) -> SoupScorer | None:
+def _scorer(
+    pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None, workers: OpenWorkers | None
+) -> SoupScorer | None:
     if pool.recipe is None:
         return None
     from hf_soups.soups.scoring import open_scorer
 
     shared = pool.sweep.cache if pool.sweep is not None else None
-    return open_scorer(
-        pool.checkpoints, pool.recipe, chosen_on=request.chosen_on, cache=cache or shared, device=device,
-        tie_break=request.options.tie_break,
-    )  # fmt: skip
+    how: dict[str, Any] = {
+        "chosen_on": request.chosen_on,
+        "cache": cache or shared,
+        "tie_break": request.options.tie_break,
+    }
+    scorer = open_scorer(pool.checkpoints, pool.recipe, device=device, **how)
+    return scorer if workers is None else replace(scorer, workers=workers(pool.checkpoints, pool.recipe, how))
 
 
 def _marks(cooked: Sequence[Cooked]) -> dict[str, tuple[int, float]]:

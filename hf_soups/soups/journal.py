@@ -42,18 +42,20 @@ class Journal:
             measure: of the soup and the floor.
             sign: of the score: -1 where lower is better.
         """
+        return self._found(soup, lambda known: _too_little(known, floor, sign), lambda: measure(soup, floor))
 
-        def too_little(known: Score | AtBest) -> bool:
-            if not isinstance(known, AtBest):
-                return False
-            return floor is None or not sign * known.value < sign * values_of(floor)[0]
+    def knows(self, soup: Soup, floor: Score | None, sign: int) -> bool:
+        """Whether what `or_bound` would answer, or for one ingredient a call, is written down."""
+        known = self._read().get(self._key(soup))
+        return known is not None and not _too_little(known, floor, sign)
 
-        return self._found(soup, too_little, lambda: measure(soup, floor))
+    def _key(self, soup: Soup) -> str:
+        return digest([self.context, OWN_SCORES, [identity(c) for c in soup.ingredients], soup.weights])
 
     def _found(
         self, soup: Soup, too_little: Callable[[Score | AtBest], bool], measure: Callable[[], Score | AtBest]
     ) -> Score | AtBest:
-        key = digest([self.context, OWN_SCORES, [identity(c) for c in soup.ingredients], soup.weights])
+        key = self._key(soup)
         known = self._read()
         if key not in known or too_little(known[key]):
             value = measure()
@@ -78,6 +80,13 @@ class Journal:
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 continue  # a line cut short by a kill is measured again
         return found
+
+
+def _too_little(known: Score | AtBest, floor: Score | None, sign: int) -> bool:
+    """Whether what is known does not say that the mixture misses its floor, nor its score."""
+    if not isinstance(known, AtBest):
+        return False
+    return floor is None or not sign * known.value < sign * values_of(floor)[0]
 
 
 def _written(score: Score | AtBest) -> Any:

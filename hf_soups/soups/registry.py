@@ -36,6 +36,8 @@ class MethodInputs:
     in_words: Callable[[float], str]
     signs: Signs = HIGHER  # of each value of a score
     score_or_bound: Callable[[Soup, Score | None], Score | AtBest] | None = None  # see `greedy`; None: `score` alone
+    expect: Callable[[Sequence[Soup], Score | None], None] | None = None  # see `greedy`; None: nothing is scored ahead
+    speculate: int = 1
 
     def scored(self) -> Callable[[Soup], Score]:
         """The score function of a method that needs one."""

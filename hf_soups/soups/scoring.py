@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_soups.models.family import Batch, Family
+    from hf_soups.soups.ahead import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class SoupScorer:
     losses: dict[Checkpoint, np.ndarray] = field(default_factory=dict)  # of each row, by ingredients scored alone
     batches: tuple[np.ndarray, ...] | None = None  # of the rows; default: those of like length
     each: Callable[[Predictions], None] | None = None  # gets the answers of every batch
+    workers: Workers | None = None  # that score greedy's mixtures in place of this process
 
     @property
     def variants(self) -> dict[str, SoupScorer]:
@@ -112,6 +114,8 @@ class SoupScorer:
 
         def check(answers: Predictions) -> None:
             nonlocal left
+            if self.each is not None:
+                self.each(answers)
             value, left = best.after(answers), left - len(answers)
             if left and best.is_below(value, least):
                 raise _TooLow(value)

@@ -1,8 +1,13 @@
-"""The local executor: claimed runs as processes of their own, a few side by side, each with its share of the cores."""
+"""Executors of a sweep: claimed runs, a few at once, and the one loop that works through a sweep's folder.
+
+`LocalExecutor` starts processes of this machine, each with its share of the cores; hf_soups.remote has one that starts
+tasks of a cluster. They leave the same folders, logs and entries of the ledger, and either goes on with the other's.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -12,9 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from hf_soups.limits import cores
 from hf_soups.sweep.fork_server import ForkedRun, ForkServer
+from hf_soups.sweep.launcher import TIED, tied
 from hf_soups.sweep.ledger import Entry, Ledger, RunClaim
 
 PYTHON_M = (sys.executable, "-m")
@@ -27,12 +34,95 @@ Command = Callable[[str], Sequence[str]]  # a run's name -> what to execute
 Watch = Callable[["Slots", Sequence[str]], None]  # what runs here, and the names of what runs elsewhere
 
 
+class RunProcess(Protocol):
+    """One run that was started: a process of this machine, or a task of a cluster."""
+
+    def poll(self) -> int | None:
+        """The exit status, -n after signal n; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status, once there is one; `subprocess.TimeoutExpired` after `timeout` seconds."""
+
+
+class Executor(Protocol):
+    """Where runs are executed."""
+
+    @property
+    def count(self) -> int:
+        """At most so many runs at once."""
+
+    @property
+    def processes(self) -> int:
+        """Of each run."""
+
+    def start(self, slot: int, command: Sequence[str], log: Path, claim: RunClaim, ledger: Ledger) -> RunProcess:
+        """Start the claimed run in a free slot; the ledger gets a note of each attempt."""
+
+    def signal(self, process: RunProcess, number: signal.Signals) -> None:
+        """Ask a run and everything it started to end (SIGTERM), or end it (SIGKILL)."""
+
+    def wait(self, seconds: float) -> None:
+        """For `seconds`, or until some run has ended."""
+
+
+class LocalExecutor:
+    """Processes of this machine, which hold their runs' locks too: a run that lost its sweep is not started twice."""
+
+    def __init__(self, count: int, processes: int = 1, server: ForkServer | None = None) -> None:
+        self.count, self.processes = count, processes
+        self._server = server  # forks the runs; None: each is started anew
+
+    def start(
+        self, slot: int, command: Sequence[str], log: Path, claim: RunClaim, ledger: Ledger
+    ) -> subprocess.Popen[bytes] | ForkedRun:
+        """See `Executor`. Ctrl-C is for the sweep, which ends its runs in order."""
+        environment = surroundings(slot, self.count, processes=self.processes)
+        with log.open("ab") as output:
+            process = self._process(list(command), environment, output.fileno(), claim.descriptor)
+        ledger.started(claim.name, pid=process.pid)
+        return process
+
+    def _process(
+        self, command: list[str], environment: dict[str, str], log: int, lock: int | None
+    ) -> subprocess.Popen[bytes] | ForkedRun:
+        held = () if lock is None else (lock,)
+        if lock is None:  # it cannot hold the claim when this process has ended, so it must end too
+            environment[TIED] = "1"
+        elif self._server is not None:
+            try:
+                return self._server.run(command[len(PYTHON_M) + 1 :], environment, log, held)
+            except OSError:
+                self._server.close()
+                self._server = None
+        return subprocess.Popen(
+            tied(command, environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=held,
+            start_new_session=True,
+        )
+
+    def signal(self, process: RunProcess, number: signal.Signals) -> None:
+        """See `Executor`."""
+        assert isinstance(process, subprocess.Popen | ForkedRun)
+        signal_group(process.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        """See `Executor`."""
+        if self._server is None:
+            time.sleep(seconds)
+        else:
+            self._server.wait(seconds)
+
+
 @dataclass(eq=False)
 class Working:
-    """One run's process, which holds the run's lock too."""
+    """One run that was started here."""
 
     claim: RunClaim
-    process: subprocess.Popen[bytes] | ForkedRun
+    process: RunProcess
     log: Path
     log_bytes: int  # of the log before this attempt
     began: float = field(default_factory=time.monotonic)
@@ -54,20 +144,11 @@ class Ended:
 
 
 class Slots:
-    """At most `count` runs at once, of `processes` each. Leaving the `with` block ends what still runs."""
+    """The runs that are executed now. Leaving the `with` block ends what still runs."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        command: Command,
-        logs: Path,
-        count: int,
-        processes: int = 1,
-        server: ForkServer | None = None,
-    ) -> None:
-        self._ledger, self._command, self._logs = ledger, command, logs
-        self._count, self._processes = count, processes
-        self._server = server  # forks the runs; None: each is started anew
+    def __init__(self, ledger: Ledger, command: Command, logs: Path, executor: Executor) -> None:
+        self._ledger, self._command, self._logs, self._executor = ledger, command, logs, executor
+        self.wait = executor.wait
         self.working: dict[int, Working] = {}
 
     def __enter__(self) -> Slots:
@@ -79,46 +160,16 @@ class Slots:
     @property
     def free(self) -> bool:
         """Whether another run can start."""
-        return len(self.working) < self._count
+        return len(self.working) < self._executor.count
 
     def start(self, claim: RunClaim) -> Working:
         """Start the claimed run in a free slot."""
-        slot = next(i for i in range(self._count) if i not in self.working)
+        slot = next(i for i in itertools.count() if i not in self.working)
         log = self._logs / f"{claim.name}.log"
-        with log.open("ab") as output:
-            before = output.tell()
-            environment = surroundings(slot, self._count, processes=self._processes)
-            process = self._process(list(self._command(claim.name)), environment, output.fileno(), claim.descriptor)
+        before = log.stat().st_size if log.exists() else 0
+        process = self._executor.start(slot, self._command(claim.name), log, claim, self._ledger)
         self.working[slot] = Working(claim, process, log, before)
-        self._ledger.started(claim, pid=process.pid)
         return self.working[slot]
-
-    def _process(
-        self, command: list[str], environment: Mapping[str, str], log: int, lock: int
-    ) -> subprocess.Popen[bytes] | ForkedRun:
-        """A run's process, which holds its share of the lock; Ctrl-C is for the sweep, which ends its runs in order."""
-        if self._server is not None:
-            try:
-                return self._server.run(command[len(PYTHON_M) + 1 :], environment, log, (lock,))
-            except OSError:
-                self._server.close()
-                self._server = None
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-
-    def wait(self, seconds: float) -> None:
-        """For `seconds`, or until a run that the server forked has ended."""
-        if self._server is None:
-            time.sleep(seconds)
-        else:
-            self._server.wait(seconds)
 
     def ended(self) -> Iterator[Ended]:
         """The runs whose processes have ended since the last call."""
@@ -141,12 +192,12 @@ class Slots:
 
     def _end_all(self) -> None:
         for work in self.working.values():
-            _signal(work.process, signal.SIGTERM)
+            self._executor.signal(work.process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         for work in self.working.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 work.process.wait(max(0.0, deadline - time.monotonic()))
-            _signal(work.process, signal.SIGKILL)
+            self._executor.signal(work.process, signal.SIGKILL)
             work.process.wait()
             work.claim.release()
         self.working.clear()
@@ -216,10 +267,10 @@ def _in_words(status: int) -> str:
         return f"signal {-status}"
 
 
-def _signal(process: subprocess.Popen[bytes] | ForkedRun, number: signal.Signals) -> None:
-    """To the run and everything it started."""
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """To a run's process and everything it started."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        os.killpg(pid, number)
 
 
 def work_through(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,14 @@ from collections.abc import Mapping, Sequence
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 3.0  # between asking a process to end and killing it
+TIED = "HF_SOUPS_TIED"  # set: what is started here does not outlive this process, whatever ends it
+# The child asks the kernel itself: code between fork and exec is not safe in a process with threads. What is asked for
+# stays over the exec, and follows the thread that forked.
+TIE = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[2]))\n"
+    "os.getppid() == int(sys.argv[1]) or os._exit(137)\n"
+    "os.execvp(sys.argv[3], sys.argv[3:])"
+)
 
 
 def launch(count: int, command: Sequence[str]) -> int:
@@ -30,10 +39,20 @@ def launch(count: int, command: Sequence[str]) -> int:
     try:
         for rank in range(count):
             environment = {**os.environ, **place(rank, count, address)}
-            started.append(subprocess.Popen(list(command), env=environment, close_fds=False))
+            started.append(subprocess.Popen(tied(command, environment), env=environment, close_fds=False))
         return _first_failure(started)
     finally:
         _end(started)
+
+
+def tied(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The command, such that what it starts is killed when the thread ends that starts it, where that is asked for.
+
+    A kill of this process's group does not reach it, and where this process is killed nobody else can end it.
+    """
+    if TIED not in environment or sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-ESs", "-c", TIE, str(os.getpid()), str(int(signal.SIGKILL)), *command]
 
 
 def place(rank: int, count: int, port: int) -> Mapping[str, str]:

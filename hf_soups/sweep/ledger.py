@@ -3,6 +3,7 @@
 A run is done when its folder is there: folders appear whole or not at all. A run is being worked on when its lock
 is held. The lock (flock) belongs to the open file, and the run's process inherits it: it is free only when both
 the sweep and the run's process are gone, so a run whose sweep was killed is never started a second time beside itself.
+Where such locks do not hold, a lease takes their place, and a run ends with its sweep.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.reading import read_json
 from hf_soups.files.writing import write_json
 from hf_soups.finetune.run_record import RUN_FILE, read_run
+from hf_soups.sweep.leases import Leases, locks_hold
 
 State = Literal["finished", "failed", "open"]
 
@@ -38,27 +40,33 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RunClaim:
-    """The right to work on one run, held by an open and locked file."""
+    """The right to work on one run, held by an open and locked file, or else by a lease."""
 
     name: str
-    descriptor: int
+    descriptor: int | None  # which the run's process can hold too
+    lease: Path | None = None
+    leases: Leases | None = None
 
     def release(self) -> None:
-        """Give up this process's share of the lock."""
-        os.close(self.descriptor)
+        """Give up this process's share of it."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        elif self.leases is not None and self.lease is not None:
+            self.leases.give_up(self.lease)
 
 
 class Ledger:
     """The runs of one sweep's folder."""
 
     def __init__(self, sweep: Path) -> None:
-        self._sweep = sweep
+        self.sweep = sweep
         self._folder = sweep / "ledger"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._leases = Leases(self._folder)
 
     def entry(self, name: str) -> Entry:
         """What the disk says of a run."""
-        folder, crash = self._sweep / name, self._folder / f"{name}.json"
+        folder, crash = self.sweep / name, self._folder / f"{name}.json"
         noted = _modified(folder / RUN_FILE)
         if noted is not None:
             try:
@@ -74,10 +82,15 @@ class Ledger:
 
     def claim(self, name: str) -> RunClaim | None:
         """Claim a run, or None while another process works on it. What was left of a half run is removed."""
+        if not locks_hold(self._folder):
+            lease = self._leases.take(name)
+            if lease is not None:
+                self.clear(name)
+            return None if lease is None else RunClaim(name, None, lease, self._leases)
         descriptor = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear(name)
+            self.clear(name)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -86,11 +99,11 @@ class Ledger:
             raise
         return RunClaim(name, descriptor)
 
-    def started(self, claim: RunClaim, *, pid: int) -> None:
-        """Note that a process works on the claimed run; every attempt is kept."""
-        path = self._folder / f"{claim.name}.attempts.jsonl"
+    def started(self, name: str, *, pid: int, **where: str) -> None:
+        """Note that a process works on a claimed run; every attempt is kept."""
+        path = self._folder / f"{name}.attempts.jsonl"
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"pid": pid, "started": _now()}) + "\n")
+            file.write(json.dumps({"pid": pid, **where, "started": _now()}) + "\n")
 
     def crashed(self, claim: RunClaim, reason: str) -> None:
         """Note a run that ended by itself without leaving a record."""
@@ -102,17 +115,17 @@ class Ledger:
         if self.entry(claim.name).state == "failed":
             self._remove(claim.name)
 
-    def _clear(self, name: str) -> None:
-        """Remove what a killed run, or a killed removal of a run, left behind; the caller holds the run's lock."""
-        if (self._sweep / name).exists() and not (self._sweep / name / RUN_FILE).exists():
+    def clear(self, name: str) -> None:
+        """Remove what a killed run, or a killed removal of a run, left behind; the caller has claimed the run."""
+        if (self.sweep / name).exists() and not (self.sweep / name / RUN_FILE).exists():
             self._remove(name)
-        for left in self._sweep.glob(f".{name}.*-*"):  # partial, probe, replaced, removed
+        for left in self.sweep.glob(f".{name}.*-*"):  # partial, probe, replaced, removed
             shutil.rmtree(left, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         """Out of sight by one rename: a kill in between leaves the whole run, or none."""
-        removed = self._sweep / f".{name}.removed-{os.getpid()}"
-        (self._sweep / name).rename(removed)
+        removed = self.sweep / f".{name}.removed-{os.getpid()}"
+        (self.sweep / name).rename(removed)
         shutil.rmtree(removed)
 
 

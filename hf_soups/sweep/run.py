@@ -23,6 +23,8 @@ from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.sweep.executor import (
     Command,
     Ended,
+    Executor,
+    LocalExecutor,
     Slots,
     ended_by_signals,
     last_lines,
@@ -97,6 +99,7 @@ def run_sweep(
     progress: bool = True,
     isolate: bool = False,
     command: Command | None = None,
+    executor: Executor | None = None,
 ) -> SweepResult:
     """Fine-tune every planned run that is not done yet.
 
@@ -111,13 +114,17 @@ def run_sweep(
         isolate: start a Python of its own for every run. By default (on Linux, one process a run) runs are forks of one
             process that has imported everything; their results are the same.
         command: what to execute for a run; default: one fine-tune by `hf_soups.finetune`.
+        executor: where runs are executed, such as `hf_soups.remote.sweeps.ray_executor` gives; with it `slots`,
+            `processes_per_run` and `isolate` are not used. Default: processes of this machine.
     Raises:
         RecipeError: if the folder holds another recipe's sweep.
         MissingExtra: if the recipe's tracker is not installed.
         InputError: if `out`, the data or the processes cannot be used.
     """
-    recipe, out = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)), Path(out)
-    _check_processes(slots, processes_per_run)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    out = Path(out) if executor is None else Path(out).resolve()  # another machine has another working directory
+    if executor is None:
+        _check_processes(slots, processes_per_run)
     check_tracker(recipe.tracker)
     plan = prepare(recipe, out)
     with writable(out):
@@ -125,8 +132,8 @@ def run_sweep(
     names = [run.name for run in plan]
     reporter = _Reporter(out, len(plan), visible=progress)
     todo = [n for n in names if (e := ledger.entry(n)).state == "open" or (retry_failed and e.state == "failed")]
-    run = command or finetune_command(out, processes_per_run)
-    forks = IS_POSSIBLE and not isolate and command is None and processes_per_run == 1
+    run = command or finetune_command(out, executor.processes if executor else processes_per_run)
+    forks = IS_POSSIBLE and not isolate and command is None and executor is None and processes_per_run == 1
     with ForkServer(SweepFolder(out).start, surroundings(0, slots)) if forks else nullcontext() as server:
         if todo and command is None:
             reporter.line(f"{len(todo)} of {len(plan)} runs to do; preparing data and the shared start")
@@ -135,7 +142,8 @@ def run_sweep(
             if server is not None:
                 server.begin()
             make_shared(recipe, out)
-        working = Slots(ledger, run, SweepFolder(out).logs, slots, processes_per_run, server)
+        where = executor or LocalExecutor(slots, processes_per_run, server)
+        working = Slots(ledger, run, SweepFolder(out).logs, where)
         with ended_by_signals(), reporter.live(), working, writable(out):
             work_through(names, ledger, working, retry_failed=retry_failed, on_end=reporter.ended, watch=reporter.watch)
     return SweepResult(out, tuple(ledger.entry(name) for name in names), tuple(reporter.done))

@@ -95,6 +95,22 @@ def test_what_outlives_a_killed_launcher_still_holds_the_runs_lock(tmp_path: Pat
     assert Ledger(tmp_path).claim("run_00") is not None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has it alone")
+def test_what_is_tied_does_not_outlive_its_parent_however_that_ends(tmp_path: Path) -> None:
+    """The parent starts a launcher, and is killed: launcher and processes end with it."""
+    code = (
+        "import os, subprocess, sys; from hf_soups.sweep.launcher import TIED, tied; os.environ[TIED] = '1'\n"
+        "subprocess.Popen(tied(sys.argv[1:], os.environ), start_new_session=True).wait()"
+    )
+    launch = [sys.executable, "-m", "hf_soups.sweep.launcher", "2"]
+    command = [*launch, sys.executable, "-c", NOTE + "time.sleep(600)", str(tmp_path)]
+    parent = subprocess.Popen([sys.executable, "-c", code, *command])
+    pids = noted(tmp_path)
+    parent.kill()
+    parent.wait()
+    assert gone(*pids)
+
+
 @pytest.mark.slow
 def test_accelerate_counts_as_many_processes_as_were_started(tmp_path: Path) -> None:
     code = "from accelerate import Accelerator; print(f'processes={Accelerator().num_processes}', flush=True)"

@@ -146,7 +146,7 @@ def test_two_failures_of_one_run_are_told_apart(ledger: Ledger) -> None:
 def test_every_attempt_is_kept(ledger: Ledger, tmp_path: Path) -> None:
     claim = ledger.claim("run_00")
     assert claim is not None
-    ledger.started(claim, pid=11)
-    ledger.started(claim, pid=12)
+    ledger.started(claim.name, pid=11)
+    ledger.started(claim.name, pid=12)
     lines = (tmp_path / "ledger/run_00.attempts.jsonl").read_text().splitlines()
     assert [json.loads(line)["pid"] for line in lines] == [11, 12]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hf_soups.checkpoint import Checkpoint, Source, checkpoints_of
@@ -34,6 +34,8 @@ def greedy(
     seed: int = 0,
     on_step: Callable[[Step], None] | None = None,
     score_or_bound: Callable[[Soup, Score | None], Score | AtBest] | None = None,
+    expect: Callable[[Sequence[Soup], Score | None], None] | None = None,
+    speculate: int = 1,
 ) -> Soup:
     """The greedy soup: never below its best ingredient under `score`.
 
@@ -55,10 +57,14 @@ def greedy(
             may answer `hf_soups.soups.AtBest(value)` where that is surely worse; given None it must answer the score.
             The decisions are the same; steps that were left out have `at_best` in the place of a score. Where one
             ingredient alone is kept, the mixture that came closest has its score: it says why.
+        expect: called, before scores are asked for, with the mixtures that will be asked for next if none of them
+            changes the soup, and with the score that `score_or_bound` will be given: these may be worked out side by
+            side. Decisions and steps do not depend on it.
+        speculate: how many mixtures `expect` gets at most.
     Returns:
         The soup; `steps` are those of the order that won, `scores["orders"]` has all orders.
     Raises:
-        InputError: if there is no ingredient, `tie` is unknown or `restarts` is negative.
+        InputError: if there is no ingredient, `tie` is unknown, `restarts` is negative or `speculate` is below 1.
         HfSoupsError: if no ingredient alone has a score.
     Source: Wortsman et al. 2022, arXiv:2203.05482, recipe 1. Random orders and pruning are not the paper's.
     """
@@ -66,8 +72,12 @@ def greedy(
         raise InputError(f"tie is {tie!r}; expected '>=' (an equal score joins, as in the paper) or '>'.")
     if restarts < 0:
         raise InputError(f"restarts is {restarts}; expected 0 (the order by score alone) or more.")
+    if speculate < 1:
+        raise InputError(f"speculate is {speculate}; expected 1 (nothing is scored ahead) or more.")
     bounded = score_or_bound or (lambda soup, floor: score(soup))
-    pool = _Pool(checkpoints_of(ingredients), score, bounded, signs, tie, on_step or (lambda step: None))
+    pool = _Pool(
+        checkpoints_of(ingredients), score, bounded, signs, tie, on_step or (lambda step: None), expect, speculate
+    )
     runs = []
     for order in _orders(pool.by_score(), restarts, seed):
         members, steps = pool.forward(order)
@@ -112,7 +122,13 @@ def _greedy(inputs: MethodInputs, *, tie: Tie, restarts: int, prune: bool, seed:
         seed=seed,
         on_step=on_step,
         score_or_bound=inputs.score_or_bound,
+        expect=inputs.expect,
+        speculate=inputs.speculate,
     )
+
+
+def _as_score(values: Values) -> Score:
+    return values if len(values) > 1 else values[0]
 
 
 def _orders(by_score: list[int], restarts: int, seed: int) -> Iterator[list[int]]:
@@ -132,6 +148,8 @@ class _Pool:
     signs: Signs
     tie: Tie
     on_step: Callable[[Step], None]
+    expect: Callable[[Sequence[Soup], Score | None], None] | None = None
+    speculate: int = 1
     names: tuple[str, ...] = field(init=False)
     known: dict[frozenset[int], Values] = field(default_factory=dict)
     bounds: dict[frozenset[int], AtBest] = field(default_factory=dict)
@@ -160,7 +178,7 @@ class _Pool:
         key = frozenset(members)
         bound = self.bounds.get(key)
         if key not in self.known and bound is None:
-            found = self.score_or_bound(self.soup(members), floor if len(floor) > 1 else floor[0])
+            found = self.score_or_bound(self.soup(members), _as_score(floor))
             if isinstance(found, AtBest):
                 bound = self.bounds[key] = found
             else:
@@ -168,6 +186,14 @@ class _Pool:
         if key not in self.known and bound is not None and self.ranked((bound.value,)) < self.ranked(floor)[:1]:
             return bound
         return self.scored(members)
+
+    def look_ahead(self, mixtures: Iterable[Members], floor: Values | None = None) -> None:
+        """Say which mixtures are asked for next."""
+        if self.expect is None:
+            return
+        unknown = (m for m in mixtures if (key := frozenset(m)) not in self.known and key not in self.bounds)
+        next_ones = [self.soup(members) for members in itertools.islice(unknown, self.speculate)]
+        self.expect(next_ones, None if floor is None else _as_score(floor))
 
     def value(self, members: Members) -> float:
         return self.scored(members)[0]
@@ -182,7 +208,8 @@ class _Pool:
     def by_score(self) -> list[int]:
         """All ingredients, the best alone first."""
         singles = [(i,) for i in range(len(self.ingredients))]
-        for single in singles:
+        for i, single in enumerate(singles):
+            self.look_ahead(singles[i:])
             self.scored(single)  # in the order given, whatever the sort needs first
         if all(math.isnan(self.value(single)) for single in singles):
             raise HfSoupsError(
@@ -195,8 +222,10 @@ class _Pool:
         """Let each ingredient in that does not lower the score."""
         members: Members = ()
         steps: list[Step] = []
-        for i in order:
+        for at, i in enumerate(order):
             tried = (*members, i)
+            if members:
+                self.look_ahead(((*members, j) for j in order[at:]), self.scored(members))
             found = self.against(tried, self.scored(members)) if members else self.scored(tried)
             accepted = self._joins(members, found)
             members = tried if accepted else members
@@ -230,8 +259,10 @@ class _Pool:
     def _best_without_one(self, members: Members) -> tuple[Members, set[int]]:
         """The members without one of them that score best, of equals the first, and who is missing."""
         best: Members = ()
-        for out in members:
-            left = tuple(m for m in members if m != out)
+        without = [tuple(m for m in members if m != out) for out in members]
+        for i, left in enumerate(without):
+            # the first one's score is what the others must reach; another best so far begins them anew
+            self.look_ahead(without[i:], self.scored(best)) if best else self.look_ahead(without[:1])
             found = self.scored(left) if not best else self.against(left, self.scored(best))
             if not best or (not isinstance(found, AtBest) and self.ranked(found) > self.rank(best)):
                 best = left
