@@ -107,6 +107,7 @@ def test_names_that_look_like_html_are_shown_and_read_back() -> None:
     text = f"## Members\n\n{table.markdown()}\n"
     assert "<" not in text
     assert cells_of(text) == table.cells == {("Members", name, "Where"): "p < 0.01"}
+    assert classes_in_words("image", ("tench, Tinca tinca", "eel")).endswith("2 classes: tench, Tinca tinca; eel.")
     assert classes_in_words("text", ("<none>", "<b>x")) == "It sorts texts into 2 classes: &lt;none>, &lt;b>x."
 
 

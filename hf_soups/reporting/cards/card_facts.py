@@ -204,7 +204,8 @@ def classes_in_words(kind: str, names: Sequence[str], of_type: ProblemType = CLA
     if of_type == REGRESSION:
         return f"It gives {rows} a number{f': {names[0]}' if names else ''}."
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    named = f": {', '.join(names[:SHOWN])}{more}" if names else ""
+    between = "; " if any("," in name for name in names) else ", "  # ImageNet's classes have commas in their names
+    named = f": {between.join(names[:SHOWN])}{more}" if names else ""
     if of_type == MULTI_LABEL:
         return f"It gives {rows} any number of {len(names) or 'named'} labels{named}."
     return f"It sorts {rows} into {len(names) or 'named'} classes{named}."
