@@ -176,7 +176,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
 
 
 def _publish(save: Any, repo_id: str, **options: Any) -> str:

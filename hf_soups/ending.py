@@ -49,6 +49,12 @@ def end_in_one_line(name: str, promise: str = GOES_ON) -> None:
                 signal.signal(number, _end)
 
 
+def promise(words: str) -> None:
+    """From now on this is what the line says of what comes next; for programs that run until they are ended."""
+    global _promise
+    _promise = words
+
+
 def program_name() -> str:
     """The program of hf_soups that this process was started as, while its first module is imported; "" for none."""
     first = sys.argv[0] if sys.argv else ""

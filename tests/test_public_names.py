@@ -26,4 +26,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_dir_lists_the_public_names() -> None:
+    assert callable(hf_soups.uniform)  # a name that was used is there twice: as this module's own too
     assert set(hf_soups.__all__) <= set(dir(hf_soups))
+    assert len(dir(hf_soups)) == len(set(dir(hf_soups)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,23 @@ def appearance() -> dict[str, Any]:
 
 
 def _about(cascade: DemoCascade) -> str:
-    members = cascade.model.config.built.members
+    members = [as_written(name) for name in cascade.model.config.built.members]
     text = (
         f"{len(members)} models are asked one after another, from {members[0]} to {members[-1]}, until the answer is "
         f"sure enough. {len(cascade.label_names)} classes."
         if len(members) > 1
         else f"One model, {members[0]}, so every input costs the same. {len(cascade.label_names)} classes."
     )
-    return f"# {cascade.name}\n\n{text}"
+    return f"# {as_written(cascade.name)}\n\n{text}"
+
+
+def as_written(name: str) -> str:
+    """A name from anywhere for Markdown, which would take parts of it for HTML, links or emphasis.
+
+    >>> print(as_written("a_b <i>"))
+    a\\_b \\<i\\>
+    """
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(name.split()))
 
 
 def _budget(cascade: DemoCascade) -> gr.Slider:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_soups.ending import promise
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def launched(
         raise HfSoupsError(f"the page cannot be served at {host}:{port} ({error}). Try another --port.") from error
     print(f"The page is at {page.local_url} (Ctrl-C ends it).", flush=True)
     if wait:
+        promise("the page is closed")
         page.block_thread()
     return page
 

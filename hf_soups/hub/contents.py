@@ -193,8 +193,9 @@ def kind_of(folder: Path) -> Kind:
         InputError: if it is none of them.
     """
     if not folder.is_dir():
+        what = "a file" if folder.is_file() else "no such folder"
         raise InputError(
-            f"{folder}: no such folder. Name that of a soup, a cascade, a sweep with its leaderboard or a pool."
+            f"{folder}: {what}. Name the folder of a soup, a cascade, a sweep with its leaderboard or a pool."
         )
     if (folder / SOUP_FILE).is_file():
         return "soup"

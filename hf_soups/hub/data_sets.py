@@ -40,7 +40,7 @@ from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions.topk import TopKPredictions
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.reporting.cards.card import README
-from hf_soups.reporting.cards.markdown import MarkdownTable
+from hf_soups.reporting.cards.markdown import MarkdownTable, without_html
 from hf_soups.wording import amount, score_in_words
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def board_card(
         "tags": ["hf_soups", "model-soups", "leaderboard"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": table}]}],
     }
-    task = "" if recipe is None else f" Task: {recipe.task.name or recipe.name}, metric: {metric}."
+    task = "" if recipe is None else f" Task: {without_html(recipe.task.name or recipe.name)}, metric: {metric}."
     shown = rows[:SHOWN]
     more = f"\n\nThe first {SHOWN} of {len(rows)} rows." if len(rows) > SHOWN else ""
     text = (

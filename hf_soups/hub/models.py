@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_soups.cascades.evidence import EVIDENCE_FILE, PICTURES
 from hf_soups.cascades.running.beside import is_our_code
-from hf_soups.cascades.running.stored import CODE_FILE, PROCESSOR_FILE, TOKENIZER_FILE
+from hf_soups.cascades.running.stored import CODE_FILE, HANDLER_FILE, PROCESSOR_FILE, TOKENIZER_FILE
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.reading import read_json
@@ -33,7 +33,7 @@ MODEL_FOLDER = "model"  # of a Space, with the cascade
 # What hf_soups writes into the folder of a soup or cascade beside the models, and what belongs to each model.
 SOUP = (RECIPE_FILE, "steps.csv", STEPS_PICTURE, BOARD_FILE, BOARD_PICTURE, *CARD)
 CASCADE = (
-    "config.json", PROCESSOR_FILE, TOKENIZER_FILE, "handler.py", "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD,
+    "config.json", PROCESSOR_FILE, TOKENIZER_FILE, HANDLER_FILE, "requirements.txt", EVIDENCE_FILE, *PICTURES, *CARD,
 )  # fmt: skip
 MODEL = (*CONFIGS, *PROCESSORS, "additional_chat_templates/*.jinja", SOUP_FILE, README, *LICENCES)
 
@@ -104,21 +104,21 @@ def without_card(folder: Path, kind: Kind, stage: Stage, include: Sequence[str] 
 
 
 def _code_of(folder: Path, include: Sequence[str]) -> tuple[str, ...]:
-    """The code that a cascade's config names, as hf_soups wrote it.
+    """The code that a cascade's config names; it and the handler for endpoints are as hf_soups wrote them.
 
     Raises:
-        InputError: if it is gone, or somebody else's and not named by the user.
+        InputError: if it is gone, or one of them is somebody else's and not named by the user.
     """
-    if not read_json(folder / "config.json").get("auto_map"):
-        return ()
-    if not (folder / CODE_FILE).is_file():
+    named = (CODE_FILE,) if read_json(folder / "config.json").get("auto_map") else ()
+    if named and not (folder / CODE_FILE).is_file():
         raise InputError(f"{folder}: config.json names {CODE_FILE}, which is not there. Build it again, with code.")
-    if CODE_FILE not in include and not is_our_code(folder):
-        raise InputError(
-            f"{folder / CODE_FILE}: not the code that this version of hf_soups writes, and others would run it. Build "
-            f"the cascade again with code, or, if it is your own, send it by --include {CODE_FILE}."
-        )
-    return (CODE_FILE,)
+    for name in (*named, HANDLER_FILE):
+        if name not in include and (folder / name).is_file() and not is_our_code(folder / name):
+            raise InputError(
+                f"{folder / name}: not the code that this version of hf_soups writes, and others would run it. Build "
+                f"the cascade again{' with code' if named else ''}, or, if it is your own, send it by --include {name}."
+            )
+    return named
 
 
 def _model_files(folder: Path, part: str) -> list[str]:

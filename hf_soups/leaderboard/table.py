@@ -249,7 +249,7 @@ def _training(rows: Sequence[Row]) -> str:
     runs, total, devices = training_of(rows)
     return (
         f"Training seconds on {devices}: those of soups, ensembles and cascades are the sum over all runs in them; "
-        f"all {runs} runs together took {total:.0f} s."
+        f"{f'all {runs} runs together' if runs != 1 else 'the one run'} took {total:.0f} s."
     )
 
 

@@ -50,6 +50,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         page.close(verbose=False)
 
 
+def test_names_with_html_and_markdown_are_shown_as_they_are_written() -> None:
+    import gradio
+
+    from hf_soups.demo.page import as_written
+
+    name = 'a <img src="http://127.0.0.1:1/x"> *b* [c](d) my_soup_2 $e$ # 1. `f` \\g &lt;'
+    with gradio.Blocks() as page:
+        gradio.Markdown(f"# {as_written(name)}")
+    page.launch(server_port=a_port(), prevent_thread_lock=True, quiet=True, share=False)
+    try:
+        with browser_page(DESKTOP) as visit:
+            visit.page.goto(str(page.local_url))
+            assert visit.page.locator("h1").inner_text(timeout=SECONDS) == name
+    finally:
+        page.close(verbose=False)
+
+
 def a_port() -> int:
     """One that no test beside this one is about to take."""
     with socket.socket() as probe:

@@ -65,6 +65,11 @@ def test_nothing_that_runs_holds_it_up(work: str) -> None:
     assert ended(program(work), signal.SIGINT) == (130, "program: interrupted; do it again.\n")
 
 
+def test_a_program_that_runs_until_it_is_ended_promises_its_own() -> None:
+    work = "from hf_soups.ending import promise; promise('the page is closed')"
+    assert ended(program(work), signal.SIGINT) == (130, "program: interrupted; the page is closed.\n")
+
+
 def test_what_is_half_written_goes_though_a_thread_writes_on(tmp_path: Path) -> None:
     work = """
 from hf_soups.files.writing import written_whole, write_file

@@ -350,6 +350,19 @@ def test_code_that_hf_soups_did_not_write_is_sent_only_by_its_name(cascade: Path
         push(cascade, REPO, dry_run=True)
 
 
+def test_a_handler_that_hf_soups_did_not_write_is_sent_only_by_its_name(cascade: Path) -> None:
+    handler = cascade / "handler.py"
+    assert "handler.py" in {file.path for file in contents(cascade).files}
+    handler.write_text(handler.read_text() + "\nprint('more')\n")
+    with pytest.raises(InputError, match=r"handler\.py: not the code that this version of hf_soups writes.*Build the "
+                       r"cascade again, or, if it is your own, send it by `include` handler\.py"):  # fmt: skip
+        push(cascade, REPO, dry_run=True)
+    sent = push(cascade, REPO, dry_run=True, include=["handler.py"])
+    assert "handler.py" in {file.path for file in sent.files}
+    handler.unlink()  # a cascade that was saved from Python has none
+    assert "handler.py" not in {file.path for file in push(cascade, REPO, dry_run=True).files}
+
+
 def test_a_space_holds_the_page_and_the_cascade_below_it(cascade: Path) -> None:
     def page(folder: Path) -> dict[str, str]:
         return {"app.py": f"print({folder.name!r})\n", "README.md": "---\nsdk: gradio\n---\n", "requirements.txt": ""}
@@ -363,6 +376,12 @@ def test_a_space_holds_the_page_and_the_cascade_below_it(cascade: Path) -> None:
         **{path: text.encode() for path, text in page(cascade).items()},
     }
     assert found.check is not None
+
+
+def test_a_file_in_place_of_a_folder_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("a page")
+    with pytest.raises(InputError, match=r"report\.html: a file\. Name the folder of a soup, a cascade"):
+        push(tmp_path / "report.html", REPO, dry_run=True)
 
 
 def test_a_space_of_something_else_is_refused(soup: Path) -> None:

@@ -226,6 +226,12 @@ def test_run_folders_without_a_sweep_are_compared_by_their_own_recipe(tmp_path: 
     assert row(build_leaderboard(tmp_path), "best on select").name == "mine-1"
 
 
+def test_the_seconds_of_one_run_are_not_those_of_all_runs(tmp_path: Path) -> None:
+    sweep = write_plan(tmp_path / "runs", 1)
+    write_finished_run(sweep / "run_00", 170, 230)
+    assert "the one run took 10 s." in " ".join(shown(build_leaderboard(sweep), 100).split())
+
+
 def test_a_folder_above_a_sweep_is_not_taken_for_one(sweep: Path) -> None:
     write_finished_run(sweep.parent / "start", 170, 230)  # as a quickstart's pretraining, beside it
     with pytest.raises(InputError, match=rf"is no sweep, but holds 1: {sweep}\. Name the sweep's own folder"):

@@ -18,7 +18,7 @@ from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.recipe import Recipe
 from hf_soups.reporting.cards.card import CardDetails, card_for, check_card, run_snippet, snippet_of, write_card
-from hf_soups.reporting.cards.card_facts import hub_ids
+from hf_soups.reporting.cards.card_facts import classes_in_words, hub_ids
 from hf_soups.reporting.cards.markdown import BEGIN, MarkdownTable, cells_of, run_code
 from hf_soups.soups import Soup
 from hf_soups.soups.soup import Step
@@ -99,6 +99,16 @@ def test_a_soups_metadata_hold_what_the_hub_knows_and_nothing_was_chosen_on(soup
     )
     assert {"hf_soups", "model-soup", "merge", "greedy"} == set(told["tags"])
     assert "datasets" not in told  # the folder does not say
+
+
+def test_names_that_look_like_html_are_shown_and_read_back() -> None:
+    name = "a <b>|<img src=x onerror=alert(1)>"
+    table = MarkdownTable("Members", ("Member", "Where"), ((name, "p < 0.01"),))
+    text = f"## Members\n\n{table.markdown()}\n"
+    assert "<" not in text
+    assert cells_of(text) == table.cells == {("Members", name, "Where"): "p < 0.01"}
+    assert classes_in_words("image", ("tench, Tinca tinca", "eel")).endswith("2 classes: tench, Tinca tinca; eel.")
+    assert classes_in_words("text", ("<none>", "<b>x")) == "It sorts texts into 2 classes: &lt;none>, &lt;b>x."
 
 
 def test_a_soups_tables_are_its_record(soup: Path) -> None:

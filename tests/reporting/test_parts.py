@@ -16,7 +16,7 @@ from hf_soups.leaderboard.rows import read_scored_models
 from hf_soups.pool import Pool
 from hf_soups.predictions import Predictions
 from hf_soups.reporting.page import page_for, settings
-from hf_soups.reporting.page.charts import LOOKS
+from hf_soups.reporting.page.charts import LOOKS, cost_chart
 from hf_soups.reporting.page.classes import LISTED, class_scores, class_section, worst_confusions
 from hf_soups.reporting.page.html import Chart, Page, PageTable, Section, page_table
 from hf_soups.reporting.page.kept import BY_NUMBER, DIAGNOSIS, PNG, RECORD, kept_section
@@ -271,6 +271,14 @@ def test_the_scores_of_a_loss_are_sorted_from_the_lowest(tmp_path: Path) -> None
 
 
 @pytest.mark.slow  # the schema takes seconds
+def test_single_models_at_one_place_of_a_cost_chart_share_one_name() -> None:
+    places = (("a", 1.0, 90.0), ("b", 1.0, 90.0), ("c", 2.0, 90.0))
+    values = [{"name": n, "kind": "single", "cost": c, "score": s, "shown": "", "costs": ""} for n, c, s in places]
+    spec = cost_chart(values, [{"cost": 1.0, "score": 90.0}], axis="score", unit="macs", text="")
+    (names,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text"]
+    assert [v["name"] for v in names["data"]["values"]] == ["a, b", "c"]
+
+
 def test_every_chart_is_valid_vega_lite(page: Page) -> None:
     import altair as alt
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from hf_soups.cascades import Frontier, Plan
+from hf_soups.reporting.page.board import chosen_section
 from hf_soups.reporting.page.sources import read_content
 from hf_soups.reporting.page.verdict import Choice, choice_of
 from tests.makers.synthetic_sweep import (
@@ -17,7 +21,7 @@ from tests.makers.synthetic_sweep import (
     write_plan,
     write_predictions,
 )
-from tests.reporting.made import write_soup
+from tests.reporting.made import write_cascade, write_soup
 
 
 def choice(*folders: Path) -> Choice:
@@ -128,10 +132,38 @@ def test_a_cascade_alone_says_that_its_score_is_too_good(everything: Path) -> No
 
 
 def test_a_pool_without_a_search_names_its_best_model(everything: Path, tmp_path: Path) -> None:
-    import shutil
-
     pool = tmp_path / "preds"
     shutil.copytree(everything / "preds", pool, ignore=shutil.ignore_patterns("frontier.json"))
     (words,) = choice(pool).words
     assert words.startswith("Ship big, the best of 2 models: its accuracy on the 120 select rows is ")
     assert "hf-soups cascade search looks for one" in words
+
+
+def test_a_pool_whose_search_found_no_cascade_does_not_advise_to_search(everything: Path, tmp_path: Path) -> None:
+    shutil.copytree(everything / "preds", tmp_path / "preds")
+    found = Frontier.load(tmp_path / "preds" / "frontier.json")
+    singles = tuple(plan for plan in found.plans if len(plan.members) == 1)
+    replace(found, plans=singles, ensembles=()).save(tmp_path / "preds" / "frontier.json")
+    (words,) = choice(tmp_path / "preds").words
+    assert words.startswith("Ship big, the best of 2 models")
+    assert words.endswith("The search found no cascade worth its cost.")
+
+
+def test_a_cascade_as_good_and_as_dear_as_the_best_single_model_is_not_shipped(
+    everything: Path, tmp_path: Path
+) -> None:
+    best = Frontier.load(everything / "preds" / "frontier.json").best_single
+    write_cascade(tmp_path / "of-one", best)
+    found = choice(everything / "preds", tmp_path / "of-one")
+    assert found.words[0].startswith(
+        f"Ship big, the best single model: cascade {tmp_path / 'of-one'} scores no more on"
+    )
+
+
+def test_a_cascade_made_by_hand_has_no_score_to_show(tmp_path: Path) -> None:
+    write_cascade(tmp_path / "own", Plan(("small", "big"), (0.8,), (1.0, 9.0), unit="macs"))
+    content = read_content([tmp_path / "own"], resamples=20)
+    assert "is here, without its members' answers: it keeps no score of its own. " in choice_of(content).words[0]
+    (block,) = chosen_section(content, choice_of(content)).blocks
+    assert "nan" not in str(block)
+    assert block.listed[1].endswith("own: small → big, threshold 0.800. It keeps no record of how they were chosen.")

@@ -29,6 +29,6 @@ def write_beside(folder: Path, kind: str, *, code: bool) -> None:
         shutil.copyfile(SOURCE, folder / CODE_FILE)
 
 
-def is_our_code(folder: Path) -> bool:
-    """Whether the code in a cascade's folder is what this version writes."""
-    return (folder / CODE_FILE).read_bytes() == SOURCE.read_bytes()
+def is_our_code(file: Path) -> bool:
+    """Whether a file of code in a cascade's folder is what this version writes under that name."""
+    return file.read_bytes() == SOURCE.with_name(file.name).read_bytes()

@@ -13,7 +13,7 @@ from pathlib import Path
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.stored import COMMIT, KINDS, Place, code_map, place_values
+from hf_soups.cascades.running.stored import COMMIT, HANDLER_FILE, KINDS, Place, code_map, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
@@ -27,7 +27,7 @@ from hf_soups.pool.store import Member
 from hf_soups.soups.soup import versions
 from hf_soups.soups.soup_record import SOUP_FILE
 
-MARKER = "handler.py"  # only a folder that holds one is ever replaced
+MARKER = HANDLER_FILE  # only a folder that holds one is ever replaced
 ARCHITECTURES = {"image": "CascadeForImageClassification"}
 STOCK = ("vision", "encoder")  # families that modeling_cascade.py knows how to ask
 NEEDED = ("hf_soups", "transformers")  # by an endpoint; torch is there
@@ -225,7 +225,7 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     places = (replace(p, sha256="" if p.repo is not None else stored[p.subfolder]) for p in config.places)
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
-    shutil.copyfile(Path(__file__).with_name("handler.py"), folder / MARKER)
+    shutil.copyfile(Path(__file__).with_name(HANDLER_FILE), folder / MARKER)
     write_beside(folder, config.kind, code=hasattr(config, "auto_map"))
     installed = versions()
     (folder / "requirements.txt").write_text(

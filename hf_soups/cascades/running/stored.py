@@ -22,6 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CODE = ("auto_map", "custom_pipelines")  # keys that name code to run
+HANDLER_FILE = "handler.py"  # what an inference endpoint of the Hub runs
 CODE_FILE = "modeling_cascade.py"  # the only code that one may name: it is never run by hf_soups
 TOKENIZER_MAP = {"AutoTokenizer": ["modeling_cascade.CascadeTokenizer", None]}
 AGAIN = "Build the cascade again."

@@ -16,7 +16,7 @@ from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hf_soups.metrics import traits_of
 from hf_soups.recipe.origin import place_shown
 from hf_soups.recipe.task import REPORT, SHIFT, Task
-from hf_soups.reporting.cards.markdown import MarkdownTable
+from hf_soups.reporting.cards.markdown import MarkdownTable, without_html
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -199,12 +199,13 @@ def classes_in_words(kind: str, names: Sequence[str], of_type: ProblemType = CLA
     >>> classes_in_words("text-pair", ("no", "yes"))
     'It sorts pairs of texts into 2 classes: no, yes.'
     """
-    names = [" ".join(name.split()).replace("`", "'") for name in names]  # they can come from anywhere
+    names = [without_html(" ".join(name.split()).replace("`", "'")) for name in names]  # they can come from anywhere
     rows = {"image": "images", "text": "texts", "text-pair": "pairs of texts"}[kind]
     if of_type == REGRESSION:
         return f"It gives {rows} a number{f': {names[0]}' if names else ''}."
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    named = f": {', '.join(names[:SHOWN])}{more}" if names else ""
+    between = "; " if any("," in name for name in names) else ", "  # ImageNet's classes have commas in their names
+    named = f": {between.join(names[:SHOWN])}{more}" if names else ""
     if of_type == MULTI_LABEL:
         return f"It gives {rows} any number of {len(names) or 'named'} labels{named}."
     return f"It sorts {rows} into {len(names) or 'named'} classes{named}."

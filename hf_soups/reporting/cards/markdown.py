@@ -114,8 +114,17 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
         yield title.strip(), [line.strip() for line in lines]
 
 
+def without_html(words: str) -> str:
+    """Words with names from anywhere in them, as Markdown shows them: a tag's "<" would hide it, or change the page.
+
+    >>> without_html("a <none> of x")
+    'a &lt;none> of x'
+    """
+    return words.replace("<", "&lt;")
+
+
 def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(_in_a_line(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(without_html(_in_a_line(cell)).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _in_a_line(cell: str) -> str:
@@ -123,7 +132,7 @@ def _in_a_line(cell: str) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip().replace("\\|", "|") for cell in _PIPE.split(line.strip())[1:-1]]
+    return [cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in _PIPE.split(line.strip())[1:-1]]
 
 
 @dataclass(frozen=True, slots=True)

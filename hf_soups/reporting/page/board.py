@@ -114,7 +114,8 @@ def _fact_of_cascade(cascade: ShownCascade) -> Fact:
     plan, title = cascade.plan, f"Cascade {cascade.name}"
     most, known = plan.costs[-1], METRICS.get(plan.metric)
     if cascade.answers is None or cascade.answers.costs is None or known is None:
-        share = f"; {plan.average_cost / most:.2f}x the cost of {plan.members[-1]}" if most else ""
+        costs = most and not math.isnan(plan.average_cost)
+        share = f"; {plan.average_cost / most:.2f}x the cost of {plan.members[-1]}" if costs else ""
         value = traits_of(plan.metric).sign * plan.score  # a plan's losses are negated
         text = f"{cascade.chain}: {plan.metric} on the select rows of the search{share}"
         return Fact(title, score_in_words(value, plan.metric), text)
@@ -147,9 +148,12 @@ def _choices(board: Leaderboard) -> Iterator[str]:
 
 def _choice_of_cascade(cascade: ShownCascade) -> str:
     plan = cascade.plan
-    thresholds = ", ".join(map(threshold_in_words, plan.thresholds))
+    cuts = ", ".join(map(threshold_in_words, plan.thresholds))
+    cuts = f", threshold{'s' if len(plan.thresholds) > 1 else ''} {cuts}" if cuts else ""
+    if not plan.rows and cascade.answers is None:
+        return f"{cascade.name}: {cascade.chain}{cuts}. It keeps no record of how they were chosen."
     return (
-        f"{cascade.name}: {cascade.chain}, thresholds {thresholds}. Members and thresholds were chosen by "
+        f"{cascade.name}: {cascade.chain}{cuts}. Members and thresholds were chosen by "
         f"{plan.metric} on {plan.rows or 'an unknown number of'} select rows; shown here are {cascade.rows} "
         f"{cascade.role} rows."
     )

@@ -142,12 +142,20 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
     layers = [stair.encode(**where), *_bars(alt, values, where["x"], axis), points]
     singles = [v for v in values if v["kind"] == "single"]
     if 0 < len(singles) <= NAMED:
-        names = _chart_of(alt, singles).mark_text(dy=15, limit=2 * ROOM, color="var(--soft)", aria=False)
+        names = _chart_of(alt, _at_one_place(singles)).mark_text(dy=15, limit=2 * ROOM, color="var(--soft)", aria=False)
         layers.append(names.encode(**where, text="name:N"))
     if rings := [v for v in values if v.get("chosen")]:
         ring = _chart_of(alt, rings).mark_point(size=320, filled=False, color="var(--ink)", strokeWidth=1.8, aria=False)
         layers.append(ring.encode(**where))
     return _spec_of(alt.layer(*layers), text, height=340)
+
+
+def _at_one_place(values: Values) -> list[dict[str, Any]]:
+    """The values with one name for all that are at the same cost and score: names would be over each other."""
+    places: dict[tuple[float, float], list[Mapping[str, Any]]] = {}
+    for v in values:
+        places.setdefault((v["cost"], v["score"]), []).append(v)
+    return [{**same[0], "name": ", ".join(v["name"] for v in same)} for same in places.values()]
 
 
 def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:

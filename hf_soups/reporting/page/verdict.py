@@ -173,10 +173,10 @@ def _of_cascade(cascade: ShownCascade, some: AnsweredPool) -> Choice:
     single = f"{name}, the best single model, has {_scored(own, plan.metric)} at {_cost(best.average_cost, plan.unit)}"
     costs = cascade.answers.costs
     cost = plan.average_cost if costs is None else float(costs.mean())
-    if plan.score < best.score and plan.average_cost >= best.average_cost:
+    if plan.score <= best.score and plan.average_cost >= best.average_cost:
         words = (
-            f"Ship {name}, the best single model: cascade {cascade.name} scores less on select and costs no less. Its "
-            f"{plan.metric} on {where} is {_scored(own, plan.metric)} at "
+            f"Ship {name}, the best single model: cascade {cascade.name} scores no more on select, at no less cost. "
+            f"Its {plan.metric} on {where} is {_scored(own, plan.metric)} at "
             f"{_cost(best.average_cost, plan.unit)}.{too_good}"
         )
         return Choice((words,), name, own, cascade.role, name, own)
@@ -192,11 +192,16 @@ def _of_cascade(cascade: ShownCascade, some: AnsweredPool) -> Choice:
 
 def _unanswered(cascade: ShownCascade) -> str:
     plan = cascade.plan
-    value = score_in_words(_signed(plan.score, plan.metric), plan.metric)
+    known = "it keeps no score of its own"
+    if not math.isnan(plan.score):
+        known = (
+            f"{plan.metric} {score_in_words(_signed(plan.score, plan.metric), plan.metric)} at "
+            f"{_cost(plan.average_cost, plan.unit)} on the {plan.rows or '?'} rows that it was chosen on, so the score "
+            "is too good"
+        )
     return (
-        f"Only cascade {cascade.name} ({cascade.chain}) is here, without its members' answers: {plan.metric} {value} "
-        f"at {_cost(plan.average_cost, plan.unit)} on the {plan.rows or '?'} rows that it was chosen on, so the "
-        "score is too good. Name the pool that it was built from as well, to see whether to ship it or its last member."
+        f"Only cascade {cascade.name} ({cascade.chain}) is here, without its members' answers: {known}. Name the pool "
+        "that it was built from as well, to see whether to ship it or its last member."
     )
 
 
@@ -206,9 +211,12 @@ def _of_pool(some: AnsweredPool) -> Choice:
     alone = "the only model here" if len(some.shown) == 1 else f"the best of {len(some.shown)} models"
     cost = f" at {_cost(best.average_cost, best.unit)}" if best.average_cost else ""
     chosen = "" if some.role == "report" else " It was chosen on these rows, so the score is too good."
+    searched = "The search found no cascade worth its cost."
+    if not some.frontier.plans:
+        searched = "No cascade was found here; hf-soups cascade search looks for one."
     words = (
         f"Ship {name}, {alone}: its {best.metric} on the {len(own)} {some.role} rows is "
-        f"{_scored(own, best.metric)}{cost}.{chosen} No cascade was found here; hf-soups cascade search looks for one."
+        f"{_scored(own, best.metric)}{cost}.{chosen} {searched}"
     )
     return Choice((words,), name, own, some.role, name, own)
 
