@@ -24,7 +24,7 @@ _SWITCHES = {
     "measure_seconds", "normalise", "overwrite", "prune", "retry_failed", "space", "tie_break",
 }  # fmt: skip
 _COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio|ray) [^()\n;]*?(?=\. |\.?$|[)\n;])"
-_VALUE = r"-?\d+(?:\.\d+)?|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
+_VALUE = r"-?\d+(?:\.\d+)?|[\w-]+\.py|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
 _SET = r"--set (?:'(?P<quoted>[^'=]+=[^']*)'|(?P<bare>[\w.]+=[^\s,;)]*[^\s,;).]))"
 _OPTION = re.compile(rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
 
@@ -47,6 +47,8 @@ def in_python(message: str) -> str:
     'x exists already. Choose another folder with `out`, or replace it with `overwrite=True`.'
     >>> in_python("give a scale (--scale 0.3), or: hf-soups cook X --method run-ema.")
     'give a scale (`scale=0.3`), or: hf-soups cook X --method run-ema.'
+    >>> in_python("if it is your own, send it by --include handler.py.")
+    "if it is your own, send it by `include='handler.py'`."
     >>> in_python("Give the data the model's order: --set 'task.label_names=[1]'.")
     "Give the data the model's order: `overrides={'task.label_names': [1]}`."
     """
