@@ -7,12 +7,14 @@ no further member is written where that turned out. This process only counts.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import os
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
     from hf_soups.pool.rows import Rows
 
 LOOK_SECONDS = 5.0  # between looks at the cluster's size
+GRACE_SECONDS = 3.0  # for the chain to end
 PATIENCE_SECONDS = 120.0  # without room for the workers
 IN_FLIGHT = 2  # parts at a worker: the one that it answers, and the next
+# a worker that is lost is started again, anywhere
+LOST = {"max_restarts": -1, "max_task_retries": RETRIES, "scheduling_strategy": "SPREAD"}
 ADVICE = "Start Ray on a machine that has them."
 Batch = dict[str, np.ndarray]
 
@@ -115,18 +120,22 @@ def _chain(cluster: Cluster, job: PartsJob, missing: Sequence[int], workers: Seq
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error ends in one line, see `_watched`
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(2 * each["CPU"])))
     begun = {"sofar": Halfway().packed(), "failed": "", "moved": 0}
     chain: Any = ray.data.from_items(
         [{"number": number, **begun} for number in missing], override_num_blocks=len(missing)
     )
+    # Ray 2.64 has no place for them any more; its own default is to try for ever
+    parameters = inspect.signature(chain.map_batches).parameters
+    limited = {"ray_remote_args_fn": lambda: LOST} if "ray_remote_args_fn" in parameters else {}
     for stage, count in enumerate(workers):
         chain = chain.map_batches(
             Worker, fn_constructor_args=(job, stage), batch_size=1, batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=IN_FLIGHT),
-            num_cpus=each["CPU"], num_gpus=each["GPU"], max_restarts=-1, max_task_retries=RETRIES,
-            scheduling_strategy="SPREAD", runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
+            num_cpus=each["CPU"], num_gpus=each["GPU"],
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}, **limited,
         )  # fmt: skip
     return chain
 
@@ -139,18 +148,8 @@ def _watched(cluster: Cluster, chain: Any, workers: int, each: Resources) -> Ite
     """
     found: queue.Queue[Batch | Exception | None] = queue.Queue()
     stopped, fitted = threading.Event(), time.monotonic()
-
-    def follow() -> None:
-        try:
-            for batch in chain.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
-                found.put(batch)
-                if stopped.is_set():
-                    return
-            found.put(None)
-        except Exception as error:  # whatever Ray gives up with
-            found.put(error)
-
-    threading.Thread(target=follow, daemon=True).start()
+    thread = threading.Thread(target=_follow, args=(chain, found, stopped), daemon=True)
+    thread.start()
     try:
         while True:
             with contextlib.suppress(queue.Empty):
@@ -161,16 +160,39 @@ def _watched(cluster: Cluster, chain: Any, workers: int, each: Resources) -> Ite
                     raise _given_up(batch) from batch
                 fitted = time.monotonic()
                 yield batch
-            if cluster.room(each) >= workers:
-                fitted = time.monotonic()
-            elif time.monotonic() - fitted > PATIENCE_SECONDS:
-                raise HfSoupsError(
-                    f"for {PATIENCE_SECONDS:.0f} seconds the cluster has had no room for {workers} workers of "
-                    f"{in_words(each)} each. What is finished is kept: the same command goes on, with fewer --replicas "
-                    "or when Ray runs on more machines."
-                )
+            fitted = time.monotonic() if cluster.room(each) >= workers else fitted
+            if time.monotonic() - fitted > PATIENCE_SECONDS:
+                raise _no_room(workers, each)
     finally:
         stopped.set()
+        _end(chain, thread)
+
+
+def _follow(chain: Any, found: queue.Queue[Batch | Exception | None], stopped: threading.Event) -> None:
+    try:
+        for batch in chain.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
+            found.put(batch)
+            if stopped.is_set() or batch["failed"][0]:
+                return  # which ends the chain
+        found.put(None)
+    except Exception as error:  # whatever Ray gives up with
+        found.put(error)
+
+
+def _end(chain: Any, thread: threading.Thread) -> None:
+    thread.join(GRACE_SECONDS)
+    running = getattr(chain, "_current_executor", None)
+    if thread.is_alive() and running is not None:  # it waits for a part that nobody wants
+        with contextlib.suppress(Exception):
+            running.shutdown(force=True)
+        thread.join(GRACE_SECONDS)
+
+
+def _no_room(workers: int, each: Resources) -> HfSoupsError:
+    return HfSoupsError(
+        f"for {PATIENCE_SECONDS:.0f} seconds the cluster has had no room for {workers} workers of {in_words(each)} "
+        "each. What is finished is kept: the same command goes on, with fewer --replicas or on more machines."
+    )
 
 
 def _given_up(error: Exception) -> HfSoupsError:

@@ -55,6 +55,7 @@ class FakeMember:
     seconds: float  # of a row
     log: Path
     fails_at: int | None = None
+    deferral: float = 0.3
     kind: str = "text"
     unit: str = "macs"
     label_names: tuple[str, ...] = tuple("abcd")
@@ -68,8 +69,9 @@ class FakeMember:
         line = f"{self.name} {os.getpid()} {len(numbers)} {time.time():.3f}\n"
         with self.log.open("a", encoding="utf-8") as file:
             file.write(line)
-        logits = np.sin(np.outer(numbers + 1.0, np.arange(1, CLASSES + 1)) * (1 + len(self.name)))
-        logits *= np.where(numbers % 10 < 3, 0.1, 5.0)[:, None]  # three of ten are unsure
+        logits = np.sin(np.outer(numbers + 1.0, np.arange(1, CLASSES + 1)) * (1 + len(self.name))) / 2
+        sure = numbers % 20 >= 20 * self.deferral
+        logits[np.flatnonzero(sure), numbers[sure] % CLASSES] += 6.0
         own = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return Answers(own.astype(np.float32), np.zeros(len(numbers), dtype=np.int64), None)
 
@@ -79,13 +81,20 @@ def fake_member(device: str, **how: Any) -> FakeMember:
 
 
 def fake_job(
-    out: Path, log: Path, rows: int = 2000, *, seconds: float = 0.0, fails_at: int | None = None, size: int = 100
+    out: Path,
+    log: Path,
+    rows: int = 2000,
+    *,
+    seconds: float = 0.0,
+    fails_at: int | None = None,
+    size: int = 100,
+    deferral: float = 0.3,
 ) -> PartsJob:
     return PartsJob(
         Route(("small", "large"), (0.55,), costs=(1.0, 11.0)),
         partial(FakeRows, rows),
         (
-            partial(fake_member, name="small", seconds=seconds, log=log),
+            partial(fake_member, name="small", seconds=seconds, log=log, deferral=deferral),
             partial(fake_member, name="large", seconds=3 * seconds, log=log, fails_at=fails_at),
         ),
         AnswerFiles(out, rows, size),

@@ -24,7 +24,7 @@ from tests.makers.fake_parts import answer_serially, fake_job
 from tests.makers.patience import PATIENCE
 from tests.remote.conftest import ROOT, Nodes
 
-ROWS = 3000
+ROWS = 1500
 ONE_EACH = {"small": 1, "large": 1}
 DRIVER = """
 import sys
@@ -33,7 +33,7 @@ from hf_soups.remote.answers import ray_answers
 from tests.makers.fake_parts import fake_job
 out, log, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 with ray_answers(out, address, replicas={"small": 1, "large": 1}) as executor:
-    executor.answer(fake_job(out, log, 3000, seconds=0.002), print)
+    executor.answer(fake_job(out, log, 1500, seconds=0.002), print)
 """
 
 
@@ -78,7 +78,7 @@ def test_a_killed_worker_loses_nothing_nor_does_the_large_members_only_one(clust
     job.files.folder.mkdir()
 
     def kill() -> None:
-        for count, member in ((3, "small"), (10, "large")):
+        for count, member in ((3, "small"), (6, "large")):
             wait_for_parts(job, count)
             kill_last(tmp_path, member)
 
