@@ -65,6 +65,8 @@ browser:
 	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	|| { echo "The tests of report and demo need Chromium or Chrome: install one, e.g. apt-get install chromium" >&2; exit 1; }
 
+# Screenshots of the report and the demo, and the report as PDF, are kept in build/pages, to be looked at.
+slow: export HF_SOUPS_ARTIFACTS ?= $(CURDIR)/build/pages
 slow: .venv/test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not real and not ray' --ignore=tests/finetune/test_distributed.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not real' tests/finetune/test_distributed.py  # two processes each
@@ -91,6 +93,8 @@ bench: .venv/test
 	$(BIN)/python benchmarks/sweep.py --small
 	$(BIN)/python benchmarks/finetune.py --small
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/scale.py --small
+	$(BIN)/python benchmarks/serve.py --small
 
 # What is pinned, written again with what is locked where it fits (UPGRADE=--upgrade: all the newest); then known weaknesses of it, for which a list of advisories must be reached.
 lock: .venv/test

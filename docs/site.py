@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "docs/*.png", "docs/site.py",
-    "docs/decisions/*.md",
+    "docs/decisions/*.md", "examples/container/*",
     "recipes/**/*.*", "examples/*.*", "model_cards/**/*.md", "model_cards/**/*.png", "benchmarks/*.md",
     "benchmarks/results/*.md", "hf_soups/soups/registry.py",
 )  # fmt: skip

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hf_soups.recipe import Recipe, load_recipe
     from hf_soups.recipe.task import Task, named_task
     from hf_soups.reporting.page import report
+    from hf_soups.serving import build_app
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
     from hf_soups.soups.compatibility import preflight
     from hf_soups.soups.methods.learned import learned
@@ -67,6 +68,7 @@ _HOME = {
     "score": "metrics",
     "WordClassifier": "models.label_words",
     "add_answers": "pool.elsewhere",
+    "build_app": "serving",
     "build_from": "pool_jobs",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
@@ -129,6 +131,7 @@ __all__ = [
     "WordClassifier",
     "add_answers",
     "average_of_run",
+    "build_app",
     "build_cascade",
     "build_from",
     "build_leaderboard",

@@ -36,7 +36,7 @@ from hf_soups.files.weights import (
     read_headers,
 )
 
-__all__ = ["Checkpoint", "Source", "TensorInfo", "checkpoints_of", "sources_of"]
+__all__ = ["Checkpoint", "Source", "TensorInfo", "checkpoints_of", "names_of", "sources_of"]
 
 AnySource = TypeVar("AnySource", "str | Path", "str | Path | Checkpoint")
 Source: TypeAlias = "Checkpoint | str | os.PathLike[str]"  # what functions take for a checkpoint
@@ -87,6 +87,15 @@ def sources_of(given: Sequence[AnySource] | AnySource) -> list[AnySource]:
     (['sweep'], ['a', 'b'])
     """
     return [given] if isinstance(given, str | os.PathLike | Checkpoint) else list(given)
+
+
+def names_of(given: Iterable[str] | str) -> list[str]:
+    """What functions take that one or several names may be given to: a string is one, not its letters.
+
+    >>> names_of("small"), names_of(["small", "big"])
+    (['small'], ['small', 'big'])
+    """
+    return [given] if isinstance(given, str) else list(given)
 
 
 @dataclass(frozen=True, init=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, claim, table_of, weights_of
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, names_of
 from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.pool.entries import is_cascade, one_model
 from hf_soups.pool.rows import Rows, RowsOptions, RowsWanted, Unreadable, find_rows
@@ -99,7 +99,7 @@ def predict_rows(
     if executor is not None and (device is not None or group.count > 1):
         raise InputError("device, and several processes of torchrun, are of one machine: a cluster gives them out.")
     settings = PredictSettings(batch_size, for_all or "float32", where or group.device)
-    settings = settings if templates is None else replace(settings, templates=tuple(templates))
+    settings = settings if templates is None else replace(settings, templates=tuple(names_of(templates)))
     wanted = RowsWanted(**rows)
     if wanted.data is None or wanted.recipe is not None:
         raise InputError("answers are one model's or cascade's, on --data: give one of each.")

@@ -17,6 +17,7 @@ from pydantic import PlainValidator
 
 from hf_soups.cascades.plan import Plan, plan_row, plan_values
 from hf_soups.cascades.provenance import Seen
+from hf_soups.checkpoint import names_of
 from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.files.reading import as_record, read_json
@@ -137,7 +138,7 @@ class Frontier(Displayed):
         Raises:
             InputError: if a name is not in the pool, or there is none.
         """
-        wanted = set(members)
+        wanted = set(names_of(members))
         unknown = sorted(wanted - {p.members[0] for p in self.singles})
         if unknown or not wanted:
             raise InputError(

@@ -95,6 +95,20 @@ OnError = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already in --out.")]
 
 
+def _pictures_too(context: typer.Context, form: str) -> str:
+    if form != "png":
+        from hf_soups.plots.canvas import also_written_as
+
+        context.with_resource(also_written_as(form))
+    return form
+
+
+Format = Annotated[
+    Literal["png", "svg"],
+    typer.Option("--format", help="svg: pictures as SVG too, beside the PNG files.", callback=_pictures_too),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from hf_soups import __version__

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Group, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
+from hf_soups.cli.app import Format, Group, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
 from hf_soups.cli.soups import Address, OnCluster
 from hf_soups.errors import InputError
 
@@ -142,7 +142,7 @@ def predict(
         more = {"id_column": id_column, "budget": budget, "templates": template}
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
-        how |= {"dtype": _by_member(dtype), "device": device and _by_member(device)}
+        how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
         how |= {**more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096}
         if executor == "ray":
             _predict_on_ray(models or [], rows, how, address, replicas)
@@ -167,7 +167,7 @@ def predict(
     _predict_pool(models or [], rows, how)
 
 
-def _by_member(text: str) -> str | dict[str, str]:
+def by_member(text: str) -> str | dict[str, str]:
     """A value for all, or "name=value" for some members, with commas between them."""
     if "=" not in text:
         return text
@@ -198,7 +198,7 @@ def _predict_on_ray(
 
     if how["device"] is not None:
         raise InputError("--device is of one machine: with --executor ray leave it out.")
-    given = _by_member(replicas or "")
+    given = by_member(replicas or "")
     counts = {name: int(n) for name, n in given.items() if n.isdigit()} if isinstance(given, dict) else {}
     if replicas and (not isinstance(given, dict) or len(counts) < len(given)):
         raise InputError(f"--replicas {replicas}: expected workers by member, such as small=8,large=2.")
@@ -237,6 +237,7 @@ def ensemble(
     curves: Annotated[
         Path | None, typer.Option(help="Folder for the picture of score against the number of members.")
     ] = None,
+    form: Format = "png",
     allow_selection_on_report: OnReport = False,
 ) -> None:
     """Ensembles of a pool: all members by mean, geometric mean and vote, and members selected greedily."""
@@ -385,6 +386,7 @@ def draw(
     plan: Reference,
     out: Annotated[Path, typer.Option("--out", help="Folder of the pictures.")],
     images: Annotated[bool, typer.Option(help="Draw a sheet of images by exit too.")] = True,
+    form: Format = "png",
 ) -> None:
     """Score against cost, rows and accuracy by exit, reliability, latency if it was measured, and images by exit."""
     from hf_soups.pool_jobs import draw_plan

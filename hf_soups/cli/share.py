@@ -150,7 +150,8 @@ def demo(
     examples: Annotated[
         Path | None,
         typer.Option(
-            help="Examples to pick from: a folder of images, or a file with one text, or pair (a ||| b), on a line."
+            help="Examples to pick from: a folder of images, or a file with one text, or pair (a ||| b), on a line. "
+            "Default: examples/ or examples.txt in the folder, or rows of its data beside it."
         ),
     ] = None,
     frontier: Annotated[
@@ -170,7 +171,8 @@ def demo(
     """Serve a page to try a cascade: its answers, the members asked, the cost saved, a slider over its plans."""
     from hf_soups.demo import serve
 
-    printed(f"[dim]loading {cascade}[/dim]")
+    if Path(cascade).expanduser().exists() or not cascade.startswith((".", "/", "~")):  # else that is said first
+        printed(f"[dim]loading {cascade}[/dim]")
     serve(
         cascade, title=title, examples=examples, frontier=frontier, pair=pair, device=device, host=host, port=port,
         open_browser=open_browser,

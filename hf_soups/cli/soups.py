@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_soups.cli.app import OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
+from hf_soups.cli.app import Format, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
 
@@ -164,6 +164,7 @@ def cook(
     speculate: Annotated[
         int | None, typer.Option(min=1, help="--executor ray: greedy's candidates at once. Default: 4, if they fit.")
     ] = None,
+    form: Format = "png",
     changes: Set = None,
 ) -> None:
     """Average checkpoints into soups."""
@@ -289,6 +290,7 @@ def leaderboard(
     cascades: Annotated[
         bool, typer.Option("--cascades", help="Search cascades of the best runs and soups too; they stay as rows.")
     ] = False,
+    form: Format = "png",
     changes: Set = None,
 ) -> None:
     """One table of every run, soup, ensemble and cascade; written as CSV, parquet and PNG, and kept with the soups."""
@@ -318,6 +320,7 @@ def diagnose(
     rows: Annotated[int | None, typer.Option(min=2, help="Score on at most N select rows. Default: all.")] = None,
     batchnorm: BatchNorm = "averaged",
     align_labels: AlignLabels = False,
+    form: Format = "png",
     changes: Set = None,
 ) -> None:
     """Why averaging helps or does not: barriers, angles, a plane, soups against ensembles; in pictures and words."""
@@ -368,6 +371,7 @@ def by_number(
     ] = False,
     batchnorm: BatchNorm = "averaged",
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of subsets.")] = 0,
+    form: Format = "png",
     changes: Set = None,
 ) -> None:
     """What each further run adds: soups, ensembles and the best run of random subsets, on report and its shifts."""

@@ -5,7 +5,10 @@ A soup or another single classifier is taken for a cascade of one member.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +31,11 @@ from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, problem_type_of
 from hf_soups.models.readers import RawRows
-from hf_soups.pool.entries import is_cascade, one_model
+from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import ImageFolder
 
 BETWEEN = "|||"  # or a tab: between the two texts of a pair
 MOST_EXAMPLES = 64
-HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 AT_ONCE = 32  # inputs of a batch that go through the members together
 
 
@@ -54,7 +56,7 @@ def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple
 
 def dearest(config: CascadeConfig) -> Always:
     """What the plans' costs are held against: the last member of the cascade as built, asked for every input."""
-    return Always(config.built.members[-1], config.built.costs[-1])
+    return Always(config.built.members[-1], config.built.costs[-1], alone=len(config.members) == 1)
 
 
 def _dearness(plan: Plan) -> tuple[float, float]:
@@ -210,7 +212,7 @@ def _cascade(checkpoint: Checkpoint) -> CascadeModel:
 
 def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
     """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
-    kind = _kind(checkpoint, pair)
+    kind = kind_of_head(checkpoint, pair)
     names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
     cost = float(checkpoint.parameters)
     config = CascadeConfig(
@@ -220,18 +222,6 @@ def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
         id2label=dict(enumerate(names)),
     )
     return _class_for(kind)(config, [load_one(config, checkpoint.folder)])
-
-
-def _kind(checkpoint: Checkpoint, pair: bool) -> str:
-    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
-    kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
-    if not kinds:
-        raise InputError(
-            f"{checkpoint}: neither a cascade nor a classifier of images or texts (config.json names "
-            f"{', '.join(named) or 'no architecture'}). Give a folder that hf-soups cascade build or hf-soups cook "
-            "wrote."
-        )
-    return "text-pair" if pair and kinds[0] == "text" else kinds[0]
 
 
 def _classes(checkpoint: Checkpoint) -> int:
@@ -261,10 +251,38 @@ def read_image(path: str | Path) -> Any:
         return image
     except DataError as error:
         # nothing more of the reason: it may name places of this machine, and strangers read it
-        raise DataError(
-            f"{Path(path).name} cannot be read as an image: it is damaged, or of another kind than "
-            f"{', '.join(FORMATS)}, or has more than {MOST_PIXELS:,} pixels."
-        ) from error
+        size = _too_many_pixels(Path(path))
+        why = f"it has {size}, and at most {MOST_PIXELS:,} are taken. Send a smaller one." if size else (
+            f"it is damaged, or of another kind than {', '.join(FORMATS)}."
+        )  # fmt: skip
+        raise DataError(f"{Path(path).name} cannot be read as an image: {why}") from error
+
+
+def _too_many_pixels(path: Path) -> str:
+    """The size of an image that has too many pixels, in words; nothing of any other file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:  # the header alone
+                wide, high = image.size
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return "too many pixels" if isinstance(error, Image.DecompressionBombError) else ""
+    return f"{wide:,} x {high:,} pixels" if wide * high > MOST_PIXELS else ""
+
+
+def thumbnail(path: str | Path, edge: int = 48) -> str:
+    """A small picture of an image file as a data: address; nothing of a file that is none."""
+    try:
+        image = read_image(path)
+        small = image.decoded(2 * edge) if isinstance(image, Picture) else image.copy()
+    except HfSoupsError:
+        return ""
+    small.thumbnail((2 * edge, 2 * edge))  # two pixels of the picture for one of CSS
+    held = io.BytesIO()
+    small.convert("RGB").save(held, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _given(text: str | tuple[str, str]) -> str | dict[str, str]:

@@ -70,6 +70,7 @@ class Always:
 
     member: str
     cost: float
+    alone: bool = False  # there is no other model, so there is nothing to save
 
     def saved(self, cost: float) -> float:
         """The share of its cost that `cost` leaves; negative where more was spent.

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from hf_soups.demo.cascade import DemoCascade, pairs_of, texts_of
+from hf_soups.demo.cascade import DemoCascade, pairs_of, texts_of, thumbnail
 from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import HfSoupsError, InputError
 
@@ -23,6 +23,11 @@ HINTS = {
     "image": "Upload an image or pick an example, and see which members were asked.",
     "text": "Type a text or pick an example, and see which members were asked.",
     "text-pair": "Type two texts or pick an example, and see which members were asked.",
+}
+ONE_HINTS = {
+    "image": "Upload an image or pick an example, and see what the model says.",
+    "text": "Type a text or pick an example, and see what the model says.",
+    "text-pair": "Type two texts or pick an example, and see what the model says.",
 }
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the models share the cores
 
@@ -58,6 +63,24 @@ def appearance() -> dict[str, Any]:
             block_info_text_color_dark="*neutral_300",
             block_label_text_color="*primary_800",
             block_title_text_color="*primary_800",
+            body_background_fill="*neutral_50",
+            block_border_width="1px",
+            block_border_color="*neutral_300",
+            block_border_color_dark="*neutral_600",
+            border_color_primary="*neutral_300",
+            border_color_primary_dark="*neutral_600",
+            color_accent="*primary_600",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+            button_primary_background_fill_dark="*primary_600",
+            button_primary_background_fill_hover_dark="*primary_700",
+            button_secondary_background_fill_dark="*neutral_700",
+            button_secondary_background_fill_hover_dark="*neutral_600",
+            link_text_color="*primary_700",
+            link_text_color_dark="*primary_300",
+            link_text_color_hover_dark="*primary_200",
+            link_text_color_visited_dark="*primary_300",
+            link_text_color_active_dark="*primary_300",
         ),
         "css_paths": [Path(__file__).with_name("look.css")],
         "footer_links": [],
@@ -107,8 +130,13 @@ def _one(cascade: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> No
                 rows = [list(e) if isinstance(e, tuple) else [str(e)] for e in examples[:SHOWN]]
                 shown = gr.Examples(rows, asked, label="Examples", examples_per_page=SHOWN, cache_examples=False)
         with gr.Column(scale=3, min_width=300):
-            result = _view(message(HINTS[cascade.kind]), "result")
+            result = _view(message(_hint(cascade, bool(examples))), "result")
     _wire(cascade, asked, result, button, shown, number)
+
+
+def _hint(cascade: DemoCascade, examples: bool = True) -> str:
+    hint = (ONE_HINTS if cascade.always.alone else HINTS)[cascade.kind]
+    return hint if examples else hint.replace(" or pick an example", "")
 
 
 def _inputs(kind: str) -> list[gr.Image | gr.Textbox]:
@@ -159,8 +187,12 @@ def _many(cascade: DemoCascade, examples: Sequence[Any], number: gr.Slider) -> N
     with gr.Row():
         button = gr.Button("Classify all", variant="primary")
         taken = gr.Button(f"Classify the {len(examples)} examples", visible=bool(examples))
-    result = _view(message(f"Up to {MOST} inputs at once. The average cost is shown above the answers."), "batch")
-    how: dict[str, Any] = {"outputs": result, **ONE_AT_A_TIME}
+    average = "" if cascade.always.alone else " The average cost is shown above the answers."
+    answered = gr.State(0)  # the plan of the answers below, from 1; 0: there are none
+    old = _view("", "batch-old")
+    result = _view(message(f"Up to {MOST} inputs at once.{average}"), "batch")
+    how: dict[str, Any] = {"outputs": [result, answered, old], **ONE_AT_A_TIME}
+    number.change(_marked_old, [answered, number], old, show_progress="hidden", queue=False, api_visibility="private")
     button.click(functools.partial(_ask_many, cascade), [given, number], api_name="classify_many", **how)
     taken.click(lambda at: _batch(cascade, list(examples), at), number, api_visibility="private", **how)
 
@@ -189,7 +221,7 @@ def _ask(cascade: DemoCascade, *given: Any, again: bool = False) -> str:
     """The view of one input's journey; the last of `given` is the plan's number, from 1."""
     *inputs, number = given
     if inputs[0] is None or (again and not any(inputs)):
-        return message(HINTS[cascade.kind])
+        return message(_hint(cascade))
     plan = cascade.plans[_at(cascade, number)]
     value = inputs[0] if len(inputs) == 1 else (str(inputs[0] or ""), str(inputs[1] or ""))
     try:
@@ -199,32 +231,40 @@ def _ask(cascade: DemoCascade, *given: Any, again: bool = False) -> str:
     return journey_view(way, plan, cascade.label_names, cascade.always)
 
 
-def _ask_many(cascade: DemoCascade, given: Any, number: float) -> str:
-    """The view of a batch: files, or texts line by line."""
+def _marked_old(answered: int, number: float) -> str:
+    """What is said above the answers of a batch once the slider is elsewhere."""
+    if not answered or answered == int(number):
+        return ""
+    return message(f"These answers are of plan {answered}. For plan {int(number)}, press the button again.", wrong=True)
+
+
+def _ask_many(cascade: DemoCascade, given: Any, number: float) -> tuple[str, int, str]:
+    """The view of a batch, files or texts line by line; the plan that was followed, and that it is not old."""
     try:
         if cascade.kind == "image":
             inputs: list[Any] = list(given or ())
         else:
             inputs = texts_of(given or "") if cascade.kind == "text" else pairs_of(given or "")
     except InputError as error:
-        return message(str(error), wrong=True)
+        return message(str(error), wrong=True), 0, ""
     return _batch(cascade, inputs, number)
 
 
-def _batch(cascade: DemoCascade, inputs: list[Any], number: float) -> str:
+def _batch(cascade: DemoCascade, inputs: list[Any], number: float) -> tuple[str, int, str]:
     if not inputs:
-        return message("nothing to classify: give at least one input.", wrong=True)
+        return message("nothing to classify: give at least one input.", wrong=True), 0, ""
     if len(inputs) > MOST:
-        return message(
-            f"{len(inputs)} inputs; the page takes {MOST} at once. Use hf-soups predict for more.", wrong=True
-        )
+        said = f"{len(inputs)} inputs; the page takes {MOST} at once. Use hf-soups predict for more."
+        return message(said, wrong=True), 0, ""
     plan = cascade.plans[_at(cascade, number)]
     names = [Path(value).name if cascade.kind == "image" else _line(value) for value in inputs]
     try:
         ways = cascade.follow_each(inputs, plan)
     except HfSoupsError as error:
-        return message(str(error), wrong=True)
-    return batch_view(names, ways, plan, cascade.label_names, cascade.always)
+        return message(str(error), wrong=True), 0, ""
+    small = [thumbnail(value) for value in inputs] if cascade.kind == "image" else ()
+    at = _at(cascade, number) + 1
+    return batch_view(names, ways, plan, cascade.label_names, cascade.always, small), at, ""
 
 
 def _at(cascade: DemoCascade, number: float) -> int:

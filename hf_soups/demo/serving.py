@@ -36,7 +36,8 @@ def build_page(
     Args:
         cascade: a folder, or a Hub repo ("owner/name", "owner/name@revision").
         title: heading of the page; default: the name of the folder or repo.
-        examples: a folder of images; for texts a file with one text, or pair (a ||| b), on a line.
+        examples: a folder of images; for texts a file with one text, or pair (a ||| b), on a line. Default: examples/
+            or examples.txt in the cascade's folder, or a dozen report rows of its data where these are beside it.
         frontier: a file of plans for the slider, instead of those that the cascade stores.
         pair: a single text classifier takes pairs of texts.
         device: where the members run; default: the GPU where there is one.
@@ -47,9 +48,10 @@ def build_page(
     """
     require_gradio()
     from hf_soups.demo.cascade import examples_of, load_demo_cascade
+    from hf_soups.demo.examples import default_examples
 
     loaded = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
-    shown = examples_of(examples, loaded.kind)
+    shown = default_examples(cascade, loaded.kind) if examples is None else examples_of(examples, loaded.kind)
     from hf_soups.demo.page import page_of  # imports gradio, which takes seconds
 
     return page_of(loaded, shown)

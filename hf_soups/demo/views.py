@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import math
 from collections.abc import Sequence
 from html import escape
@@ -166,23 +169,29 @@ def plan_view(plan: Plan, number: int, count: int, built: int, always: Always) -
 
 def journey_view(way: Journey, plan: Plan, labels: Sequence[str], always: Always) -> str:
     """One input's answer, the member that gave it, what that cost, and what every member said."""
-    facts = {
-        "Answered by": place_of(way.exit, plan.members),
-        "Cost": f"{cost_in_words(way.cost)} {one_unit_in_words(plan.unit)}",
+    cost = {"Cost": f"{cost_in_words(way.cost)} {one_unit_in_words(plan.unit)}"}
+    facts = cost if always.alone else {
+        "Answered by": place_of(way.exit, plan.members), **cost,
         f"Against {always.member} for every input": f"{share_of(way.cost, always)}: {saved_in_words(way.cost, always)}",
-    }
-    members = [_member_view(m, i, plan, labels) for i, m in enumerate(way.meetings)]
+    }  # fmt: skip
+    title = "Likeliest classes" if always.alone else "Members asked"
+    members = [_member_view(m, i, plan, labels, always.alone) for i, m in enumerate(way.meetings)]
     members += [_unasked_view(name, i) for i, name in enumerate(plan.members) if i > way.exit]
     return (
         f'<div class="hs-answer"><p class="hs-small">Answer</p><p class="hs-big">{escape(labels[way.answer])}</p>'
         f"<p>with probability {_percent(way.probability)}</p>{_list(facts)}</div>"
-        f'<h3>Members asked</h3><p class="hs-small">Confidence is {plan.rule.in_words()[1]}.</p>'
+        f'<h3>{title}</h3><p class="hs-small">Confidence is {plan.rule.in_words()[1]}.</p>'
         f'<ol class="hs-members">{"".join(members)}</ol>'
     )
 
 
 def batch_view(
-    names: Sequence[str], ways: Sequence[Journey | str], plan: Plan, labels: Sequence[str], always: Always
+    names: Sequence[str],
+    ways: Sequence[Journey | str],
+    plan: Plan,
+    labels: Sequence[str],
+    always: Always,
+    pictures: Sequence[str] = (),
 ) -> str:
     """A batch as a table, below what it came to.
 
@@ -192,18 +201,46 @@ def batch_view(
         plan: that was followed.
         labels: names of the classes.
         always: what costs are held against.
+        pictures: data: addresses of small pictures of the inputs, or "".
     """
-    rows = "".join(_row(name, way, plan, labels, always) for name, way in zip(names, ways, strict=True))
-    head = "".join(
-        f'<th scope="col">{title}</th>' for title in ("Input", "Answer", "Probability", "Answered by", "Cost")
+    shown = pictures or [""] * len(names)
+    rows = "".join(
+        _row(name, way, plan, labels, always, picture) for name, way, picture in zip(names, ways, shown, strict=True)
     )
-    return (
-        f"{_totals_view([way for way in ways if isinstance(way, Journey)], len(ways), plan, always)}"
+    titles = ("Input", "Answer", "Probability", *(() if always.alone else ("Answered by", "Cost")))
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    costs = "" if always.alone else (
         f'<p class="hs-small">Costs in {escape(one_unit_in_words(plan.unit))}; in brackets, as a share of '
         f"the cost of {escape(always.member)}.</p>"
+    )  # fmt: skip
+    text = base64.b64encode(answers_csv(names, ways, plan, labels).encode()).decode()
+    return (
+        f"{_totals_view([way for way in ways if isinstance(way, Journey)], len(ways), plan, always)}{costs}"
+        f'<p><a class="hs-link" download="answers.csv" href="data:text/csv;charset=utf-8;base64,{text}">'
+        "Download as CSV</a></p>"
         '<div class="hs-scroll" role="region" aria-label="Answers" tabindex="0"><table class="hs-table">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def answers_csv(names: Sequence[str], ways: Sequence[Journey | str], plan: Plan, labels: Sequence[str]) -> str:
+    """A batch as CSV: input, answer, probability, answered_by, cost and, where there is no answer, the reason."""
+    held = io.StringIO()
+    table = csv.writer(held, lineterminator="\n")
+    table.writerow(("input", "answer", "probability", "answered_by", "cost", "unit", "error"))
+    for name, way in zip(names, ways, strict=True):
+        if isinstance(way, str):
+            table.writerow((_cell(name), "", "", "", "", "", _cell(way)))
+        else:
+            answer = _cell(labels[way.answer])
+            table.writerow((_cell(name), answer, f"{way.probability:.6f}", _cell(plan.members[way.exit]),
+                            f"{way.cost:g}", plan.unit, ""))  # fmt: skip
+    return held.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def frontier_view(plans: Sequence[Plan], at: int) -> str:
@@ -232,6 +269,8 @@ def _totals_view(ways: Sequence[Journey], count: int, plan: Plan, always: Always
     if not ways:
         return message("None of these could be read.", wrong=True)
     batch = totals(ways, plan)
+    if always.alone:
+        return f'<div class="hs-answer hs-totals">{_list({"Answered": f"{batch.count} of {count}"})}</div>'
     exits = ", ".join(
         f"{name} {left} ({_percent(share)})"
         for name, left, share in zip(plan.members, batch.exits, batch.shares, strict=True)
@@ -245,18 +284,22 @@ def _totals_view(ways: Sequence[Journey], count: int, plan: Plan, always: Always
     return f'<div class="hs-answer hs-totals">{_list(facts)}</div>'
 
 
-def _row(name: str, way: Journey | str, plan: Plan, labels: Sequence[str], always: Always) -> str:
-    first = f'<th scope="row">{escape(name)}</th>'
+def _row(
+    name: str, way: Journey | str, plan: Plan, labels: Sequence[str], always: Always, picture: str
+) -> str:  # fmt: skip
+    small = f'<img class="hs-thumb" alt="" src="{escape(picture)}">' if picture else ""
+    first = f'<th scope="row">{small}{escape(name)}</th>'
     if isinstance(way, str):
-        return f'<tr>{first}<td colspan="4" class="hs-wrong">{escape(way)}</td></tr>'
-    cells = (
-        labels[way.answer], _percent(way.probability), f"{way.exit + 1}. {plan.members[way.exit]}",
-        f"{cost_in_words(way.cost)} ({share_of(way.cost, always)})",
-    )  # fmt: skip
+        return f'<tr>{first}<td colspan="{2 if always.alone else 4}" class="hs-wrong">{escape(way)}</td></tr>'
+    cells = [labels[way.answer], _percent(way.probability)]
+    if not always.alone:
+        cells += [
+            f"{way.exit + 1}. {plan.members[way.exit]}", f"{cost_in_words(way.cost)} ({share_of(way.cost, always)})",
+        ]  # fmt: skip
     return f"<tr>{first}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
-def _member_view(meeting: Meeting, number: int, plan: Plan, labels: Sequence[str]) -> str:
+def _member_view(meeting: Meeting, number: int, plan: Plan, labels: Sequence[str], alone: bool) -> str:
     together = number > 0 and plan.rule.combine != "last"
     likeliest = np.argsort(-np.maximum(meeting.own, meeting.combined), kind="stable")[:CLASSES]
     best = likeliest[np.argsort(-meeting.combined[likeliest], kind="stable")]
@@ -267,10 +310,14 @@ def _member_view(meeting: Meeting, number: int, plan: Plan, labels: Sequence[str
         f"{_bar(float(meeting.combined[i])) if together else ''}</tr>"
         for i in best.tolist()
     )
+    badge = "answered" if meeting.leaves else "not sure enough"
+    said = f"confidence {_digits(meeting.confidence)}" if alone else decision(meeting)
+    name = "" if alone else (
+        f'<h4>{number + 1}. {escape(meeting.member)}<span class="hs-badge">{badge}</span></h4>'
+    )  # fmt: skip
     return (
-        f'<li class="hs-member{" hs-left" if meeting.leaves else ""}"><h4>{number + 1}. {escape(meeting.member)}'
-        f'<span class="hs-badge">{"answered" if meeting.leaves else "not sure enough"}</span></h4>'
-        f"{_gauge(meeting)}<p>{escape(decision(meeting))}.</p>"
+        f'<li class="hs-member{" hs-left" if meeting.leaves else ""}">{name}'
+        f"{_gauge(meeting)}<p>{escape(said)}.</p>"
         f'<table class="hs-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></li>'
     )
 

@@ -47,6 +47,7 @@ def write_all(out: Path, facts: Findings, words: Sequence[str], title: str, sett
             written += reversed(draw(facts, picture, rows))
         else:  # from an earlier call with a start, or with a plane: it would not belong to these words
             picture.unlink(missing_ok=True)
+            picture.with_suffix(".svg").unlink(missing_ok=True)
             picture.with_suffix(".csv").unlink(missing_ok=True)
     items = "".join(f"- {word}\n" for word in words)
     images = "".join(f"\n![{p.stem}]({p.name})\n" for p in written if p.suffix == ".png")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hf_soups.errors import InputError
 from hf_soups.files.writing import write_csv
 from hf_soups.metrics import Metric
-from hf_soups.plots.canvas import BLUE, GREEN, ORANGE, VERMILION, scale_of, unit_of
+from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.curves import CURVE_LOOKS, CurvePanel, MeanCurve, draw_curves
+from hf_soups.plots.looks import look_of
 from hf_soups.recipe.task import SHIFT
 from hf_soups.wording import score_in_words
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 BEST, UNIFORM, GREEDY, ENSEMBLE = "best on select", "uniform soup", "greedy soup", "mean-logit ensemble"
 KIND_LOOKS = {  # the same marker and colour as in the leaderboard's pictures
-    BEST: ("o", BLUE),
-    UNIFORM: ("D", VERMILION),
-    GREEDY: ("s", ORANGE),
-    ENSEMBLE: ("^", GREEN),
+    BEST: look_of("best on select"),
+    UNIFORM: look_of("soup", UNIFORM),
+    GREEDY: look_of("soup", GREEDY),
+    ENSEMBLE: look_of("ensemble", ENSEMBLE),
 }
 SHIFTS = "shifts"  # the plain mean over several, subset by subset
 

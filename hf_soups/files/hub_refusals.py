@@ -130,6 +130,8 @@ def pull_refused(where: str, error: Exception, *, token: Any = None, local_only:
         return CheckpointError(f"{where}: no such folder here and no such repo on the Hub, or {_unseen(error, token)}")
     if isinstance(error, errors.LocalEntryNotFoundError):
         return _not_cached(where, error, local_only)
+    if isinstance(error, errors.HFValidationError) and str(where).startswith((".", "/", "~")):
+        return CheckpointError(f"{where}: no such folder. Check the path.")
     if isinstance(error, errors.HFValidationError):
         return CheckpointError(f"{where}: no such folder here, and no valid repo id ({error}).")
     return _failed(where, error)

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from hf_soups.checkpoint import Checkpoint
+from hf_soups.checkpoint import Checkpoint, names_of
 from hf_soups.errors import InputError
 from hf_soups.files.digests import git_blob_sha
 from hf_soups.files.downloads import leads_out, places_of
@@ -235,6 +235,7 @@ def files_to_send(
     Raises:
         InputError: if a file to send is none, or a link that leads out of the folder; if a pattern matches nothing.
     """
+    include = names_of(include)  # the letters of one pattern could be "*"
     paths, likes = _files(folder, whole), [like.split("/") for like in own]
     sent = {path for path in paths if any(_segments(path.split("/"), like) for like in likes)}
     sent |= {path for pattern in include for path in _included(folder, pattern, paths, sent)}

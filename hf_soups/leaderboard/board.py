@@ -93,11 +93,10 @@ class Leaderboard(Displayed):
         written: tuple[Path, ...] = (at / "leaderboard.csv", at / "leaderboard.parquet")
         if not self.scored:
             return written
-        written += (self.draw(at / "leaderboard.png"),)
+        written += self.plot().save(at / "leaderboard.png")
         for name, rows in self.shifts.items():
-            written += (at / f"leaderboard_{name}.png",)
-            counts = (self.report_rows, rows.rows)
-            shift_vs_report(self.shift_points(name), written[-1], metric=self.metric, shift=name, rows=counts)
+            path, counts = at / f"leaderboard_{name}.png", (self.report_rows, rows.rows)
+            written += shift_vs_report(self.shift_points(name), path, metric=self.metric, shift=name, rows=counts)
         picture = self.cost_picture()
         return (*written, *(() if picture is None else draw_cost_picture(picture, at / "score_vs_cost.png")))
 

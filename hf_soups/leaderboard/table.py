@@ -18,6 +18,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.reading import is_there, read_record
 from hf_soups.files.writing import finite, write_csv, write_file, write_text
 from hf_soups.leaderboard.board import Leaderboard
+from hf_soups.metrics import traits_of
 from hf_soups.plots.canvas import unit_of
 from hf_soups.sweep.folder import SweepFolder
 from hf_soups.wording import amount, interval_in_words, score_in_words
@@ -46,6 +47,7 @@ class BoardColumn:
     value: Callable[[Row], float | str | None]  # what it sorts by
     ends: Callable[[Row], str] | None = None  # the 95% interval of the value, in brackets
     ends_rank: float = 0.0  # of a column of its own for the interval; 0: beside the value
+    lower: bool = False  # whether less is better: losses and costs
 
     @property
     def left(self) -> bool:
@@ -64,7 +66,7 @@ def board_columns(board: Leaderboard, optimistic: str = OPTIMISTIC) -> list[Boar
         board: the leaderboard.
         optimistic: what marks the names of rows that were chosen on report.
     """
-    metric, mean = board.metric, board.shift_mean
+    metric, mean, lower = board.metric, board.shift_mean, traits_of(board.metric).sign < 0
 
     def scored(title: str, rank: float, ends_rank: float, score: Callable[[Row], ScoreEnds]) -> BoardColumn:
         return BoardColumn(
@@ -73,6 +75,7 @@ def board_columns(board: Leaderboard, optimistic: str = OPTIMISTIC) -> list[Boar
             lambda row: score(row)[0],
             lambda row: interval_in_words(*score(row)[1:], metric=metric),
             ends_rank,
+            lower,
         )  # fmt: skip
 
     def on_shift(name: str) -> Callable[[Row], ScoreEnds]:
@@ -84,18 +87,22 @@ def board_columns(board: Leaderboard, optimistic: str = OPTIMISTIC) -> list[Boar
 
     shifts = [scored(name, 2.5, 3.5, on_shift(name)) for name in board.shifts]
     if len(shifts) > 1:
-        shifts.append(BoardColumn("shifts", 2.7, lambda row: score_in_words(mean(row), metric), mean))
+        shifts.append(BoardColumn("shifts", 2.7, lambda row: score_in_words(mean(row), metric), mean, lower=lower))
     return [
         BoardColumn("model", 0, lambda row: row_name(row, optimistic), lambda row: row_name(row, optimistic)),
         scored("select", 2, 9, lambda row: (row.select, row.select_low, row.select_high)),
         scored("report", 1, 0, lambda row: (row.report, row.report_low, row.report_high)),
         *shifts,
-        BoardColumn("gain on best", 3, lambda row: row.gain, lambda row: row.report_gain),
-        BoardColumn("NLL", 4, lambda row: _decimals(row.report_nll, 3), lambda row: row.report_nll),
-        BoardColumn("ECE", 5, lambda row: score_in_words(row.report_ece, "ece"), lambda row: row.report_ece),
-        BoardColumn("param.", 8, lambda row: amount(row.parameters), lambda row: row.parameters),
-        BoardColumn("MACs", 7, lambda row: amount(row.macs), lambda row: row.macs),
-        BoardColumn("train s", 6, lambda row: _decimals(row.train_seconds, 0), lambda row: row.train_seconds),
+        BoardColumn("gain on best", 3, lambda row: row.gain, lambda row: row.report_gain, lower=lower),
+        BoardColumn("NLL", 4, lambda row: _decimals(row.report_nll, 3), lambda row: row.report_nll, lower=True),
+        BoardColumn(
+            "ECE", 5, lambda row: score_in_words(row.report_ece, "ece"), lambda row: row.report_ece, lower=True
+        ),
+        BoardColumn("param.", 8, lambda row: amount(row.parameters), lambda row: row.parameters, lower=True),
+        BoardColumn("MACs", 7, lambda row: amount(row.macs), lambda row: row.macs, lower=True),
+        BoardColumn(
+            "train s", 6, lambda row: _decimals(row.train_seconds, 0), lambda row: row.train_seconds, lower=True
+        ),
     ]
 
 

@@ -5,14 +5,21 @@ This package knows points alone: whoever owns a leaderboard, a plan or a diagnos
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.errors import InputError
 from hf_soups.files.writing import write_csv, write_file
 from hf_soups.metrics import traits_of
+from hf_soups.plots.fitting import fit
+from hf_soups.plots.looks import GREY, METHODS, STYLES, looks_apart
 from hf_soups.wording import amount
 
 if TYPE_CHECKING:
@@ -20,20 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's palette: told apart with any colour vision; marker shapes differ as well.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C8C8C"
-STYLES = {
-    "run": ("o", GREY, 45),
-    "best on select": ("o", BLUE, 110),
-    "soup": ("D", VERMILION, 100),
-    "ensemble": ("^", GREEN, 130),
-    "cascade": ("*", "#000000", 150),
-}
-ENSEMBLES = (("^", GREEN), ("v", GREEN), ("<", GREEN))
-CASCADES = (("*", "#000000"), ("p", "#000000"))
-SOUPS = (("D", VERMILION), ("s", ORANGE), ("P", PURPLE), ("X", "#56B4E9"))
 WIDE = 5.0  # costs that differ by more than this factor are drawn on a logarithmic axis
 SPREAD = 80.0  # beyond it a panel has no room for three numbers a decade
+APART = 8  # soups, ensembles or cascades that each have a look of their own; more are drawn alike
+FORMATS = ("png", "svg")
+_also: ContextVar[str] = ContextVar("_also", default="png")  # the format that is written beside PNG, if it is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +61,16 @@ class TriedMixture:
 def report_vs_select(points: Sequence[Point], *, metric: str, rows: tuple[int, int]) -> Picture:
     """Report score against select score of all that answered; `rows` are the numbers of select and report rows."""
     figure, axes = _scattered(points, metric, "select = report")
-    label_axes(axes, f"select: {unit_of(metric)}, {rows[0]} rows, used to choose", f"report: {_of(metric, rows[1])}")
+    across = f"select: {unit_of(metric)}, {rows[0]} rows, used to choose"
+    title = "Report against select score; bars: 95% intervals"
+    label_axes(axes, across, f"report: {_of(metric, rows[1])}", title)
     return finished(figure)
 
 
 def shift_vs_report(
     points: Sequence[Point], path: str | Path, *, metric: str, shift: str, rows: tuple[int, int]
-) -> None:
-    """Score out of distribution against score in distribution, as the Model soups paper draws robustness.
+) -> tuple[Path, ...]:
+    """Score out of distribution against score in distribution, as the Model soups paper draws robustness; the paths.
 
     Args:
         points: with the report score in the place of `select`, and the shift's score and interval in that of `report`.
@@ -82,7 +82,7 @@ def shift_vs_report(
     figure, axes = _scattered(points, metric, f"report = {shift}")
     title = f"out of distribution ({shift}) against in distribution"
     label_axes(axes, f"report: {_of(metric, rows[0])}", f"{shift}: {_of(metric, rows[1])}", title)
-    finish(figure, path)
+    return finish(figure, path)
 
 
 def score_by_ingredients(
@@ -113,7 +113,7 @@ def score_by_ingredients(
     bounds = [t for t in tried if t.at_best]
     if kept:
         x, y = [t.ingredients for t in kept], [scale * t.score for t in kept]
-        axes.plot(x, y, marker="D", color=VERMILION, ms=8, lw=2, label="joined", zorder=4)
+        axes.plot(x, y, marker=METHODS["greedy"][0], color=METHODS["greedy"][1], ms=9, lw=2, label="joined", zorder=4)
     if refused:
         x, y = [t.ingredients for t in refused], [scale * t.score for t in refused]
         axes.scatter(x, y, marker="x", color=GREY, s=45, label="tried, left out", zorder=3)
@@ -121,7 +121,9 @@ def score_by_ingredients(
         x, y = [t.ingredients for t in bounds], [scale * t.score for t in bounds]
         better, label = (("v", "at most"), ("^", "at least"))[traits_of(metric).sign < 0]
         axes.scatter(x, y, marker=better, color=GREY, s=30, label=f"tried, left out ({label} this)", zorder=3)
-    for (name, (ingredients, score)), (marker, colour) in zip((marks or {}).items(), SOUPS[1:], strict=False):
+    looks = looks_apart(("soup", name) for name in marks or ())
+    for name, (ingredients, score) in (marks or {}).items():
+        marker, colour = looks["soup", name]
         axes.scatter([ingredients], [scale * score], marker=marker, color=colour, s=90, label=name, zorder=5)
     whole_numbers(axes)
     label_axes(axes, "ingredients in the mixture", f"{role}: {_of(metric, rows)}", title)
@@ -133,31 +135,41 @@ def _scattered(points: Sequence[Point], metric: str, diagonal: str) -> tuple[Fig
     """All points in the style of their kind, with the line on which both scores are equal."""
     figure, axes = new_figure()
     scale = scale_of(metric)
-    several = {"soup": SOUPS, "ensemble": ENSEMBLES, "cascade": CASCADES}
-    looks = {kind: iter(each * len(points)) for kind, each in several.items()}
-    # single runs lie below the rest; the others by name, so that a method looks the same in every plot
-    for point in sorted(points, key=lambda p: (list(STYLES).index(p.kind), p.name)):
-        marker, colour, size = STYLES[point.kind]
-        if point.kind in looks:
-            marker, colour = next(looks[point.kind])
+    counts = Counter(point.kind for point in points)
+    looks = looks_apart((p.kind, p.name) for p in points if counts[p.kind] <= APART)
+    runs = [point for point in points if point.kind == "run"]
+    if runs:  # below the rest
+        x, y = [scale * p.select for p in runs], [scale * p.report for p in runs]
+        _dots(axes, x, y, *STYLES["run"], "single run")
+    others = [point for point in points if point.kind != "run"]
+    for point in sorted(others, key=lambda p: (list(STYLES).index(p.kind), p.name)):
+        *look, size = STYLES[point.kind]
+        marker, colour = looks.get((point.kind, point.name), look)
         _interval(axes, point, colour, scale)
-        axes.scatter(
-            scale * point.select, scale * point.report, marker=marker, s=size, color=colour, edgecolors="white",
-            linewidths=0.8, zorder=3 if point.kind == "run" else 4, label=_legend(point),
-        )  # fmt: skip
+        label = _legend(point, counts[point.kind])
+        _dots(axes, [scale * point.select], [scale * point.report], marker, colour, size, label)
     equal_line(axes, diagonal)
     return figure, axes
 
 
+def _dots(
+    axes: Axes, x: Sequence[float], y: Sequence[float], marker: str, colour: str, size: float, label: str
+) -> None:
+    axes.scatter(
+        x, y, marker=marker, s=size, color=colour, edgecolors="white", linewidths=0.8, zorder=4, label=label
+    )  # fmt: skip
+
+
 def _interval(axes: Axes, point: Point, colour: str, scale: float) -> None:
-    # every run's interval would hide the picture: the runs' share one width, which the others show
-    if point.kind != "run" and point.report_low is not None and point.report_high is not None:
+    # not for runs, which would hide the picture: theirs have about one width, which the others show
+    if point.report_low is not None and point.report_high is not None:
         low, high = scale * point.report_low, scale * point.report_high
         axes.vlines(scale * point.select, low, high, color=colour, lw=1.4, alpha=0.55)
 
 
-def _legend(point: Point) -> str:
-    return {"run": "single run", "best on select": f"best on select ({point.name})"}.get(point.kind, point.name)
+def _legend(point: Point, count: int) -> str:
+    own = {"best on select": f"best on select ({point.name})"}
+    return own.get(point.kind, point.name if count <= APART else f"{count} {point.kind}s")
 
 
 def _of(metric: str, rows: int) -> str:
@@ -184,6 +196,7 @@ def new_panels(columns: int) -> tuple[Figure, list[Axes]]:
         axes.tick_params(labelsize=10)
         axes.xaxis.label.set_fontsize(11)
         axes.yaxis.label.set_fontsize(11)
+        axes.ticklabel_format(useOffset=False)  # 99.99, not 0.09 with "+9.99e1" in a corner
     return figure, panels
 
 
@@ -208,7 +221,7 @@ def whole_numbers(axes: Axes) -> None:
     """Ticks across the figure at whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def equal_line(axes: Axes, label: str) -> None:
@@ -255,13 +268,13 @@ class Picture:
     rows: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, path: str | Path) -> tuple[Path, ...]:
-        """Write a PNG file, and the numbers as CSV beside it; the paths."""
-        png = Path(path)
-        save_figure(self.figure, png)
-        if not self.rows:
-            return (png,)
-        write_csv(png.with_suffix(".csv"), self.rows)
-        return png, png.with_suffix(".csv")
+        """Write a PNG or SVG file, as the path ends, and the numbers as CSV beside it; the paths."""
+        save_figure(self.figure, Path(path))
+        written = _files_of(Path(path))
+        if self.rows:
+            written += (Path(path).with_suffix(".csv"),)
+            write_csv(written[-1], self.rows)
+        return written
 
     def __repr__(self) -> str:
         return (
@@ -270,18 +283,13 @@ class Picture:
 
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
-        self.figure.savefig(drawn, format="png")
+        _write(self.figure, drawn, form="png")
         return drawn.getvalue()
 
 
 def finished(figure: Figure, rows: Sequence[Mapping[str, Any]] = ()) -> Picture:
-    """The figure with one legend below all axes, and `rows`, its numbers."""
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:  # below the axes: it never covers a point
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    """The figure with one legend below all axes and everything in its place, and `rows`, its numbers."""
+    fit(figure)
     return Picture(figure, tuple(rows))
 
 
@@ -290,7 +298,43 @@ def finish(figure: Figure, path: str | Path, rows: Sequence[Mapping[str, Any]] =
     return finished(figure, rows).save(path)
 
 
+@contextmanager
+def also_written_as(form: str) -> Iterator[None]:
+    """Write every picture in this format too, beside its PNG, which cards show.
+
+    Raises:
+        InputError: if it is neither "png" nor "svg".
+    """
+    if form not in FORMATS:
+        raise InputError(f"pictures as {form!r}; expected {' or '.join(FORMATS)}.")
+    before = _also.set(form)
+    try:
+        yield
+    finally:
+        _also.reset(before)
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """The path itself, and beside a PNG file the one in the further format."""
+    form = path.suffix.lower().removeprefix(".") or "png"
+    if form not in FORMATS:
+        raise InputError(f"{path}: pictures are written as PNG or SVG. End the name with .png or .svg.")
+    return (path,) if form == _also.get() or form != "png" else (path, path.with_suffix(f".{_also.get()}"))
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
+    """Write a PNG or SVG file, as the path ends, whole or not at all; and one in the format that is wanted too."""
+    for file in _files_of(path):
+        form = file.suffix.lower().removeprefix(".") or "png"
+        write_file(file, functools.partial(_write, figure, form=form))
+
+
+def _write(figure: Figure, target: Any, *, form: str) -> None:
     # no metadata: the same scores make the same bytes, whatever the version of matplotlib says about itself
-    write_file(path, lambda staged: figure.savefig(staged, format="png", metadata={"Software": None}))
+    if form == "png":  # drawn once; figure.savefig draws twice
+        figure.canvas.print_png(target, metadata={"Software": None})  # type: ignore[attr-defined]  # of the Agg canvas
+        return
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "hf_soups"}):
+        figure.savefig(target, format=form, metadata={"Date": None, "Creator": None})

@@ -10,18 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_soups.costs import UNITS
-from hf_soups.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILION,
-    bare_figure,
-    finish,
-    label_axes,
-    new_figure,
-    new_panels,
-    save_figure,
-)
+from hf_soups.plots.canvas import bare_figure, finish, label_axes, new_figure, new_panels, save_figure
+from hf_soups.plots.fitting import shortened
+from hf_soups.plots.looks import BLUE, GREEN, GREY, PURPLE, VERMILION
 from hf_soups.wording import amount
 
 if TYPE_CHECKING:
@@ -30,6 +21,7 @@ if TYPE_CHECKING:
 
 TALLEST = 96  # pixels of a shown image
 WIDTH, HEIGHT = 0.95, 1.55  # inches of an image with its words
+LETTERS = 28  # of a line beside a bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +98,10 @@ def draw_bins(bins: Sequence[Bin], path: str | Path, *, error: float, name: str)
         confidence, accuracy, marker="D", s=28, color=VERMILION, label="mean confidence and accuracy", zorder=4
     )
     axes.plot([0, 1], [0, 1], color="#444444", lw=1, ls="--", label="confidence = accuracy")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set_xlim(-0.02, 1.02)  # room for whole marks at the ends
+    axes.set_ylim(-0.02, 1.02)
     across, up = f"confidence: probability of the answer, {len(bins)} bins", f"share of right answers, {rows} rows"
-    label_axes(axes, across, up)
-    axes.set_title(f"{name}: ECE {100 * error:.1f} x 100", fontsize=11, loc="left", wrap=True)
+    label_axes(axes, across, up, f"{name}: ECE {100 * error:.1f} x 100")
     return finish(figure, path, [asdict(b) for b in bins])
 
 
@@ -122,7 +113,8 @@ def draw_latency(bars: Sequence[LatencyBar], path: str | Path) -> tuple[Path, ..
     left.set_xlabel("ms an example, one at a time", fontsize=9)
     right.set_xlabel("ms an example, at each member's best batch", fontsize=9)
     _one_below_another(left, right, [bar.name.replace(" -> ", " ->\n") for bar in bars])
-    left.set_title(bars[0].hardware, fontsize=9, loc="left")
+    left.set_title(f"Latency: {bars[0].hardware}", fontsize=9, loc="left")
+    right.set_title("Throughput", fontsize=9, loc="left")
     return finish(figure, path, [asdict(bar) for bar in bars])
 
 
@@ -130,12 +122,12 @@ def _latencies(axes: Axes, bars: Sequence[LatencyBar], seconds: Sequence[tuple[f
     for i, (bar, (mean, worst)) in enumerate(zip(bars, seconds, strict=True)):
         cascade = bar.kind == "cascade"
         label = "cascade, average over rows" if cascade else "single model"
-        colour = VERMILION if cascade else GREY
+        colour = PURPLE if cascade else GREY
         axes.barh(i, 1000 * mean, height=_thick(len(bars)), color=colour, alpha=0.85, label=label)
         if cascade:
-            axes.plot([1000 * mean, 1000 * worst], [i, i], color=VERMILION, lw=1.2, marker="|", label="at worst")
+            axes.plot([1000 * mean, 1000 * worst], [i, i], color=PURPLE, lw=1.2, marker="|", label="at worst")
         axes.annotate(f" {1000 * mean:.3g}", (1000 * mean, i), xytext=(0, 7), textcoords="offset points", fontsize=8)
-    axes.set_xlim(0, 1150 * max(worst for _, worst in seconds))
+    axes.set_xlim(0, 1200 * (max(worst for _, worst in seconds) or 1))
 
 
 def draw_exits(exits: Sequence[Exit], path: str | Path, *, unit: str = "") -> tuple[Path, ...]:
@@ -152,12 +144,16 @@ def draw_exits(exits: Sequence[Exit], path: str | Path, *, unit: str = "") -> tu
     known = [(i, 100 * e.accuracy) for i, e in enumerate(exits) if e.accuracy is not None]
     right.barh([i for i, _ in known], [a for _, a in known], height=thick, color=GREEN, alpha=0.8)
     for i, accuracy in known:
-        right.annotate(f" {accuracy:.1f}", (accuracy, i), va="center", fontsize=8)
+        plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the line of all rows may pass behind it
+        right.annotate(f"{accuracy:.1f}", (accuracy, i), xytext=(5, 0), textcoords="offset points", va="center",
+                       fontsize=8, bbox=plain, zorder=6)  # fmt: skip
     if known:
         whole = accuracy_of_all(exits)
         right.axvline(whole, color=VERMILION, lw=1.5, ls="--", label=f"all rows: {whole:.1f}")
     right.set_xlim(0, 115)
     right.set_xlabel("accuracy x 100 of the rows that exit there", fontsize=9)
+    left.set_title("Rows by exit", fontsize=11, loc="left")
+    right.set_title("Accuracy by exit", fontsize=11, loc="left")
     _one_below_another(left, right, [f"exit {e.stage}" + (f"\n{e.member}" if e.member else "") for e in exits])
     return finish(figure, path, [asdict(e) for e in exits])
 
@@ -173,7 +169,10 @@ def _thick(bars: int) -> float:
 
 def _one_below_another(left: Axes, right: Axes, names: Sequence[str]) -> None:
     """Bars with their names at the left, the first on top."""
-    left.set_yticks(range(len(names)), names, fontsize=8)
+    lines = ["\n".join(shortened(line, LETTERS) for line in name.split("\n")) for name in names]
+    left.set_yticks(range(len(names)), lines, fontsize=8)
+    inches = 0.13 * sum(1.5 + line.count("\n") for line in lines)  # what the names take
+    left.figure.set_figheight(max(left.figure.get_figheight(), 1.2 + inches))  # type: ignore[union-attr]  # no subfigures here
     right.set_yticks(range(len(names)), [""] * len(names))
     for axes in (left, right):
         axes.set_ylim(len(names) - 0.4, -0.6)

@@ -7,25 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_soups.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    cost_axis,
-    finish,
-    label_axes,
-    new_panels,
-    whole_numbers,
-)
+from hf_soups.plots.canvas import cost_axis, finish, label_axes, new_panels, whole_numbers
+from hf_soups.plots.looks import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, WINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVE_LOOKS = (
-    ("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", VERMILION), ("P", PURPLE), ("X", "#56B4E9"), ("v", GREY),
+    ("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", VERMILION), ("P", WINE), ("X", SKY), ("v", GREY),
 )  # fmt: skip
 APART = 0.009  # between the bars of one size, in shares of the axis
 

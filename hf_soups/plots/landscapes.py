@@ -9,27 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_soups.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SOUPS,
-    VERMILION,
-    equal_line,
-    finish,
-    label_axes,
-    new_figure,
-    scale_of,
-    unit_of,
-)
+from hf_soups.plots.canvas import equal_line, finish, label_axes, new_figure, scale_of, unit_of
+from hf_soups.plots.looks import BLUE, GREEN, GREY, ORANGE, VERMILION, WINE, looks_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]  # the numbers of a picture, for the CSV beside it
-COLOURS = (VERMILION, ORANGE, PURPLE, GREEN)  # of the highest barriers, which are named; blue is without
+COLOURS = (VERMILION, ORANGE, WINE, GREEN)  # of the highest barriers, which are named; blue is without
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +99,8 @@ def draw_angles(
     limits = axes.get_ylim()
     axes.axhspan(-of.scale * noise, of.scale * noise, color="#EEEEEE", zorder=0, label="within chance")
     axes.set_ylim(limits)  # the points set the limits: the band may be wider than all that was measured
-    label_axes(axes, "angle between the two runs at the start, degrees", f"gain of averaging two: {of.unit}")
+    across, up = "angle between the two runs at the start, degrees", f"gain of averaging two: {of.unit}"
+    label_axes(axes, across, up, "Gain of averaging two runs against their angle")
     return finish(figure, path, rows)
 
 
@@ -134,7 +122,7 @@ def draw_plane(
         _mark(axes, corner, "o", below=corner.y == 0)
     _mark(axes, centre, "D", below=False)
     axes.set_aspect("equal")
-    label_axes(axes, "distance in weights", "distance in weights")
+    label_axes(axes, "distance in weights", "distance in weights", "The plane through three runs")
     return finish(figure, path, rows)
 
 
@@ -155,7 +143,9 @@ def draw_soup_vs_ensemble(
     figure, axes = new_figure()
     x, y = (_scaled([pair[i] for pair in pairs], of) for i in (0, 1))
     axes.scatter(x, y, color=GREY, s=45, edgecolors="white", label="two runs", zorder=3)
-    for (name, ensemble, soup), (marker, colour) in zip(soups, SOUPS * len(soups), strict=False):
+    looks = looks_apart(("soup", name) for name, _, _ in soups)
+    for name, ensemble, soup in soups:
+        marker, colour = looks["soup", name]
         x, y = [of.scale * ensemble], [of.scale * soup]
         axes.scatter(x, y, marker=marker, color=colour, s=100, edgecolors="white", label=name, zorder=4)
     axes.margins(0.08)
@@ -163,7 +153,8 @@ def draw_soup_vs_ensemble(
     axes.axhline(of.scale * score, color="#888888", lw=0.9, ls=":", label=f"best run alone ({name})", zorder=1)
     axes.axvline(of.scale * score, color="#888888", lw=0.9, ls=":", zorder=1)
     equal_line(axes, "soup = ensemble")
-    label_axes(axes, f"mean-logit ensemble: {of.title}", f"soup: {of.unit}")
+    title = "Averaged weights against averaged logits"
+    label_axes(axes, f"mean-logit ensemble: {of.title}", f"soup: {of.unit}", title)
     return finish(figure, path, rows)
 
 

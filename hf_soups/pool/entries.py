@@ -15,6 +15,7 @@ from hf_soups.finetune.run_record import RUN_FILE, read_run
 from hf_soups.sweep.folder import PLAN_FILE, SweepFolder
 
 CASCADE = "cascade"  # model_type in config.json
+HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 SIZE = re.compile(r"(.+)@(\d{2,4})")  # NAME@160: at an input size of 160 pixels
 
 
@@ -72,6 +73,26 @@ def one_model(model: str | Path) -> Checkpoint:
 def is_cascade(checkpoint: Checkpoint) -> bool:
     """Whether a folder or Hub repo holds a cascade rather than one classifier."""
     return checkpoint.config.get("model_type") == CASCADE
+
+
+def kind_of_head(checkpoint: Checkpoint, pair: bool = False) -> str:
+    """What a row of a single classifier is: image or text, as the name of its class says; or text-pair.
+
+    Args:
+        checkpoint: of the classifier.
+        pair: a text classifier takes pairs of texts.
+    Raises:
+        InputError: if it is no classifier of either.
+    """
+    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
+    if not kinds:
+        raise InputError(
+            f"{checkpoint}: neither a cascade nor a classifier of images or texts (config.json names "
+            f"{', '.join(named) or 'no architecture'}). Give a folder that hf-soups cascade build or hf-soups cook "
+            "wrote."
+        )
+    return "text-pair" if pair and kinds[0] == "text" else kinds[0]
 
 
 def names_a_cascade(models: Sequence[str | Path]) -> bool:

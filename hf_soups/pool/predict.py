@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from hf_soups.checkpoint import Checkpoint, sources_of
+from hf_soups.checkpoint import Checkpoint, names_of, sources_of
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
@@ -105,7 +105,7 @@ def predict_pool(
         asked = recipe.members
         if not asked:
             raise InputError(f"{wanted.recipe}: no model is named, and the recipe has no `members`. Give one of them.")
-    entries = pool_entries(asked, names=names, image_sizes=image_sizes)
+    entries = pool_entries(asked, names=None if names is None else names_of(names), image_sizes=image_sizes)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; expected the number of classes to keep of each row, 1 or more.")
     labelled = load_rows(wanted)
@@ -117,7 +117,7 @@ def predict_pool(
 
     group = processes()
     settings = PredictSettings(
-        batch_size, dtype, device or group.device, tuple(templates), assume_label_order,
+        batch_size, dtype, device or group.device, tuple(names_of(templates)), assume_label_order,
         cache=None if cache is None else Path(cache),
     )  # fmt: skip
     with alone(Path(out), group):

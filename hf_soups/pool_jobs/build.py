@@ -202,4 +202,6 @@ def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -
         metric=plan.metric,
         temperatures=temperatures,
     )
-    return tuple(own.plans[i] for i in own.printed(STORED))
+    stored = [own.plans[i] for i in own.printed(STORED)]
+    alone = [p for p in own.singles if p.members[0] == plan.members[-1] and p not in stored]  # what it is held against
+    return tuple(sorted((*stored, *alone), key=lambda p: p.average_cost))

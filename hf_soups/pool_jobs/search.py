@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_soups.cascades.frontier import Choice, Frontier, relative_cost, wanted_score
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import Combine, Confidence
+from hf_soups.checkpoint import names_of
 from hf_soups.display import Displayed
 from hf_soups.errors import InputError
 from hf_soups.metrics import Score, metric_named, score
@@ -159,7 +160,7 @@ def search_pool(
     metric = metric or ("accuracy" if method == "streeter" else METRIC_OF[pool.data.problem_type])
     report = report_rows(report)
     parts = select_and_report(pool, report, seed)
-    select = _some(parts.select, members)
+    select = _some(parts.select, names_of(members))
     costs = pool.costs(pool.unit(cost, tuple(select)), tuple(select))
     fitted = fit_temperatures(select) if temperatures else None
     worst = None if max_worst_cost is None else _absolute(max_worst_cost, select, costs, metric)

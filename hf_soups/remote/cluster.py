@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra
+from hf_soups.files.writing import writable
 
 ADDRESSES = "auto (the cluster that this machine is part of), HOST:PORT of its head, or local (this machine alone)"
 # What decides results, logins and the user's own code on every node. HF_SOUPS_IMPORT is --import.
@@ -171,11 +172,14 @@ class Cluster:
         """
         refuse_url(folder)
         folder = folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file. Give another --out.")
         token = uuid.uuid4().hex
         written = folder / f".seen-{token}"
         try:
-            written.write_text(token, encoding="utf-8")
+            with writable(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                written.write_text(token, encoding="utf-8")
             answers = self.on_every_node(_token_reader(), str(written), token, SEEN_SECONDS)
         finally:
             for left in folder.glob(f"{written.name}*"):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, is_short_of_memory
-from hf_soups.remote.cluster import RETRIES, Cluster, connected, last_line
+from hf_soups.remote.cluster import RETRIES, Cluster, connected, last_line, ray_module
 from hf_soups.soups.ahead import GREEDY, Answer
 from hf_soups.soups.soup import Score, Soup
 
@@ -178,9 +178,7 @@ def _opened(job: Job) -> SoupScorer:
 
 def device_here() -> str:
     """The GPU that Ray gave to this task, by its place among those that are visible."""
-    import ray
-
-    given = ray.get_gpu_ids()
+    given = ray_module().get_gpu_ids()
     if not given:
         return "cpu"
     visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]

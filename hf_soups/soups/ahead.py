@@ -82,10 +82,8 @@ class Ahead:
         return self._result(soup, floor)[0]
 
     def _result(self, soup: Soup, floor: Score | None) -> Answer:
-        # a whole score does for any bound
-        keys = ((soup.ingredients, floor), (soup.ingredients, None))
-        begun = next((self.begun.pop(key) for key in keys if key in self.begun), None)
-        return (begun or self._submit(soup, floor)).result()
+        ticket = self.begun.pop((soup.ingredients, floor), None) or self._submit(soup, floor)
+        return ticket.result()
 
     def _submit(self, soup: Soup, floor: Score | None) -> Ticket:
         batches = self.early.batches if len(soup.ingredients) > 1 else None

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_changed_files_and_sudden_deaths_end_as_they_must(tmp_path: Path) -> None:
-    how = ["--cases", "240", "--kills", "44", "--pairs", "8", "--seed", "13", "--jobs", "2"]
+    how = ["--cases", "140", "--kills", "28", "--pairs", "6", "--seed", "13", "--jobs", "2"]
     command = [sys.executable, "-m", "tests.attack", *how, "--failures", str(tmp_path / "failures.jsonl")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import socket
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hf_soups.demo import serve, space_files
 from tests.demo.made import Demo, demo_of
-from tests.makers.browser import DESKTOP, PHONE, Visit, artifacts, browser_page
+from tests.makers.browser import DESKTOP, PHONE, Visit, artifacts, browser_page, pale_texts, screenshot
 from tests.makers.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,8 @@ def test_an_uploaded_image_is_answered_and_the_budget_changes_cost_and_exit(
         said = wait_for(visit, "#result", "vit (member 1 of 1)")
         assert f"Answer {cheap[row][0]} " in said
         assert "Cost 1 MACs Against other-vit for every input 6%: 94% saved" in said
+        screenshot(visit, "demo-light")
+        assert pale_texts(visit) == []
         assert "vit alone" in wait_for(visit, "#plan", "Plan 1 of")
         assert (visit.elsewhere(), visit.errors) == ([], [])
 
@@ -160,7 +164,51 @@ def test_a_batch_of_images_says_exits_and_cost_against_always_the_last(
         wide = visit.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= PHONE[0], "the page must not scroll sideways on a phone"
         visit.page.screenshot(path=artifacts(tmp_path) / "demo-batch-phone-dark.png", full_page=True)
+        screenshot(visit, "demo-phone-dark")
+        assert pale_texts(visit) == []
         assert visit.elsewhere() == []
+
+
+def test_answers_of_a_batch_are_marked_old_have_thumbnails_and_can_be_downloaded(
+    served: Callable[[str], Served], tmp_path: Path
+) -> None:
+    made, url = served("image")
+    with browser_page(PHONE) as visit:
+        visit.page.goto(url)
+        visit.page.get_by_role("tab", name="Many inputs").click()
+        visit.page.get_by_role("button", name="Classify the 24 examples").click()
+        wait_for(visit, "#batch", "24 of 24")
+        assert text_of(visit, "#batch-old") == ""
+        shown = "image => image.complete && image.naturalWidth > 0"
+        assert [image.evaluate(shown) for image in visit.page.locator("#batch tbody img").all()] == [True] * 24
+        slide(visit, "Home")
+        said = wait_for(visit, "#batch-old", "These answers are of plan")
+        assert said == f"These answers are of plan {len(made.plans) - 1}. For plan 1, press the button again."
+        with visit.page.expect_download() as download:
+            visit.page.get_by_text("Download as CSV").click()
+        download.value.save_as(tmp_path / "answers.csv")
+        rows = list(csv.DictReader((tmp_path / "answers.csv").open()))
+        assert [row["input"] for row in rows] == [path.name for path in made.inputs]
+        assert [row["answer"] for row in rows] == [answer for answer, _, _ in told_of(made, len(made.plans) - 2)]
+        screenshot(visit, "demo-phone-light")
+        assert pale_texts(visit) == []
+        visit.page.get_by_role("button", name="Classify the 24 examples").click()
+        visit.page.wait_for_function("document.querySelector('#batch-old').innerText.trim() === ''", timeout=SECONDS)
+
+
+def test_what_is_too_large_is_said_at_once(served: Callable[[str], Served], tmp_path: Path) -> None:
+    _, url = served("image")
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "map.png")
+    (tmp_path / "scan.png").write_bytes(bytes(21 * 2**20))
+    with browser_page(DESKTOP, "dark") as visit:
+        visit.page.goto(url)
+        visit.page.locator("#image input[type=file]").set_input_files(tmp_path / "map.png")
+        assert "it has 12,000 x 9,000 pixels" in wait_for(visit, "#result", "map.png cannot be read")
+        screenshot(visit, "demo-dark")
+        assert pale_texts(visit) == []
+        visit.page.reload()
+        visit.page.locator("#image input[type=file]").set_input_files(tmp_path / "scan.png")
+        visit.page.get_by_text("exceed the maximum allowed size of 20.0 Mb").first.wait_for(timeout=SECONDS)
 
 
 def test_a_broken_image_is_said_on_the_page_and_the_next_one_is_answered(
@@ -198,6 +246,8 @@ def test_a_typed_text_is_answered_by_keyboard_alone(served: Callable[[str], Serv
         assert f"Answer {built[1][0]} " in said
         assert f"(member {built[1][1] + 1} of 3)" in said
         visit.page.screenshot(path=artifacts(tmp_path) / "demo-text.png", full_page=True)
+        screenshot(visit, "demo-text-light")
+        assert pale_texts(visit) == []
         slide(visit, "Home")
         assert "Cost 1 MACs" in wait_for(visit, "#result", "bert (member 1 of 1)")
         assert not NAMELESS.findall(visit.page.locator("body").aria_snapshot())
@@ -228,6 +278,8 @@ def test_pairs_are_typed_taken_from_examples_and_given_in_lines(served: Callable
         wait_for(visit, "#batch", "4 of 4")
         rows = visit.page.locator("#batch tbody tr").all_inner_texts()
         assert [cells.split("\t")[1] for cells in rows] == [answer for answer, _, _ in built[:4]]
+        screenshot(visit, "demo-pairs-dark")
+        assert pale_texts(visit) == []
 
 
 def answering(url: str, process: subprocess.Popen[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.rule import NEVER, Rule
 from hf_soups.demo.cascade import examples_of, pairs_of, texts_of
+from hf_soups.demo.examples import default_examples
 from hf_soups.demo.journeys import Always, Journey, journeys
-from hf_soups.demo.views import batch_view, frontier_view, journey_view, message, plan_view
+from hf_soups.demo.views import answers_csv, batch_view, frontier_view, journey_view, message, plan_view
 from hf_soups.errors import InputError
 from hf_soups.predictions import Predictions
 
@@ -65,6 +67,22 @@ def test_a_batch_says_what_it_came_to_and_names_what_could_not_be_read() -> None
     assert "None of these could be read" in batch_view(["c.png"], ["broken"], PLAN, LABELS, ALWAYS)
 
 
+def test_of_a_single_model_nothing_is_said_of_members_and_savings() -> None:
+    plan, always = Plan(("soup",), (), (1e6,), unit="parameters"), Always("soup", 1e6, alone=True)
+    way = journeys(plan, [(np.arange(1), Predictions.from_probs([[0.8, 0.15, 0.05]]).log_probs)], 1)[0]
+    for html in (journey_view(way, plan, LABELS, always), batch_view(["a"], [way], plan, LABELS, always)):
+        told = words(html)
+        assert not re.search("saved|member|Answered by|every input|share of", told), told
+
+
+def test_a_batch_is_a_csv_file_too_that_no_spreadsheet_takes_for_formulas() -> None:
+    text = answers_csv(["=a.png", "b.png"], [ways()[0], "b.png is broken"], PLAN, LABELS)
+    assert text.splitlines() == [
+        "input,answer,probability,answered_by,cost,unit,error", "'=a.png,<b>cat</b>,0.800000,small,1e+06,macs,",
+        "b.png,,,,,,b.png is broken",
+    ]  # fmt: skip
+
+
 def test_a_plan_is_told_with_score_and_average_cost() -> None:
     told = words(plan_view(PLAN, 1, 3, 1, ALWAYS))
     assert told.startswith(
@@ -104,6 +122,27 @@ def test_lines_become_texts_and_pairs() -> None:
     for bad in ("a b", "a ||| ", "a ||| b ||| c"):
         with pytest.raises(InputError, match=r"line 2: .* is no pair"):
             pairs_of(f"a ||| b\n{bad}")
+
+
+def test_without_named_examples_those_of_the_folder_or_of_the_data_beside_it_are_taken(tmp_path: Path) -> None:
+    import datasets
+    from PIL import Image
+
+    cascade = tmp_path / "cascade"
+    (tmp_path / "words").mkdir()
+    cascade.mkdir()
+    assert default_examples(cascade, "text") == ()
+    rows = datasets.Dataset.from_dict({"text": [f"film {i}" for i in range(30)], "label": [0, 1] * 15})
+    rows.to_parquet(tmp_path / "words" / "test-00000-of-00001.parquet")
+    task = {"name": "words", "kind": "text", "path": "./words", "text": ["text"], "label": "label", "report": "test"}
+    evidence = {"format": "hf_soups.evidence.v1", "recipe": {"task": task, "data": {}}}
+    (cascade / "evidence.json").write_text(json.dumps(evidence))
+    assert default_examples(cascade, "text") == [f"film {i}" for i in range(0, 24, 2)]
+    (cascade / "examples.txt").write_text("a film\n")
+    assert default_examples(cascade, "text") == ["a film"]
+    (cascade / "examples").mkdir()
+    Image.new("RGB", (4, 4)).save(cascade / "examples" / "a.png")
+    assert default_examples(cascade, "image") == [cascade / "examples" / "a.png"]
 
 
 def test_examples_are_images_of_a_folder_or_lines_of_a_file(tmp_path: Path) -> None:

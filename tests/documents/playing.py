@@ -16,7 +16,7 @@ from tests.documents.scene import GIVEN
 
 # Programs that other tests run (the Makefile's targets in CI, the quickstart in tests/quickstart), or that
 # belong to somebody else.
-OTHERS = ("make", "pip", "trackio", "hf")
+OTHERS = ("make", "pip", "trackio", "hf", "curl", "docker")
 MAY_SAY_NO = ("search", "certify", "inspect", "doctor")  # exit status 1 is an answer there
 
 
@@ -25,6 +25,16 @@ def opened_and_closed(*about: Any, **how: Any) -> None:
     from hf_soups.demo.serving import serve
 
     serve(*about, **how, wait=False).close()
+
+
+def loaded_and_asked(model: str, *, host: str = "", port: int = 0, **how: Any) -> None:
+    """The service as an app, without a socket."""
+    from fastapi.testclient import TestClient
+
+    from hf_soups.serving import build_app
+
+    with TestClient(build_app(model, **how)) as client:
+        assert client.get("/health").json()["status"] == "ready"
 
 
 def play(page: Path) -> None:

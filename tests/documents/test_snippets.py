@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents.pages import DOCS, PAGES, blocks, given
-from tests.documents.playing import opened_and_closed, play
+from tests.documents.playing import loaded_and_asked, opened_and_closed, play
 from tests.documents.scene import GIVEN, build
 from tests.hub.clients import knowing
 from tests.hub.server import running
@@ -34,6 +34,7 @@ def scene(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(built, tmp_path / "scene")
     monkeypatch.chdir(tmp_path / "scene")
     monkeypatch.setattr("hf_soups.demo.serve", opened_and_closed)
+    monkeypatch.setattr("hf_soups.serving.serve", loaded_and_asked)
     monkeypatch.setattr("hf_soups.doctor._processes", list)  # tests/test_doctor.py waits for them
     return tmp_path / "scene"
 

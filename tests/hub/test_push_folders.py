@@ -121,6 +121,12 @@ def test_a_pattern_sends_what_gitignore_would_match(copied: Path, pattern: str, 
     assert sent(copied, pattern) == sent(copied) | added
 
 
+def test_one_pattern_is_not_the_patterns_of_its_letters(copied: Path) -> None:
+    strew(copied)
+    with gathered(copied, REPO, dry_run=True, include="*.txt") as found:  # "*" alone would send everything
+        assert {file.path for file in found.files} == sent(copied, "*.txt")
+
+
 def test_keys_and_tokens_go_by_their_whole_path_alone(copied: Path) -> None:
     strew(copied)
     secret = {".env", ".netrc", "id_rsa", "tokens/hf_token.txt", ".git/config"}

@@ -302,3 +302,16 @@ def test_words_of_scores_and_differences() -> None:
     assert difference_in_words(float("nan"), 0.5, "accuracy", 4) == "not a number"
     assert loss_in_words(0.0001, "accuracy", 10_000) == "0.01 points = 1 of 10000 rows"
     assert loss_in_words(0.25, "my metric", 10) == "0.2500"
+
+
+def test_pictures_are_svg_too_where_the_command_asks_for_it(sweep: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli import app
+
+    done = CliRunner().invoke(app, ["leaderboard", str(sweep), "--format", "svg", "--resamples", "10"])
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in sweep.glob("leaderboard.*g")} == {"leaderboard.png", "leaderboard.svg"}
+    assert (sweep / "leaderboard.svg").read_text().startswith("<?xml")
+    assert "leaderboard.svg" in done.output
+    assert CliRunner().invoke(app, ["leaderboard", str(sweep), "--format", "pdf"]).exit_code == 2

@@ -36,6 +36,7 @@ class Visit:
     page: Any
     requested: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # uncaught exceptions, and what the console calls errors
+    said: list[str] = field(default_factory=list)  # everything on the console
 
     def elsewhere(self) -> list[str]:
         """Addresses asked for that lie on another machine."""
@@ -95,13 +96,29 @@ def browser_page(
 
 
 def artifacts(otherwise: Path) -> Path:
-    """The folder where pictures of pages are kept: HF_SOUPS_ARTIFACTS if set (CI uploads it), else `otherwise`."""
+    """The folder where pictures of pages are kept: HF_SOUPS_ARTIFACTS if set (`make slow` does), else `otherwise`."""
     folder = Path(os.environ.get("HF_SOUPS_ARTIFACTS") or otherwise)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def screenshot(visit: Visit, name: str) -> None:
+    """Keep a picture of the whole page as NAME.png, where HF_SOUPS_ARTIFACTS names a folder."""
+    if "HF_SOUPS_ARTIFACTS" in os.environ:
+        visit.page.screenshot(path=artifacts(Path()) / f"{name}.png", full_page=True)
+
+
+def pale_texts(visit: Visit, least: float = 4.5) -> list[str]:
+    """Visible texts whose contrast to what is behind them is below WCAG 2.2's level AA, with their contrast."""
+    found: list[str] = visit.page.evaluate(CONTRAST, least)
+    return found
+
+
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+
+
 def _listen(visit: Visit) -> None:
     visit.page.on("request", lambda request: visit.requested.append(request.url))
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    visit.page.on("console", lambda said: visit.said.append(said.text))
     visit.page.on("console", lambda said: visit.errors.append(said.text) if said.type == "error" else None)

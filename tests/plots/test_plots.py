@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hf_soups.plots import canvas as plots
+from hf_soups.plots import looks
 from hf_soups.plots.canvas import Point, TriedMixture, report_vs_select, score_by_ingredients
 
 POINTS = [
@@ -73,11 +74,11 @@ def test_the_line_goes_through_what_joined_and_crosses_mark_what_did_not(drawn: 
 
 
 def test_soups_differ_in_shape_as_well_as_colour() -> None:
-    looks = [plots.STYLES[kind][:2] for kind in ("run", "best on select", "ensemble", "cascade")]
-    looks += plots.SOUPS
-    assert len({marker for marker, _ in looks[2:]}) == len(looks[2:])
-    assert len({colour for _, colour in looks}) == len(looks)
-    several = [marker for marker, _ in (*plots.SOUPS, *plots.ENSEMBLES, *plots.CASCADES)]
+    drawn_as = [looks.STYLES[kind][:2] for kind in ("run", "best on select", "ensemble", "cascade")]
+    drawn_as += looks.SOUPS
+    assert len({marker for marker, _ in drawn_as[2:]}) == len(drawn_as[2:])
+    assert len({colour for _, colour in drawn_as}) == len(drawn_as)
+    several = [marker for marker, _ in (*looks.SOUPS, *looks.ENSEMBLES, *looks.CASCADES)]
     assert len(set(several)) == len(several)
 
 

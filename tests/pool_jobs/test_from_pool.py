@@ -121,6 +121,8 @@ def test_temperatures_are_fitted_on_select_and_kept_in_the_plans(pool: Path, tmp
 def test_a_member_that_is_not_there_is_named(pool: Path) -> None:
     with pytest.raises(InputError, match="no member nobody in the pool; there are: m0, m1, m2"):
         search_pool(pool, members=["nobody"])
+    with pytest.raises(InputError, match="no member nobody in the pool"):  # one name, not its letters
+        search_pool(pool, members="nobody")
 
 
 def test_a_cost_that_was_not_measured_says_what_to_do(pool: Path) -> None:

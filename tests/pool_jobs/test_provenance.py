@@ -199,3 +199,11 @@ def test_a_frontier_of_the_first_version_is_read_and_its_scores_are_checked(
     answered_again(moved)
     with pytest.raises(InputError, match="does not belong to these answers"):
         open_plan(cascade_of(moved))
+
+
+def test_a_cascade_stores_its_last_member_alone_as_a_plan_too(project: Path, tmp_path: Path) -> None:
+    built = build_from(cascade_of(project), tmp_path / "cascade")
+    config = json.loads((built / "config.json").read_text())
+    costs = [plan["average_cost"] for plan in config["frontier"]]
+    assert costs == sorted(costs)
+    assert [config["plan"]["members"][-1]] in [plan["members"] for plan in config["frontier"]]

@@ -65,6 +65,9 @@ def test_both_nodes_work_in_one_folder_and_nothing_is_left_in_it(cluster: Cluste
     assert cluster.room({"CPU": 1}) == 2
     cluster.check_folder(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file is a file\. Give another `out`"):
+        cluster.check_folder(tmp_path / "file")
 
 
 def test_a_node_that_does_not_see_the_folder_is_named(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.errors import HfSoupsError, InputError, as_a_command
 from hf_soups.remote.cluster import Cluster
 from hf_soups.remote.sweeps import LOOK_SECONDS, PATIENCE_SECONDS, RayExecutor, ray_executor
 from hf_soups.sweep import SweepResult, run_sweep
@@ -95,8 +95,11 @@ def test_runs_that_fail_are_failures_as_on_one_machine_and_are_not_started_again
 
 def test_what_no_node_has_is_refused_before_anything_is_made(cluster: Cluster, tmp_path: Path) -> None:
     with (
-        pytest.raises(InputError, match=r"a run needs 1 CPU, 1 GPU, which no node has .* Give other `gpus_per_run` or"),
-        ray_executor(tmp_path / "sweep", gpus_per_run=1),
+        as_a_command(),
+        pytest.raises(
+            InputError, match=r"a run needs 8 CPUs, 8 GPUs, which no node has \(127.*Give other --gpus-per-run"
+        ),
+        ray_executor(tmp_path / "sweep", gpus_per_run=8),
     ):
         pass
     with pytest.raises(InputError, match=r"1\.5 GPUs a run"), ray_executor(tmp_path / "sweep", gpus_per_run=1.5):
@@ -136,7 +139,7 @@ def test_a_worker_that_is_killed_takes_its_run_with_it_and_ray_starts_the_run_ag
 
 
 def test_a_node_that_is_lost_costs_its_run_alone_and_every_run_is_finished_once(nodes: Nodes, tmp_path: Path) -> None:
-    sweep = driver(tmp_path, nodes, 2.0)
+    sweep = driver(tmp_path, nodes, 1.0)
     wait_for(lambda: len(children(tmp_path)) == 2)
     there = children(tmp_path)
     try:

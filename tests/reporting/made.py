@@ -53,17 +53,28 @@ def write_sweep(folder: Path) -> Path:
     """Three finished runs, a failed one and one to come, a greedy soup of two and a uniform one."""
     sweep = write_plan(folder, 5)
     for i, (select, report) in enumerate(((170, 230), (180, 225), (160, 220))):
-        write_finished_run(sweep / f"run_0{i}", select, report, seed=i, history=history(i), metric="accuracy")
+        recipe = {"name": f"run_0{i}", "train": drawn(i)}
+        about = {"history": history(i), "metric": "accuracy", "recipe": recipe}
+        write_finished_run(sweep / f"run_0{i}", select, report, seed=i, **about)
     write_failed_run(sweep / "run_03", reason=f"the loss was NaN {HOSTILE}")
     pool = ["run_00", "run_01", "run_02"]
     steps = [
         step("run_01", 1, 0.90, 0.90, accepted=True),
         step("run_00", 2, 0.92, 0.92, accepted=True),
         step(HOSTILE, 3, 0.89, 0.92, accepted=False),
+        {**step("run_02", 3, 0.92, 0.92, accepted=False), "score": None, "at_best": 0.915},  # scored no further
     ]
     write_soup(sweep, "greedy", pool[:2], 184, 231, steps=steps)
     write_soup(sweep, "uniform", pool, 182, 235)
     return sweep
+
+
+def drawn(i: int) -> dict[str, Any]:
+    """Settings of run i; the schedule is a word, and the epochs are the same in all."""
+    return {
+        "learning_rate": 1e-5 * 10**i, "mixup": 0.2 * (i % 2), "schedule": ("linear", "cosine")[i % 2], "epochs": 4,
+        "seed": 100 + i,
+    }  # fmt: skip
 
 
 def step(candidate: str, ingredients: int, score: float, best: float, *, accepted: bool) -> dict[str, Any]:

@@ -63,15 +63,17 @@ def test_the_leaderboard_is_the_commands(page: Page, everything: Path) -> None:
 
 
 def test_every_section_of_everything_is_there_in_its_order(page: Page) -> None:
-    names = ["chosen", "leaderboard", "costs", "curves", "soups", "exits", "examples", "limits"]
+    names = [
+        "chosen", "leaderboard", "classes", "costs", "settings", "curves", "soups", "exits", "examples", "limits",
+    ]  # fmt: skip
     assert [s.name for s in page.sections] == names
 
 
 def test_steps_say_what_was_kept_and_the_score_after_each(page: Page) -> None:
     table = chart(page, "soup-1-steps").table
-    assert column(table, "was") == ["kept", "kept", "rejected"]
-    assert column(table, "score") == ["90.0", "92.0", "89.0"]
-    assert column(table, "best so far") == ["90.0", "92.0", "92.0"]
+    assert column(table, "was") == ["kept", "kept", "rejected", "rejected"]
+    assert column(table, "score") == ["90.0", "92.0", "89.0", "at most 91.5"]
+    assert column(table, "best so far") == ["90.0", "92.0", "92.0", "92.0"]
 
 
 def test_exits_add_up_to_the_whole_cascade(page: Page, everything: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_sweep_without_a_finished_run_or_a_soup_says_so(tmp_path: Path) -> Non
 def test_unfinished_runs_and_cooked_soups_are_told_of(page: Page) -> None:
     assert "run_03: nan-loss" in words(section(page, "limits"))
     assert "run_03, run_04" in words(section(page, "curves"))
-    assert "3 mixtures were tried on the 200 select rows; 2 kept" in words(section(page, "soups"))
+    assert "4 mixtures were tried on the 200 select rows; 2 kept" in words(section(page, "soups"))
 
 
 def test_a_soup_chosen_on_report_is_called_too_good(tmp_path: Path) -> None:

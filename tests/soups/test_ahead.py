@@ -49,9 +49,8 @@ class Beside(Made):
         self.begun = {k: self.begun.get(k) or Made.__call__(self, s, floor) for k, s in zip(keys, soups, strict=True)}
 
     def __call__(self, soup: Soup, floor: Score | None = None) -> Score | AtBest:
-        for key in ((soup.ingredients, floor), (soup.ingredients, None)):
-            if key in self.begun:
-                return self.begun.pop(key)
+        if (soup.ingredients, floor) in self.begun:
+            return self.begun.pop((soup.ingredients, floor))
         self.surprises += 1
         return Made.__call__(self, soup, floor)
 
@@ -80,7 +79,7 @@ def test_any_number_of_candidates_ahead_gives_the_decisions_of_none_step_for_ste
     assert (repr(two.steps), repr(two.scores), repr(told[1])) == (repr(one.steps), repr(one.scores), repr(told[0]))
     if not restarts and len(one.ingredients) > 1:
         assert beside.surprises == 0  # everything was begun before it was asked for
-    if most == 1 and not prune:
+    if most == 1 and not prune and not restarts:  # another order meets mixtures that are known, and looks beyond them
         assert beside.asked == serial.asked  # nothing in vain
 
 

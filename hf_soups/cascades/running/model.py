@@ -201,9 +201,9 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         """Of the costs."""
         return self._plan.unit
 
-    def answer(self, values: Sequence[Any]) -> Answers:
+    def answer(self, values: Sequence[Any], *, plan: Plan | None = None) -> Answers:
         """The answers to raw rows, as one classifier gives them; see `run`."""
-        done = self.run(RawRows(values, len(values)))
+        done = self.run(RawRows(values, len(values)), plan=plan)
         assert done.logits is not None
         assert done.exits is not None
         assert done.costs is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hf_soups.leaderboard import Leaderboard
@@ -12,8 +12,9 @@ from hf_soups.metrics import METRICS, score, traits_of
 from hf_soups.plots.canvas import Point, scale_of, unit_of
 from hf_soups.reporting.frontier_table import threshold_in_words
 from hf_soups.reporting.page.charts import interval_chart
-from hf_soups.reporting.page.html import Block, Cell, Chart, Fact, Section, page_table
+from hf_soups.reporting.page.html import Block, Cell, Chart, Fact, Section, losses, page_table
 from hf_soups.reporting.page.sources import ReportContent, ShownCascade
+from hf_soups.reporting.page.verdict import Choice
 from hf_soups.soups.ingredients import NOT_KEPT_OUT
 from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
@@ -45,6 +46,7 @@ def leaderboard_section(content: ReportContent) -> Section | None:
         [c.title for c in columns],
         [[Cell(c.full_text(row) or "-", c.value(row)) for c in columns] for row in board.scored],
         strong=[i for i, row in enumerate(board.scored) if row.kind in ("soup", "best on select")],
+        lower=[c.title for c in columns if c.lower],
     )
     return Section("leaderboard", "Leaderboard", (Block(words=words, table=table), _intervals(board)))
 
@@ -73,7 +75,9 @@ def _intervals(board: Leaderboard) -> Block:
         f"{values[0]['shown']}; where intervals overlap, a difference can be chance."
     )
     cells = [[Cell.words(v["name"]), Cell.words(v["kind"]), Cell(v["shown"], v["score"])] for v in values]
-    table = page_table("intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2)
+    table = page_table(
+        "intervals-table", words, ("model", "kind", "report [95%]"), cells, left=2, lower=losses(metric, "report [95%]")
+    )
     spec = interval_chart(values, axis=f"report: {unit_of(metric)}", text=text)
     return Block("Scores with intervals", charts=(Chart("intervals", words, text, spec, table),))
 
@@ -86,17 +90,19 @@ def _drawable(point: Point) -> bool:
 # What was chosen
 
 
-def chosen_section(content: ReportContent) -> Section:
-    """Key figures of each kind's best on select, and in words on which rows it was chosen."""
+def chosen_section(content: ReportContent, choice: Choice) -> Section:
+    """What to ship; key figures of each kind's best on select, and in words on which rows it was chosen."""
     board = content.board
-    facts = [*(_facts(board) if board is not None else ()), *map(_fact_of_cascade, content.cascades)]
+    shown = [cascade.row_name for cascade in content.cascades]
+    facts = [*(_facts(board, shown) if board is not None else ()), *map(_fact_of_cascade, content.cascades)]
     words = [ROLES, *(_choices(board) if board is not None else ()), *map(_choice_of_cascade, content.cascades)]
-    return Section("chosen", "What was chosen, and on what", (Block(facts=tuple(facts), listed=tuple(words)),))
+    block = Block(lead=choice.words, facts=tuple(facts), listed=tuple(words))
+    return Section("chosen", "What was chosen, and on what", (block,))
 
 
-def _facts(board: Leaderboard) -> Iterator[Fact]:
+def _facts(board: Leaderboard, elsewhere: Sequence[str]) -> Iterator[Fact]:
     for kind, title in FACTS.items():
-        row = next((row for row in board.scored if row.kind == kind), None)
+        row = next((row for row in board.scored if row.kind == kind and row.name not in elsewhere), None)
         if row is not None:
             ends = interval_in_words(row.report_low, row.report_high, board.metric)
             gain = f"; {row.gain}" if row.gain else ""

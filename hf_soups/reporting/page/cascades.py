@@ -30,7 +30,7 @@ from hf_soups.pool_jobs.pictures import exits_of, named_answer, sureness, surest
 from hf_soups.predictions import same_rows
 from hf_soups.reporting.frontier_table import threshold_in_words, verdicts
 from hf_soups.reporting.page.charts import bar_chart, cost_chart
-from hf_soups.reporting.page.html import Block, Cell, Chart, Example, Examples, PageTable, Section, page_table
+from hf_soups.reporting.page.html import Block, Cell, Chart, Example, Examples, PageTable, Section, losses, page_table
 from hf_soups.reporting.page.sources import AnsweredPool, ReportContent, ShownCascade
 from hf_soups.wording import cost_in_words, interval_in_words, score_in_words
 
@@ -122,7 +122,13 @@ def _exit_table(exits: Sequence[Exit], name: str, caption: str) -> PageTable:
         ]
         for e in exits
     ]
-    return page_table(f"{name}-table", caption, ("exit", "rows", "share", "accuracy x 100", "cost of each"), rows)
+    return page_table(
+        f"{name}-table",
+        caption,
+        ("exit", "rows", "share", "accuracy x 100", "cost of each"),
+        rows,
+        lower=("cost of each",),
+    )
 
 
 def _stage(e: Exit) -> str:
@@ -183,7 +189,14 @@ def _chart(picture: CostPicture, name: str, title: str, axis: str) -> Chart:
         ]
         for v in sorted(values, key=lambda v: (v["cost"], v["score"]))
     ]
-    table = page_table(f"{name}-table", title, ("model", "kind", "exits at", "score", "average cost"), rows, left=3)
+    table = page_table(
+        f"{name}-table",
+        title,
+        ("model", "kind", "exits at", "score", "average cost"),
+        rows,
+        left=3,
+        lower=("average cost", *losses(picture.metric, "score")),
+    )
     scale = scale_of(picture.metric)
     stairs = [{"cost": cost, "score": scale * score} for cost, score in picture.best_within_cost()]
     return Chart(name, title, text, cost_chart(values, stairs, axis=axis, unit=picture.unit, text=text), table)

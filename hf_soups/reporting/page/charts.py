@@ -13,29 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 from hf_soups.costs import UNITS
 from hf_soups.plots.costs import spans_decades
+from hf_soups.plots.looks import BLUE, GREEN, GREY, PURPLE, STYLES, VERMILION
 
 if TYPE_CHECKING:
     import altair
 
 Values = Sequence[Mapping[str, Any]]
 
+ON_PAGE = {GREY: "var(--grey)", BLUE: "var(--blue)", VERMILION: "var(--vermilion)", GREEN: "var(--green)",
+           PURPLE: "var(--purple)"}  # fmt: skip
+SHAPES = {"o": "circle", "D": "diamond", "^": "triangle-up", "s": "square"}
 # kind -> (colour of page.css, shape): either tells them apart
 LOOKS = {
-    "run": ("var(--grey)", "circle"),
+    **{kind: (ON_PAGE[colour], SHAPES[marker]) for kind, (marker, colour, _) in STYLES.items()},  # as in the PNGs
     "single": ("var(--grey)", "circle"),
-    "best on select": ("var(--blue)", "circle"),
-    "soup": ("var(--vermilion)", "diamond"),
-    "ensemble": ("var(--green)", "triangle-up"),
-    "cascade": ("var(--purple)", "square"),
     "kept": ("var(--vermilion)", "diamond"),
     "taken out": ("var(--green)", "triangle-down"),
     "rejected": ("var(--grey)", "cross"),
-    "rejected early": ("var(--grey)", "stroke"),
+    "rejected early": ("var(--grey)", "square"),
 }
 STEP = 24  # pixels of a line in a chart of lines
 ROOM = 36  # pixels beside the cheapest and the most expensive point, for half of a name
 NEAR = 300  # square pixels around a point that answer the pointer
 NAMED = 8  # single models that are named at their points; more names would cover one another
+FEW = 6  # values of a setting that are all written at the axis
+CELL = 24  # pixels of a class in a confusion matrix
 LABEL = 122  # pixels of a name beside an axis
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -87,7 +89,8 @@ def _names(alt: Any, values: Values) -> Any:
 def _spec_of(chart: Any, text: str, *, height: float) -> dict[str, Any]:
     """The specification as wide as its place in the page, without the address of its schema."""
     sized = chart.properties(width="container", height=height, description=text)
-    spec: dict[str, Any] = sized.configure(**_CONFIG).to_dict()
+    # a test checks every kind of chart against Vega-Lite's schema; here that would take as long as all the rest
+    spec: dict[str, Any] = sized.configure(**_CONFIG).to_dict(validate=False)
     spec.pop("$schema", None)  # an address, though nothing would be loaded from it
     return spec
 
@@ -148,10 +151,13 @@ def cost_chart(values: Values, stairs: Values, *, axis: str, unit: str, text: st
 
 
 def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:
+    of_scale: dict[str, Any] = (
+        {"type": "log"} if spans_decades(costs) else {"type": "linear", "zero": False}
+    )  # Vega warns of both
     return alt.X(
         "cost:Q",
         title=f"{UNITS.get(unit, unit or 'cost')}, average",
-        scale=alt.Scale(type="log" if spans_decades(costs) else "linear", zero=False, padding=ROOM, nice=False),
+        scale=alt.Scale(**of_scale, padding=ROOM, nice=False),
         axis=alt.Axis(format="~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
     )
 
@@ -193,8 +199,75 @@ def curve_chart(values: Values, *, axis: str, text: str, name: str) -> dict[str,
     points = base.mark_point(filled=True, opacity=0, size=NEAR, aria=False).encode(
         tooltip=[alt.Tooltip("run:N"), alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("shown:N", title=axis)]
     )
-    marked = base.transform_filter(near).mark_point(filled=True, size=45, color="var(--ink)", aria=False)
-    return _spec_of(alt.layer(lines, points.add_params(near), marked), text, height=260)
+    # shown or not, never filtered: of no points Vega warns that their extent is infinite
+    marked = base.mark_point(filled=True, size=45, color="var(--ink)", aria=False).encode(
+        opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
+    )
+    return _spec_of(alt.layer(lines, marked, points.add_params(near)), text, height=260)
+
+
+def setting_chart(
+    values: Values, *, title: str, axis: str, text: str, numbers: bool, log: bool = False
+) -> dict[str, Any]:
+    """Scores of runs against one of their settings, a point for each run.
+
+    Args:
+        values: name, kind ("run" or "best on select"), setting, `value` (the setting in words), score, shown.
+        title: of the setting.
+        axis: the title of the scores.
+        text: what the chart shows.
+        numbers: whether the setting is a number; else each of its values is a place on the axis.
+        log: whether the numbers' axis is logarithmic.
+    """
+    import altair as alt
+
+    if numbers:
+        distinct = sorted({v["setting"] for v in values})
+        ticks: dict[str, Any] = {"values": distinct} if len(distinct) <= FEW else {"tickCount": 5}
+        of_scale: dict[str, Any] = {"type": "log"} if log else {"type": "linear", "zero": False}
+        places = alt.Scale(**of_scale, padding=14, nice=False)
+        x = alt.X("setting:Q", title=title, scale=places, axis=alt.Axis(format=".4~g", labelOverlap=True, **ticks))
+    else:
+        x = alt.X("setting:N", title=title, axis=alt.Axis(labelAngle=0, labelLimit=LABEL, labelOverlap=True))
+    colours = [LOOKS[kind][0] for kind in ("run", "best on select")]
+    scale = alt.Scale(domain=["run", "best on select"], range=colours)
+    points = _chart_of(alt, values, "name", "value", "shown").mark_point(size=70, filled=True, opacity=0.8).encode(
+        x=x, y=alt.Y("score:Q", title=axis, scale=_snug(alt), axis=alt.Axis(tickCount=5)),
+        color=alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="bottom")),
+        tooltip=[alt.Tooltip("name:N", title="run"), alt.Tooltip("value:N", title=title),
+                 alt.Tooltip("shown:N", title=axis)],
+        description="alt:N",
+    )  # fmt: skip
+    return _spec_of(points, text, height=220)
+
+
+def confusion_chart(values: Values, *, names: Sequence[str], text: str) -> dict[str, Any]:
+    """Labels against answers: how many rows of each pair, coloured by their share of the label's rows.
+
+    Args:
+        values: label, answer, rows, `share` of the label's rows in percent, and whether it is `right`.
+        names: of the classes, in order.
+        text: what the chart shows.
+    """
+    import altair as alt
+
+    axis: dict[str, Any] = {"labelLimit": 80, "labelOverlap": False, "ticks": False, "domain": False}
+    scale = alt.Scale(domain=list(names))
+    base = _chart_of(alt, values, "label", "answer", "rows").encode(
+        x=alt.X("answer:N", sort=None, scale=scale, title="answer", axis=alt.Axis(labelAngle=-40, **axis)),
+        y=alt.Y("label:N", sort=None, scale=scale, title="label", axis=alt.Axis(**{**axis, "labelLimit": LABEL})),
+    )
+    colour = alt.when(alt.datum.right).then(alt.value("var(--green)")).otherwise(alt.value("var(--bad)"))
+    # pale enough at 100% for the numbers on it to be read, dark enough at one row to be seen
+    opacity = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 100], range=[0.08, 0.6]), legend=None)
+    cells = base.mark_rect(stroke="var(--line)").encode(
+        color=colour, opacity=opacity, description="alt:N",
+        tooltip=[alt.Tooltip("label:N"), alt.Tooltip("answer:N"), alt.Tooltip("rows:Q"),
+                 alt.Tooltip("share:Q", title="% of the label", format=".1f")],
+    )  # fmt: skip
+    numbers = base.mark_text(color="var(--ink)", fontSize=11 if len(names) <= 12 else 9, aria=False)
+    layers = alt.layer(cells, numbers.encode(text="rows:Q"))
+    return _spec_of(layers, text, height=max(CELL * len(names), 120))
 
 
 def step_chart(values: Values, *, axis: str, text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import MissingExtra
+from hf_soups.metrics import traits_of
+from hf_soups.reporting.page.terms import TERMS, parts_of, term_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,7 +49,13 @@ class Column:
     """One column of a table."""
 
     title: str
-    number: bool = True  # aligned to the right, and sorts the largest first
+    number: bool = True  # aligned to the right
+    lower: bool = False  # whether less is better: the smallest comes first
+
+    @property
+    def first(self) -> str:
+        """The order of the first click: the best first, words from A."""
+        return "descending" if self.number and not self.lower else "ascending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +80,16 @@ def page_table(
     *,
     left: int = 1,
     strong: Sequence[int] = (),
+    lower: Collection[str] = (),
 ) -> PageTable:
-    """A table whose first `left` columns hold words and whose others hold numbers."""
-    columns = tuple(Column(title, number=i >= left) for i, title in enumerate(titles))
+    """A table whose first `left` columns hold words and whose others hold numbers; of `lower` less is better."""
+    columns = tuple(Column(title, number=i >= left, lower=title in lower) for i, title in enumerate(titles))
     return PageTable(name, caption, columns, tuple(map(tuple, rows)), tuple(strong))
+
+
+def losses(metric: str, *titles: str) -> tuple[str, ...]:
+    """The titles of a metric's scores if less of it is better, else none."""
+    return titles if traits_of(metric).sign < 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class Chart:
     text: str  # what it shows, for who does not see it
     spec: Mapping[str, Any]  # Vega-Lite
     table: PageTable
+    wide: bool = False  # on a phone it is not squeezed, but scrolls
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +137,21 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that was drawn already, with the table of what it shows."""
+
+    title: str
+    image: str  # a data: URI
+    text: str  # for who does not see it
+    table: PageTable | None
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """A part of a section under a heading of its own, or none; shown in this order."""
 
     title: str = ""
+    lead: tuple[str, ...] = ()  # words that stand out
     words: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
     charts: tuple[Chart, ...] = ()
@@ -133,6 +159,7 @@ class Block:
     folded: bool = False  # the table opens on demand
     examples: tuple[Examples, ...] = ()
     listed: tuple[str, ...] = ()  # words as a list
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +229,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.globals.update(terms=TERMS, term_of=term_of, parts_of=parts_of, nothing_seen=set)
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return made
 

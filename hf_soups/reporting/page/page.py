@@ -13,9 +13,13 @@ from hf_soups.files.writing import write_text
 from hf_soups.progress import Meter
 from hf_soups.reporting.page.board import chosen_section, leaderboard_section, limit_section
 from hf_soups.reporting.page.cascades import PER_EXIT, cost_section, example_section, exit_section
+from hf_soups.reporting.page.classes import class_section
 from hf_soups.reporting.page.html import Page, Section, is_ours, require_extra, to_html
+from hf_soups.reporting.page.kept import kept_section
+from hf_soups.reporting.page.settings import setting_section
 from hf_soups.reporting.page.sources import ReportContent, read_content
 from hf_soups.reporting.page.training import curve_section, soup_section
+from hf_soups.reporting.page.verdict import choice_of
 
 
 def report(
@@ -71,8 +75,10 @@ def page_for(
         InputError: if a folder is none of these, or one cannot be read.
     """
     content = read_content(sources_of(folders), resamples=resamples, progress=progress)
+    choice = choice_of(content)
     makers: tuple[Callable[[ReportContent], Section | None], ...] = (
-        chosen_section, leaderboard_section, cost_section, curve_section, soup_section, exit_section,
+        partial(chosen_section, choice=choice), leaderboard_section, lambda _: class_section(choice), cost_section,
+        setting_section, curve_section, soup_section, kept_section, exit_section,
         partial(example_section, per_exit=examples), limit_section,
     )  # fmt: skip
     sections = []

@@ -12,12 +12,13 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.stored import StoredCascade, read_stored
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import HfSoupsError, InputError
+from hf_soups.costs import UNITS
+from hf_soups.errors import HfSoupsError, InputError, PredictionsError
 from hf_soups.files.downloads import refuse_links_out
 from hf_soups.files.reading import is_there, read_json, visible
 from hf_soups.finetune.run_record import RUN_FILE
 from hf_soups.leaderboard import Leaderboard, leaderboard_of
-from hf_soups.leaderboard.rows import ScoredModels, read_scored_models
+from hf_soups.leaderboard.rows import Row, ScoredModel, ScoredModels, read_scored_models
 from hf_soups.leaderboard.without_sweep import holds_answers
 from hf_soups.metrics import METRICS
 from hf_soups.pool import Pool, read_pool
@@ -30,6 +31,7 @@ from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import METRIC_OF
 from hf_soups.soups.soup_record import SOUP_FILE
 from hf_soups.sweep.folder import PLAN_FILE
+from hf_soups.wording import cost_in_words
 
 Kind = Literal["sweep", "pool", "cascade"]
 WANTED = (
@@ -105,6 +107,11 @@ class ShownCascade:
         """Its members in order."""
         return " → ".join(self.plan.members)
 
+    @property
+    def row_name(self) -> str:
+        """Its name on the leaderboard."""
+        return f"{Path(self.name).name} ({self.chain})"
+
 
 @dataclass(frozen=True)
 class ReportContent:
@@ -132,13 +139,16 @@ def read_content(folders: Sequence[str | Path], *, resamples: int = 1000, progre
         InputError: if a folder is none of these, or one cannot be read.
     """
     sources, sweep = find_sources(folders), None
-    if sources.sweep is not None:
-        found = read_scored_models(sources.sweep)
+    answered, pools = _read_pools(sources.pools)
+    found = None if sources.sweep is None else read_scored_models(sources.sweep)
+    if found is not None and sources.sweep is not None:
+        answered = (*_searched_in(sources.sweep, found), *answered)
+    cascades = _cascades(sources.cascades, answered)
+    if found is not None and sources.sweep is not None:
+        found = replace(found, cascades=(*found.cascades, *_on_the_same_rows(cascades, found)))
         board = leaderboard_of(found, sources.sweep, resamples=resamples, progress=progress)
         sweep = ShownSweep(sources.sweep, found, board)
-    answered, pools = _read_pools(sources.pools)
-    answered = (*(_searched_in(sweep) if sweep is not None else ()), *answered)
-    return ReportContent(sweep, answered, _cascades(sources.cascades, answered), pools)
+    return ReportContent(sweep, answered, cascades, pools)
 
 
 # Which folders
@@ -223,11 +233,10 @@ def _model_type(config: Path) -> Any:
 # Searches
 
 
-def _searched_in(sweep: ShownSweep) -> Iterator[AnsweredPool]:
+def _searched_in(sweep: Path, found: ScoredModels) -> Iterator[AnsweredPool]:
     """The frontiers that are kept in a sweep; those that its leaderboard could not use are left out, as it says."""
-    found = sweep.found
     members = {c.row.name: c for c in (*found.runs, *found.soups)}
-    for path in visible(sweep.folder / "cascades", "*.json"):
+    for path in visible(sweep / "cascades", "*.json"):
         try:
             frontier = Frontier.load(path)
         except InputError:
@@ -317,6 +326,32 @@ def _built(folder: Path, answered: Sequence[AnsweredPool]) -> ShownCascade:
         "of the search are known. Name the pool that it was built from as well."
     )
     return ShownCascade(str(folder), plan, note=note)
+
+
+def _on_the_same_rows(cascades: Sequence[ShownCascade], found: ScoredModels) -> Iterator[ScoredModel]:
+    """The cascades of pools that answered the rows of the sweep's leaderboard, as lines of it."""
+    for cascade in cascades:
+        some, answers = cascade.answered, cascade.answers
+        if not found.runs or some is None or some.pool is None or some.report is None or answers is None:
+            continue
+        plan, first = cascade.plan, found.runs[0]
+        try:
+            own = {
+                "select": plan.apply(some.select).aligned_to(first.select),
+                "report": answers.aligned_to(first.report),
+            }
+        except PredictionsError:  # other rows or labels
+            continue
+        cost = plan.average_cost if answers.costs is None else float(answers.costs.mean())
+        row = Row("cascade", cascade.row_name, "finished", ingredients=len(plan.members))
+        known = [some.pool.members[name].parameters for name in plan.members]
+        if plan.unit == "macs":
+            row = replace(row, macs=round(cost))
+        else:
+            unit = UNITS.get(plan.unit, plan.unit or "a unit that is not known")
+            row = replace(row, made_of=f"average cost {cost_in_words(cost)} in {unit}")
+        parameters = sum(n for n in known if n is not None) if None not in known else None
+        yield ScoredModel(replace(row, parameters=parameters), own)
 
 
 def _same_models(folder: Path, config: StoredCascade, some: AnsweredPool) -> bool:

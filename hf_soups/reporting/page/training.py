@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from hf_soups.plots.canvas import TriedMixture, scale_of, unit_of
 from hf_soups.reporting.cards.soups import short_names
 from hf_soups.reporting.page.charts import curve_chart, step_chart
-from hf_soups.reporting.page.html import Block, Cell, Chart, PageTable, Section, page_table
+from hf_soups.reporting.page.html import Block, Cell, Chart, PageTable, Section, losses, page_table
 from hf_soups.reporting.page.sources import ReportContent
 from hf_soups.soups.soup_record import MAYBE_TRAINED_ON, SoupRecord
 from hf_soups.wording import at_best_in_words, score_in_words
@@ -28,15 +28,26 @@ def curve_section(content: ReportContent) -> Section | None:
     best = content.sweep.board.best_name
     histories = {run.name: run.record.history for run in runs if run.record is not None and run.record.history}
     scores = {name: points for name, h in histories.items() if (points := score_points(h))}
-    losses = {name: points for name, h in histories.items() if (points := loss_points(h))}
+    lost = {name: points for name, h in histories.items() if (points := loss_points(h))}
     charts = []
     if scores:
         words, axis = f"Score on select after each epoch, {unit_of(metric)}", f"select: {unit_of(metric)}"
         in_words = partial(score_in_words, metric=metric)
-        charts.append(_chart("curves-select", words, scores, axis, best, in_words, scale=scale_of(metric)))
-    if losses:
+        charts.append(
+            _chart(
+                "curves-select",
+                words,
+                scores,
+                axis,
+                best,
+                in_words,
+                scale=scale_of(metric),
+                lower=losses(metric, "value"),
+            )
+        )
+    if lost:
         words = f"Training loss, means over at most {POINTS} parts of each run"
-        charts.append(_chart("curves-loss", words, losses, "loss", best, "{:.3f}".format))
+        charts.append(_chart("curves-loss", words, lost, "loss", best, "{:.3f}".format, lower=("value",)))
     blocks = [Block(charts=tuple(charts))]
     if not scores:
         blocks.append(Block(words=("No score on select was recorded while training.",)))
@@ -69,7 +80,7 @@ def loss_points(history: Sequence[Mapping[str, Any]]) -> Points:
 
 def _chart(
     name: str, words: str, curves: Mapping[str, Points], axis: str, best: str, in_words: Callable[[float], str],
-    scale: float = 1.0,
+    scale: float = 1.0, lower: Collection[str] = (),
 ) -> Chart:  # fmt: skip
     values: list[dict[str, Any]] = [
         {"run": run, "epoch": epoch, "value": scale * value, "shown": in_words(value), "best": run == best}
@@ -81,7 +92,9 @@ def _chart(
     text = f"{words}, a line for each of {len(curves)} runs.{marked} From the first to the last point: {ends}."
     spec = curve_chart(values, axis=axis, text=text, name=f"near_{name.replace('-', '_')}")
     rows = [[Cell.words(v["run"]), Cell(f"{v['epoch']:g}", v["epoch"]), Cell(v["shown"], v["value"])] for v in values]
-    return Chart(name, words, text, spec, page_table(f"{name}-table", words, ("run", "epoch", "value"), rows))
+    return Chart(
+        name, words, text, spec, page_table(f"{name}-table", words, ("run", "epoch", "value"), rows, lower=lower)
+    )
 
 
 def _number(value: Any, otherwise: float) -> float:
@@ -99,14 +112,17 @@ def soup_section(content: ReportContent) -> Section | None:
             "one."
         )
         return Section("soups", "Soups", (Block(words=(words,)),))
-    blocks = [_block(f"soup-{number}", name, record) for number, (name, record) in enumerate(soups.items(), 1)]
+    alone = {row.name: row.select for row in content.sweep.board.scored if row.kind == "run" and row.select is not None}
+    blocks = [_block(f"soup-{number}", name, record, alone) for number, (name, record) in enumerate(soups.items(), 1)]
     return Section("soups", "Soups", tuple(blocks))
 
 
-def _block(name: str, title: str, record: SoupRecord) -> Block:
+def _block(name: str, title: str, record: SoupRecord, alone: Mapping[str, float]) -> Block:
     tried = _tried(record)
     chart = (_steps(name, record, tried),) if tried else ()
-    return Block(title, words=_words(record, tried), charts=chart, table=_ingredients(name, title, record), folded=True)
+    return Block(
+        title, words=_words(record, tried), charts=chart, table=_ingredients(name, title, record, alone), folded=True
+    )
 
 
 def _words(record: SoupRecord, tried: Sequence[TriedMixture]) -> tuple[str, ...]:
@@ -169,7 +185,13 @@ def _steps(name: str, record: SoupRecord, tried: Sequence[TriedMixture]) -> Char
         for number, t in enumerate(tried, 1)
     ]
     titles = ("step", "candidate", "was", "ingredients", "score", "best so far")
-    return Chart(f"{name}-steps", words, text, spec, page_table(f"{name}-steps-table", words, titles, cells, left=3))
+    return Chart(
+        f"{name}-steps",
+        words,
+        text,
+        spec,
+        page_table(f"{name}-steps-table", words, titles, cells, left=3, lower=losses(metric, *titles[-2:])),
+    )
 
 
 def _tried(record: SoupRecord) -> list[TriedMixture]:
@@ -189,18 +211,26 @@ def _shown(tried: TriedMixture, metric: str) -> str:
     return (at_best_in_words if tried.at_best else score_in_words)(tried.score, metric)
 
 
-def _ingredients(name: str, title: str, record: SoupRecord) -> PageTable:
-    singles = record.scores.get("singles") or {}
+def _ingredients(name: str, title: str, record: SoupRecord, alone: Mapping[str, float]) -> PageTable:
+    """Each ingredient with its own score; of soups that chose nothing, such as uniform, that of the leaderboard."""
+    known_alone = alone if record.selected_on in (None, "", "select") else {}
+    singles = {**known_alone, **(record.scores.get("singles") or {})}
     metric, on = record.metric or "", record.selected_on or "select"
     short, rows = short_names(record), []
     for ingredient in record.ingredients:
         who, share = short[ingredient.name], ingredient.coefficient
-        known = _finite(singles.get(ingredient.name))
+        known = _finite(singles.get(ingredient.name, known_alone.get(who)))
         scored = Cell(score_in_words(known, metric) if known is not None else "-", known)
         rows.append([Cell.words(who), Cell(f"{share:.4g}", share), scored])
     mean = " (mean over all tensors)" if record.coefficients_by_tensor is not None else ""
     caption = f"{title}: ingredients"
-    return page_table(f"{name}-table", caption, ("ingredient", f"coefficient{mean}", f"alone on {on}"), rows)
+    return page_table(
+        f"{name}-table",
+        caption,
+        ("ingredient", f"coefficient{mean}", f"alone on {on}"),
+        rows,
+        lower=losses(metric, f"alone on {on}"),
+    )
 
 
 def _finite(value: Any) -> float | None:

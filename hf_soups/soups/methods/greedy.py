@@ -261,7 +261,8 @@ class _Pool:
         best: Members = ()
         without = [tuple(m for m in members if m != out) for out in members]
         for i, left in enumerate(without):
-            self.look_ahead(without[i:])  # without a bound: the best so far changes from one to the next
+            # the first one's score is what the others must reach; another best so far begins them anew
+            self.look_ahead(without[i:], self.scored(best)) if best else self.look_ahead(without[:1])
             found = self.scored(left) if not best else self.against(left, self.scored(best))
             if not best or (not isinstance(found, AtBest) and self.ranked(found) > self.rank(best)):
                 best = left

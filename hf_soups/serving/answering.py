@@ -1,0 +1,102 @@
+"""A batch in the thread of the model: rows are read, answered together, and one by one where that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from hf_soups.cascades.plan import Plan
+from hf_soups.data.images import DECODERS, picture
+from hf_soups.errors import DataError, HfSoupsError
+from hf_soups.files.problem_types import REGRESSION
+from hf_soups.serving.asked import Asked, Refused
+
+if TYPE_CHECKING:
+    from hf_soups.models.readers import Pair
+    from hf_soups.serving.served import Served
+
+LOG = logging.getLogger("hf_soups.serving")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RowAnswer:
+    """What was answered to one row."""
+
+    scores: Float32[np.ndarray, " classes"]  # probabilities; of a regression numbers
+    exit: int
+    cost: float
+
+
+class Answering:
+    """Answers batches with a model; what is wrong with a row is its own answer."""
+
+    def __init__(self, served: Served, max_pixels: int) -> None:
+        self._served, self._max_pixels = served, max_pixels
+        self._decoders = ThreadPoolExecutor(DECODERS, "hf_soups-decode") if served.kind == "image" else None
+
+    def __call__(self, rows: Sequence[Pair | bytes], plan: int) -> list[RowAnswer | Exception]:
+        """The answers to rows, in their order."""
+        read: list[Any] = list(rows if self._decoders is None else self._decoders.map(self._image, rows))
+        good = [value for value in read if not isinstance(value, Exception)]
+        answers = iter(self._answered(good, self._served.plans[plan]) if good else ())
+        return [value if isinstance(value, Exception) else next(answers) for value in read]
+
+    def _image(self, encoded: Any) -> Any:
+        try:
+            image = picture(encoded, "the image")
+            width, height = image.size
+            if width * height > self._max_pixels:
+                raise Refused(413, f"the image has {width} x {height} pixels; at most {self._max_pixels:,} are read.")
+            return image
+        except Exception as error:
+            return error
+
+    def _answered(self, values: Sequence[Any], plan: Plan) -> Sequence[RowAnswer | Exception]:
+        try:
+            return self._together(values, plan)
+        except Exception as error:  # processors raise nearly anything for an odd image
+            if len(values) == 1:
+                return [error]
+            LOG.info("a batch of %d rows is answered one by one: %s", len(values), type(error).__name__)
+        return [answer for value in values for answer in self._answered([value], plan)]
+
+    def _together(self, values: Sequence[Any], plan: Plan) -> list[RowAnswer]:
+        done = self._served.answer(values, plan)
+        scores = done.log_probs if self._served.problem_type == REGRESSION else np.exp(done.log_probs)
+        costs = np.asarray(plan.cost_by_exit)[done.exits]
+        rows = zip(scores, done.exits.tolist(), costs.tolist(), strict=True)
+        return [RowAnswer(score, stage, cost) for score, stage, cost in rows]
+
+
+def as_json(served: Served, asked: Asked, plan: Plan, answers: Sequence[RowAnswer]) -> list[Any]:
+    """What the Hub answers: of an image [{"label", "score"}, ...]; a list of such lists of texts and of several images.
+
+    The highest score comes first, of equal ones the first label; `return_exits` adds "exit", "members" and "cost".
+    """
+    listed = [_ranked(served, asked, plan, answer) for answer in answers]
+    return listed if asked.several or served.kind != "image" else listed[0]
+
+
+def _ranked(served: Served, asked: Asked, plan: Plan, answer: RowAnswer) -> list[dict[str, Any]]:
+    met = {"exit": answer.exit, "members": list(plan.members[: answer.exit + 1]), "cost": answer.cost}
+    about = met if asked.return_exits else {}
+    best = np.argsort(-answer.scores, kind="stable")[: asked.top_k]
+    return [{"label": served.label_names[i], "score": float(answer.scores[i]), **about} for i in best]
+
+
+def refusal(error: Exception) -> Refused:
+    """Why a row has no answer: with status 400 or 413 where the row is at fault, else 500."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, DataError):
+        return Refused(400, str(error))
+    known = isinstance(error, HfSoupsError)
+    # the message is the same for all errors of a kind: each is said once, and what is remembered of them stays small
+    LOG.error("a row cannot be answered: %s", type(error).__name__, exc_info=error)
+    return Refused(500, f"the model cannot answer this input{'' if known else f' ({type(error).__name__})'}.")
