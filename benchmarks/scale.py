@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--ms", type=float, default=2.0, help="of a row, in the small member")
+    parser.add_argument("--deferral", type=float, nargs="+", default=[0.05, 0.2, 0.5], help="shares of the rows")
     options = parser.parse_args()
     if importlib.util.find_spec("ray") is None:
         print("scale: skipped, since ray is not installed: pip install 'hf_soups[ray]'")
@@ -60,13 +62,13 @@ def main() -> None:
         if options.small:
             show(0.2, 1, 1000, 0.0005, *measured(cluster, Path(place) / "small", 0.2, 1, 1000, 0.0005))
         else:
-            whole(cluster, Path(place), options.rows, options.ms / 1000)
+            whole(cluster, Path(place), options.deferral, options.rows, options.ms / 1000)
     nodes.close()
 
 
-def whole(cluster: object, place: Path, rows: int, seconds: float) -> None:
+def whole(cluster: object, place: Path, deferrals: Sequence[float], rows: int, seconds: float) -> None:
     overheads = []
-    for deferral in (0.05, 0.2, 0.5):
+    for deferral in deferrals:
         for workers in (1, 2):
             found = measured(cluster, place / f"{deferral}-{workers}", deferral, workers, rows, seconds)
             show(deferral, workers, rows, seconds, *found)
