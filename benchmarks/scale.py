@@ -81,13 +81,14 @@ def whole(cluster: object, place: Path, deferrals: Sequence[float], rows: int, s
     print(
         f"from a kill of the large member's only worker to its next batch: {after_kill(cluster, place, seconds):.1f} s"
     )
+    central = handing_out(cluster, place)
+    print(f"handing out a part: {central:.3f} s at most")
     print(f"simulated, 64 nodes of 8 workers, 10^9 rows, 1 and 10 ms a row, {overhead:.3f} s a part and worker:")
     for size in (4096, 32768):
         for deferral in (0.05, 0.2, 0.5):
             shares = np.array([1.0, 10 * deferral])
             large = max(1, round(512 * shares[1] / shares.sum()))
-            # an eighth of the parts on an eighth of the workers
-            took = simulated(10**9 // size // 8, size, deferral, (0.001, 0.01), (64 - large // 8, large // 8), overhead)
+            took = simulated(10**9 // size, size, deferral, (0.001, 0.01), (512 - large, large), overhead, central)
             ideal = 10**9 * (0.001 + 0.01 * deferral) / 512
             print(f"  parts of {size}, deferral {deferral:.0%}: {took / 3600:.2f} h, models alone {ideal / 3600:.2f} h")
 
@@ -149,6 +150,17 @@ def after_kill(cluster: object, place: Path, seconds: float) -> float:
     return min(float(when) for name, pid, _, when in lines if name == "large" and pid != victim) - at
 
 
+def handing_out(cluster: object, place: Path) -> float:
+    """Seconds a part of many small ones whose rows take no time: of this process, and of the workers beside it."""
+    from hf_soups.remote.answers import RayAnswers
+    from tests.makers.fake_parts import fake_job
+
+    job, at = fake_job(place / "many", place / "many.log", 6000, size=20), []
+    job.files.folder.mkdir()
+    RayAnswers(cluster, {"small": 1, "large": 1}).answer(job, lambda done: at.append(time.perf_counter()))
+    return (at[-1] - at[50]) / (len(at) - 51)
+
+
 def simulated(
     parts: int,
     size: int,
@@ -156,15 +168,19 @@ def simulated(
     seconds: tuple[float, float],
     workers: tuple[int, int],
     overhead: float,
+    central: float = 0.0,
     seed: int = 0,
 ) -> float:
-    """Seconds until the last of `parts` is written: each goes to a free worker of one member, then of the other."""
+    """Seconds until the last of `parts` is written: each goes to a free worker of one member, then of the other.
+
+    They are handed out one after another, `central` seconds each.
+    """
     random = np.random.default_rng(seed)
     deferred = random.binomial(size, deferral, parts)
     free: list[list[float]] = [[0.0] * max(1, count) for count in workers]
     ready = []
-    for _ in range(parts):
-        ready.append(free[0][0] + size * seconds[0] + overhead)
+    for number in range(parts):
+        ready.append(max(free[0][0], number * central) + size * seconds[0] + overhead)
         heapq.heapreplace(free[0], ready[-1])
     end = max(ready)
     for at, count in sorted(zip(ready, deferred.tolist(), strict=True)):
