@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from hf_soups.pool.shards import alone, answer_missing, processes
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hf_soups.batch_predict.parts import PartsExecutor
     from hf_soups.models.classifier import Answerer, Answers, PredictSettings
     from hf_soups.pool.shards import Progress
 
@@ -54,6 +56,7 @@ def predict_rows(
     device: str | Mapping[str, str] | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
+    executor: PartsExecutor | None = None,
     **rows: Unpack[RowsOptions],
 ) -> RowsResult:
     """Answer all rows into parquet files: one output row for each input row, in their order.
@@ -73,6 +76,7 @@ def predict_rows(
         device: default: the GPU where there is one. Of a cascade also by its members' names; the others are there.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
+        executor: where parts are answered, see `hf_soups.remote.answers`; default: in this process.
         rows: which rows, the fields of `RowsWanted`: `data` may be a folder of images too, which are called by their
             paths, `limit` takes the first rows, and `label_names` are the classes of a zero-shot model. A cascade knows
             `kind` and `max_length` itself.
@@ -92,6 +96,8 @@ def predict_rows(
     (for_all, dtypes), (where, devices) = _of_members(dtype), _of_members(device)
     if (dtypes or devices) and not cascade:
         raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
+    if executor is not None and (device is not None or group.count > 1):
+        raise InputError("device, and several processes of torchrun, are of one machine: a cluster gives them out.")
     settings = PredictSettings(batch_size, for_all or "float32", where or group.device)
     settings = settings if templates is None else replace(settings, templates=tuple(names_of(templates)))
     wanted = RowsWanted(**rows)
@@ -119,10 +125,18 @@ def predict_rows(
         group.wait()
         if any(group.mine(number) for number in files.missing()):
             members = {"dtypes": dtypes, "devices": devices}
-            answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget, **members)
-            job = BatchJob(made_from, answerer, top_k, batch_size)
             with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
-                answered, seconds = answer_missing(files, group, job.answer, meter)
+                if executor is not None:
+                    from hf_soups.batch_predict.parts import job_of
+
+                    how: dict[str, Any] = {"settings": settings, "kind": inputs.kind, "budget": budget, "top_k": top_k}
+                    parts = job_of(checkpoint, wanted, files, weights=made_from.weights, dtypes=dtypes, **how)
+                    started = time.perf_counter()
+                    answered, seconds = executor.answer(parts, meter), time.perf_counter() - started
+                else:
+                    answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget, **members)
+                    job = BatchJob(made_from, answerer, top_k, batch_size)
+                    answered, seconds = answer_missing(files, group, job.answer, meter)
         group.wait()
         return _result(files, answered, seconds, unit, tuple(stale))
 
@@ -232,7 +246,7 @@ class BatchJob:
 
         rows, tables = self.made_from.rows, []
         for at, end, values in _ahead(rows, start, stop, self.batch_size):
-            values, answers = _answered(self.answerer, values)
+            values, answers = answered_rows(self.answerer, values)
             about = self.answerer.label_names, self.top_k, self.answerer.problem_type
             tables.append(table_of(rows.ids(at, end), values, answers, *about))
             progress(end - start, stop - start)
@@ -251,7 +265,7 @@ def _ahead(rows: Rows, start: int, stop: int, size: int) -> Iterator[tuple[int, 
             yield *span, values
 
 
-def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | None]:
+def answered_rows(answerer: Answerer, values: Values) -> tuple[Values, Answers | None]:
     """The answers to a batch; a row that the model cannot take is `Unreadable` afterwards.
 
     Raises:
@@ -271,7 +285,7 @@ def _answered(answerer: Answerer, values: Values) -> tuple[Values, Answers | Non
 def _one_by_one(
     answerer: Answerer, values: Values, at: Sequence[int], error: Exception
 ) -> tuple[Values, Answers | None]:
-    from hf_soups.models.classifier import Answers
+    from hf_soups.models.answers import Answers
 
     values, done, faults = list(values), [], 0
     for i in at:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_soups.cli.app import Format, Group, OnError, Overwrite, Set, app, overrides, printed
+from hf_soups.cli.app import Format, Group, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
+from hf_soups.cli.soups import Address, OnCluster
 from hf_soups.errors import InputError
 
 cascade = typer.Typer(
@@ -121,6 +122,12 @@ def predict(
         float | None, typer.Option(help="Of a cascade: average cost in shares of its most expensive member's.")
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Of answers: column that calls the rows.")] = None,
+    executor: OnCluster = "local",
+    address: Address = "auto",
+    replicas: Annotated[
+        str | None,
+        typer.Option(help="--executor ray: workers of each member, such as small=8,large=2. Default: by their work."),
+    ] = None,
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
@@ -136,8 +143,16 @@ def predict(
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
         how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
-        _predict_answers(models or [], rows, {**how, **more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096})
+        how |= {**more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096}
+        if executor == "ray":
+            _predict_on_ray(models or [], rows, how, address, replicas)
+            return
+        refuse_without_ray(address=address != "auto", replicas=replicas)
+        _predict_answers(models or [], rows, how)
         return
+    if executor == "ray":
+        raise InputError("--executor ray answers rows into parquet files: give a cascade, or one model and --answers.")
+    refuse_without_ray(address=address != "auto", replicas=replicas)
     if "=" in f"{dtype}{device or ''}":
         raise InputError("--dtype and --device by member (name=value) are for one cascade.")
     if budget is not None or id_column is not None:
@@ -173,6 +188,22 @@ def _predict_answers(models: list[str], rows: dict[str, Any], how: dict[str, Any
     from hf_soups.batch_predict import predict_rows, print_result
 
     print_result(predict_rows(models[0], **{**rows, "label_names": rows["label_names"] or ()}, **how))
+
+
+def _predict_on_ray(
+    models: list[str], rows: dict[str, Any], how: dict[str, Any], address: str, replicas: str | None
+) -> None:
+    """The same on a cluster."""
+    from hf_soups.remote.answers import ray_answers
+
+    if how["device"] is not None:
+        raise InputError("--device is of one machine: with --executor ray leave it out.")
+    given = by_member(replicas or "")
+    counts = {name: int(n) for name, n in given.items() if n.isdigit()} if isinstance(given, dict) else {}
+    if replicas and (not isinstance(given, dict) or len(counts) < len(given)):
+        raise InputError(f"--replicas {replicas}: expected workers by member, such as small=8,large=2.")
+    with ray_answers(how["out"], address, replicas=counts, seen=[*models, str(rows["data"])]) as executor:
+        _predict_answers(models, rows, {**how, "executor": executor})
 
 
 def _predict_pool(models: list[str], rows: dict[str, Any], how: dict[str, Any]) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, ProblemType, problem_type_of
+from hf_soups.models.answers import Answers as Answers
 from hf_soups.models.clip import TEMPLATES, ZeroShot, check_templates
 from hf_soups.models.family import Batch, Family
 from hf_soups.models.inference import evaluating, on_device
@@ -60,15 +61,6 @@ class PredictSettings:
         """Of the weights."""
         found: torch.dtype = getattr(torch, self.dtype)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What was answered on some rows, and what each of them took."""
-
-    log_probs: Float32[np.ndarray, "rows classes"]  # of a regression numbers, as in `Predictions`
-    exits: Int64[np.ndarray, " rows"]  # the stage that answered; 0 is the first member
-    costs: Float64[np.ndarray, " rows"] | None  # in the answerer's unit; None: it knows none
 
 
 class Answerer(Protocol):

@@ -46,6 +46,7 @@ def ray_module() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # by default for ever
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # nothing connects again once a connection was closed
     if _has_token():  # `ray start` asks for it by then, and `ray.init` does not bring it of itself
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:

@@ -163,7 +163,7 @@ def _stopped_between_batches() -> Iterator[Callable[[object], None]]:
 
 
 def _opened(job: Job) -> SoupScorer:
-    device = _device()
+    device = device_here()
     if (job.id, device) not in _open:
         from hf_soups.soups.scoring import open_scorer
         from hf_soups.user_code import import_what_the_parent_did
@@ -176,7 +176,7 @@ def _opened(job: Job) -> SoupScorer:
     return _open[job.id, device]
 
 
-def _device() -> str:
+def device_here() -> str:
     """The GPU that Ray gave to this task, by its place among those that are visible."""
     given = ray_module().get_gpu_ids()
     if not given:

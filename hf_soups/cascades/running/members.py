@@ -32,6 +32,7 @@ def load_members(
     devices: Mapping[str, torch.device] | None = None,
     attention: str | None = None,
     hub: Mapping[str, Any] | None = None,
+    only: str | None = None,
 ) -> tuple[Classifier, ...]:
     """Every member, in the order of the config.
 
@@ -42,12 +43,15 @@ def load_members(
         devices: of members by name; default: the CPU.
         attention: how attention is computed; default: the member's own choice.
         hub: how to reach the Hub: `revision` of the cascade, `token`, `cache_dir`, ...
+        only: the name of one member, which alone is loaded.
     Raises:
         MemberError: naming the member that cannot be loaded.
     """
     loaded: dict[Any, Classifier] = {}
     members = []
     for place in config.places:
+        if only is not None and place.name != only:
+            continue
         own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
         device = (devices or {}).get(place.name)
         key = (place.weights, own, device)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from transformers import PreTrainedModel
 
 from hf_soups.cascades.plan import Plan, within_budget
+from hf_soups.cascades.running.alone import member_logits
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
 from hf_soups.cascades.running.members import for_members, load_members
@@ -23,8 +24,6 @@ from hf_soups.files.downloads import download
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, ProblemType
 from hf_soups.files.publishing import Publishable
 from hf_soups.models.classifier import Answers, Classifier
-from hf_soups.models.family import Batch
-from hf_soups.models.inference import on_device
 from hf_soups.models.loading import quiet
 from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions
@@ -255,7 +254,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         reader = self.reader_numbers[number]
         logits: torch.Tensor | None = None
         for piece, batch in rows.pieces(reader, self.readers[reader].read, at):
-            own = self._logits(number, batch)
+            own = member_logits(self.loaded[number], batch)
             if len(piece) == len(at):
                 logits = own
                 break
@@ -267,12 +266,6 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
             return at_temperature(answers_of(logits.cpu().numpy(), of_type), temperature, of_type)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
-
-    def _logits(self, number: int, batch: Batch) -> Float[torch.Tensor, "batch classes"]:
-        member = self.loaded[number]
-        weight = next(member.model.parameters())
-        batch = {name: v.to(weight.dtype) if v.is_floating_point() else v for name, v in batch.items()}
-        return member.logits(on_device(batch, weight.device))
 
     @classmethod
     def _check_kind(cls, config: Any, source: str) -> None:
