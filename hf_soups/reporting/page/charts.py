@@ -166,7 +166,7 @@ def _cost_axis(alt: Any, costs: Sequence[float], unit: str) -> Any:
         "cost:Q",
         title=f"{UNITS.get(unit, unit or 'cost')}, average",
         scale=alt.Scale(**of_scale, padding=ROOM, nice=False),
-        axis=alt.Axis(format="~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
+        axis=alt.Axis(format=".4~s" if min(costs) >= 1 else "~g", tickCount=5, labelOverlap=True),
     )
 
 
