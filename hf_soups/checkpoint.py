@@ -72,12 +72,21 @@ def checkpoints_of(given: Sequence[Source], called: str = "ingredients") -> tupl
         InputError: if it is one alone, or one of them is no checkpoint; `called` names the argument.
     """
     one = isinstance(given, str | os.PathLike | Checkpoint | Mapping | Set)  # keys would do, and sets have no order
-    if one or not isinstance(given, Iterable):
+    if not isinstance(given, Iterable | Checkpoint | os.PathLike):
+        raise _no_checkpoint(called, given)
+    if one:
         raise InputError(
             f"{called} is {str(given)!r:.200}; expected several checkpoints, such as [{str(given)!r:.80}, ...]. The "
             "models in a sweep's folder: cook(FOLDER, ...)."
         )
     return tuple(Checkpoint.of(one, f"{called}[{i}]") for i, one in enumerate(given))
+
+
+def _no_checkpoint(called: str, given: object) -> InputError:
+    return InputError(
+        f"{called} is of type {type(given).__name__}; expected a Checkpoint, a folder, or a repo of the Hub "
+        '("org/name" or "org/name@revision").'
+    )
 
 
 def sources_of(given: Sequence[AnySource] | AnySource) -> list[AnySource]:
@@ -117,6 +126,8 @@ class Checkpoint:
     called: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __init__(self, source: str | Path, revision: str | None = None, subfolder: str | None = None) -> None:
+        if not isinstance(source, str | os.PathLike):
+            raise _no_checkpoint("source", source)
         parts = PurePosixPath(subfolder or "").parts
         if ".." in parts or PurePosixPath(subfolder or "").is_absolute():
             raise CheckpointError(f"{source}: subfolder {subfolder!r} leads out of the checkpoint. Name one inside it.")
@@ -157,10 +168,7 @@ class Checkpoint:
             return given
         if isinstance(given, str | os.PathLike):
             return cls.named(os.fspath(given))
-        raise InputError(
-            f"{called} is of type {type(given).__name__}; expected a Checkpoint, a folder, or a repo of the "
-            'Hub ("org/name" or "org/name@revision").'
-        )
+        raise _no_checkpoint(called, given)
 
     @cached_property
     def folder(self) -> Path:

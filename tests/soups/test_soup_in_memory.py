@@ -177,6 +177,9 @@ def test_paths_are_taken_for_checkpoints_and_one_alone_or_another_type_is_refuse
         InputError, match=r"(ingredients|checkpoints)\[1\] is of type int; expected a Checkpoint, a folder, or a repo"
     ):
         make([models[0], 3, models[1]])
+    for no_source in (lambda: make(3), lambda: Checkpoint(3)):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="is of type int; expected a Checkpoint, a folder, or a repo"):
+            no_source()
 
 
 def test_a_repo_with_a_revision_is_a_checkpoint_too() -> None:
