@@ -355,7 +355,7 @@ def test_a_handler_that_hf_soups_did_not_write_is_sent_only_by_its_name(cascade:
     assert "handler.py" in {file.path for file in contents(cascade).files}
     handler.write_text(handler.read_text() + "\nprint('more')\n")
     with pytest.raises(InputError, match=r"handler\.py: not the code that this version of hf_soups writes.*Build the "
-                       r"cascade again, or, if it is your own, send it by `include` handler\.py"):  # fmt: skip
+                       r"cascade again, or, if it is your own, send it by `include='handler\.py'`"):  # fmt: skip
         push(cascade, REPO, dry_run=True)
     sent = push(cascade, REPO, dry_run=True, include=["handler.py"])
     assert "handler.py" in {file.path for file in sent.files}
