@@ -95,7 +95,7 @@ def assert_apart(figure: Figure) -> None:
 
 @pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
 @pytest.mark.parametrize("scores", list(SCORES))
-@pytest.mark.parametrize("count", [2, 12, 72])
+@pytest.mark.parametrize("count", [2, 12, pytest.param(72, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("board", [scores_board, costs_board])
 def test_nothing_is_over_anything_else_or_outside(
     board: Callable[..., Picture], count: int, scores: str, long: bool
@@ -123,7 +123,7 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
-@pytest.mark.parametrize("bars", [1, 4, 30])
+@pytest.mark.parametrize("bars", [1, 4, pytest.param(30, marks=pytest.mark.slow)])
 def test_pictures_of_a_cascade_have_room_for_long_names(
     bars: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

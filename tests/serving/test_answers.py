@@ -66,7 +66,7 @@ def assert_same(got: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None
     assert about[: len(got)] == about[len(got) :]
 
 
-@pytest.mark.parametrize("kind", ["text", "text-pair", "image"])
+@pytest.mark.parametrize("kind", ["text", *(pytest.param(k, marks=pytest.mark.slow) for k in ("text-pair", "image"))])
 def test_the_services_answers_are_the_pipelines_at_every_budget(demos: Callable[[str], Demo], kind: str) -> None:
     demo = demos(kind)
     pipe, app = pipe_of(demo), build_app(demo.folder, device="cpu", max_batch=8, wait_ms=20)

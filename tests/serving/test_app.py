@@ -35,6 +35,7 @@ def label(answer: Answer) -> str:
     return str(answer.json[0][0]["label"])
 
 
+@pytest.mark.slow
 def test_two_hundred_clients_at_once_get_their_own_answers_in_few_batches() -> None:
     model = Lengths()
     app = make_app(model.served)
