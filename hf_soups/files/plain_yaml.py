@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
-            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # PyYAML's
             raise _Refused(f"more than {DEEPEST} mappings and lists inside one another, line {line}")
         try:
             return super().compose_node(parent, index)

@@ -83,7 +83,7 @@ def _update_running(layer: _BatchNorm, mean: torch.Tensor, variance: torch.Tenso
 
 
 def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    summed: torch.Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    summed: torch.Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]  # torch's
     return summed
 
 
@@ -217,7 +217,7 @@ def decayed(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]
 def _freeze_unused(model: torch.nn.Module, family: Family, batch: Batch) -> None:
     """Freeze what the answer does not depend on: several processes would wait for its gradient for ever."""
     model.eval()
-    family.logits(model, batch).sum().backward()  # type: ignore[no-untyped-call]
+    family.logits(model, batch).sum().backward()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.requires_grad and parameter.grad is not None)
         parameter.grad = None

@@ -205,7 +205,7 @@ def _end(tracker: Any) -> None:
     import trackio
 
     # accelerate's own leaves the run open in trackio's eyes, which would finish it once more at exit
-    trackio.finish()  # type: ignore[no-untyped-call]
+    trackio.finish()
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:

@@ -88,7 +88,7 @@ class SiglipVisionForImageClassification(SiglipPreTrainedModel):
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__(config)
         self.num_labels = _classes(config)
-        self.vision_model = SiglipVisionModel._from_config(config)  # type: ignore[no-untyped-call]  # transformers'
+        self.vision_model = SiglipVisionModel._from_config(config)
         self.classifier = UnitHead(config.hidden_size, self.num_labels)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers'
 

@@ -190,11 +190,11 @@ def count_bytes(model: torch.nn.Module, answer: Callable[[], Any]) -> int:
     return int(own + alive.peak)
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Alive(TorchDispatchMode):
     """Adds up the storages that operations make, and takes them off when they are freed."""
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._known = known  # addresses of storages that are counted already
         self._now = 0
         self.peak = 0

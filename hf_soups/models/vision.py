@@ -70,7 +70,7 @@ def for_image_size(model: PreTrainedModel, size: int, at: str) -> PreTrainedMode
     state = model.state_dict() | _positions(model, size, at)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            other = AutoModelForImageClassification.from_config(  # type: ignore[no-untyped-call]
+            other = AutoModelForImageClassification.from_config(
                 config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
             )
         other.load_state_dict(state)

@@ -14,7 +14,7 @@ from hf_soups.files.configs import check_config
 from hf_soups.models.loading import quiet, readable
 
 
-class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
+class CascadeConfig(PreTrainedConfig):
     """The members of a cascade, the plan that it follows, and the plans that `budget` can choose instead.
 
     Attributes:
@@ -38,7 +38,7 @@ class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its _
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_code({**kwargs, "kind": self.kind})
         stored_of({f.name: getattr(self, f.name) for f in fields(StoredCascade)})
-        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]  # transformers'
         if self.label2id is None and self.id2label:
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
         if self.members:  # transformers makes an empty one to compare with

@@ -36,7 +36,7 @@ Seen = Callable[[Int64[np.ndarray, " rows"], np.ndarray], None]
 
 # transformers' own push_to_hub would take one level of the members' folders, and write a card that says nothing of the
 # cascade: Publishable's comes first, without the options that concern weights of a model's own
-class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyped-call]  # the last: __init_subclass__
+class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both have push_to_hub
     """What the cascades of images and of texts share.
 
     `budget` moves along the stored frontier: members and thresholds of the best plan that costs no more on average.
@@ -63,7 +63,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc, no-untyp
         self.reader_numbers = numbered(self.readers)
         self._plan: Plan = config.built
         self._budget: float | None = None
-        self.eval()  # type: ignore[no-untyped-call]
+        self.eval()  # type: ignore[no-untyped-call]  # transformers'
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # members are loaded, no weights of its own
@@ -311,7 +311,7 @@ def _one_device(device_map: Any) -> torch.device:
 __all__ = ["CascadeForImageClassification", "CascadeForSequenceClassification", "CascadeModel", "CascadeOutput"]
 
 
-class CascadeForImageClassification(CascadeModel):  # type: ignore[no-untyped-call]
+class CascadeForImageClassification(CascadeModel):
     """A cascade of image classifiers."""
 
     main_input_name = "pixel_values"
@@ -358,7 +358,7 @@ class CascadeForImageClassification(CascadeModel):  # type: ignore[no-untyped-ca
         return RawRows((), count, read)  # type: ignore[arg-type]  # GivenPixels is Encoded
 
 
-class CascadeForSequenceClassification(CascadeModel):  # type: ignore[no-untyped-call]
+class CascadeForSequenceClassification(CascadeModel):
     """A cascade of text classifiers, on single texts or pairs; each member has its own tokenizer."""
 
     main_input_name = "texts"

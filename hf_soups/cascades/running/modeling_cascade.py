@@ -104,13 +104,13 @@ class CascadeTokenizer:
         return BatchFeature({"texts": rows})
 
 
-class CascadeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
+class CascadeConfig(PreTrainedConfig):
     """What config.json says: members, the plan that is followed, and where texts are cut."""
 
     model_type = "cascade"
 
 
-class Cascade(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_subclass__
+class Cascade(PreTrainedModel):
     """What the cascades of images and of texts share."""
 
     config_class = CascadeConfig
@@ -124,10 +124,12 @@ class Cascade(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_s
         self.members = torch.nn.ModuleList(models)
         self.processors = list(processors)
         self.many = config.plan.get("rule", {}).get("confidence") == "labels"  # labels a row
-        self.eval()  # type: ignore[no-untyped-call]
+        self.eval()  # type: ignore[no-untyped-call]  # transformers'
 
     @classmethod
-    def from_pretrained(cls, source: Any, *_: Any, config: Any = None, dtype: Any = None, **options: Any) -> Any:  # type: ignore[override]  # members are loaded, no weights of its own
+    def from_pretrained(  # type: ignore[override]  # members are loaded: there are no weights of its own to name
+        cls, source: Any, *_: Any, config: Any = None, dtype: Any = None, **options: Any
+    ) -> Any:
         """The cascade with all its members, from a folder or a Hub repo."""
         hub = {name: options[name] for name in HUB if options.get(name) is not None}
         config = CascadeConfig.from_pretrained(source, **hub) if config is None else config
@@ -147,7 +149,7 @@ class Cascade(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_s
         return (made, {}) if options.get("output_loading_info") else made
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
-        """Not here: the folder is what a cascade is saved as."""
+        """Not here: the folder is what a cascade is saved as, and transformers would write one file of all weights."""
         raise NotImplementedError(
             "a cascade is saved by hf_soups alone. Copy its folder, or get it by huggingface_hub.snapshot_download."
         )
@@ -169,11 +171,11 @@ class Cascade(PreTrainedModel):  # type: ignore[no-untyped-call]  # its __init_s
     @classmethod
     def fitted(cls, processor: Any, model: Any, place: Any, config: Any) -> Any:
         """The processor as this member of this cascade uses it."""
-        raise NotImplementedError
+        raise NotImplementedError  # images and texts each have their own
 
     def read(self, number: int, rows: list[Any]) -> Any:
         """Rows as the member of that number takes them."""
-        raise NotImplementedError
+        raise NotImplementedError  # images and texts each have their own
 
     def extras(self, number: int) -> dict[str, Any]:
         """What else that member is given."""
@@ -280,7 +282,7 @@ def confident(logs: Any, total: Any, votes: Any, rule: Any, members: int) -> Any
     return np.clip(found, 0, 1).astype(np.float32)
 
 
-class CascadeForImageClassification(Cascade):  # type: ignore[no-untyped-call]
+class CascadeForImageClassification(Cascade):
     """A cascade of image classifiers."""
 
     main_input_name = "images"
@@ -326,7 +328,7 @@ def resized(processor: Any, side: int) -> Any:
     return processor
 
 
-class CascadeForSequenceClassification(Cascade):  # type: ignore[no-untyped-call]
+class CascadeForSequenceClassification(Cascade):
     """A cascade of text classifiers, on single texts or pairs."""
 
     main_input_name = "texts"

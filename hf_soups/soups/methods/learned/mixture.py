@@ -101,7 +101,7 @@ class LiveMixture:
     def with_gradients(self) -> Iterator[None]:
         """Eval mode (no dropout) with gradients of all learned tensors; everything is put back, gradients dropped."""
         training, wanted_before = self.model.training, {p: p.requires_grad for p in self.model.parameters()}
-        self.model.eval()  # type: ignore[no-untyped-call]
+        self.model.eval()
         for part in self.learned:
             assert part.parameter is not None
             part.parameter.requires_grad_(True)

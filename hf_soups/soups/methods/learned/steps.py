@@ -122,7 +122,7 @@ class Learning:
         scale = torch.tensor(values[0], dtype=torch.float32, device=self._device, requires_grad=True)
         loss = 0.0
         for share in self._shares_of_loss(rows, scale):
-            share.backward()  # type: ignore[no-untyped-call]
+            share.backward()
             loss += share.item()
         if not math.isfinite(loss):
             self._scorer.model.zero_grad(set_to_none=True)
