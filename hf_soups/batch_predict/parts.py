@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, table_of
-from hf_soups.batch_predict.run import answered_rows, load_answerer
+from hf_soups.batch_predict.run import answered_rows, check_kind, load_answerer
 from hf_soups.cascades.rule import Rule
 from hf_soups.cascades.simulate import run_rows
-from hf_soups.errors import DataError, InputError
+from hf_soups.errors import DataError
 from hf_soups.models.answers import Answers
 from hf_soups.pool.entries import is_cascade
 from hf_soups.pool.rows import Rows, RowsWanted, Unreadable, find_rows
@@ -130,8 +130,7 @@ def _of_cascade(
     from hf_soups.models.classifier import check_dtype
 
     config = read_cascade(checkpoint.folder)
-    if config.kind != kind:
-        raise InputError(f"{checkpoint}: a cascade of kind {config.kind!r}, but the rows are of kind {kind!r}.")
+    check_kind(checkpoint, str(config.kind), kind)
     for_members(dtypes, config.names, "dtype")
     for dtype in dtypes.values():
         check_dtype(dtype)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hf_soups.batch_predict.parts import PartsExecutor
-    from hf_soups.models.classifier import Answerer, Answers, PredictSettings
+    from hf_soups.models.classifier import Answerer, Answers, Classifier, PredictSettings
     from hf_soups.pool.shards import Progress
 
 Values = list[Any]
@@ -93,9 +93,7 @@ def predict_rows(
     group = processes()
     checkpoint = one_model(model)
     cascade = is_cascade(checkpoint)
-    (for_all, dtypes), (where, devices) = _of_members(dtype), _of_members(device)
-    if (dtypes or devices) and not cascade:
-        raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
+    (for_all, dtypes), (where, devices) = split_by_member(checkpoint, dtype, device)
     if executor is not None and (device is not None or group.count > 1):
         raise InputError("device, and several processes of torchrun, are of one machine: a cluster gives them out.")
     settings = PredictSettings(batch_size, for_all or "float32", where or group.device)
@@ -141,9 +139,17 @@ def predict_rows(
         return _result(files, answered, seconds, unit, tuple(stale))
 
 
-def _of_members(given: str | Mapping[str, str] | None) -> tuple[str | None, dict[str, str]]:
-    """What is given for all, and for members by name."""
-    return (None, dict(given)) if isinstance(given, Mapping) else (given, {})
+def split_by_member(
+    checkpoint: Checkpoint, *given: str | Mapping[str, str] | None
+) -> tuple[tuple[str | None, dict[str, str]], ...]:
+    """Of each value, such as a dtype: what is given for all, and for members by name.
+
+    Raises:
+        InputError: if members are named of a single classifier.
+    """
+    if not is_cascade(checkpoint) and any(isinstance(one, Mapping) and one for one in given):
+        raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
+    return tuple((None, dict(one)) if isinstance(one, Mapping) else (one, {}) for one in given)
 
 
 def load_answerer(
@@ -172,16 +178,33 @@ def load_answerer(
     """
     if is_cascade(checkpoint):
         return _load_cascade(checkpoint, settings, kind, budget, dtypes or {}, devices or {})
-    from hf_soups.models.classifier import Classifier, answering_family
-
     if budget is not None:
         raise InputError(f"{checkpoint}: a budget is for cascades; this is a single classifier.")
-    classes = wanted.label_names or ()
+    return load_classifier(checkpoint, settings, kind, wanted.label_names or ()).cut_at(wanted.max_length)
+
+
+def load_classifier(
+    checkpoint: Checkpoint, settings: PredictSettings, kind: str, classes: Sequence[str] = ()
+) -> Classifier:
+    """A single classifier of rows of a kind; `classes` are those of a zero-shot model.
+
+    Raises:
+        CheckpointError: if it cannot be loaded.
+        InputError: if it does not take such rows, or the classes are missing.
+    """
+    from hf_soups.models.classifier import Classifier, answering_family
+
     family = answering_family(checkpoint, kind, classes, settings.templates)
     if family.name == "zero-shot" and not classes:
         raise InputError(f"{checkpoint}: a zero-shot model needs the names of the classes (--label-names).")
     device, dtype = settings.torch_device, settings.torch_dtype
-    return Classifier.load(checkpoint, family, kind, dtype=dtype, device=device).cut_at(wanted.max_length)
+    return Classifier.load(checkpoint, family, kind, dtype=dtype, device=device)
+
+
+def check_kind(checkpoint: Checkpoint, own: str, kind: str) -> None:
+    """Refuse rows of another kind than a cascade's own."""
+    if own != kind:
+        raise InputError(f"{checkpoint}: a cascade of kind {own!r}, but the rows are of kind {kind!r}.")
 
 
 def _load_cascade(
@@ -194,9 +217,7 @@ def _load_cascade(
 ) -> Answerer:
     from hf_soups.cascades.running.model import cascade_class
 
-    own = str(checkpoint.config.get("kind"))
-    if own != kind:
-        raise InputError(f"{checkpoint}: a cascade of kind {own!r}, but the rows are of kind {kind!r}.")
+    check_kind(checkpoint, str(checkpoint.config.get("kind")), kind)
     hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
     where: dict[str, Any] = {"": settings.torch_device, **devices}
     model: Any = cascade_class(kind).from_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -43,6 +44,20 @@ def how_to_ask(kind: str, url: str) -> str:
     return CURL[kind].format(url=url)
 
 
+def require_extra() -> None:
+    """Refuse to go on without the extra.
+
+    Raises:
+        MissingExtra: if FastAPI or uvicorn is not installed.
+    """
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"a service is made with FastAPI and uvicorn, but {' and '.join(missing)} cannot be imported. Run: "
+            'pip install "hf_soups[serve]".'
+        )
+
+
 def make_app(served: Served, settings: ServeSettings | None = None) -> FastAPI:
     """The service of a loaded model.
 
@@ -50,16 +65,13 @@ def make_app(served: Served, settings: ServeSettings | None = None) -> FastAPI:
         served: see `load_served`.
         settings: batches and limits.
     Raises:
-        MissingExtra: if FastAPI is not installed.
+        MissingExtra: see `require_extra`.
     """
-    try:
-        from fastapi import FastAPI
-        from fastapi.responses import JSONResponse, PlainTextResponse
-        from starlette.exceptions import HTTPException
-    except ImportError as error:
-        raise MissingExtra(
-            'a service is made with FastAPI and uvicorn, which are not installed. Run: pip install "hf_soups[serve]".'
-        ) from error
+    require_extra()
+    from fastapi import FastAPI
+    from fastapi.responses import JSONResponse, PlainTextResponse
+    from starlette.exceptions import HTTPException
+
     service = Service(served, settings or ServeSettings())
 
     @asynccontextmanager

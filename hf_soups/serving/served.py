@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_soups.batch_predict.run import load_answerer
+from hf_soups.batch_predict.run import load_answerer, load_classifier, split_by_member
 from hf_soups.cascades.plan import Plan, within_budget
 from hf_soups.cascades.running.model import CascadeModel
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.problem_types import ProblemType
-from hf_soups.models.classifier import Answers, Classifier, PredictSettings, answering_family
+from hf_soups.models.classifier import Answers, Classifier, PredictSettings
 from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import RowsWanted
 
@@ -71,22 +71,17 @@ def load_served(
         CheckpointError, MemberError: if it cannot be loaded.
     """
     checkpoint = one_model(model)
-    by_member = isinstance(dtype, Mapping) or isinstance(device, Mapping)
-    settings = PredictSettings(
-        dtype=dtype if isinstance(dtype, str) else "float32", device=device if isinstance(device, str) else None
-    )
+    (for_all, dtypes), (where, devices) = split_by_member(checkpoint, dtype, device)
+    settings = PredictSettings(dtype=for_all or "float32", device=where)
     if is_cascade(checkpoint):
-        dtypes = dict(dtype) if isinstance(dtype, Mapping) else {} if dtype is None else {"": dtype}
-        devices = dict(device) if isinstance(device, Mapping) else {}
+        dtypes = dtypes if for_all is None else {"": for_all}
         kind = str(checkpoint.config.get("kind"))
         loaded = load_answerer(checkpoint, settings, RowsWanted(), kind=kind, dtypes=dtypes, devices=devices)
         assert isinstance(loaded, CascadeModel)
         return of_cascade(checkpoint.name, loaded, budget)
-    if by_member:
-        raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
     if budget is not None:
         raise InputError(f"{checkpoint}: a budget is for cascades; this is a single classifier.")
-    return _of_one(checkpoint, settings, pair)
+    return _of_one(checkpoint, load_classifier(checkpoint, settings, kind_of_head(checkpoint, pair)).cut_at(None))
 
 
 def of_cascade(name: str, model: CascadeModel, budget: float | None = None) -> Served:
@@ -101,14 +96,10 @@ def of_cascade(name: str, model: CascadeModel, budget: float | None = None) -> S
     )  # fmt: skip
 
 
-def _of_one(checkpoint: Checkpoint, settings: PredictSettings, pair: bool) -> Served:
+def _of_one(checkpoint: Checkpoint, one: Classifier) -> Served:
     """One classifier; a row costs its parameters."""
-    kind = kind_of_head(checkpoint, pair)
-    family = answering_family(checkpoint, kind)
-    how: Any = {"dtype": settings.torch_dtype, "device": settings.torch_device}
-    one = Classifier.load(checkpoint, family, kind, **how).cut_at(None)
     cost = float(checkpoint.parameters)
     plan = Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")
     return Served(
-        checkpoint.name, kind, one.label_names, one.problem_type, (plan,), lambda values, _: one.answer(values)
+        checkpoint.name, one.kind, one.label_names, one.problem_type, (plan,), lambda values, _: one.answer(values)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import socket
 import sys
@@ -10,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.ending import end_in_one_line
-from hf_soups.errors import InputError, MissingExtra
-from hf_soups.serving.app import how_to_ask, make_app
+from hf_soups.ending import promise
+from hf_soups.errors import InputError
+from hf_soups.serving.app import how_to_ask, make_app, require_extra
 from hf_soups.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -52,20 +51,6 @@ def build_app(
     from hf_soups.serving.served import load_served  # torch and transformers, when it is known that they are needed
 
     return make_app(load_served(model, budget=budget, pair=pair, dtype=dtype, device=device), chosen)
-
-
-def require_extra() -> None:
-    """Refuse to go on without the extra.
-
-    Raises:
-        MissingExtra: if FastAPI or uvicorn is not installed.
-    """
-    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtra(
-            f"a service is made with FastAPI and uvicorn, but {' and '.join(missing)} cannot be imported. Run: "
-            'pip install "hf_soups[serve]".'
-        )
 
 
 def serve(model: str | Path, *, host: str = HOST, port: int = PORT, **how: Any) -> None:
@@ -124,7 +109,7 @@ def _run(app: FastAPI, listening: socket.socket) -> None:
             f"hf-soups: warning: whoever reaches {host} can ask: there is no password. See docs/serving.md.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-    end_in_one_line("hf-soups", "open requests were answered")
+    promise("open requests were answered")
     # h11: it bounds a request's head
     config = uvicorn.Config(
         app, http="h11", ws="none", log_config=None, log_level="error", access_log=False, server_header=False,

@@ -295,7 +295,7 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
 def test_without_fastapi_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    from hf_soups.serving.server import require_extra
+    from hf_soups.serving.app import require_extra
 
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "uvicorn" else found(name, *a))

@@ -203,7 +203,7 @@ def test_other_addresses_than_this_machines_own_are_warned_of(
     from tests.serving.made import Lengths
 
     monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
-    monkeypatch.setattr(server, "end_in_one_line", lambda *_: None)
+    monkeypatch.setattr(server, "promise", lambda _: None)
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         with bound(host, 0) as listening:
             server._run(make_app(Lengths().served), listening)
