@@ -73,6 +73,7 @@ def test_a_soup_that_report_rows_speak_against_is_not_shipped(tmp_path: Path) ->
     found = choice(sweep)
     assert found.name == "run_00"
     assert "greedy soup (2 of 3 models) scored higher on select, but on report it is worse by more" in found.words[0]
+    assert "not looked at" not in found.words[0]  # they decided
 
 
 def test_a_soup_that_was_chosen_on_report_is_no_candidate(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from hf_soups.costs import UNITS
 from hf_soups.leaderboard.rows import Row
-from hf_soups.metrics import METRICS, Metric, PairedDifference, metric_named, paired_bootstrap, score
+from hf_soups.metrics import METRICS, Metric, PairedDifference, metric_named, paired_bootstrap, score, traits_of
 from hf_soups.predictions import Predictions
 from hf_soups.reporting.page.sources import AnsweredPool, ReportContent, ShownCascade, ShownSweep
 from hf_soups.wording import cost_in_words, difference_in_words, interval_in_words, score_in_words
@@ -93,13 +93,14 @@ def _named(row: Row) -> str:
     return f"{row.name} ({row.ingredients} of {row.pool} models)" if counted else row.name
 
 
-def _shown(sweep: ShownSweep, row: Row) -> str:
-    """Its score on report, with interval and cost."""
+def _shown(sweep: ShownSweep, row: Row, *, decided: bool = False) -> str:
+    """Its score on report, with interval and cost; `decided`: the report rows decided against another one."""
     board = sweep.board
     ends = interval_in_words(row.report_low, row.report_high, board.metric)
     cost = f", at {cost_in_words(row.macs)} MACs a row{_share(row, board.scored[0])}" if row.macs else ""
+    untouched = "" if decided else ", which were not looked at when choosing,"
     return (
-        f"On the {board.report_rows} report rows, which were not looked at when choosing, its {board.metric} is "
+        f"On the {board.report_rows} report rows{untouched} its {board.metric} is "
         f"{score_in_words(row.report, board.metric)} {ends}".rstrip()
         + f"{cost}."
     )
@@ -136,7 +137,7 @@ def _single_wins(sweep: ShownSweep, best: Row, pick: Row, gain: PairedDifference
     else:
         why = "the only run with scores"
     todo = "" if made or runs < 2 else f" Nothing was made of these runs yet; try hf-soups cook {sweep.folder}."
-    return f"Ship {best.name}, {why}. {_shown(sweep, best)}{todo}"
+    return f"Ship {best.name}, {why}. {_shown(sweep, best, decided=gain is not None)}{todo}"
 
 
 def _dearer(sweep: ShownSweep, pick: Row, metric: Metric) -> Iterator[str]:
@@ -195,7 +196,7 @@ def _unanswered(cascade: ShownCascade) -> str:
     known = "it keeps no score of its own"
     if not math.isnan(plan.score):
         known = (
-            f"{plan.metric} {score_in_words(_signed(plan.score, plan.metric), plan.metric)} at "
+            f"{plan.metric} {score_in_words(traits_of(plan.metric).sign * plan.score, plan.metric)} at "
             f"{_cost(plan.average_cost, plan.unit)} on the {plan.rows or '?'} rows that it was chosen on, so the score "
             "is too good"
         )
@@ -226,11 +227,6 @@ def _scored(answers: Predictions, metric: str) -> str:
         return "not known"
     found = score(answers, metric_named(metric), resamples=RESAMPLES)
     return f"{score_in_words(found.value, metric)} {interval_in_words(found.low, found.high, metric)}"
-
-
-def _signed(value: float, metric: str) -> float:
-    """A plan's losses are negated."""
-    return value if metric not in METRICS else METRICS[metric].sign * value
 
 
 def _cost(value: float, unit: str) -> str:
