@@ -26,7 +26,7 @@ from hf_soups.predictions.predictions import HALF
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hf_soups.models.classifier import Answers
+    from hf_soups.models.answers import Answers
 
 MANIFEST = "_answers.json"
 FORMAT = "hf_soups.answers.v1"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hf_soups.batch_predict.parts import PartsExecutor
-    from hf_soups.models.classifier import Answerer, Answers, Classifier, PredictSettings
+    from hf_soups.models.answers import Answers
+    from hf_soups.models.classifier import Answerer, Classifier, PredictSettings
     from hf_soups.pool.shards import Progress
 
 Values = list[Any]

@@ -70,9 +70,14 @@ def configuration(recipe: Recipe) -> dict[str, bool | int | float | str]:
 
     Lists become texts: not every tracker takes them.
     """
+    from hf_soups.recipe import dotted
+
     values = recipe.model_dump(mode="json", exclude={"sweep", "tracker"}, exclude_none=True)
     train = values.pop("train")
-    return {**_flat(values), **_flat(train)}
+    named = {**dotted(values), **dotted(train)}
+    return {
+        n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in named.items() if not isinstance(v, dict)
+    }
 
 
 @dataclass(slots=True)
@@ -206,12 +211,6 @@ def _end(tracker: Any) -> None:
 
     # accelerate's own leaves the run open in trackio's eyes, which would finish it once more at exit
     trackio.finish()
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
-    return {at: ", ".join(map(str, value)) if isinstance(value, list) else value}
 
 
 POINTS = 200

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, ProblemType, problem_type_of
-from hf_soups.models.answers import Answers as Answers
+from hf_soups.models.answers import Answers
 from hf_soups.models.clip import TEMPLATES, ZeroShot, check_templates
 from hf_soups.models.family import Batch, Family
 from hf_soups.models.inference import evaluating, on_device

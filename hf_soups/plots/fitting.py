@@ -112,7 +112,7 @@ def _wrap_titles(figure: Figure) -> bool:
     wrapped = False
     for axes in figure.axes:
         width, height = axes.bbox.width, axes.bbox.height
-        for text, room in ((axes.title, width), (axes._left_title, width), (axes.xaxis.label, width),  # type: ignore[attr-defined]
+        for text, room in ((axes.title, width), (axes._left_title, width), (axes.xaxis.label, width),  # type: ignore[attr-defined]  # no public name
                            (axes.yaxis.label, height)):  # fmt: skip
             wrapped |= _wrap(text, room, _renderer(figure))
     return wrapped

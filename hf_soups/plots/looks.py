@@ -31,9 +31,6 @@ METHODS: dict[str, Look] = {  # how the names of soups and ensembles begin
     "mean-prob": ("v", GREEN),
     "selected": ("<", GREEN),
 }
-SOUPS: tuple[Look, ...] = (("D", VERMILION), ("P", ORANGE), ("X", SKY), ("h", WINE))
-ENSEMBLES: tuple[Look, ...] = (("^", GREEN), ("v", GREEN), ("<", GREEN), (">", GREEN))
-CASCADES: tuple[Look, ...] = (("s", PURPLE), ("p", PURPLE))
 _SPARE = {
     "soup": tuple((m, c) for c, m in itertools.product((VERMILION, ORANGE, SKY, WINE, BROWN), "DPXhd8")),
     "ensemble": tuple((m, c) for c, m in itertools.product((GREEN, "#5B8C00"), "^v<>")),

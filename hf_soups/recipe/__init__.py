@@ -8,8 +8,20 @@ from hf_soups.recipe.recipe import (
     Recipe,
     Sweep,
     Train,
+    dotted,
     load_recipe,
     recipe_from,
 )
 
-__all__ = ["LARGEST_SIDE", "Data", "Distribution", "Head", "Recipe", "Sweep", "Train", "load_recipe", "recipe_from"]
+__all__ = [
+    "LARGEST_SIDE",
+    "Data",
+    "Distribution",
+    "Head",
+    "Recipe",
+    "Sweep",
+    "Train",
+    "dotted",
+    "load_recipe",
+    "recipe_from",
+]

@@ -244,6 +244,19 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return recipe_from(_overridden(raw, overrides or {}), where=str(path))
 
 
+def dotted(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """A recipe's values by the names that overrides have for them.
+
+    >>> dotted({"model": "bert", "train": {"learning_rate": 0.001, "betas": [0.9, 0.999]}, "sweep": {}})
+    {'model': 'bert', 'train.learning_rate': 0.001, 'train.betas': [0.9, 0.999], 'sweep': {}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping) and value
+        found |= dotted(value, f"{at}{key}.") if inner else {f"{at}{key}": value}
+    return found
+
+
 def recipe_from(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """A checked recipe from a mapping; `where` names it in errors."""
     try:

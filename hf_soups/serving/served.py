@@ -13,7 +13,8 @@ from hf_soups.cascades.running.model import CascadeModel
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.problem_types import ProblemType
-from hf_soups.models.classifier import Answers, Classifier, PredictSettings
+from hf_soups.models.answers import Answers
+from hf_soups.models.classifier import Classifier, PredictSettings
 from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import RowsWanted
 

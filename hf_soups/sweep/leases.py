@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +18,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_soups.errors import InputError
 from hf_soups.files.reading import read_bytes
+from hf_soups.files.writing import is_gone, owner
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 150.0  # a network file system may show a file's time as it was a minute ago
 PROBE_SECONDS = 30.0
+GIVEN_UP = "given up"
 GRANTED = 7  # exit status of a second process that was given the lock too
 SECOND = (
     "import fcntl, sys\n"
@@ -41,7 +42,7 @@ def locks_hold(folder: Path) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _locks_hold(device: int, folder: Path) -> bool:
-    path = folder / f".probe-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    path = folder / f".probe-{owner()}-{threading.get_ident()}"
     try:
         with path.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +87,7 @@ class Leases:
         except FileExistsError:
             return None
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"host": _host(), "pid": os.getpid()}))
+            file.write(owner())
         if self._last(name) != mine:  # this number was given up long ago, and others came after it
             mine.unlink(missing_ok=True)
             return None
@@ -100,7 +101,7 @@ class Leases:
         """Let others take it, at once."""
         self._owned.discard(lease)
         with contextlib.suppress(OSError):
-            lease.write_text("{}", encoding="utf-8")
+            lease.write_text(GIVEN_UP, encoding="utf-8")
 
     def _all(self, name: str) -> list[Path]:
         with os.scandir(self._folder) as entries:
@@ -116,10 +117,10 @@ class Leases:
             return False
         try:
             touched = lease.stat().st_mtime_ns
-            owner = json.loads(read_bytes(lease, again=""))
-        except (OSError, ValueError):  # gone meanwhile, or not yet written
-            touched, owner = 0, {"host": ""}
-        if not owner or (owner.get("host") == _host() and not _runs(owner.get("pid"))):
+            whose = read_bytes(lease).decode("utf-8", "replace")
+        except (OSError, InputError):  # gone meanwhile
+            touched, whose = 0, ""
+        if whose == GIVEN_UP or is_gone(whose):
             return True
         seen = self._seen.get(name)
         if seen is None or (seen.path, seen.touched) != (lease, touched):
@@ -143,19 +144,3 @@ class Leases:
 def _number(lease: Path) -> int:
     digits = lease.name.rpartition("-")[2]
     return int(digits) if digits.isdigit() else 0
-
-
-def _host() -> str:
-    """This machine since it was started: numbers of processes of one before mean nothing."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}"
-
-
-def _runs(pid: object) -> bool:
-    try:
-        os.kill(int(str(pid)), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

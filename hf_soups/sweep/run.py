@@ -18,7 +18,7 @@ from hf_soups.display import Displayed
 from hf_soups.errors import InputError, RecipeError
 from hf_soups.files.writing import writable
 from hf_soups.finetune.tracking import WARNING, check_tracker, where_to_look
-from hf_soups.recipe import Recipe, Train, load_recipe
+from hf_soups.recipe import Recipe, Train, dotted, load_recipe
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.sweep.executor import (
     Command,
@@ -234,7 +234,7 @@ def _begun(out: Path) -> bool:
 def _check_same(there: Recipe, recipe: Recipe, out: Path) -> None:
     """Only the number of random runs and the shifts may change: they do not change the runs that are there."""
     old, new = (
-        {"task.report": r.task.report, **_flat(r.model_dump(mode="json"))}  # named, or the same by default
+        {"task.report": r.task.report, **dotted(r.model_dump(mode="json"))}  # named, or the same by default
         for r in (there, recipe)
     )
     differing = [
@@ -282,12 +282,6 @@ def _check_processes(slots: int, processes: int) -> None:
             f"a run of {processes} processes needs {processes} GPUs, but {len(gpus)} can be used. Give fewer "
             'processes, or hide the GPUs (CUDA_VISIBLE_DEVICES="") to train on CPUs.'
         )
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
-    return {at: value}
 
 
 def _console() -> Console:

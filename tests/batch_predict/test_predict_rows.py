@@ -228,7 +228,7 @@ def slow(self, values):
     return answer(self, values)
 Classifier.answer = slow
 done = predict_rows(sys.argv[1], data=sys.argv[2], out=sys.argv[3], shard_rows=2, batch_size=2, progress=False)
-print("answered:", done.answered)
+sys.stdout.write(f"answered: {done.answered}\\n")  # one write: lines of two processes stay whole
 """
 
 

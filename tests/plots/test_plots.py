@@ -74,12 +74,13 @@ def test_the_line_goes_through_what_joined_and_crosses_mark_what_did_not(drawn: 
 
 
 def test_soups_differ_in_shape_as_well_as_colour() -> None:
-    drawn_as = [looks.STYLES[kind][:2] for kind in ("run", "best on select", "ensemble", "cascade")]
-    drawn_as += looks.SOUPS
-    assert len({marker for marker, _ in drawn_as[2:]}) == len(drawn_as[2:])
-    assert len({colour for _, colour in drawn_as}) == len(drawn_as)
-    several = [marker for marker, _ in (*looks.SOUPS, *looks.ENSEMBLES, *looks.CASCADES)]
-    assert len(set(several)) == len(several)
+    named = [("soup", name) for name in ("uniform", "greedy", "learned")]
+    named += [("ensemble", name) for name in ("mean-logit", "mean-prob", "selected", "another")]
+    named += [("cascade", "a"), ("cascade", "b")]
+    found = [looks.STYLES[kind][:2] for kind in ("run", "best on select")] + list(looks.looks_apart(named).values())
+    assert len(set(found)) == len(found)
+    shapes = [marker for marker, _ in found[2:]]
+    assert len(set(shapes)) == len(shapes)
 
 
 def test_a_single_point_and_nan_scores_are_drawn_without_fail(tmp_path: Path) -> None:

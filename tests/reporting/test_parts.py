@@ -20,7 +20,7 @@ from hf_soups.reporting.page.charts import LOOKS, cost_chart
 from hf_soups.reporting.page.classes import LISTED, class_scores, class_section, worst_confusions
 from hf_soups.reporting.page.html import Chart, Page, PageTable, Section, page_table
 from hf_soups.reporting.page.kept import BY_NUMBER, DIAGNOSIS, PNG, RECORD, kept_section
-from hf_soups.reporting.page.settings import differing_of, flat
+from hf_soups.reporting.page.settings import differing_of, settings_of
 from hf_soups.reporting.page.sources import AnsweredPool, ShownCascade, ShownSweep, _on_the_same_rows, read_content
 from hf_soups.reporting.page.terms import TERMS, parts_of
 from hf_soups.reporting.page.training import soup_section
@@ -72,7 +72,7 @@ def test_learning_rates_have_a_logarithmic_axis_and_words_a_place_each(page: Pag
 
 
 def test_only_what_differs_is_a_setting_and_names_and_tasks_are_none() -> None:
-    known = [flat({"name": f"r{i}", "task": {"path": f"/{i}"}, "train": drawn(i)}) for i in range(2)]
+    known = [settings_of({"name": f"r{i}", "task": {"path": f"/{i}"}, "train": drawn(i)}) for i in range(2)]
     assert differing_of(known) == ["train.learning_rate", "train.mixup", "train.schedule", "train.seed"]
     assert differing_of(known[:1]) == []
 

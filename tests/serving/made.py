@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_soups.cascades.plan import Plan
 from hf_soups.files.problem_types import CLASSIFICATION
-from hf_soups.models.classifier import Answers
+from hf_soups.models.answers import Answers
 from hf_soups.serving.served import Served
 from tests.makers.patience import PATIENCE
 

@@ -79,7 +79,7 @@ def test_the_lease_of_a_process_that_has_ended_is_free_at_once(tmp_path: Path) -
 def test_another_machines_lease_is_free_when_it_is_not_touched_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_host", lambda: "another")
+    monkeypatch.setattr(module, "owner", lambda: "another-1")
     assert Leases(tmp_path).take("run_00") is not None
     monkeypatch.undo()
     clock = [1000.0]

@@ -23,7 +23,8 @@ from hf_soups.errors import InputError, MemberError, PredictionsError
 from hf_soups.files.downloads import download
 from hf_soups.files.problem_types import CLASSIFICATION, MULTI_LABEL, OF_CONFIG, ProblemType
 from hf_soups.files.publishing import Publishable
-from hf_soups.models.classifier import Answers, Classifier
+from hf_soups.models.answers import Answers
+from hf_soups.models.classifier import Classifier
 from hf_soups.models.loading import quiet
 from hf_soups.models.readers import GivenPixels, Pair, RawRows, Reader, numbered
 from hf_soups.predictions import Predictions

@@ -10,6 +10,7 @@ from hf_soups.leaderboard.rows import Row
 from hf_soups.metrics import traits_of
 from hf_soups.plots.canvas import scale_of, unit_of
 from hf_soups.plots.costs import spans_decades
+from hf_soups.recipe import dotted
 from hf_soups.reporting.page.charts import setting_chart
 from hf_soups.reporting.page.html import Block, Cell, Chart, PageTable, Section, losses, page_table
 from hf_soups.reporting.page.sources import ReportContent
@@ -29,7 +30,7 @@ def setting_section(content: ReportContent) -> Section | None:
     board = content.sweep.board
     records = {run.name: run.record for run in content.sweep.found.planned if run.record is not None}
     rows = [row for row in board.scored if row.kind == "run" and row.name in records][:LISTED]
-    known = {row.name: flat(records[row.name].recipe) for row in rows}
+    known = {row.name: settings_of(records[row.name].recipe) for row in rows}
     differing = differing_of(list(known.values()))
     if not differing:
         return None
@@ -47,18 +48,13 @@ def setting_section(content: ReportContent) -> Section | None:
     return Section("settings", "Settings of the runs", (block,))
 
 
-def flat(recipe: Mapping[str, Any], prefix: str = "") -> Settings:
-    """The recipe's values by dotted name.
+def settings_of(recipe: Mapping[str, Any]) -> Settings:
+    """What a fine-tune was set to.
 
-    >>> flat({"name": "digits/run_00", "train": {"learning_rate": 0.001, "clip": [1, 2]}})
+    >>> settings_of({"name": "digits/run_00", "train": {"learning_rate": 0.001, "clip": [1, 2]}})
     {'train.learning_rate': 0.001, 'train.clip': [1, 2]}
     """
-    found = Settings()
-    for key, value in recipe.items():
-        name = f"{prefix}{key}"
-        if name not in OTHER:
-            found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
+    return dotted({name: value for name, value in recipe.items() if name not in OTHER})
 
 
 def differing_of(known: Sequence[Settings]) -> list[str]:
