@@ -68,10 +68,16 @@ def bins_of(
     confidence: Float32[np.ndarray, " rows"], thresholds: Float64[np.ndarray, " count"]
 ) -> Integer[np.ndarray, " rows"]:
     """How many thresholds each confidence reaches: a row stays at the i-th threshold if its bin is i or less."""
-    bins: Int64[np.ndarray, " rows"] = np.searchsorted(thresholds.astype(np.float32), confidence, side="right")
-    return bins.astype(np.uint8 if len(thresholds) <= 2**8 else np.uint16)
+    levels, kind = thresholds.astype(np.float32), np.uint8 if len(thresholds) <= 2**8 else np.uint16
+    if len(levels) > COMPARED:
+        return np.searchsorted(levels, confidence, side="right").astype(kind)
+    bins = np.zeros(len(confidence), dtype=kind)
+    for level in levels:
+        np.add(bins, confidence >= level, out=bins)
+    return bins
 
 
+COMPARED = 64  # thresholds that are compared with all confidences one by one, faster than finding each one's place
 CELLS = 40_000  # combinations of thresholds x statistics: 34 thresholds for each of three stages
 MOST = 2_048  # thresholds of one stage
 ROUNDING = 1e-12  # relative: sums of costs in another order

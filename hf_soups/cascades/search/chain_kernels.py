@@ -3,9 +3,13 @@
 A row that stays at stages 1 to 3 of a chain meets the fourth member. What it adds to the hits is the difference of two
 subsets that share all members but one; they differ on a few rows in a hundred: only those are counted anew. How many
 rows stay is a matter of the first three stages alone, and so is counted once for all fourth members. Chains of fewer
-stages have axes of one threshold that keeps all rows. All of it stands in one file, since numba keeps compiled code by
-the file of the caller and would not see a change in another. Arrays are copied by loops, since NumPy's own functions
-take seconds to compile.
+stages have axes of one threshold that keeps all rows.
+
+Three chains in four, and more the more is known, are left out before their grid is counted. It is split into blocks, 8
+along each axis: no cell of a block adds more than the rows that are won at its last cell, less those lost at its first.
+
+All of it stands in one file, since numba keeps compiled code by the file of the caller and would not see a change in
+another. Arrays are copied by loops, since NumPy's own functions take seconds to compile.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 
 from hf_soups.cascades.compiled import compiled
 
+BLOCKS = 8  # along each axis of a grid, at most
 WORD = 32  # rows whose hits are kept in one word
 DE_BRUIJN = 0x077CB531  # times a power of two its upper 5 bits differ for each, which tells the place of the bit
 BIT_PLACES = np.argsort([((DE_BRUIJN << place) & 0xFFFFFFFF) >> 27 for place in range(32)])
@@ -38,6 +43,8 @@ class Problem(NamedTuple):
     counts: np.ndarray  # hits of each state
     bins: np.ndarray  # (states asked, rows) where each row falls on the grid
     sizes: np.ndarray  # (3) thresholds of each stage, 1 for stages that are not there
+    blocks: np.ndarray  # (cells, 2) as `blocks_of` gives them, as are the next
+    shifts: np.ndarray  # (3)
     worst_levels: np.ndarray  # of `Known`, as are the next two
     low: float
     scale: float
@@ -49,9 +56,12 @@ class Room(NamedTuple):
     plane: np.ndarray  # (rows) place of each row on the grid of the first two stages
     cell: np.ndarray  # (rows) and of all three
     staying: np.ndarray  # (grid) rows that stay at all three thresholds
+    fewest: np.ndarray  # (plane) those that stay at the lowest third one
     base: np.ndarray  # (plane) hits of all rows, if the third stage answers all that come to it
     spent: np.ndarray  # (plane) what a row costs then on average, in buckets
     added: np.ndarray  # (grid) what the last member adds to the hits
+    bounds: np.ndarray  # (2, blocks) rows that the last member wins at the last cell, and loses at the first
+    most: np.ndarray  # (blocks of the plane) more than this it adds at no threshold of the third stage
     rows: np.ndarray  # (following and one, rows) that the last member changes
     gains: np.ndarray  # (following and one, rows) 1 where it wins the row, -1 where it loses it
     changes: np.ndarray  # (following) how many
@@ -60,19 +70,36 @@ class Room(NamedTuple):
     news: np.ndarray  # (following) the first bucket that `best` does not know of
 
 
+def blocks_of(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where `Room.bounds` counts the rows of each cell, won and lost; by how many bits places shift to those of blocks.
+
+    A row that is won counts from the block of its cell on, one that is lost from the first block that it stays at
+    every cell of.
+    """
+    shifts = np.array([max(0, int(size - 1).bit_length() - (BLOCKS - 1).bit_length()) for size in sizes])
+    won, lost = np.zeros((2, 1, 1, 1), np.int16)
+    lost += 1
+    for axis, (size, shift) in enumerate(zip(sizes, shifts, strict=True)):
+        place = np.arange(size).reshape(np.where(np.arange(3) == axis, -1, 1))
+        won = won * np.int16(BLOCKS + 1) + (place >> shift).astype(np.int16)
+        lost = lost * np.int16(BLOCKS + 1) + ((place + (1 << shift) - 1) >> shift).astype(np.int16)
+    return np.stack([won, lost], axis=-1).reshape(-1, 2).astype(np.uint16), shifts
+
+
 @compiled
-def search_groups(first: int, stop: int, p: Problem, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def search_groups(first: int, stop: int, p: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cells of the grid that nothing known beats, of the chains in some groups.
 
     Args:
         first, stop: groups to do.
         p: the chains.
-        best: (levels, buckets) hits known, as in `Known`, -1 for none; int32, changed.
+        scores: (levels, buckets) known, the `best` of `Known`.
     Returns:
         (cells, 6): place in `prefixes`, last member, three places of thresholds, hits; and their average costs.
     """
-    r = _room(p, first, stop, best.shape[1])
-    cells, averages, found = np.empty((1024, 6), np.int32), np.empty(1024), 0
+    best, r = _hits(scores, p.bins.shape[1]), _room(p, first, stop, scores.shape[1])
+    cells, averages = np.empty((1024, 6), np.int32), np.empty(1024)
+    found = int(np.int64(0))  # for a literal 0 numba would compile `_new_cells` a second time
     for group in range(first, stop):
         begin, end = p.following_start[group], p.following_start[group + 1]
         for n in range(begin, end):
@@ -90,12 +117,25 @@ def search_groups(first: int, stop: int, p: Problem, best: np.ndarray) -> tuple[
                 if worst > p.max_worst * (1 + ROUNDING) or _holds(p.prefixes[prefix], member):
                     continue
                 _look_up(p, r, n - begin, worst, best)
-                _add(r, n - begin)
-                cells, averages, found = _new_cells(p, r, n - begin, prefix, member, cells, averages, found)
+                _bound(p, r, n - begin)
+                if _may_be_new(p, r, n - begin, member):
+                    _add(r, n - begin)
+                    cells, averages, found = _new_cells(p, r, n - begin, prefix, member, cells, averages, found)
         for n in range(end - begin):
             _tell(p, r, n, best)
             r.worst[n] = -1
     return cells[:found], averages[:found]
+
+
+@compiled
+def _hits(scores: np.ndarray, rows: int) -> np.ndarray:
+    """Scores as hits, -1 for none."""
+    levels, buckets = scores.shape
+    hits = np.empty((levels, buckets), np.int32)
+    for level in range(levels):
+        for place in range(buckets):
+            hits[level, place] = np.rint(max(scores[level, place] * rows, -1.0))
+    return hits
 
 
 @compiled
@@ -105,8 +145,10 @@ def _room(p: Problem, first: int, stop: int, buckets: int) -> Room:
         following = max(following, p.following_start[group + 1] - p.following_start[group])
     rows, (b1, b2, b3) = p.bins.shape[1], (p.sizes[0], p.sizes[1], p.sizes[2])
     return Room(
-        np.empty(rows, np.int32), np.empty(rows, np.int32), np.empty((b1, b2, b3), np.int32),
-        np.empty((b1, b2), np.int32), np.empty((b1, b2)), np.empty((b1, b2, b3), np.int32),
+        np.empty(rows, np.int32), np.empty(rows, np.uint32), np.empty((b1, b2, b3), np.int32),
+        np.empty((b1, b2), np.int32), np.empty((b1, b2), np.int32), np.empty((b1, b2)),
+        np.empty((b1, b2, b3), np.int32), np.empty((2, BLOCKS + 1, BLOCKS + 1, BLOCKS + 1), np.int32),
+        np.empty((BLOCKS, BLOCKS), np.int32),
         np.empty((following + 1, rows), np.int32), np.empty((following + 1, rows), np.int8),
         np.empty(following, np.int64), np.empty((following, buckets), np.int32), np.full(following, -1.0),
         np.full(following, buckets),
@@ -204,6 +246,7 @@ def _score_beginning(p: Problem, r: Room, members: np.ndarray, states: np.ndarra
             r.base[i, j] += p.counts[states[begin]]
             later = r.staying[i, b2 - 1, b3 - 1] * second + r.staying[i, j, b3 - 1] * p.costs[members[2]]
             r.spent[i, j] = (first + later / len(r.plane) - p.low) * p.scale
+            r.fewest[i, j] = r.staying[i, j, 0]
 
 
 @compiled
@@ -239,6 +282,38 @@ def _tell(p: Problem, r: Room, n: int, best: np.ndarray) -> None:
 
 
 @compiled
+def _bound(p: Problem, r: Room, n: int) -> None:
+    """The most that a last member adds, by block of the plane: rows won at its last cell, less lost at its first."""
+    bounds, blocks = r.bounds.reshape(-1), p.blocks.reshape(-1)
+    for place in range(len(bounds)):
+        bounds[place] = 0
+    for i in range(r.changes[n]):
+        is_lost = np.uint32(r.gains[n, i] < 0)
+        bounds[blocks[r.cell[r.rows[n, i]] * np.uint32(2) + is_lost]] += 1
+    for sign in range(2):
+        _sum_planes(r.bounds[sign])
+    for i in range(BLOCKS):
+        for j in range(BLOCKS):
+            total, most = 0, 0
+            for k in range(BLOCKS):
+                total += r.bounds[0, i, j, k] - r.bounds[1, i, j, k]
+                most = max(most, total)
+            r.most[i, j] = most
+
+
+@compiled
+def _may_be_new(p: Problem, r: Room, n: int, member: int) -> bool:
+    """Whether a last member may make a cell that nothing known beats."""
+    of_row, line = p.costs[member] * p.scale / len(r.plane), r.lines[n]
+    for i in range(r.base.shape[0]):
+        for j in range(r.base.shape[1]):
+            most = r.base[i, j] + r.most[i >> p.shifts[0], j >> p.shifts[1]]
+            if most > line[int(r.spent[i, j] + r.fewest[i, j] * of_row)]:
+                return True
+    return False
+
+
+@compiled
 def _add(r: Room, n: int) -> None:
     """What the last member adds to the hits: summed over the first two thresholds, not yet over the third."""
     r.added[:] = 0
@@ -256,8 +331,8 @@ def _new_cells(
     of_row = p.costs[member] * p.scale / len(r.plane)
     for i in range(r.base.shape[0]):
         for j in range(r.base.shape[1]):
-            least = r.spent[i, j] + r.staying[i, j, 0] * of_row
-            if r.base[i, j] + _most(r.added[i, j]) <= r.lines[n, int(least)]:
+            known = r.lines[n, int(r.spent[i, j] + r.fewest[i, j] * of_row)] - r.base[i, j]
+            if r.most[i >> p.shifts[0], j >> p.shifts[1]] <= known or _most(r.added[i, j]) <= known:
                 continue
             if found + r.staying.shape[2] > len(averages):
                 cells, averages = _longer(cells, averages)

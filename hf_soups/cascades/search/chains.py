@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, permutations
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64, UInt16
 
 from hf_soups.cascades.grid import Cuts
 from hf_soups.cascades.pareto import Known, Points
@@ -101,11 +102,16 @@ class _Search:
         problem = Problem(
             groups.state, groups.prefix_start, groups.following_start, groups.prefixes, groups.prefix_states,
             groups.following, groups.following_states, self.entries.costs, self.max_worst, states.hits,
-            states.hit_counts, self.grid.bins, self._sizes(), known.worst, known.low, known.scale,
+            states.hit_counts, self.grid.bins, self._sizes(), *self._blocks, known.worst, known.low, known.scale,
         )  # fmt: skip
-        hits = np.where(known.best < 0, -1, np.rint(known.best * states.rows)).astype(np.int32)
-        cells, averages = search_groups(*groups_of_task, problem, hits)
+        cells, averages = search_groups(*groups_of_task, problem, known.best)
         return self._as_points(cells, averages)
+
+    @cached_property
+    def _blocks(self) -> tuple[UInt16[np.ndarray, "cells 2"], Int64[np.ndarray, " 3"]]:
+        from hf_soups.cascades.search.chain_kernels import blocks_of
+
+        return blocks_of(self._sizes())
 
     def _sizes(self) -> Int64[np.ndarray, " 3"]:
         there = self.groups.prefixes[0] >= 0

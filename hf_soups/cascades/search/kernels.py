@@ -83,7 +83,7 @@ def _begin(w: Walk, here: np.ndarray, label: int, numbers: np.ndarray) -> None:
 @compiled
 def _answer_row(w: Walk, here: np.ndarray, bit: int, words: np.ndarray, sure: np.ndarray) -> None:
     """Walk through all subsets that another member can follow, and answer those with one member more."""
-    size, members = 0, here.shape[1]
+    size, members = int(np.int64(0)), here.shape[1]  # for a literal 0 numba would compile what is called twice
     while size >= 0:
         after = w.chosen[size] + 1
         base = w.following[size]
