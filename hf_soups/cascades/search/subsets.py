@@ -143,8 +143,9 @@ def _of_block(
     probs = np.empty((len(at), len(blocks)))
     for m, block in enumerate(blocks):
         probs[:, m] = np.exp(block[at, classes].astype(np.float64))  # contiguous: the same exp as in `Committee`
-    before = np.cumsum(wanted, axis=1)[rows, labels] - 1
-    return wanted.sum(axis=1), before, probs
+    counts = np.bincount(at, minlength=len(rows))
+    before = np.flatnonzero(classes == labels[at]) - (np.cumsum(counts) - counts)
+    return counts, before, probs
 
 
 def _most(blocks: list[Float32[np.ndarray, "rows classes"]]) -> Float32[np.ndarray, "rows classes"]:
