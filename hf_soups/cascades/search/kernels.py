@@ -177,12 +177,17 @@ def _rounded(prob: float) -> np.float32:
 
 
 @compiled
-def leaves_at(confidence: np.ndarray, thresholds: np.ndarray, row: int, first: int) -> int:
-    """The stage, from `first` on, that a row leaves at."""
+def _exits(confidence: np.ndarray, thresholds: np.ndarray, first: int, exits: np.ndarray, stays: np.ndarray) -> None:
+    """The stage, from `first` on, that each row leaves at; `stays` is room.
+
+    Without a branch for each row, which the processor would guess wrong time and again.
+    """
+    for row in range(len(exits)):
+        stays[row], exits[row] = 1, first
     for stage in range(first, len(confidence)):
-        if confidence[stage, row] >= thresholds[stage]:
-            return stage
-    return len(confidence)
+        for row in range(len(exits)):
+            stays[row] &= confidence[stage, row] < thresholds[stage]
+            exits[row] += stays[row]
 
 
 @compiled
@@ -190,8 +195,6 @@ def count_exits(
     confidence: np.ndarray, thresholds: np.ndarray, statistics: np.ndarray, sums: np.ndarray, leaving: np.ndarray
 ) -> None:
     """Sums of the statistics that rows exit with, and how many exit at each stage; one line for each plan.
-
-    Without a branch for each row, which the processor would guess wrong time and again.
 
     Args:
         confidence: (stages but the last, rows) float32.
@@ -202,12 +205,7 @@ def count_exits(
     rows = statistics.shape[2]
     stays, exits = np.empty(rows, np.uint8), np.empty(rows, np.uint8)
     for plan in range(len(thresholds)):
-        for row in range(rows):
-            stays[row], exits[row] = 1, 0
-        for stage in range(len(confidence)):
-            for row in range(rows):
-                stays[row] &= confidence[stage, row] < thresholds[plan, stage]
-                exits[row] += stays[row]
+        _exits(confidence, thresholds[plan], int(np.int64(0)), exits, stays)
         for stage in range(len(statistics)):
             here = 0
             for row in range(rows):
@@ -281,10 +279,13 @@ def sweep(
         between: (rows, 2) float32, written: the confidences on both sides of the threshold; the last has none above.
     """
     rows, total = len(order), np.zeros(statistics.shape[1])
-    spent = _if_all_leave(confidence, thresholds, stage, statistics, costs, total)
+    exits, later, room = np.empty(rows, np.uint8), np.empty(rows, np.uint8), np.empty(rows, np.uint8)
+    _exits(confidence, thresholds, int(np.int64(0)), exits, room)  # see `_answer_row`
+    _exits(confidence, thresholds, stage + 1, later, room)
+    spent = _if_all_leave(exits, stage, statistics, costs, total)
     cuts, before = 0, np.float32(-1.0)
     for row in order:
-        if leaves_at(confidence, thresholds, row, 0) < stage:
+        if exits[row] < stage:
             continue
         sure = confidence[stage, row]
         if before >= 0 and sure > before:
@@ -293,7 +294,7 @@ def sweep(
                 sums[cuts, s] = total[s]
             cuts += 1
         before = sure
-        on = leaves_at(confidence, thresholds, row, stage + 1)
+        on = later[row]
         spent += costs[on] - costs[stage]
         for s in range(len(total)):
             total[s] += np.float64(statistics[on, s, row]) - np.float64(statistics[stage, s, row])
@@ -306,17 +307,16 @@ def sweep(
 
 
 @compiled
-def _if_all_leave(
-    confidence: np.ndarray, thresholds: np.ndarray, stage: int, statistics: np.ndarray, costs: np.ndarray,
-    total: np.ndarray,
-) -> float:  # fmt: skip
+def _if_all_leave(exits: np.ndarray, stage: int, statistics: np.ndarray, costs: np.ndarray, total: np.ndarray) -> float:
     """Sums of the statistics if all rows that come to a stage left there, added to `total`; what they cost together."""
     spent = 0.0
-    for row in range(statistics.shape[2]):
-        at = min(leaves_at(confidence, thresholds, row, 0), stage)
-        spent += costs[at]
-        for s in range(len(total)):
-            total[s] += statistics[at, s, row]
+    for row in range(len(exits)):
+        spent += costs[min(exits[row], stage)]
+    for s in range(len(total)):
+        here = total[s]
+        for row in range(len(exits)):
+            here += statistics[min(exits[row], stage), s, row]
+        total[s] = here
     return spent
 
 
