@@ -34,7 +34,9 @@ def card(
     base_model: Annotated[
         list[str] | None, typer.Option(help="OWNER/NAME on the Hub that local models come from (repeatable).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where it is written. Default: into the folder itself.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder it is written into. Default: the soup's or cascade's own.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: compare the card's figures with the files.")
     ] = False,
