@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hf_soups.cascades.running.config import CascadeConfig
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
     from hf_soups.cascades.search.exhaustive import search_cascades
+    from hf_soups.cascades.selective import certify_risk, coverage_risk
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.cooking import CookResult, Options, cook
     from hf_soups.costs import Cost
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from hf_soups.pool import read_pool
     from hf_soups.pool.elsewhere import add_answers
     from hf_soups.pool.predict import predict_pool
-    from hf_soups.pool_jobs import build_from, search_pool
+    from hf_soups.pool_jobs import abstain_plan, build_from, search_pool
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
@@ -69,6 +70,7 @@ _HOME = {
     "WordClassifier": "models.label_words",
     "add_answers": "pool.elsewhere",
     "build_app": "serving",
+    "abstain_plan": "pool_jobs",
     "build_from": "pool_jobs",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
@@ -83,6 +85,8 @@ _HOME = {
     "build_cascade": "cascades.running.build_folder",
     "calibrated": "predictions.calibration",
     "certify": "cascades.certify",
+    "certify_risk": "cascades.selective",
+    "coverage_risk": "cascades.selective",
     "fit_temperature": "predictions.calibration",
     "predict_pool": "pool.predict",
     "read_pool": "pool",
@@ -129,6 +133,7 @@ __all__ = [
     "SoupCallback",
     "Task",
     "WordClassifier",
+    "abstain_plan",
     "add_answers",
     "average_of_run",
     "build_app",
@@ -138,8 +143,10 @@ __all__ = [
     "build_page",
     "calibrated",
     "certify",
+    "certify_risk",
     "compare",
     "cook",
+    "coverage_risk",
     "diagnose",
     "ensemble",
     "fit_temperature",

@@ -80,6 +80,7 @@ def table_of(
     label_names: Sequence[str],
     top_k: int,
     of_type: ProblemType = CLASSIFICATION,
+    abstains: bool = False,
 ) -> pa.Table:
     """The output rows of some input rows.
 
@@ -90,6 +91,7 @@ def table_of(
         label_names: of the classes.
         top_k: so many labels with their scores. Of a multi-label problem `labels` are all more probable than not.
         of_type: what the answers are: of a regression `score` is the number, and the labels are empty.
+        abstains: whether some rows may be for a human; the column `abstained` says which.
     """
     import pyarrow as pa
 
@@ -103,6 +105,8 @@ def table_of(
     columns = _columns(answers, label_names, top_k, of_type)
     if of_type == MULTI_LABEL:
         kinds["labels"] = pa.list_(pa.string())
+    if abstains:
+        kinds["abstained"] = pa.bool_()
     arrays = {
         name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
         for name, kind in kinds.items()
@@ -134,6 +138,7 @@ def _columns(
         **several,
         **stages,
         **({} if answers.costs is None else {"cost": answers.costs.tolist()}),
+        **({} if answers.abstained is None else {"abstained": answers.abstained.tolist()}),
     }
 
 

@@ -269,7 +269,7 @@ class BatchJob:
         rows, tables = self.made_from.rows, []
         for at, end, values in _ahead(rows, start, stop, self.batch_size):
             values, answers = answered_rows(self.answerer, values)
-            about = self.answerer.label_names, self.top_k, self.answerer.problem_type
+            about = self.answerer.label_names, self.top_k, self.answerer.problem_type, self.answerer.abstains
             tables.append(table_of(rows.ids(at, end), values, answers, *about))
             progress(end - start, stop - start)
         whole = pa.concat_tables(tables, promote_options="permissive")
@@ -325,10 +325,12 @@ def _one_by_one(
     if not done:
         return values, None
     costs = [a.costs for a in done if a.costs is not None]
+    abstained = [a.abstained for a in done if a.abstained is not None]
     joined = Answers(
         np.concatenate([a.log_probs for a in done]),
         np.concatenate([a.exits for a in done]),
         np.concatenate(costs) if costs else None,
+        np.concatenate(abstained) if abstained else None,
     )
     return values, joined
 

@@ -216,6 +216,13 @@ def _labels(probs: Float64[np.ndarray, "rows labels"]) -> Float64[np.ndarray, " 
 _CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy, "labels": _labels}
 
 
+def abstaining(
+    exits: Int64[np.ndarray, " rows"], confidences: Float32[np.ndarray, " rows"], last: int, abstain: float
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows are for a human: those that met the last member and are less sure than `abstain` even then."""
+    return np.asarray((exits == last) & ~leaving(confidences, abstain))
+
+
 def leaving(confidence: Float32[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:
     """Which rows exit at a stage: those with a confidence of the threshold or more, compared in float32."""
     return np.asarray(confidence >= np.float32(threshold))

@@ -12,6 +12,7 @@ from typing import Any
 from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.cascades.selective import abstaining_plan
 from hf_soups.errors import InputError
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
@@ -59,14 +60,21 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
     }
 
 
-def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, bytes]:
-    """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
+def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport, plan: Plan) -> dict[str, bytes]:
+    """The evidence and the pictures of a plan as the cascade's folder holds them, by name.
+
+    Args:
+        index: see `evidence`.
+        frontier: see there.
+        parts: see there.
+        plan: that of the frontier, perhaps with a last threshold.
+    """
     from hf_soups.cascades.cost_points import cost_picture
     from hf_soups.plots.cascades import draw_exits
     from hf_soups.plots.costs import draw_cost_picture
     from hf_soups.pool_jobs.pictures import exits_of
 
-    text, plan = json_text(evidence(index, frontier, parts)), frontier.plan(index)
+    text = json_text({**evidence(index, frontier, parts), "plan": plan_values(plan)})
     answers = plan.apply(parts.select if parts.report is None else parts.report)
     with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)
@@ -146,6 +154,7 @@ def build_from(
     assume_label_order: bool = False,
     overwrite: bool = False,
     with_code: bool = False,
+    abstain: float | None = None,
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -160,6 +169,8 @@ def build_from(
         assume_label_order: take members without label names to have the data's order.
         overwrite: replace a cascade that is there.
         with_code: add code by which people without hf_soups load it (`trust_remote_code=True`).
+        abstain: rows that are less sure than this after the last member are for a human, under every plan that is
+            stored. Default: every row is answered.
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -168,7 +179,8 @@ def build_from(
     )
 
     opened = open_plan(reference, pool)
-    plan, searched, parts = opened.plan, opened.pool, opened.parts
+    searched, parts = opened.pool, opened.parts
+    plan = abstaining_plan(opened.plan, abstain, parts.select)
     check_members(plan, searched)
     return build_cascade(
         plan,
@@ -176,13 +188,13 @@ def build_from(
         out,
         kind=searched.kind,
         label_names=searched.label_names,
-        frontier=_of_its_members(plan, searched, parts.select),
+        frontier=[abstaining_plan(own, abstain, parts.select) for own in _of_its_members(plan, searched, parts.select)],
         max_length=searched.data.max_length,
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
         with_code=with_code,
-        beside=evidence_files(opened.index, opened.frontier, parts),
+        beside=evidence_files(opened.index, opened.frontier, parts, plan),
     )
 
 

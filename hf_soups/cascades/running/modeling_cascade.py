@@ -39,12 +39,14 @@ class CascadeOutput(ModelOutput):
         exits: the stage that each row left at (rows,); 0 is the first member.
         costs: of all members that each row met (rows,), float64, in the unit of the plan.
         confidences: at the stage that each row left at (rows,), float32.
+        abstained: whether a human should be asked (rows,), bool; only where the plan has such a threshold (`abstain`).
     """
 
     logits: torch.Tensor | None = None
     exits: torch.Tensor | None = None
     costs: torch.Tensor | None = None
     confidences: torch.Tensor | None = None
+    abstained: torch.Tensor | None = None
 
 
 class CascadeImageProcessor(BaseImageProcessor):
@@ -207,7 +209,11 @@ class Cascade(PreTrainedModel):
         if self.many:
             answers = log_odds(answers.astype(np.float64)).astype(np.float32)
         costs = np.cumsum(np.asarray(plan["costs"], np.float64))[exits]
-        return CascadeOutput(*(torch.from_numpy(made) for made in (answers, exits, costs, sure)))
+        made = CascadeOutput(*(torch.from_numpy(array) for array in (answers, exits, costs, sure)))
+        if plan.get("abstain") is not None:
+            unsure = (exits == len(stages) - 1) & ~(sure >= np.float32(plan["abstain"]))
+            made.abstained = torch.from_numpy(unsure)
+        return made
 
     def asked(self, number: int, rows: list[Any], temperature: float) -> Any:
         """The natural-log probabilities of one member, float32, in the cascade's order of labels."""
