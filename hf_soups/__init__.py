@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
     from hf_soups.recipe.task import Task, named_task
+    from hf_soups.reporting.drift import watch
     from hf_soups.reporting.page import report
     from hf_soups.serving import build_app
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
@@ -65,6 +66,7 @@ _HOME = {
     "cook": "cooking",
     "push": "hub",
     "report": "reporting.page",
+    "watch": "reporting.drift",
     "run_sweep": "sweep",
     "score": "metrics",
     "WordClassifier": "models.label_words",
@@ -170,6 +172,7 @@ __all__ = [
     "select_ensemble",
     "task_vectors",
     "uniform",
+    "watch",
     "wise_ft",
 ]
 

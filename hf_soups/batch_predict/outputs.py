@@ -63,6 +63,12 @@ class AnswerFiles(Shards["pa.Table"]):
 
         write_file(self.path(number), lambda partial: pq.write_table(table, partial))
 
+    def has(self, column: str) -> bool:
+        """Whether the parts, of which there is one at least, have a column."""
+        import pyarrow.parquet as pq
+
+        return column in pq.read_schema(self.path(0)).names
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All parts behind one another, in the rows' order."""
         import pyarrow as pa
@@ -263,3 +269,47 @@ def weights_of(checkpoint: Checkpoint) -> str:
         member = Checkpoint(checkpoint.source, checkpoint.revision, subfolder)
         digest.update(f"{subfolder} {member.sha256()} {member.files_digest()}".encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswers:
+    """Answers that a call of `predict_rows` wrote, as far as it came."""
+
+    folder: Path
+    budget: float | None  # of a cascade
+    weights: str  # of the model, see `weights_of`
+    table: pa.Table  # of the rows that are there: label, score, exit_stage, perhaps abstained, and error
+
+
+def read_answers(folder: str | Path) -> KeptAnswers:
+    """Answers from a folder.
+
+    Raises:
+        InputError: if it holds none, or they cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    at = Path(folder)
+    if not at.is_dir():
+        raise InputError(f"{at}: no such folder. Name one that hf-soups predict wrote answers into.")
+    if not (at / MANIFEST).is_file():
+        raise InputError(
+            f"{at} holds no {MANIFEST}, so it is no folder of answers. Name one that hf-soups predict wrote."
+        )
+    about = read_json(at / MANIFEST, what="the record of answers", format=FORMAT, again="Answer the rows again.")
+    wanted = ("label", "score", "exit_stage", "abstained", "error")
+    tables = []
+    for path in sorted(at.glob("part-*.parquet")):
+        try:
+            there = pq.read_schema(path).names
+            tables.append(pq.read_table(path, columns=[name for name in wanted if name in there]))
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{path}: it cannot be read ({error}). Answer the rows again, which repairs it."
+            ) from error
+    if not tables:
+        raise InputError(f"{at}: no answers are there yet.")
+    budget = about.get("budget")
+    table = pa.concat_tables(tables, promote_options="default")
+    return KeptAnswers(at, None if budget is None else float(budget), str(about.get("weights", "")), table)

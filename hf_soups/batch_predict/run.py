@@ -43,6 +43,7 @@ class RowsResult:
     average_cost: float | None = None  # of the rows that were answered
     unit: str = ""
     stale: tuple[str, ...] = ()  # what was there and had to be answered again, and why, in words
+    abstained: int | None = None  # rows for a human; None: none is meant for one
 
 
 def predict_rows(
@@ -249,6 +250,8 @@ def print_result(result: RowsResult) -> None:
         total = max(1, sum(result.exits))
         shares = ", ".join(f"stage {i}: {n / total:.1%}" for i, n in enumerate(result.exits))
         console.print(f"left at {shares}; average cost {result.average_cost:.4g} {result.unit}")
+    if result.abstained is not None:
+        console.print(f"{result.abstained} rows are for a human; the column `abstained` says which.")
     if result.errors:
         console.print(f"{result.errors} rows could not be answered; the column `error` says why.", style="yellow")
 
@@ -337,11 +340,12 @@ def _one_by_one(
 
 def _result(files: AnswerFiles, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
     """The totals over all files, whoever wrote them."""
-    done = files.read(["exit_stage", "cost", "error"])
+    human = files.has("abstained")
+    done = files.read(["exit_stage", "cost", "error", *(["abstained"] if human else [])])
     exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
     costs = np.asarray(done.column("cost").drop_null().to_numpy(), dtype=np.float64)
     return RowsResult(
         files.folder, files.rows, answered, seconds, done.num_rows - done.column("error").null_count,
         tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
-        unit, stale,
+        unit, stale, int(np.sum(done.column("abstained").drop_null().to_numpy())) if human else None,
     )  # fmt: skip

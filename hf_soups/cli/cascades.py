@@ -167,6 +167,21 @@ def predict(
     _predict_pool(models or [], rows, how)
 
 
+@app.command()
+def watch(
+    cascade: Annotated[str, typer.Argument(metavar="FOLDER|REPO", help="A cascade.")],
+    answers: Annotated[Path, typer.Option("--answers", help="Its answers to new rows, written by hf-soups predict.")],
+    last: Annotated[int | None, typer.Option(min=1, help="Only so many of the last rows. Default: all.")] = None,
+    level: Annotated[float, typer.Option(help="Chance of a false alarm.")] = 0.01,
+) -> None:
+    """Say whether new rows are answered as those that a cascade was chosen on; exit status 1 if they are not."""
+    from hf_soups.reporting.drift import watch as watch_cascade
+
+    found = watch_cascade(cascade, answers, last=last, level=level)
+    printed(found)
+    raise typer.Exit(1 if found.drift.differs else 0)
+
+
 def by_member(text: str) -> str | dict[str, str]:
     """A value for all, or "name=value" for some members, with commas between them."""
     if "=" not in text:

@@ -127,7 +127,10 @@ def _confirm(question: str) -> bool:
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER", help="A sweep, pools of predictions, cascades, or a folder that holds them."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="A sweep, pools of predictions, cascades, their answers to new rows, or a folder that holds them.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option("--title", help="Title of the page. Default: the sweep's task.")] = None,

@@ -6,9 +6,11 @@ It goes to the Hub with the weights, so it names no place on this machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hf_soups.cascades.drift import AnswersSeen
 from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
@@ -74,7 +76,8 @@ def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport, plan:
     from hf_soups.plots.costs import draw_cost_picture
     from hf_soups.pool_jobs.pictures import exits_of
 
-    text = json_text({**evidence(index, frontier, parts), "plan": plan_values(plan)})
+    seen = asdict(AnswersSeen.of(plan, plan.apply(parts.select)))
+    text = json_text({**evidence(index, frontier, parts), "plan": plan_values(plan), "answers": seen})
     answers = plan.apply(parts.select if parts.report is None else parts.report)
     with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)

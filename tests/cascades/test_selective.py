@@ -205,7 +205,9 @@ def test_answers_in_files_and_over_http_have_a_column_for_it(
     wanted = plan.apply(made.predictions).abstained
     assert wanted is not None
     pq.write_table(pa.table({"text": made.inputs}), tmp_path / "rows.parquet")
-    predict_rows(folder, data=str(tmp_path / "rows.parquet"), out=tmp_path / "out", shard_rows=7, progress=False)
+    rows = {"data": str(tmp_path / "rows.parquet"), "shard_rows": 7}
+    result = predict_rows(folder, out=tmp_path / "out", progress=False, **rows)
+    assert result.abstained == wanted.sum()
     told = pq.read_table(sorted((tmp_path / "out").glob("*.parquet"))).to_pydict()
     assert told["abstained"] == wanted.tolist()
     with TestClient(build_app(folder)) as client:
