@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hf_soups.cascades import Frontier, Plan, Rule
     from hf_soups.cascades.certify import certify
+    from hf_soups.cascades.deferral import learn_deferral
     from hf_soups.cascades.running.build_folder import build_cascade
     from hf_soups.cascades.running.config import CascadeConfig
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from hf_soups.pool import read_pool
     from hf_soups.pool.elsewhere import add_answers
     from hf_soups.pool.predict import predict_pool
-    from hf_soups.pool_jobs import abstain_plan, build_from, search_pool
+    from hf_soups.pool_jobs import abstain_plan, build_from, defer_plan, search_pool
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
@@ -74,6 +75,7 @@ _HOME = {
     "build_app": "serving",
     "abstain_plan": "pool_jobs",
     "build_from": "pool_jobs",
+    "defer_plan": "pool_jobs",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
     "search_pool": "pool_jobs",
@@ -87,6 +89,7 @@ _HOME = {
     "build_cascade": "cascades.running.build_folder",
     "calibrated": "predictions.calibration",
     "certify": "cascades.certify",
+    "learn_deferral": "cascades.deferral",
     "certify_risk": "cascades.selective",
     "coverage_risk": "cascades.selective",
     "fit_temperature": "predictions.calibration",
@@ -149,11 +152,13 @@ __all__ = [
     "compare",
     "cook",
     "coverage_risk",
+    "defer_plan",
     "diagnose",
     "ensemble",
     "fit_temperature",
     "greedy",
     "inspect_checkpoints",
+    "learn_deferral",
     "learned",
     "load_recipe",
     "model_stock",

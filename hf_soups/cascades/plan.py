@@ -51,6 +51,11 @@ class Plan(Displayed):
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", checked_thresholds(self.thresholds, len(self.members)))
         object.__setattr__(self, "costs", tuple(float(cost) for cost in self.costs))
+        if self.rule.scores and len(self.rule.scores) != len(self.members) - 1:
+            raise InputError(
+                f"learned scores of {len(self.rule.scores)} stages for {len(self.members)} members; expected one for "
+                "each but the last."
+            )
         if len(set(self.members)) != len(self.members):
             raise InputError(f"a cascade of {', '.join(self.members)}: a member stands there twice.")
         for name, values in (("costs", self.costs), ("temperatures", self.temperatures or self.members)):
@@ -192,6 +197,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     ['a']
     """
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    values["rule"] = {name: value for name, value in asdict(plan.rule).items() if value}
     return {name: v for name, v in values.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 

@@ -369,6 +369,10 @@ def build(
             min=0, max=2, help="Rows less sure than this after the last member are for a human. Default: none is."
         ),
     ] = None,
+    learned_deferral: Annotated[
+        bool,
+        typer.Option("--learned-deferral", help="Let a learned score decide when to ask on; see cascade defer."),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
@@ -376,7 +380,7 @@ def build(
 
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
-        with_code=with_code, abstain=abstain,
+        with_code=with_code, abstain=abstain, learned_deferral=learned_deferral,
     )  # fmt: skip
     printed(f"wrote {path}")
 
@@ -402,6 +406,20 @@ def abstain(
     printed(abstain_plan(plan, out=out, **({"coverages": coverage} if coverage else {})))
     if out is not None and "#" in plan:
         printed(f"[dim]wrote {out}[/dim]")
+
+
+@cascade.command()
+def defer(
+    plan: Reference,
+    folds: Annotated[int, typer.Option(min=2, help="Of the cross-fitting.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+) -> None:
+    """Learn when asking the next member pays; exit status 1 if that does not beat the plan's own confidence."""
+    from hf_soups.pool_jobs import defer_plan
+
+    found = defer_plan(plan, folds=folds, seed=seed)
+    printed(found)
+    raise typer.Exit(0 if found.deferral.pays else 1)
 
 
 @cascade.command()

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hf_soups.cascades.deferral import learn_deferral
 from hf_soups.cascades.drift import AnswersSeen
 from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.cascades.frontier import Choice, Frontier
@@ -29,15 +30,16 @@ from hf_soups.soups.soup import versions
 COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
 
 
-def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, Any]:
+def evidence(index: int, frontier: Frontier, parts: SelectAndReport, plan: Plan) -> dict[str, Any]:
     """Data, search, members and report scores of a plan, as evidence.json holds them.
 
     Args:
         index: of the plan in the frontier.
         frontier: of the search.
         parts: the rows that it was searched on, and those that nothing was chosen on.
+        plan: that of the frontier, perhaps with a last threshold or learned deferral.
     """
-    plan, pool, kept = frontier.plan(index), parts.pool, recipe_kept(parts.pool.folder)
+    pool, kept = parts.pool, recipe_kept(parts.pool.folder)
     recipe = {} if kept is None else {"recipe": {k: v for k, v in recipe_values(kept).items() if k in ("task", "data")}}
     rows = {"select": len(next(iter(parts.select.values())))}
     if parts.report is not None:
@@ -58,26 +60,19 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
         "plan": plan_values(plan),
         "members": {name: _member(pool.members[name]) for name in plan.members},
         "report": [_reported(row) for row in reported(frontier, Choice(plan), parts)],
+        "answers": asdict(AnswersSeen.of(plan, plan.apply(parts.select))),
         "versions": versions(),
     }
 
 
 def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport, plan: Plan) -> dict[str, bytes]:
-    """The evidence and the pictures of a plan as the cascade's folder holds them, by name.
-
-    Args:
-        index: see `evidence`.
-        frontier: see there.
-        parts: see there.
-        plan: that of the frontier, perhaps with a last threshold.
-    """
+    """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
     from hf_soups.cascades.cost_points import cost_picture
     from hf_soups.plots.cascades import draw_exits
     from hf_soups.plots.costs import draw_cost_picture
     from hf_soups.pool_jobs.pictures import exits_of
 
-    seen = asdict(AnswersSeen.of(plan, plan.apply(parts.select)))
-    text = json_text({**evidence(index, frontier, parts), "plan": plan_values(plan), "answers": seen})
+    text = json_text(evidence(index, frontier, parts, plan))
     answers = plan.apply(parts.select if parts.report is None else parts.report)
     with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)
@@ -158,6 +153,7 @@ def build_from(
     overwrite: bool = False,
     with_code: bool = False,
     abstain: float | None = None,
+    learned_deferral: bool = False,
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -174,6 +170,8 @@ def build_from(
         with_code: add code by which people without hf_soups load it (`trust_remote_code=True`).
         abstain: rows that are less sure than this after the last member are for a human, under every plan that is
             stored. Default: every row is answered.
+        learned_deferral: let a score learned on the select rows decide when the next member is asked, at the plan's
+            average cost; see `learn_deferral`. The other stored plans keep their confidence.
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -183,7 +181,8 @@ def build_from(
 
     opened = open_plan(reference, pool)
     searched, parts = opened.pool, opened.parts
-    plan = abstaining_plan(opened.plan, abstain, parts.select)
+    plan = learn_deferral(opened.plan, parts.select).plan if learned_deferral else opened.plan
+    plan = abstaining_plan(plan, abstain, parts.select)
     check_members(plan, searched)
     return build_cascade(
         plan,
@@ -213,7 +212,7 @@ def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -
         pool.costs(plan.unit, plan.members),
         max_members=len(plan.members),
         combine=plan.rule.combine,
-        confidence=plan.rule.confidence,
+        confidence="max" if plan.rule.confidence == "learned" else plan.rule.confidence,
         metric=plan.metric,
         temperatures=temperatures,
     )
