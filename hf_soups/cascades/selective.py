@@ -135,11 +135,13 @@ class RiskCertificate:
         wanted = f"at most {100 * self.max_risk:g}% of the answers wrong"
         seen = f"{100 * self.risk:.2f}% of {self.answered} answers to {self.rows} test rows; p = {self.p_value:.2g}"
         if self.plan is not None:
-            share = self.answered / self.rows
-            return (
-                f"Certified with probability {1 - self.delta:g}: {wanted}, if a human is asked where the confidence is "
-                f"below {self.plan.abstain:.6g}; {share:.1%} of rows are answered (seen: {seen})."
+            how = (
+                f"if a human is asked where the confidence is below {self.plan.abstain:.6g}; "
+                f"{self.answered / self.rows:.1%} of rows are answered"
+                if self.plan.abstain
+                else "also if every row is answered"
             )
+            return f"Certified with probability {1 - self.delta:g}: {wanted}, {how} (seen: {seen})."
         more = (
             "No threshold is safe enough for any number of rows: allow a larger risk, or take another plan."
             if self.rows_needed is None
@@ -222,7 +224,7 @@ def _answered(
     if answers.problem_type != CLASSIFICATION:
         raise InputError(
             f"rows of problem type {answers.problem_type!r} are not answered right or wrong as a whole, so there is no "
-            "risk to bound. Set the last threshold by hand (abstain)."
+            "risk to bound. A last threshold can be set by hand: hf-soups cascade build ... --abstain 0.9."
         )
     if answers.labels is None:
         raise PredictionsError("the rows have no labels, so nobody knows which answers are wrong.")

@@ -446,7 +446,7 @@ def certify(
             raise InputError("--max-risk bounds the answers that are given: leave out --max-loss and --against.")
         shown = certify_plan_risk(plan, max_risk=max_risk, delta=delta, seed=seed)
         printed(shown.in_words())
-        if shown.plan is not None:
+        if shown.plan is not None and shown.plan.abstain:
             printed(f"to use it: hf-soups cascade build {plan} --abstain {shown.plan.abstain!r} --out FOLDER")
         raise typer.Exit(0 if shown.certified else 1)
     found = certify_plan(plan, against=against, max_loss=0.01 if max_loss is None else max_loss, delta=delta, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +109,17 @@ class AbstainResult(Displayed):
             cells += [
                 "2 (always)" if (below := row.plan.abstain or 0.0) > 1 else f"{below:.6g}",
                 f"{row.select.coverage:.1%}",
-                f"{row.select.risk:.2%}",
+                _wrong(row.select.risk),
             ]
             if shown and row.report is not None:
                 ends = f"{row.report.low:.2%}, {row.report.high:.2%}"
-                cells += [f"{row.report.coverage:.1%}", f"{row.report.risk:.2%}", ends]
+                cells += [f"{row.report.coverage:.1%}", _wrong(row.report.risk), ends]
             table.add_row(*cells)
         return table
+
+
+def _wrong(risk: float) -> str:
+    return "-" if math.isnan(risk) else f"{risk:.2%}"
 
 
 def _cells(row: AbstainRow, sign: float) -> dict[str, float | None]:

@@ -183,14 +183,20 @@ def build_from(
     searched, parts = opened.pool, opened.parts
     plan = learn_deferral(opened.plan, parts.select).plan if learned_deferral else opened.plan
     plan = abstaining_plan(plan, abstain, parts.select)
+    if plan.coverage == 0:
+        raise InputError(
+            f"--abstain {abstain:g}: no select row is that sure, so every row would be left to a human. What thresholds "
+            f"do is shown by hf-soups cascade abstain {reference}."
+        )
     check_members(plan, searched)
+    further = [abstaining_plan(own, abstain, parts.select) for own in _of_its_members(plan, searched, parts.select)]
     return build_cascade(
         plan,
         searched.members,
         out,
         kind=searched.kind,
         label_names=searched.label_names,
-        frontier=[abstaining_plan(own, abstain, parts.select) for own in _of_its_members(plan, searched, parts.select)],
+        frontier=[own for own in further if own.coverage != 0],
         max_length=searched.data.max_length,
         references=references,
         assume_label_order=assume_label_order,

@@ -93,15 +93,17 @@ def test_the_commands_from_the_curve_to_a_cascade_that_asks_a_human(searched: tu
     assert (status, "Certified with probability 0.95: at most 50% of the answers wrong" in told) == (0, True)
     found = certify_plan_risk(f"{path}#{index}", max_risk=0.5)
     assert found.plan is not None
-    assert f"--abstain {found.plan.abstain!r}" in told.replace("\n", "")
+    assert found.plan.abstain == 0.0  # so many may be wrong that none is left to a human
+    assert "also if every row is answered" in told.replace("\n", " ")
+    assert "to use it" not in told
     assert run("cascade", "certify", f"{path}#{index}", "--max-risk", "0.001")[0] == 1
     with pytest.raises(InputError, match="leave out --max-loss and --against"):
         run("cascade", "certify", f"{path}#{index}", "--max-risk", "0.1", "--max-loss", "0.1")
-    status, _ = run("cascade", "build", f"{path}#{index}", "--abstain", found.plan.abstain, "--out", tmp_path / "c")
+    status, _ = run("cascade", "build", f"{path}#{index}", "--abstain", "0.5", "--out", tmp_path / "c")
     assert status == 0
     cascade = CascadeForImageClassification.from_pretrained(tmp_path / "c")
     assert isinstance(cascade, CascadeForImageClassification)
-    assert {plan.abstain for plan in cascade.config.plans} == {found.plan.abstain}
+    assert {plan.abstain for plan in cascade.config.plans} == {0.5}
     cascade.budget = 0.9
     assert cascade.abstains
 
@@ -130,6 +132,23 @@ def test_card_and_report_say_what_a_human_is_left(searched: tuple[Path, int], tm
     words = " ".join(section.blocks[0].words)
     assert "Where even then it is less than 0.6, a human is asked." in words
     assert f"Answered: {100 * (~answers.abstained).mean():.1f}% of 1000 select rows" in words
+
+
+def test_a_threshold_that_answers_no_row_is_refused_and_of_no_stored_plan(
+    searched: tuple[Path, int], tmp_path: Path
+) -> None:
+    path, index = searched
+    plans = Frontier.load(path).plans
+    single = next(i for i, plan in enumerate(plans) if len(plan.members) == 1)
+    with pytest.raises(InputError, match="no select row is that sure, so every row would be left to a human"):
+        build_from(f"{path}#{single}", tmp_path / "one", abstain=1.0)
+    folder = build_from(f"{path}#{index}", tmp_path / "c", abstain=2.0)  # early exits are answered all the same
+    stored = CascadeForImageClassification.config_class.from_pretrained(folder).plans
+    assert stored
+    assert all(plan.coverage for plan in stored)
+    nothing = abstain_plan(f"{path}#{single}", coverages=[0.0])
+    assert [row.select.coverage for row in nothing.rows] == [0.0]
+    assert "0.0%" in run("cascade", "abstain", f"{path}#{single}", "--coverage", "0")[1]
 
 
 def test_without_report_rows_there_is_a_curve_and_no_certificate(searched: tuple[Path, int], tmp_path: Path) -> None:
