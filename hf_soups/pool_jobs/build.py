@@ -185,7 +185,7 @@ def build_from(
     plan = abstaining_plan(plan, abstain, parts.select)
     if plan.coverage == 0:
         raise InputError(
-            f"--abstain {abstain:g}: no select row is that sure, so every row would be left to a human. What thresholds "
+            f"--abstain {abstain:g}: no select row is that sure, so every row would be for a human. What thresholds "
             f"do is shown by hf-soups cascade abstain {reference}."
         )
     check_members(plan, searched)

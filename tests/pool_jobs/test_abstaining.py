@@ -140,7 +140,7 @@ def test_a_threshold_that_answers_no_row_is_refused_and_of_no_stored_plan(
     path, index = searched
     plans = Frontier.load(path).plans
     single = next(i for i, plan in enumerate(plans) if len(plan.members) == 1)
-    with pytest.raises(InputError, match="no select row is that sure, so every row would be left to a human"):
+    with pytest.raises(InputError, match="no select row is that sure, so every row would be for a human"):
         build_from(f"{path}#{single}", tmp_path / "one", abstain=1.0)
     folder = build_from(f"{path}#{index}", tmp_path / "c", abstain=2.0)  # early exits are answered all the same
     stored = CascadeForImageClassification.config_class.from_pretrained(folder).plans
