@@ -23,6 +23,7 @@ LIGHT = (
     "hf_soups.sweep.plan",
     "hf_soups.leaderboard.board",
     "hf_soups.soups",
+    "hf_soups.demo.cascade",
 )
 
 
