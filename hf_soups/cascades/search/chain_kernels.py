@@ -5,7 +5,7 @@ subsets that share all members but one; they differ on a few rows in a hundred: 
 rows stay is a matter of the first three stages alone, and so is counted once for all fourth members. Chains of fewer
 stages have axes of one threshold that keeps all rows.
 
-Three chains in four, and more the more is known, are left out before their grid is counted. It is split into blocks, 8
+Four chains in five, once much is known, are left out before their grid is counted. It is split into blocks, at most 8
 along each axis: no cell of a block adds more than the rows that are won at its last cell, less those lost at its first.
 
 All of it stands in one file, since numba keeps compiled code by the file of the caller and would not see a change in
