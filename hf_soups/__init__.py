@@ -21,10 +21,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hf_soups.cascades import Frontier, Plan, Rule
     from hf_soups.cascades.certify import certify
+    from hf_soups.cascades.deferral import learn_deferral
     from hf_soups.cascades.running.build_folder import build_cascade
     from hf_soups.cascades.running.config import CascadeConfig
     from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
     from hf_soups.cascades.search.exhaustive import search_cascades
+    from hf_soups.cascades.selective import certify_risk, coverage_risk
     from hf_soups.checkpoint import Checkpoint
     from hf_soups.cooking import CookResult, Options, cook
     from hf_soups.costs import Cost
@@ -41,11 +43,12 @@ if TYPE_CHECKING:
     from hf_soups.pool import read_pool
     from hf_soups.pool.elsewhere import add_answers
     from hf_soups.pool.predict import predict_pool
-    from hf_soups.pool_jobs import build_from, search_pool
+    from hf_soups.pool_jobs import abstain_plan, build_from, defer_plan, search_pool
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
     from hf_soups.recipe.task import Task, named_task
+    from hf_soups.reporting.drift import watch
     from hf_soups.reporting.page import report
     from hf_soups.serving import build_app
     from hf_soups.soups import Soup, greedy, model_stock, task_vectors, uniform, wise_ft
@@ -64,12 +67,15 @@ _HOME = {
     "cook": "cooking",
     "push": "hub",
     "report": "reporting.page",
+    "watch": "reporting.drift",
     "run_sweep": "sweep",
     "score": "metrics",
     "WordClassifier": "models.label_words",
     "add_answers": "pool.elsewhere",
     "build_app": "serving",
+    "abstain_plan": "pool_jobs",
     "build_from": "pool_jobs",
+    "defer_plan": "pool_jobs",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
     "search_pool": "pool_jobs",
@@ -83,6 +89,9 @@ _HOME = {
     "build_cascade": "cascades.running.build_folder",
     "calibrated": "predictions.calibration",
     "certify": "cascades.certify",
+    "learn_deferral": "cascades.deferral",
+    "certify_risk": "cascades.selective",
+    "coverage_risk": "cascades.selective",
     "fit_temperature": "predictions.calibration",
     "predict_pool": "pool.predict",
     "read_pool": "pool",
@@ -129,6 +138,7 @@ __all__ = [
     "SoupCallback",
     "Task",
     "WordClassifier",
+    "abstain_plan",
     "add_answers",
     "average_of_run",
     "build_app",
@@ -138,13 +148,17 @@ __all__ = [
     "build_page",
     "calibrated",
     "certify",
+    "certify_risk",
     "compare",
     "cook",
+    "coverage_risk",
+    "defer_plan",
     "diagnose",
     "ensemble",
     "fit_temperature",
     "greedy",
     "inspect_checkpoints",
+    "learn_deferral",
     "learned",
     "load_recipe",
     "model_stock",
@@ -163,6 +177,7 @@ __all__ = [
     "select_ensemble",
     "task_vectors",
     "uniform",
+    "watch",
     "wise_ft",
 ]
 

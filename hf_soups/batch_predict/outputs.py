@@ -63,6 +63,12 @@ class AnswerFiles(Shards["pa.Table"]):
 
         write_file(self.path(number), lambda partial: pq.write_table(table, partial))
 
+    def has(self, column: str) -> bool:
+        """Whether the parts, of which there is one at least, have a column."""
+        import pyarrow.parquet as pq
+
+        return column in pq.read_schema(self.path(0)).names
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All parts behind one another, in the rows' order."""
         import pyarrow as pa
@@ -80,6 +86,7 @@ def table_of(
     label_names: Sequence[str],
     top_k: int,
     of_type: ProblemType = CLASSIFICATION,
+    abstains: bool = False,
 ) -> pa.Table:
     """The output rows of some input rows.
 
@@ -90,6 +97,7 @@ def table_of(
         label_names: of the classes.
         top_k: so many labels with their scores. Of a multi-label problem `labels` are all more probable than not.
         of_type: what the answers are: of a regression `score` is the number, and the labels are empty.
+        abstains: whether some rows may be for a human; the column `abstained` says which.
     """
     import pyarrow as pa
 
@@ -103,6 +111,8 @@ def table_of(
     columns = _columns(answers, label_names, top_k, of_type)
     if of_type == MULTI_LABEL:
         kinds["labels"] = pa.list_(pa.string())
+    if abstains:
+        kinds["abstained"] = pa.bool_()
     arrays = {
         name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
         for name, kind in kinds.items()
@@ -134,6 +144,7 @@ def _columns(
         **several,
         **stages,
         **({} if answers.costs is None else {"cost": answers.costs.tolist()}),
+        **({} if answers.abstained is None else {"abstained": answers.abstained.tolist()}),
     }
 
 
@@ -258,3 +269,47 @@ def weights_of(checkpoint: Checkpoint) -> str:
         member = Checkpoint(checkpoint.source, checkpoint.revision, subfolder)
         digest.update(f"{subfolder} {member.sha256()} {member.files_digest()}".encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswers:
+    """Answers that a call of `predict_rows` wrote, as far as it came."""
+
+    folder: Path
+    budget: float | None  # of a cascade
+    weights: str  # of the model, see `weights_of`
+    table: pa.Table  # of the rows that are there: label, score, exit_stage, perhaps abstained, and error
+
+
+def read_answers(folder: str | Path) -> KeptAnswers:
+    """Answers from a folder.
+
+    Raises:
+        InputError: if it holds none, or they cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    at = Path(folder)
+    if not at.is_dir():
+        raise InputError(f"{at}: no such folder. Name one that hf-soups predict wrote answers into.")
+    if not (at / MANIFEST).is_file():
+        raise InputError(
+            f"{at} holds no {MANIFEST}, so it is no folder of answers. Name one that hf-soups predict wrote."
+        )
+    about = read_json(at / MANIFEST, what="the record of answers", format=FORMAT, again="Answer the rows again.")
+    wanted = ("label", "score", "exit_stage", "abstained", "error")
+    tables = []
+    for path in sorted(at.glob("part-*.parquet")):
+        try:
+            there = pq.read_schema(path).names
+            tables.append(pq.read_table(path, columns=[name for name in wanted if name in there]))
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{path}: it cannot be read ({error}). Answer the rows again, which repairs it."
+            ) from error
+    if not tables:
+        raise InputError(f"{at}: no answers are there yet.")
+    budget = about.get("budget")
+    table = pa.concat_tables(tables, promote_options="default")
+    return KeptAnswers(at, None if budget is None else float(budget), str(about.get("weights", "")), table)

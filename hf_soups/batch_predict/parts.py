@@ -45,6 +45,7 @@ class Route:
     thresholds: tuple[float, ...] = ()
     rule: Rule = field(default_factory=Rule)
     costs: tuple[float, ...] | None = None  # of a row, by the stage that it exits at
+    abstain: float | None = None  # of the plan
     work: tuple[float, ...] = ()  # of each member on an average row, as far as it is known
 
 
@@ -137,7 +138,7 @@ def _of_cascade(
     plan = config.built if budget is None else within_budget(config.plans, budget)
     reaching = np.cumsum(plan.exit_shares[::-1])[::-1] if plan.exit_shares else np.ones(len(plan.members))
     work = tuple(float(w) for w in reaching * np.asarray(plan.costs))
-    route = Route(plan.members, plan.thresholds, plan.rule, plan.cost_by_exit, work)
+    route = Route(plan.members, plan.thresholds, plan.rule, plan.cost_by_exit, plan.abstain, work)
     stages = range(len(plan.members))
     return route, tuple(partial(_open_member, checkpoint, plan, stage, dict(dtypes)) for stage in stages)
 
@@ -214,7 +215,7 @@ class _Needing(Exception):
 
 def _exited_or_needing(route: Route, known: Halfway, count: int) -> Answers | Int64[np.ndarray, " rows"]:
     """The answers to all rows, or the rows that need the next member."""
-    if len(route.members) == 1:
+    if len(route.members) == 1 and route.abstain is None:
         exits = np.zeros(count, dtype=np.int64)
         return Answers(known.log_probs[0], exits, None) if known.log_probs else np.arange(count)
 
@@ -224,11 +225,11 @@ def _exited_or_needing(route: Route, known: Halfway, count: int) -> Answers | In
         return known.log_probs[stage]
 
     try:
-        done = run_rows(answer, count, route.thresholds, route.rule)
+        done = run_rows(answer, count, route.thresholds, route.rule, route.abstain)
     except _Needing as needing:
         return needing.rows
     costs = None if route.costs is None else np.asarray(route.costs)[done.exits]
-    return Answers(done.log_probs, done.exits, costs)
+    return Answers(done.log_probs, done.exits, costs, done.abstained)
 
 
 def _asked(
@@ -277,6 +278,8 @@ def _table(
     values = [Unreadable(errors[i]) if i in errors else None for i in range(stop - start)]
     readable = np.asarray([i not in errors for i in range(stop - start)], dtype=bool)
     costs = None if found.costs is None else found.costs[readable]
-    answers = Answers(found.log_probs[readable], found.exits[readable], costs) if readable.any() else None
-    table = table_of(rows.ids(start, stop), values, answers, member.label_names, job.top_k, member.problem_type)
+    abstained = None if found.abstained is None else found.abstained[readable]
+    answers = Answers(found.log_probs[readable], found.exits[readable], costs, abstained) if readable.any() else None
+    about = member.label_names, job.top_k, member.problem_type, job.route.abstain is not None
+    table = table_of(rows.ids(start, stop), values, answers, *about)
     return table.replace_schema_metadata(MadeFrom(rows, job.weights).metadata(start, stop))

@@ -44,6 +44,7 @@ class RowsResult:
     average_cost: float | None = None  # of the rows that were answered
     unit: str = ""
     stale: tuple[str, ...] = ()  # what was there and had to be answered again, and why, in words
+    abstained: int | None = None  # rows for a human; None: none is meant for one
 
 
 def predict_rows(
@@ -251,6 +252,8 @@ def print_result(result: RowsResult) -> None:
         total = max(1, sum(result.exits))
         shares = ", ".join(f"stage {i}: {n / total:.1%}" for i, n in enumerate(result.exits))
         console.print(f"left at {shares}; average cost {result.average_cost:.4g} {result.unit}")
+    if result.abstained is not None:
+        console.print(f"{result.abstained} rows are for a human; the column `abstained` says which.")
     if result.errors:
         console.print(f"{result.errors} rows could not be answered; the column `error` says why.", style="yellow")
 
@@ -271,7 +274,7 @@ class BatchJob:
         rows, tables = self.made_from.rows, []
         for at, end, values in _ahead(rows, start, stop, self.batch_size):
             values, answers = answered_rows(self.answerer, values)
-            about = self.answerer.label_names, self.top_k, self.answerer.problem_type
+            about = self.answerer.label_names, self.top_k, self.answerer.problem_type, self.answerer.abstains
             tables.append(table_of(rows.ids(at, end), values, answers, *about))
             progress(end - start, stop - start)
         whole = pa.concat_tables(tables, promote_options="permissive")
@@ -327,21 +330,24 @@ def _one_by_one(
     if not done:
         return values, None
     costs = [a.costs for a in done if a.costs is not None]
+    abstained = [a.abstained for a in done if a.abstained is not None]
     joined = Answers(
         np.concatenate([a.log_probs for a in done]),
         np.concatenate([a.exits for a in done]),
         np.concatenate(costs) if costs else None,
+        np.concatenate(abstained) if abstained else None,
     )
     return values, joined
 
 
 def _result(files: AnswerFiles, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
     """The totals over all files, whoever wrote them."""
-    done = files.read(["exit_stage", "cost", "error"])
+    human = files.has("abstained")
+    done = files.read(["exit_stage", "cost", "error", *(["abstained"] if human else [])])
     exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
     costs = np.asarray(done.column("cost").drop_null().to_numpy(), dtype=np.float64)
     return RowsResult(
         files.folder, files.rows, answered, seconds, done.num_rows - done.column("error").null_count,
         tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
-        unit, stale,
+        unit, stale, int(np.sum(done.column("abstained").drop_null().to_numpy())) if human else None,
     )  # fmt: skip

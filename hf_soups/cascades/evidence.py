@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_soups.cascades.drift import AnswersSeen
 from hf_soups.files.reading import is_there, read_record
 from hf_soups.recipe import recipe_from
 
@@ -70,6 +71,7 @@ class Evidence:
     plan: Mapping[str, Any] = field(default_factory=dict)  # that the report scores are of; empty: by 0.1.0
     members: Mapping[str, EvidenceMember] = field(default_factory=dict)
     report: tuple[EvidenceScore, ...] = ()
+    answers: AnswersSeen | None = None  # to the select rows; None: by an earlier version
     versions: Mapping[str, str] = field(default_factory=dict)  # of what it was built with
 
     def reported(self, name: str) -> EvidenceScore | None:

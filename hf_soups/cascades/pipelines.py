@@ -158,6 +158,8 @@ class CascadePipeline:
         scores = applied(output["logits"][0].numpy(), function or usual)
         best = np.argsort(-scores, kind="stable")[:top_k]
         names, about = self.model.config.id2label, self.about_exit(output) if return_exits else {}
+        if output.get("abstained") is not None:
+            about = {**about, "abstained": bool(output["abstained"][0])}
         return [{"label": names[i], "score": scores[i].item(), **about} for i in best.tolist()]
 
     def about_exit(self, output: Any) -> dict[str, Any]:
@@ -200,7 +202,8 @@ class CascadeImageClassificationPipeline(CascadePipeline, StockImages):  # type:
 
     Takes URLs, paths, PIL images and arrays of 8-bit values, one or a list, generator or data set of them; `top_k`
     (default 5), `function_to_apply`, `timeout`, `batch_size` and `num_workers` are as in the stock pipeline.
-    `return_exits=True` adds "exit" (stage), "members" (that the row met) and "cost" to each answer.
+    `return_exits=True` adds "exit" (stage), "members" (that the row met) and "cost" to each answer; a cascade that
+    abstains (`Plan.abstain`) adds "abstained": whether a human should be asked.
     """
 
     stock_task = "image-classification"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_soups.cascades.rule import NEVER, Rule, checked_thresholds
-from hf_soups.cascades.simulate import CascadePredictions, simulate
+from hf_soups.cascades.simulate import CascadePredictions, Exited, simulate
 from hf_soups.display import Displayed
 from hf_soups.errors import InputError, PredictionsError
 from hf_soups.files.reading import as_record
@@ -44,15 +44,27 @@ class Plan(Displayed):
     unit: str = ""
     hardware: str = ""
     rows: int = 0  # that it was scored on
+    abstain: float | None = None  # rows that are less sure after the last member are for a human; None: none is
+    coverage: float | None = None  # share of the rows that are not, on select
+    score_answered: float | None = None  # of `metric` on these alone
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", checked_thresholds(self.thresholds, len(self.members)))
         object.__setattr__(self, "costs", tuple(float(cost) for cost in self.costs))
+        if self.rule.scores and len(self.rule.scores) != len(self.members) - 1:
+            raise InputError(
+                f"learned scores of {len(self.rule.scores)} stages for {len(self.members)} members; expected one for "
+                "each but the last."
+            )
         if len(set(self.members)) != len(self.members):
             raise InputError(f"a cascade of {', '.join(self.members)}: a member stands there twice.")
         for name, values in (("costs", self.costs), ("temperatures", self.temperatures or self.members)):
             if len(values) != len(self.members):
                 raise InputError(f"{len(values)} {name} for {len(self.members)} members; expected one for each.")
+        if self.abstain is not None and not 0 <= self.abstain <= NEVER:
+            raise InputError(
+                f"abstain is {self.abstain}; expected a confidence from 0 (answer every row) to 1, or {NEVER:g} (none)."
+            )
         if any(not 0 < t < math.inf for t in self.temperatures):
             raise InputError(f"temperatures are {self.temperatures}; expected numbers above 0.")
         if any(not 0 <= cost < math.inf for cost in self.costs):
@@ -82,7 +94,7 @@ class Plan(Displayed):
     @property
     def way(self) -> tuple[object, ...]:
         """What decides how rows go: two plans of one way are the same cascade, whatever else they know of it."""
-        return self.members, self.thresholds, self.rule, self.temperatures
+        return self.members, self.thresholds, self.rule, self.temperatures, self.abstain
 
     @property
     def cost_by_exit(self) -> tuple[float, ...]:
@@ -95,6 +107,7 @@ class Plan(Displayed):
         named = "".join(part for pair in zip(self.members, [*ways, ""], strict=True) for part in pair)
         known = not math.isnan(self.score)
         score = score_in_words(traits_of(self.metric).sign * self.score, self.metric)
+        named += "" if self.abstain is None else f", a human where that is below {self.abstain:.4g}"
         return named + (f"; {self.metric} {score}, average cost {cost_in_words(self.average_cost)}" if known else "")
 
     def to_pandas(self) -> pd.DataFrame:
@@ -119,7 +132,7 @@ class Plan(Displayed):
         return same_costs and (other.unit, other.hardware) == (self.unit, self.hardware)
 
     def apply(self, predictions: Mapping[str, Predictions]) -> CascadePredictions:
-        """The cascade's answers on other rows, with each row's exit stage and cost.
+        """The cascade's answers on other rows, with each row's exit stage and cost, and whether a human is asked.
 
         Args:
             predictions: those of the members, by name, of the same rows in any order; others are not looked at.
@@ -140,11 +153,14 @@ class Plan(Displayed):
         first = predictions[self.members[0]]
         aligned = [predictions[name].aligned_to(first) for name in self.members]
         scaled = [p.at_temperature(t) for p, t in zip(aligned, self.temperatures or (1.0,) * len(aligned), strict=True)]
-        if len(scaled) == 1:  # itself, whatever its rows are
+        done: Exited | None = None
+        if len(scaled) > 1 or self.abstain is not None:
+            self.rule.check(first)
+            done = simulate(scaled, self.thresholds, self.rule, self.abstain)
+        if len(scaled) == 1 or done is None:  # itself, whatever its rows are
             log_probs, exits = scaled[0].log_probs, np.zeros(len(first), dtype=np.int64)
         else:
-            self.rule.check(first)
-            log_probs, exits = simulate(scaled, self.thresholds, self.rule)
+            log_probs, exits = done.log_probs, done.exits
         return CascadePredictions(
             log_probs,
             first.row_ids,
@@ -155,6 +171,8 @@ class Plan(Displayed):
             first.problem_type,
             exits=exits,
             costs=np.asarray(self.cost_by_exit)[exits],
+            confidences=None if done is None else done.confidences,
+            abstained=None if done is None else done.abstained,
         )
 
 
@@ -179,6 +197,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     ['a']
     """
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
+    values["rule"] = {name: value for name, value in asdict(plan.rule).items() if value}
     return {name: v for name, v in values.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
 
 

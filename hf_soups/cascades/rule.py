@@ -22,7 +22,7 @@ from hf_soups.predictions import SMALLEST, Predictions
 from hf_soups.predictions.predictions import HALF, logits_again, read_logits
 
 Combine = Literal["mean", "geometric", "last"]
-Confidence = Literal["max", "gap", "entropy", "agreement", "labels"]
+Confidence = Literal["max", "gap", "entropy", "agreement", "labels", "learned"]
 COMBINATIONS: dict[Combine, str] = {
     "mean": "mean of the probabilities of all members so far",
     "geometric": "geometric mean of the probabilities of all members so far",
@@ -33,8 +33,10 @@ CONFIDENCES: dict[Confidence, str] = {
     "gap": "the gap between the two largest probabilities",
     "entropy": "1 - entropy / log(classes)",
     "agreement": "the share of members whose own answer is the combined one",
+    "learned": "a learned chance that the answer is as good as the last member's",
     "labels": "of many labels a row, the mean of how sure each is: the larger of p and 1 - p",
 }
+MOST_CLASSES = 32  # whose probabilities are features of learned deferral; of more only three summaries are
 NEVER = 2.0  # a threshold that no confidence reaches; confidences lie in [0, 1]
 
 
@@ -44,8 +46,11 @@ class Rule:
 
     combine: Combine = "mean"
     confidence: Confidence = "max"
+    scores: tuple[tuple[float, ...], ...] = ()  # of "learned": intercept and coefficients of each stage but the last
 
     def __post_init__(self) -> None:
+        if (self.confidence == "learned") != bool(self.scores):
+            raise InputError("the confidence 'learned' needs scores (learn_deferral makes them), and no other has any.")
         for name, value, known in (
             ("combine", self.combine, COMBINATIONS),
             ("confidence", self.confidence, CONFIDENCES),
@@ -179,6 +184,8 @@ class Committee:
             answers = self.answers()
             agreeing = np.stack([vote == answers for vote in self.votes])
             return np.asarray(agreeing.mean(axis=0), dtype=np.float32)
+        if self.rule.confidence == "learned" and self.members <= len(self.rule.scores):
+            return deferral_score(deferral_features(self._probs), self.rule.scores[self.members - 1])
         return np.asarray(np.clip(_CONFIDENCE[self.rule.confidence](self._probs), 0, 1), dtype=np.float32)
 
     def _logs(self) -> Float64[np.ndarray, "rows classes"]:
@@ -213,7 +220,40 @@ def _labels(probs: Float64[np.ndarray, "rows labels"]) -> Float64[np.ndarray, " 
     return np.asarray(np.maximum(probs, 1 - probs).mean(axis=1))
 
 
-_CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy, "labels": _labels}
+# after the last member nothing is deferred: there the largest probability says whether a human is asked
+_CONFIDENCE = {"max": _max, "gap": _gap, "entropy": _entropy, "labels": _labels, "learned": _max}
+
+
+def deferral_features(probs: Float64[np.ndarray, "rows classes"]) -> Float64[np.ndarray, "rows features"]:
+    """What learned deferral knows of a row: largest probability, gap, entropy; of few classes all probabilities too."""
+    summaries = np.stack([_max(probs), _gap(probs), _entropy(probs)], axis=1)
+    return np.concatenate([summaries, probs], axis=1) if probs.shape[1] <= MOST_CLASSES else summaries
+
+
+def deferral_score(
+    features: Float64[np.ndarray, "rows features"], coefficients: Sequence[float]
+) -> Float32[np.ndarray, " rows"]:
+    """The learned chance, in [0, 1]; summed feature by feature, so that a row's is the same in any batch.
+
+    Raises:
+        InputError: if there are more or fewer coefficients than features and an intercept.
+    """
+    if len(coefficients) != features.shape[1] + 1:
+        raise InputError(
+            f"{len(coefficients)} coefficients of learned deferral for {features.shape[1]} features and an intercept: "
+            "they are of other classes. Build the cascade again."
+        )
+    z = np.full(len(features), coefficients[0])
+    for column, weight in zip(features.T, coefficients[1:], strict=True):
+        z += weight * column
+    return np.asarray(1 / (1 + np.exp(-np.clip(z, -700, 700))), dtype=np.float32)
+
+
+def abstaining(
+    exits: Int64[np.ndarray, " rows"], confidences: Float32[np.ndarray, " rows"], last: int, abstain: float
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows are for a human: those that met the last member and are less sure than `abstain` even then."""
+    return np.asarray((exits == last) & ~leaving(confidences, abstain))
 
 
 def leaving(confidence: Float32[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import ArrayLike
 
-from hf_soups.cascades.rule import Committee, Rule, checked_thresholds, leaving
+from hf_soups.cascades.rule import Committee, Rule, abstaining, checked_thresholds, leaving
 from hf_soups.predictions import Predictions
 
 ROWS_AT_ONCE = 4096  # x 1,000 classes in float64: 33 MB
@@ -24,9 +24,12 @@ class Exited:
     log_probs: Float32[np.ndarray, "rows classes"]
     exits: Int64[np.ndarray, " rows"]  # stage; 0 is the first member
     confidences: Float32[np.ndarray, " rows"]  # at the stage that each row exits at
+    abstained: Bool[np.ndarray, " rows"] | None = None  # rows for a human; None: none is meant for one
 
 
-def run_rows(answer: MemberAnswer, count: int, thresholds: Sequence[float], rule: Rule) -> Exited:
+def run_rows(
+    answer: MemberAnswer, count: int, thresholds: Sequence[float], rule: Rule, abstain: float | None = None
+) -> Exited:
     """Send `count` rows through the stages, those that go on together.
 
     Args:
@@ -34,6 +37,7 @@ def run_rows(answer: MemberAnswer, count: int, thresholds: Sequence[float], rule
         count: of the rows.
         thresholds: one for each member but the last.
         rule: how members combine, and what their confidence is.
+        abstain: rows that are less sure than this after the last member are for a human; None: none is.
     """
     left: list[tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]] = []
     exits, confidences = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.float32)
@@ -50,12 +54,13 @@ def run_rows(answer: MemberAnswer, count: int, thresholds: Sequence[float], rule
             break
         left.append((rows[out], committee.take(out).log_probs()))
         rows, committee = rows[~out], committee.take(~out)
+    abstained = None if abstain is None else abstaining(exits, confidences, len(thresholds), abstain)
     if len(left) == 1:
-        return Exited(left[0][1], exits, confidences)
+        return Exited(left[0][1], exits, confidences, abstained)
     log_probs = np.empty((count, left[0][1].shape[1]), dtype=np.float32)
     for at, own in left:
         log_probs[at] = own
-    return Exited(log_probs, exits, confidences)
+    return Exited(log_probs, exits, confidences, abstained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,8 @@ class CascadePredictions(Predictions):
 
     exits: Int64[np.ndarray, " examples"] | None = None  # 0 is the first member
     costs: Float64[np.ndarray, " examples"] | None = None  # of all members that the row met
+    confidences: Float32[np.ndarray, " examples"] | None = None  # at the exit; None: of a single model
+    abstained: Bool[np.ndarray, " examples"] | None = None  # rows for a human; None: none is meant for one
 
     def take(self, rows: ArrayLike) -> CascadePredictions:
         """The given rows (indices or a mask), in that order."""
@@ -78,23 +85,26 @@ class CascadePredictions(Predictions):
             labels=None if self.labels is None else self.labels[at],
             exits=self.exits[at],
             costs=self.costs[at],
+            confidences=None if self.confidences is None else self.confidences[at],
+            abstained=None if self.abstained is None else self.abstained[at],
         )
 
 
 def simulate(
-    members: Sequence[Predictions], thresholds: Sequence[float], rule: Rule
-) -> tuple[Float32[np.ndarray, "rows classes"], Int64[np.ndarray, " rows"]]:
-    """Log-probabilities and the exit stage of each row, for members whose rows stand in one order.
+    members: Sequence[Predictions], thresholds: Sequence[float], rule: Rule, abstain: float | None = None
+) -> Exited:
+    """What a cascade answers, for members whose rows stand in one order.
 
     Args:
         members: in the order that rows meet them.
         thresholds: one for each member but the last.
         rule: how members combine, and what their confidence is.
+        abstain: as of `run_rows`.
     """
     at = checked_thresholds(thresholds, len(members))
     rows = len(members[0])
     log_probs = np.empty((rows, members[0].classes), dtype=np.float32)
-    exits = np.empty(rows, dtype=np.int64)
+    exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
     for start in range(0, rows, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, rows)
 
@@ -103,4 +113,6 @@ def simulate(
 
         done = run_rows(answer, stop - start, at, rule)
         log_probs[start:stop], exits[start:stop] = done.log_probs, done.exits
-    return log_probs, exits
+        confidences[start:stop] = done.confidences
+    abstained = None if abstain is None else abstaining(exits, confidences, len(at), abstain)
+    return Exited(log_probs, exits, confidences, abstained)

@@ -131,8 +131,10 @@ def predict(
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
+    from hf_soups.files.writing import refuse_url
     from hf_soups.pool.entries import names_a_cascade
 
+    refuse_url(out)
     rows: dict[str, Any] = {
         "data": data, "split": split, "config": config, "revision": revision, "kind": kind, "text": text or (),
         "image": image, "label_names": _separated(label_names), "limit": limit, "max_length": max_length,
@@ -165,6 +167,21 @@ def predict(
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
+
+
+@app.command()
+def watch(
+    cascade: Annotated[str, typer.Argument(metavar="FOLDER|REPO", help="A cascade.")],
+    answers: Annotated[Path, typer.Option("--answers", help="Its answers to new rows, written by hf-soups predict.")],
+    last: Annotated[int | None, typer.Option(min=1, help="Only so many of the last rows. Default: all.")] = None,
+    level: Annotated[float, typer.Option(help="Chance of a false alarm.")] = 0.01,
+) -> None:
+    """Say whether new rows are answered as those that a cascade was chosen on; exit status 1 if they are not."""
+    from hf_soups.reporting.drift import watch as watch_cascade
+
+    found = watch_cascade(cascade, answers, last=last, level=level)
+    printed(found)
+    raise typer.Exit(1 if found.drift.differs else 0)
 
 
 def by_member(text: str) -> str | dict[str, str]:
@@ -348,6 +365,16 @@ def build(
         bool,
         typer.Option("--with-code", help="Add code with which people without hf_soups load it (trust_remote_code)."),
     ] = False,
+    abstain: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=2, help="Rows less sure than this after the last member are for a human. Default: none is."
+        ),
+    ] = None,
+    learned_deferral: Annotated[
+        bool,
+        typer.Option("--learned-deferral", help="Let a learned score decide when to ask on; see cascade defer."),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
@@ -355,25 +382,76 @@ def build(
 
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
-        with_code=with_code,
+        with_code=with_code, abstain=abstain, learned_deferral=learned_deferral,
     )  # fmt: skip
     printed(f"wrote {path}")
 
 
 @cascade.command()
+def abstain(
+    plan: Annotated[
+        str,
+        typer.Argument(
+            metavar="FRONTIER[#NUMBER]", help="A plan, such as preds/frontier.json#3; the file alone: all its plans."
+        ),
+    ],
+    coverage: Annotated[
+        list[float] | None,
+        typer.Option(min=0, max=1, help="Share of the select rows to answer (repeatable). Default: 1 down to 0.5."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the picture of one plan's curve.")] = None,
+    form: Format = "png",
+) -> None:
+    """Wrong answers against rows left to a human, by a threshold below which a cascade does not answer."""
+    from hf_soups.pool_jobs import abstain_plan
+
+    printed(abstain_plan(plan, out=out, **({"coverages": coverage} if coverage else {})))
+    if out is not None and "#" in plan:
+        printed(f"[dim]wrote {out}[/dim]")
+
+
+@cascade.command()
+def defer(
+    plan: Reference,
+    folds: Annotated[int, typer.Option(min=2, help="Of the cross-fitting.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+) -> None:
+    """Learn when asking the next member pays; exit status 1 if that does not beat the plan's own confidence."""
+    from hf_soups.pool_jobs import defer_plan
+
+    found = defer_plan(plan, folds=folds, seed=seed)
+    printed(found)
+    raise typer.Exit(0 if found.deferral.pays else 1)
+
+
+@cascade.command()
 def certify(
     plan: Reference,
-    max_loss: Annotated[float, typer.Option(help="Accuracy that may be lost.")] = 0.01,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Accuracy that may be lost. Default: 0.01, unless --max-risk is given.")
+    ] = None,
+    max_risk: Annotated[
+        float | None,
+        typer.Option(help="Instead: wrong answers among those that are given; the other rows are for a human."),
+    ] = None,
     delta: Annotated[float, typer.Option(help="Chance that the certificate is wrong.")] = 0.05,
     against: Annotated[
         str | None, typer.Option(help="The model that the loss is against. Default: all members together.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split of the report rows.")] = 0,
 ) -> None:
-    """Thresholds that lose at most --max-loss with probability 1 - --delta, shown on rows the search did not see."""
-    from hf_soups.pool_jobs import certify_plan
+    """Thresholds that keep --max-loss or --max-risk with probability 1 - --delta, shown on rows not searched on."""
+    from hf_soups.pool_jobs import certify_plan, certify_plan_risk
 
-    found = certify_plan(plan, against=against, max_loss=max_loss, delta=delta, seed=seed)
+    if max_risk is not None:
+        if max_loss is not None or against is not None:
+            raise InputError("--max-risk bounds the answers that are given: leave out --max-loss and --against.")
+        shown = certify_plan_risk(plan, max_risk=max_risk, delta=delta, seed=seed)
+        printed(shown.in_words())
+        if shown.plan is not None and shown.plan.abstain:
+            printed(f"to use it: hf-soups cascade build {plan} --abstain {shown.plan.abstain!r} --out FOLDER")
+        raise typer.Exit(0 if shown.certified else 1)
+    found = certify_plan(plan, against=against, max_loss=0.01 if max_loss is None else max_loss, delta=delta, seed=seed)
     printed(found.in_words())
     if found.plan is not None:
         thresholds = ", ".join(f"{t:.6g}" for t in found.plan.thresholds)

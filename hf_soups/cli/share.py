@@ -34,7 +34,9 @@ def card(
     base_model: Annotated[
         list[str] | None, typer.Option(help="OWNER/NAME on the Hub that local models come from (repeatable).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where it is written. Default: into the folder itself.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder it is written into. Default: the soup's or cascade's own.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: compare the card's figures with the files.")
     ] = False,
@@ -125,7 +127,10 @@ def _confirm(question: str) -> bool:
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER", help="A sweep, pools of predictions, cascades, or a folder that holds them."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="A sweep, pools of predictions, cascades, their answers to new rows, or a folder that holds them.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option("--title", help="Title of the page. Default: the sweep's task.")] = None,

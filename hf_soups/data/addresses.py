@@ -20,7 +20,7 @@ def place_of(task: Task, split_name: str) -> tuple[Task, str]:
     """The task and split with an address of this machine or the Hub as everything else knows it.
 
     >>> from hf_soups.recipe.task import Task
-    >>> at = Task(path="hf://datasets/org/name@main/data/x.parquet", text=("text",))
+    >>> at = Task(kind="text", path="hf://datasets/org/name@main/data/x.parquet", text=("text",))
     >>> task, split = place_of(at, "train")
     >>> task.path, task.revision, split
     ('org/name', 'main', 'data/x.parquet')

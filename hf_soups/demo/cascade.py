@@ -1,45 +1,42 @@
-"""The cascade of a demo: loaded, with the plans it can follow, and its inputs as visitors and examples give them.
+"""The cascade of a demo, with the plans it can follow, and its inputs as visitors and examples give them.
 
-A soup or another single classifier is taken for a cascade of one member.
+A soup or another single classifier is taken for a cascade of one member. Nothing here imports torch or transformers
+before the first input is asked, so that the page can be there before the members are.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import math
+import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hf_soups.cascades.frontier import load_frontier
 from hf_soups.cascades.plan import Plan, plan_values
-from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.members import load_one
-from hf_soups.cascades.running.model import (
-    CascadeForImageClassification,
-    CascadeForSequenceClassification,
-    CascadeModel,
-)
+from hf_soups.cascades.running.stored import StoredCascade, read_stored
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.data.images import FORMATS, MOST_PIXELS, ROOM, Picture, picture
 from hf_soups.demo.journeys import Always, Journey, Stage, journeys
 from hf_soups.errors import DataError, HfSoupsError, InputError
 from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, problem_type_of
-from hf_soups.models.readers import RawRows
 from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import ImageFolder
+
+if TYPE_CHECKING:
+    from hf_soups.cascades.running.model import CascadeModel
 
 BETWEEN = "|||"  # or a tab: between the two texts of a pair
 MOST_EXAMPLES = 64
 AT_ONCE = 32  # inputs of a batch that go through the members together
 
 
-def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple[Plan, ...]:
+def plans_of(config: StoredCascade, frontier: str | Path | None = None) -> tuple[Plan, ...]:
     """The plans over a cascade's members, the cheapest first; of two that run alike only one.
 
     Args:
@@ -54,7 +51,7 @@ def plans_of(config: CascadeConfig, frontier: str | Path | None = None) -> tuple
     return tuple(sorted(known.values(), key=_dearness))
 
 
-def dearest(config: CascadeConfig) -> Always:
+def dearest(config: StoredCascade) -> Always:
     """What the plans' costs are held against: the last member of the cascade as built, asked for every input."""
     return Always(config.built.members[-1], config.built.costs[-1], alone=len(config.members) == 1)
 
@@ -64,7 +61,7 @@ def _dearness(plan: Plan) -> tuple[float, float]:
     return average, plan.worst_cost
 
 
-def _fitting(config: CascadeConfig, path: Path) -> list[Plan]:
+def _fitting(config: StoredCascade, path: Path) -> list[Plan]:
     """Plans that the members at hand can follow, costed as the cascade as built."""
     built, plans = config.built, load_frontier(path).plans
     own = dict(zip(built.members, built.costs, strict=True))
@@ -90,26 +87,44 @@ class DemoCascade:
     """
 
     name: str
-    model: CascadeModel
-    read: Callable[[Any], Any]  # an input as the members' readers take it
+    config: StoredCascade
     plans: tuple[Plan, ...]  # the cheapest first
-    always: Always
+    _load: Callable[[], CascadeModel]
+    _loading: threading.Lock = field(default_factory=threading.Lock)
+
+    @functools.cached_property
+    def _loaded(self) -> CascadeModel:
+        return self._load()
+
+    @property
+    def model(self) -> CascadeModel:
+        """The members, loaded when they are first asked for; whoever asks meanwhile waits.
+
+        Raises:
+            CheckpointError, MemberError: if they cannot be loaded.
+        """
+        with self._loading:
+            return self._loaded
+
+    @property
+    def always(self) -> Always:
+        """What the plans' costs are held against."""
+        return dearest(self.config)
 
     @property
     def kind(self) -> str:
         """What an input is: "image", "text" or "text-pair"."""
-        return str(self.model.config.kind)
+        return self.config.kind
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes."""
-        names: tuple[str, ...] = self.model.config.label_names
-        return names
+        return self.config.label_names
 
     @property
     def built(self) -> int:
         """The number, among `plans`, of the plan that the cascade was built with."""
-        return self.plans.index(self.model.config.built)
+        return self.plans.index(self.config.built)
 
     def follow(self, inputs: Sequence[Any], plan: Plan) -> list[Journey]:
         """The ways of a batch of inputs; they leave where the cascade's pipeline lets them.
@@ -118,7 +133,7 @@ class DemoCascade:
             DataError: if a file is no readable image.
             InputError: if a text is empty, or there are no inputs.
         """
-        return self._follow([self.read(value) for value in inputs], plan)
+        return self._follow([self._read(value) for value in inputs], plan)
 
     def follow_each(self, inputs: Sequence[Any], plan: Plan) -> list[Journey | str]:
         """As `follow`, with the reason in the place of an input that cannot be read."""
@@ -130,13 +145,18 @@ class DemoCascade:
         reasons: dict[int, str] = {}
         for i, value in enumerate(inputs):
             try:
-                values.append(self.read(value))
+                values.append(self._read(value))
             except HfSoupsError as error:
                 reasons[i] = str(error)
         ways = iter(self._follow(values, plan) if values else ())
         return [reasons[i] if i in reasons else next(ways) for i in range(len(inputs))]
 
+    def _read(self, value: Any) -> Any:
+        return read_image(value) if self.kind == "image" else read_text(value)
+
     def _follow(self, values: Sequence[Any], plan: Plan) -> list[Journey]:
+        from hf_soups.models.readers import RawRows
+
         stages: list[Stage] = []
         self.model.run(RawRows(values, len(values)), plan=plan, seen=lambda rows, own: stages.append((rows, own)))
         return journeys(plan, stages, len(values))
@@ -150,7 +170,7 @@ def load_demo_cascade(
     pair: bool = False,
     device: str | None = None,
 ) -> DemoCascade:
-    """Load a cascade, or a single classifier as a cascade of one.
+    """A cascade, or a single classifier as a cascade of one; its members are loaded when they are first asked.
 
     Args:
         model: a folder, or a Hub repo ("owner/name", "owner/name@revision").
@@ -160,22 +180,14 @@ def load_demo_cascade(
         device: where the members run; default: the GPU where there is one.
     Raises:
         InputError: if it is neither, or the frontier does not fit.
-        CheckpointError, MemberError: if it cannot be loaded.
+        CheckpointError: if it cannot be read.
     """
-    from transformers import pipeline
-
     checkpoint = _named(model)
     _check_one_class(checkpoint)
-    loaded = _cascade(checkpoint) if is_cascade(checkpoint) else _cascade_of_one(checkpoint, pair)
-    stock = "image" if loaded.config.kind == "image" else "text"
-    pipe: Any = pipeline(
-        f"cascade-{stock}-classification",  # type: ignore[call-overload]  # registered by this package
-        model=loaded,
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-    )
-    config: Any = loaded.config
-    read = _reader(pipe.preprocess, config.kind)
-    return DemoCascade(name or checkpoint.name, loaded, read, plans_of(config, frontier), dearest(config))
+    several = is_cascade(checkpoint)
+    config = read_stored(checkpoint.folder) if several else _of_one(checkpoint, pair)
+    load = functools.partial(_cascade if several else _cascade_of_one, checkpoint, config, device)
+    return DemoCascade(name or checkpoint.name, config, plans_of(config, frontier), load)
 
 
 def _check_one_class(checkpoint: Checkpoint) -> None:
@@ -200,39 +212,44 @@ def _named(model: str | Path) -> Checkpoint:
 
 
 def _class_for(kind: str) -> type[CascadeModel]:
+    from hf_soups.cascades.running.model import CascadeForImageClassification, CascadeForSequenceClassification
+
     return CascadeForImageClassification if kind == "image" else CascadeForSequenceClassification
 
 
-def _cascade(checkpoint: Checkpoint) -> CascadeModel:
+def _cascade(checkpoint: Checkpoint, config: StoredCascade, device: str | None) -> CascadeModel:
     hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
-    loaded = _class_for(str(checkpoint.config.get("kind"))).from_pretrained(checkpoint.source, **hub)
-    assert isinstance(loaded, CascadeModel)
-    return loaded
+    return _placed(_class_for(config.kind).from_pretrained(checkpoint.source, **hub), device)
 
 
-def _cascade_of_one(checkpoint: Checkpoint, pair: bool) -> CascadeModel:
+def _of_one(checkpoint: Checkpoint, pair: bool) -> StoredCascade:
     """The classifier as the only member of a cascade that is nowhere on disk; it costs its parameters."""
     kind = kind_of_head(checkpoint, pair)
     names = checkpoint.label_names or tuple(f"class {i}" for i in range(_classes(checkpoint)))
     cost = float(checkpoint.parameters)
-    config = CascadeConfig(
-        kind=kind,
-        members=[{"name": checkpoint.name, "subfolder": "member_0"}],
-        plan=plan_values(Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")),
-        id2label=dict(enumerate(names)),
-    )
-    return _class_for(kind)(config, [load_one(config, checkpoint.folder)])
+    plan = Plan((checkpoint.name,), (), (cost,), average_cost=cost, unit="parameters")
+    members = [{"name": checkpoint.name, "subfolder": "member_0"}]
+    return StoredCascade(kind, members, plan_values(plan), [], None, dict(enumerate(names)))
+
+
+def _cascade_of_one(checkpoint: Checkpoint, stored: StoredCascade, device: str | None) -> CascadeModel:
+    from hf_soups.cascades.running.config import CascadeConfig
+    from hf_soups.cascades.running.members import load_one
+
+    config = CascadeConfig(kind=stored.kind, members=stored.members, plan=stored.plan, id2label=stored.id2label)
+    return _placed(_class_for(stored.kind)(config, [load_one(config, checkpoint.folder)]), device)
+
+
+def _placed(model: Any, device: str | None) -> CascadeModel:
+    import torch
+
+    placed: CascadeModel = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return placed
 
 
 def _classes(checkpoint: Checkpoint) -> int:
     table = checkpoint.config.get("id2label")
     return len(table) if table else int(checkpoint.config.get("num_labels", 2))
-
-
-def _reader(preprocess: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
-    if kind == "image":
-        return read_image
-    return lambda text: preprocess(_given(text))
 
 
 def read_image(path: str | Path) -> Any:
@@ -285,18 +302,16 @@ def thumbnail(path: str | Path, edge: int = 48) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-def _given(text: str | tuple[str, str]) -> str | dict[str, str]:
-    """A text or a pair as the pipeline takes it.
+def read_text(text: str | tuple[str, str]) -> tuple[str, str | None]:
+    """A text or a pair as the cascade's readers take it.
 
     Raises:
         InputError: if there is nothing but white space.
     """
-    parts = (text,) if isinstance(text, str) else text
-    if not all(part.strip() for part in parts):
-        raise InputError(
-            "nothing to classify: " + ("the text" if len(parts) == 1 else "a text of the pair") + " is empty."
-        )
-    return text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+    first, second = (text, None) if isinstance(text, str) else text
+    if not all(part.strip() for part in (first, second) if part is not None):
+        raise InputError(f"nothing to classify: {'the text' if second is None else 'a text of the pair'} is empty.")
+    return first, second
 
 
 def texts_of(lines: str) -> list[str]:

@@ -42,6 +42,7 @@ class Journey:
 
     meetings: tuple[Meeting, ...]
     log_probs: Float32[np.ndarray, " classes"]  # the cascade's answer
+    for_human: bool = False  # it met the last member, and is less sure than the plan asks for
 
     @property
     def exit(self) -> int:
@@ -136,4 +137,6 @@ def _journey(plan: Plan, said: Sequence[Float32[np.ndarray, " classes"]]) -> Jou
                 None if last else plan.thresholds[stage], plan.costs[stage],
             )
         )  # fmt: skip
-    return Journey(tuple(meetings), committee.log_probs()[0])
+    met_all = len(said) == len(plan.members)
+    unsure = plan.abstain is not None and met_all and not leaving(committee.confidence(), plan.abstain)[0]
+    return Journey(tuple(meetings), committee.log_probs()[0], bool(unsure))

@@ -34,7 +34,7 @@ ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the model
 
 
 def page_of(cascade: DemoCascade, examples: Sequence[Any] = ()) -> gr.Blocks:
-    """The page of a loaded cascade.
+    """The page of a cascade.
 
     Args:
         cascade: it.
@@ -92,7 +92,7 @@ def appearance() -> dict[str, Any]:
 
 
 def _about(cascade: DemoCascade) -> str:
-    members = [as_written(name) for name in cascade.model.config.built.members]
+    members = [as_written(name) for name in cascade.config.built.members]
     text = (
         f"{len(members)} models are asked one after another, from {members[0]} to {members[-1]}, until the answer is "
         f"sure enough. {len(cascade.label_names)} classes."

@@ -16,6 +16,7 @@ from hf_soups.errors import HfSoupsError, InputError, MissingExtra
 if TYPE_CHECKING:
     import gradio
 
+    from hf_soups.demo.cascade import DemoCascade
 
 HOST = "127.0.0.1"
 PORT = 7860  # gradio's own first choice
@@ -47,15 +48,29 @@ def build_page(
         InputError: if it is no cascade or classifier, or examples or frontier do not fit it.
         CheckpointError, MemberError: if it cannot be loaded.
     """
+    shown, page = _page(cascade, title, examples, frontier, pair, device)
+    _ = shown.model  # loaded now
+    return page
+
+
+def _page(
+    model: str | Path,
+    title: str | None,
+    examples: str | Path | None,
+    frontier: str | Path | None,
+    pair: bool,
+    device: str | None,
+) -> tuple[DemoCascade, gradio.Blocks]:
+    """A cascade whose members are not loaded yet, and its page."""
     require_gradio()
     from hf_soups.demo.cascade import examples_of, load_demo_cascade
     from hf_soups.demo.examples import default_examples
 
-    loaded = load_demo_cascade(cascade, name=title, frontier=frontier, pair=pair, device=device)
-    shown = default_examples(cascade, loaded.kind) if examples is None else examples_of(examples, loaded.kind)
+    shown = load_demo_cascade(model, name=title, frontier=frontier, pair=pair, device=device)
+    offered = default_examples(model, shown.kind) if examples is None else examples_of(examples, shown.kind)
     from hf_soups.demo.page import page_of  # imports gradio, which takes seconds
 
-    return page_of(loaded, shown)
+    return shown, page_of(shown, offered)
 
 
 def serve(
@@ -71,7 +86,7 @@ def serve(
     wait: bool = True,
     open_browser: bool = False,
 ) -> gradio.Blocks:
-    """Build the page and serve it.
+    """Build the page and serve it; the members are loaded once it is there, and first questions wait for them.
 
     Args:
         cascade: as for `build_page`, like the five that follow.
@@ -90,15 +105,21 @@ def serve(
         InputError: if the port is taken or the address is not this machine's; and as `build_page`.
     """
     require_gradio()
-    free_port(host, port)  # said before models are loaded, which takes longest
-    page = build_page(cascade, title=title, examples=examples, frontier=frontier, pair=pair, device=device)
-    return launched(page, host, free_port(host, port), wait=wait, open_browser=open_browser)
+    free_port(host, port)  # said before gradio is imported
+    shown, page = _page(cascade, title, examples, frontier, pair, device)
+    _launch(page, host, free_port(host, port), open_browser)
+    try:
+        _ = shown.model  # loaded now
+    except BaseException:
+        page.close(verbose=False)
+        raise
+    if wait:
+        promise("the page is closed")
+        page.block_thread()
+    return page
 
 
-def launched(
-    page: gradio.Blocks, host: str, port: int, *, wait: bool = True, open_browser: bool = False
-) -> gradio.Blocks:
-    """Serve a page that is built; see `serve`."""
+def _launch(page: gradio.Blocks, host: str, port: int, open_browser: bool) -> None:
     try:
         with _loopback_direct():
             page.launch(
@@ -108,10 +129,6 @@ def launched(
     except OSError as error:
         raise HfSoupsError(f"the page cannot be served at {host}:{port} ({error}). Try another --port.") from error
     print(f"The page is at {page.local_url} (Ctrl-C ends it).", flush=True)
-    if wait:
-        promise("the page is closed")
-        page.block_thread()
-    return page
 
 
 def require_gradio() -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from hf_soups.demo.cascade import BETWEEN, examples_of
 from hf_soups.errors import InputError, MissingExtra
 from hf_soups.pool.entries import is_cascade, one_model
 
@@ -73,8 +74,6 @@ def space_files(
 
 
 def _examples(source: str | Path, kind: str) -> dict[str, str | Path]:
-    from hf_soups.demo.cascade import BETWEEN, examples_of  # torch, which the rest of this module does without
-
     found = examples_of(source, kind)
     if kind == "image":
         return {f"{EXAMPLES}/{i:02d}{Path(path).suffix.lower()}": Path(path) for i, path in enumerate(found)}

@@ -7,6 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -38,14 +39,20 @@ def one_unit_in_words(unit: str) -> str:
     return unit_in_words(unit).replace(" per example", "")
 
 
+FOR_HUMAN = "Ask a human. Likeliest:"
+
+
 def plan_in_words(plan: Plan) -> str:
     """Members in order, each with the confidence from which on it answers.
 
     >>> plan_in_words(Plan(("small", "large"), (0.7790,), (1.0, 5.0)))
     'small (answers at confidence 0.779 or more), then large'
-    >>> plan_in_words(Plan(("small",), (), (1.0,)))
-    'small alone'
+    >>> plan_in_words(Plan(("small",), (), (1.0,), abstain=0.6))
+    'small alone; a human where the confidence is below 0.600 even then'
     """
+    if plan.abstain is not None:
+        own = plan_in_words(replace(plan, abstain=None))
+        return f"{own}; a human where the confidence is below {_digits(plan.abstain)} even then"
     if len(plan.members) == 1:
         return f"{plan.members[0]} alone"
     if all(threshold > 1 for threshold in plan.thresholds):
@@ -178,7 +185,8 @@ def journey_view(way: Journey, plan: Plan, labels: Sequence[str], always: Always
     members = [_member_view(m, i, plan, labels, always.alone) for i, m in enumerate(way.meetings)]
     members += [_unasked_view(name, i) for i, name in enumerate(plan.members) if i > way.exit]
     return (
-        f'<div class="hs-answer"><p class="hs-small">Answer</p><p class="hs-big">{escape(labels[way.answer])}</p>'
+        f'<div class="hs-answer"><p class="hs-small">{FOR_HUMAN if way.for_human else "Answer"}</p>'
+        f'<p class="hs-big">{escape(labels[way.answer])}</p>'
         f"<p>with probability {_percent(way.probability)}</p>{_list(facts)}</div>"
         f'<h3>{title}</h3><p class="hs-small">Confidence is {plan.rule.in_words()[1]}.</p>'
         f'<ol class="hs-members">{"".join(members)}</ol>'
@@ -225,16 +233,18 @@ def batch_view(
 
 def answers_csv(names: Sequence[str], ways: Sequence[Journey | str], plan: Plan, labels: Sequence[str]) -> str:
     """A batch as CSV: input, answer, probability, answered_by, cost and, where there is no answer, the reason."""
-    held = io.StringIO()
+    held, abstains = io.StringIO(), plan.abstain is not None
     table = csv.writer(held, lineterminator="\n")
-    table.writerow(("input", "answer", "probability", "answered_by", "cost", "unit", "error"))
+    table.writerow(
+        ("input", "answer", "probability", "answered_by", "cost", "unit", "error", *["abstained"] * abstains)
+    )
     for name, way in zip(names, ways, strict=True):
         if isinstance(way, str):
-            table.writerow((_cell(name), "", "", "", "", "", _cell(way)))
+            table.writerow((_cell(name), "", "", "", "", "", _cell(way), *[""] * abstains))
         else:
-            answer = _cell(labels[way.answer])
-            table.writerow((_cell(name), answer, f"{way.probability:.6f}", _cell(plan.members[way.exit]),
-                            f"{way.cost:g}", plan.unit, ""))  # fmt: skip
+            human = [str(way.for_human).lower()] * abstains
+            table.writerow((_cell(name), _cell(labels[way.answer]), f"{way.probability:.6f}",
+                            _cell(plan.members[way.exit]), f"{way.cost:g}", plan.unit, "", *human))  # fmt: skip
     return held.getvalue()
 
 
@@ -275,9 +285,10 @@ def _totals_view(ways: Sequence[Journey], count: int, plan: Plan, always: Always
         f"{name} {left} ({_percent(share)})"
         for name, left, share in zip(plan.members, batch.exits, batch.shares, strict=True)
     )
+    human = sum(way.for_human for way in ways)
     facts = {
         "Plan": plan_in_words(plan),
-        "Answered": f"{batch.count} of {count}",
+        "Answered": f"{batch.count - human} of {count}" + (f"; {human} for a human" if human else ""),
         "Answered by": exits,
         "Average cost": cost_line(batch.average_cost, always, plan.unit),
     }
@@ -291,7 +302,8 @@ def _row(
     first = f'<th scope="row">{small}{escape(name)}</th>'
     if isinstance(way, str):
         return f'<tr>{first}<td colspan="{2 if always.alone else 4}" class="hs-wrong">{escape(way)}</td></tr>'
-    cells = [labels[way.answer], _percent(way.probability)]
+    said = labels[way.answer]
+    cells = [f"{FOR_HUMAN} {said}" if way.for_human else said, _percent(way.probability)]
     if not always.alone:
         cells += [
             f"{way.exit + 1}. {plan.members[way.exit]}", f"{cost_in_words(way.cost)} ({share_of(way.cost, always)})",

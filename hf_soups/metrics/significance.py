@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hf_soups.metrics.bootstrap import percentile_interval, resampled_sums
 from hf_soups.metrics.metric import Metric, metric_named, resampled_values
 from hf_soups.predictions import Predictions
 
+LEAST = 10  # rows that are expected of each sample in a group; smaller groups are counted together
 DIGITS = 12  # differences are rounded to: the last bits of two equal scores depend on the order of their sums
 
 
@@ -135,3 +137,42 @@ def _same_rows(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions
         if not len(p.needs_labels()):
             raise PredictionsError(f"the predictions {p.model or ''} hold no rows, so there is nothing to compare.")
     return a, b.aligned_to(a)
+
+
+def shares_p_value(
+    one: Sequence[int] | np.ndarray, other: Sequence[int] | np.ndarray, *, ordered: bool = True
+) -> float:
+    """The probability that two samples of one population differ as much, by chi-squared.
+
+    Args:
+        one: rows of each group.
+        other: of the other sample, of the same groups.
+        ordered: small groups are counted with their neighbours, else all of them together.
+
+    >>> shares_p_value([500, 500], [50, 50])
+    1.0
+    >>> shares_p_value([600, 400], [500, 500]) < 1e-4
+    True
+    """
+    from scipy.special import chdtrc
+
+    counts = np.stack([np.asarray(sample, dtype=np.float64) for sample in (one, other)])
+    if not ordered:
+        counts = counts[:, np.argsort(counts.sum(axis=0), kind="stable")]
+    counts = _merged(counts)
+    if counts.shape[1] < 2:
+        return 1.0
+    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    return float(chdtrc(counts.shape[1] - 1, float(((counts - expected) ** 2 / expected).sum())))
+
+
+def _merged(counts: Float64[np.ndarray, "two groups"]) -> Float64[np.ndarray, "two merged"]:
+    """Neighbouring groups put together until each is expected to have `LEAST` rows in the smaller sample."""
+    share = counts.sum(axis=1).min() / counts.sum()
+    merged: list[np.ndarray] = []
+    for group in counts.T:
+        if merged and min(merged[-1].sum(), group.sum()) * share < LEAST:
+            merged[-1] = merged[-1] + group
+        else:
+            merged.append(group)
+    return np.stack(merged, axis=1)

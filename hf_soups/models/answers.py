@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +15,4 @@ class Answers:
     log_probs: Float32[np.ndarray, "rows classes"]  # of a regression numbers, as in `Predictions`
     exits: Int64[np.ndarray, " rows"]  # the stage that answered; 0 is the first member
     costs: Float64[np.ndarray, " rows"] | None  # in the answerer's unit; None: it knows none
+    abstained: Bool[np.ndarray, " rows"] | None = None  # rows for a human; None: none is meant for one

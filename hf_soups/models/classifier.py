@@ -82,6 +82,10 @@ class Answerer(Protocol):
     def problem_type(self) -> ProblemType:
         """What its answers are: of one class, of any number of labels, or numbers."""
 
+    @property
+    def abstains(self) -> bool:
+        """Whether some rows may be for a human."""
+
     def answer(self, values: Sequence[Any]) -> Answers:
         """The answers to a batch of images, or of pairs (text, text or None)."""
 
@@ -98,6 +102,7 @@ class Classifier:
     order: tuple[int, ...] = ()  # its logits, in the order of the caller's classes; empty: all of them as they are
     resizes: bool = False  # its position embeddings are fitted to the images while it runs
     unit: str = ""
+    abstains: bool = False
 
     @classmethod
     def load(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,3 +213,24 @@ def _bare(axes: Axes) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=False, color=GREY)
+
+
+def draw_coverage_risk(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: str | Path, *, name: str
+) -> tuple[Path, ...]:
+    """Write the share of wrong answers by that of rows answered as PNG, and the points as CSV; both paths.
+
+    Args:
+        curves: coverages and risks, by what the rows are.
+        path: the PNG file.
+        name: of the cascade, for the title.
+    """
+    figure, axes = new_figure()
+    rows: list[dict[str, float | str]] = []
+    for (role, (coverages, risks)), colour in zip(curves.items(), (BLUE, VERMILION), strict=False):
+        axes.plot([100 * c for c in coverages], [100 * r for r in risks], color=colour, lw=1.6, label=role)
+        rows += [{"rows": role, "coverage": c, "risk": r} for c, r in zip(coverages, risks, strict=True)]
+    axes.set_xlim(0, 101)
+    axes.set_ylim(bottom=0)
+    label_axes(axes, "answered, % of the rows", "wrong, % of the answers given", f"{name}: the rest is for a human")
+    return finish(figure, path, rows)

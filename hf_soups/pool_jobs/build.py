@@ -6,12 +6,16 @@ It goes to the Hub with the weights, so it names no place on this machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hf_soups.cascades.deferral import learn_deferral
+from hf_soups.cascades.drift import AnswersSeen
 from hf_soups.cascades.evidence import EVIDENCE_FILE, FORMAT, PICTURES
 from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
+from hf_soups.cascades.selective import abstaining_plan
 from hf_soups.errors import InputError
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
@@ -26,15 +30,16 @@ from hf_soups.soups.soup import versions
 COSTS = ("parameters", "macs", "bytes", "seconds", "seconds_batch_1", "best_batch", "hardware")
 
 
-def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, Any]:
+def evidence(index: int, frontier: Frontier, parts: SelectAndReport, plan: Plan) -> dict[str, Any]:
     """Data, search, members and report scores of a plan, as evidence.json holds them.
 
     Args:
         index: of the plan in the frontier.
         frontier: of the search.
         parts: the rows that it was searched on, and those that nothing was chosen on.
+        plan: that of the frontier, perhaps with a last threshold or learned deferral.
     """
-    plan, pool, kept = frontier.plan(index), parts.pool, recipe_kept(parts.pool.folder)
+    pool, kept = parts.pool, recipe_kept(parts.pool.folder)
     recipe = {} if kept is None else {"recipe": {k: v for k, v in recipe_values(kept).items() if k in ("task", "data")}}
     rows = {"select": len(next(iter(parts.select.values())))}
     if parts.report is not None:
@@ -55,18 +60,19 @@ def evidence(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str
         "plan": plan_values(plan),
         "members": {name: _member(pool.members[name]) for name in plan.members},
         "report": [_reported(row) for row in reported(frontier, Choice(plan), parts)],
+        "answers": asdict(AnswersSeen.of(plan, plan.apply(parts.select))),
         "versions": versions(),
     }
 
 
-def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport) -> dict[str, bytes]:
+def evidence_files(index: int, frontier: Frontier, parts: SelectAndReport, plan: Plan) -> dict[str, bytes]:
     """The evidence and the pictures of a plan as the cascade's folder holds them, by name; see `evidence`."""
     from hf_soups.cascades.cost_points import cost_picture
     from hf_soups.plots.cascades import draw_exits
     from hf_soups.plots.costs import draw_cost_picture
     from hf_soups.pool_jobs.pictures import exits_of
 
-    text, plan = json_text(evidence(index, frontier, parts)), frontier.plan(index)
+    text = json_text(evidence(index, frontier, parts, plan))
     answers = plan.apply(parts.select if parts.report is None else parts.report)
     with temporary_folder("evidence") as place:
         costs, exits = (Path(place, name) for name in PICTURES)
@@ -146,6 +152,8 @@ def build_from(
     assume_label_order: bool = False,
     overwrite: bool = False,
     with_code: bool = False,
+    abstain: float | None = None,
+    learned_deferral: bool = False,
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -160,6 +168,10 @@ def build_from(
         assume_label_order: take members without label names to have the data's order.
         overwrite: replace a cascade that is there.
         with_code: add code by which people without hf_soups load it (`trust_remote_code=True`).
+        abstain: rows that are less sure than this after the last member are for a human, under every plan that is
+            stored. Default: every row is answered.
+        learned_deferral: let a score learned on the select rows decide when the next member is asked, at the plan's
+            average cost; see `learn_deferral`. The other stored plans keep their confidence.
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -168,21 +180,29 @@ def build_from(
     )
 
     opened = open_plan(reference, pool)
-    plan, searched, parts = opened.plan, opened.pool, opened.parts
+    searched, parts = opened.pool, opened.parts
+    plan = learn_deferral(opened.plan, parts.select).plan if learned_deferral else opened.plan
+    plan = abstaining_plan(plan, abstain, parts.select)
+    if plan.coverage == 0:
+        raise InputError(
+            f"--abstain {abstain:g}: no select row is that sure, so every row would be for a human. What thresholds "
+            f"do is shown by hf-soups cascade abstain {reference}."
+        )
     check_members(plan, searched)
+    further = [abstaining_plan(own, abstain, parts.select) for own in _of_its_members(plan, searched, parts.select)]
     return build_cascade(
         plan,
         searched.members,
         out,
         kind=searched.kind,
         label_names=searched.label_names,
-        frontier=_of_its_members(plan, searched, parts.select),
+        frontier=[own for own in further if own.coverage != 0],
         max_length=searched.data.max_length,
         references=references,
         assume_label_order=assume_label_order,
         overwrite=overwrite,
         with_code=with_code,
-        beside=evidence_files(opened.index, opened.frontier, parts),
+        beside=evidence_files(opened.index, opened.frontier, parts, plan),
     )
 
 
@@ -198,7 +218,7 @@ def _of_its_members(plan: Plan, pool: Pool, select: Mapping[str, Predictions]) -
         pool.costs(plan.unit, plan.members),
         max_members=len(plan.members),
         combine=plan.rule.combine,
-        confidence=plan.rule.confidence,
+        confidence="max" if plan.rule.confidence == "learned" else plan.rule.confidence,
         metric=plan.metric,
         temperatures=temperatures,
     )

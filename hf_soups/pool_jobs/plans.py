@@ -145,13 +145,22 @@ def certify_plan(
         InputError: if the search kept no rows back, which a certificate needs.
     """
     opened = open_plan(reference)
-    report = opened.parts.report
-    if report is None:
+    rows = unseen_rows(opened)
+    return certify(opened.plan, rows, reference=against, max_loss=max_loss, delta=delta, seed=seed)
+
+
+def unseen_rows(opened: OpenedPlan) -> Mapping[str, Predictions]:
+    """The rows that the search did not see.
+
+    Raises:
+        InputError: if it saw all of them.
+    """
+    if opened.parts.report is None:
         raise InputError(
             f"{opened.path}: the search saw every row, and a certificate needs rows that it did not see. "
             "Search again with --report 0.5, or with the folder of another pool."
         )
-    return certify(opened.plan, report, reference=against, max_loss=max_loss, delta=delta, seed=seed)
+    return opened.parts.report
 
 
 def draw_plan(reference: str, out: str | Path, *, images: bool = True) -> tuple[Path, ...]:

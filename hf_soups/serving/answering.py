@@ -31,6 +31,7 @@ class RowAnswer:
     scores: Float32[np.ndarray, " classes"]  # probabilities; of a regression numbers
     exit: int
     cost: float
+    abstained: bool | None = None  # whether a human should be asked; None: none is meant to be
 
 
 class Answering:
@@ -70,14 +71,15 @@ class Answering:
         done = self._served.answer(values, plan)
         scores = done.log_probs if self._served.problem_type == REGRESSION else np.exp(done.log_probs)
         costs = np.asarray(plan.cost_by_exit)[done.exits]
-        rows = zip(scores, done.exits.tolist(), costs.tolist(), strict=True)
-        return [RowAnswer(score, stage, cost) for score, stage, cost in rows]
+        abstained = [None] * len(values) if done.abstained is None else done.abstained.tolist()
+        return [RowAnswer(*row) for row in zip(scores, done.exits.tolist(), costs.tolist(), abstained, strict=True)]
 
 
 def as_json(served: Served, asked: Asked, plan: Plan, answers: Sequence[RowAnswer]) -> list[Any]:
     """What the Hub answers: of an image [{"label", "score"}, ...]; a list of such lists of texts and of several images.
 
-    The highest score comes first, of equal ones the first label; `return_exits` adds "exit", "members" and "cost".
+    The highest score comes first, of equal ones the first label; `return_exits` adds "exit", "members" and "cost";
+    of a plan that abstains there is "abstained".
     """
     listed = [_ranked(served, asked, plan, answer) for answer in answers]
     return listed if asked.several or served.kind != "image" else listed[0]
@@ -85,7 +87,9 @@ def as_json(served: Served, asked: Asked, plan: Plan, answers: Sequence[RowAnswe
 
 def _ranked(served: Served, asked: Asked, plan: Plan, answer: RowAnswer) -> list[dict[str, Any]]:
     met = {"exit": answer.exit, "members": list(plan.members[: answer.exit + 1]), "cost": answer.cost}
-    about = met if asked.return_exits else {}
+    about: dict[str, Any] = met if asked.return_exits else {}
+    if answer.abstained is not None:
+        about = {**about, "abstained": answer.abstained}
     best = np.argsort(-answer.scores, kind="stable")[: asked.top_k]
     return [{"label": served.label_names[i], "score": float(answer.scores[i]), **about} for i in best]
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from hf_soups.cascades.plan import Plan
+from hf_soups.metrics.significance import shares_p_value
 
 ALARM = 0.01
-LEAST = 10  # rows that are expected of each sample at a stage; smaller ones are counted with the next
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class ExitWatch:
         self.tested += 1
         seen, self.seen = self.seen, np.zeros_like(self.seen)
         known = np.asarray(self.plan.exit_shares) * self.plan.rows
-        self.p_value = p_of_shares(seen, known)
+        self.p_value = shares_p_value(seen, known)
         if self.warned or self.p_value > ALARM / (self.tested * (self.tested + 1)):
             return ""
         self.warned = True
@@ -68,36 +68,3 @@ class ExitWatch:
             f"of {self.plan.rows} rows (p = {self.p_value:.2g}). Rows differ from those that the cascade was "
             "chosen on: its score and cost may too. This is said once."
         )
-
-
-def p_of_shares(one: np.ndarray, other: np.ndarray) -> float:
-    """The probability that two samples of one population differ as much, by chi-squared; counts by stage.
-
-    >>> p_of_shares(np.array([500, 500]), np.array([50, 50]))
-    1.0
-    >>> p_of_shares(np.array([600, 400]), np.array([500, 500])) < 1e-4
-    True
-    """
-    from scipy.special import chdtrc
-
-    one, other = _merged(np.stack([one, other]).astype(np.float64))
-    if len(one) < 2:
-        return 1.0
-    total = one + other
-    parts = (sample.sum() / total.sum() * total for sample in (one, other))
-    statistic = sum(
-        float(((sample - part) ** 2 / part).sum()) for sample, part in zip((one, other), parts, strict=True)
-    )
-    return float(chdtrc(len(one) - 1, statistic))
-
-
-def _merged(counts: np.ndarray) -> np.ndarray:
-    """Neighbouring stages put together until each is expected to have `LEAST` rows in the smaller sample."""
-    share = counts.sum(axis=1).min() / counts.sum()
-    merged: list[np.ndarray] = []
-    for stage in counts.T:
-        if merged and min(merged[-1].sum(), stage.sum()) * share < LEAST:
-            merged[-1] = merged[-1] + stage
-        else:
-            merged.append(stage)
-    return np.stack(merged, axis=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from transformers import pipeline
 import hf_soups  # noqa: F401 (registers the pipelines)
 from hf_soups.cascades.frontier import Frontier, save_frontier
 from hf_soups.cascades.plan import Plan
+from hf_soups.cascades.running.model import CascadeForSequenceClassification
+from hf_soups.demo import build_page, serve
 from hf_soups.demo.cascade import AT_ONCE, DemoCascade, load_demo_cascade
 from hf_soups.demo.journeys import Journey
-from hf_soups.errors import CheckpointError, DataError, InputError
+from hf_soups.demo.serving import free_port
+from hf_soups.errors import CheckpointError, DataError, HfSoupsError, InputError
 from tests.demo.made import Demo, demo_of
 from tests.makers.tiny import tiny_bert, tiny_vit
 
@@ -154,6 +159,33 @@ def test_a_single_classifier_is_a_cascade_of_one(tmp_path: Path) -> None:
     pairs = load_demo_cascade(folder, pair=True, device="cpu")
     assert pairs.kind == "text-pair"
     assert pairs.follow([("a cat", "a dog")], pairs.plans[0])[0].exit == 0
+
+
+def test_members_are_loaded_once_when_they_are_first_asked(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = get("text")
+    load, times = CascadeForSequenceClassification.from_pretrained, []
+    monkeypatch.setattr(
+        CascadeForSequenceClassification, "from_pretrained", lambda *a, **k: times.append(a) or load(*a, **k)
+    )
+    cascade = load_demo_cascade(made.folder, device="cpu")
+    assert (cascade.label_names, cascade.plans[cascade.built], times) == (cascade.config.label_names, made.built, [])
+    with ThreadPoolExecutor(4) as visitors:
+        ways = list(visitors.map(lambda text: cascade.follow([text], made.built)[0].answer, made.inputs[:4]))
+    assert len(times) == 1
+    assert ways == [cascade.follow([text], made.built)[0].answer for text in made.inputs[:4]]
+
+
+@pytest.mark.slow  # gradio is imported
+def test_the_page_of_members_that_cannot_be_loaded_ends_with_the_reason(get: Get, tmp_path: Path) -> None:
+    made, _ = get("text")
+    folder = shutil.copytree(made.folder, tmp_path / "c")
+    next(folder.glob("member_*/model.safetensors")).write_bytes(b"damaged")
+    port = free_port()
+    with pytest.raises(HfSoupsError, match=r"model\.safetensors"):
+        serve(folder, port=port, wait=False, device="cpu")
+    assert free_port(port=port) == port
+    with pytest.raises(HfSoupsError, match=r"model\.safetensors"):
+        build_page(folder, device="cpu")
 
 
 def test_what_is_no_cascade_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.documents.scene import GIVEN
 # Programs that other tests run (the Makefile's targets in CI, the quickstart in tests/quickstart), or that
 # belong to somebody else.
 OTHERS = ("make", "pip", "trackio", "hf", "curl", "docker")
-MAY_SAY_NO = ("search", "certify", "inspect", "doctor")  # exit status 1 is an answer there
+MAY_SAY_NO = ("search", "certify", "defer", "watch", "inspect", "doctor")  # exit status 1 is an answer there
 
 
 def opened_and_closed(*about: Any, **how: Any) -> None:

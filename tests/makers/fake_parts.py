@@ -60,6 +60,7 @@ class FakeMember:
     unit: str = "macs"
     label_names: tuple[str, ...] = tuple("abcd")
     problem_type: ProblemType = CLASSIFICATION
+    abstains: bool = False
 
     def answer(self, values: Sequence[Any]) -> Answers:
         numbers = np.asarray(values, dtype=np.int64)

@@ -444,6 +444,13 @@ def test_a_row_added_to_a_cards_table_is_found_out(soup: Path) -> None:
         check_card(soup)
 
 
+def test_a_card_is_written_into_a_folder(soup: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"card\.md: expected a folder.*`out`; the card is README\.md in it"):
+        write_card(soup, out=tmp_path / "card.md")
+    assert not (tmp_path / "card.md").exists()
+    assert write_card(soup, out=tmp_path / "cards") == tmp_path / "cards" / "README.md"
+
+
 def test_words_and_sections_added_by_hand_are_left_alone(soup: Path) -> None:
     path = write_card(soup, name="me/soup", recipe=glue())
     text = path.read_text().replace(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_soups.serving.exit_watch import ALARM, ExitWatch, p_of_shares
+from hf_soups.metrics.significance import shares_p_value
+from hf_soups.serving.exit_watch import ALARM, ExitWatch
 from tests.serving.made import PLANS
 
 TRUE = np.array([0.7, 0.25, 0.05])
@@ -57,11 +58,11 @@ def test_nothing_is_said_before_the_window_is_full_or_without_shares_to_compare(
 def test_the_p_value_is_that_of_scipys_table(counts: tuple[list[int], list[int]]) -> None:
     one, other = map(np.array, counts)
     known = stats.chi2_contingency([one, other], correction=False).pvalue
-    assert p_of_shares(one, other) == pytest.approx(known)
+    assert shares_p_value(one, other) == pytest.approx(known)
 
 
 def test_stages_with_few_rows_are_counted_with_their_neighbours() -> None:
-    assert p_of_shares(np.array([1000, 0, 0]), np.array([996, 3, 1])) == 1.0
-    merged = p_of_shares(np.array([600, 300, 1]), np.array([300, 600, 2]))
-    assert merged == pytest.approx(p_of_shares(np.array([600, 301]), np.array([300, 602])))
-    assert p_of_shares(np.array([500, 500]), np.array([1000, 0])) < 1e-9
+    assert shares_p_value(np.array([1000, 0, 0]), np.array([996, 3, 1])) == 1.0
+    merged = shares_p_value(np.array([600, 300, 1]), np.array([300, 600, 2]))
+    assert merged == pytest.approx(shares_p_value(np.array([600, 301]), np.array([300, 602])))
+    assert shares_p_value(np.array([500, 500]), np.array([1000, 0])) < 1e-9

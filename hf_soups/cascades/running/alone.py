@@ -40,6 +40,7 @@ class LoneMember:
     problem_type: ProblemType
     kind: str
     unit: str = ""
+    abstains: bool = False
 
     @torch.inference_mode()
     def answer(self, values: Sequence[Any]) -> Answers:

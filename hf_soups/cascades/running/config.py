@@ -71,8 +71,7 @@ class CascadeConfig(PreTrainedConfig):
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the cascade's answers."""
-        table = self.id2label or {}
-        return tuple(str(table[i]) for i in range(len(table)))  # type: ignore[index]  # integers by now
+        return self._stored.label_names
 
 
 def read_cascade(folder: str | Path) -> CascadeConfig:

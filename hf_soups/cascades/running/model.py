@@ -202,6 +202,11 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         """Of the costs."""
         return self._plan.unit
 
+    @property
+    def abstains(self) -> bool:
+        """Whether some rows may be for a human."""
+        return self._plan.abstain is not None
+
     def answer(self, values: Sequence[Any], *, plan: Plan | None = None) -> Answers:
         """The answers to raw rows, as one classifier gives them; see `run`."""
         done = self.run(RawRows(values, len(values)), plan=plan)
@@ -211,7 +216,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         answers = done.logits.numpy()
         if self.problem_type == MULTI_LABEL:
             answers = Predictions.from_logits(answers, problem_type=MULTI_LABEL).log_probs
-        return Answers(answers, done.exits.numpy(), done.costs.numpy())
+        abstained = None if done.abstained is None else done.abstained.numpy()
+        return Answers(answers, done.exits.numpy(), done.costs.numpy(), abstained)
 
     @torch.inference_mode()
     def run(self, rows: RawRows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
@@ -237,12 +243,13 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
                 seen(at, own)
             return own
 
-        done = run_rows(answer, rows.count, plan.thresholds, plan.rule)
+        done = run_rows(answer, rows.count, plan.thresholds, plan.rule, plan.abstain)
         return CascadeOutput(
             logits=torch.from_numpy(self._as_logits(done.log_probs)),
             exits=torch.from_numpy(done.exits),
             costs=torch.from_numpy(np.asarray(plan.cost_by_exit)[done.exits]),
             confidences=torch.from_numpy(done.confidences),
+            abstained=None if done.abstained is None else torch.from_numpy(done.abstained),
         )
 
     def _as_logits(self, log_probs: np.ndarray) -> np.ndarray:

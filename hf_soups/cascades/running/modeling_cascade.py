@@ -39,12 +39,14 @@ class CascadeOutput(ModelOutput):
         exits: the stage that each row left at (rows,); 0 is the first member.
         costs: of all members that each row met (rows,), float64, in the unit of the plan.
         confidences: at the stage that each row left at (rows,), float32.
+        abstained: whether a human should be asked (rows,), bool; only where the plan has such a threshold (`abstain`).
     """
 
     logits: torch.Tensor | None = None
     exits: torch.Tensor | None = None
     costs: torch.Tensor | None = None
     confidences: torch.Tensor | None = None
+    abstained: torch.Tensor | None = None
 
 
 class CascadeImageProcessor(BaseImageProcessor):
@@ -207,7 +209,11 @@ class Cascade(PreTrainedModel):
         if self.many:
             answers = log_odds(answers.astype(np.float64)).astype(np.float32)
         costs = np.cumsum(np.asarray(plan["costs"], np.float64))[exits]
-        return CascadeOutput(*(torch.from_numpy(made) for made in (answers, exits, costs, sure)))
+        made = CascadeOutput(*(torch.from_numpy(array) for array in (answers, exits, costs, sure)))
+        if plan.get("abstain") is not None:
+            unsure = (exits == len(stages) - 1) & ~(sure >= np.float32(plan["abstain"]))
+            made.abstained = torch.from_numpy(unsure)
+        return made
 
     def asked(self, number: int, rows: list[Any], temperature: float) -> Any:
         """The natural-log probabilities of one member, float32, in the cascade's order of labels."""
@@ -269,9 +275,11 @@ def confident(logs: Any, total: Any, votes: Any, rule: Any, members: int) -> Any
     if kind == "agreement":
         return np.stack([vote == total.argmax(axis=1) for vote in votes]).mean(axis=0).astype(np.float32)
     probs = total / members if rule["combine"] == "mean" else np.exp(logs)
+    if kind == "learned" and members <= len(rule["scores"]):
+        return learned(probs, rule["scores"][members - 1])
     if kind == "labels":
         found = np.maximum(probs, 1 - probs).mean(axis=1)
-    elif kind == "max" or probs.shape[1] == 1:
+    elif kind in ("max", "learned") or probs.shape[1] == 1:
         found = probs.max(axis=1)
     elif kind == "gap":
         top = np.partition(probs, -2, axis=1)
@@ -280,6 +288,18 @@ def confident(logs: Any, total: Any, votes: Any, rule: Any, members: int) -> Any
         entropy = (probs * np.log(np.maximum(probs, SMALLEST))).sum(axis=1)
         found = 1 + entropy / math.log(probs.shape[1])
     return np.clip(found, 0, 1).astype(np.float32)
+
+
+def learned(probs: Any, coefficients: Any) -> Any:
+    """The learned chance that the answer is as good as the last member's, float32 in [0, 1]."""
+    top = np.partition(probs, -2, axis=1) if probs.shape[1] > 1 else np.stack([0 * probs[:, 0], probs[:, 0]], axis=1)
+    entropy = (probs * np.log(np.maximum(probs, SMALLEST))).sum(axis=1)
+    even = 1 + entropy / math.log(probs.shape[1]) if probs.shape[1] > 1 else top[:, -1]
+    features = [top[:, -1], top[:, -1] - top[:, -2], even]
+    z = np.full(len(probs), coefficients[0])
+    for column, weight in zip([*features, *probs.T][: len(coefficients) - 1], coefficients[1:], strict=True):
+        z += weight * column
+    return (1 / (1 + np.exp(-np.clip(z, -700, 700)))).astype(np.float32)
 
 
 class CascadeForImageClassification(Cascade):

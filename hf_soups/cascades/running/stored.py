@@ -74,6 +74,12 @@ class StoredCascade:
         return tuple(_place_of(raw) for raw in self.members)
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the cascade's answers."""
+        table = self.id2label or {}
+        return tuple(str(table[i]) for i in range(len(table)))
+
+    @property
     def built(self) -> Plan:
         """The plan as built."""
         return plan_of(self.plan)

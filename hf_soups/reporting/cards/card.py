@@ -196,6 +196,11 @@ class FolderCard:
     def write(self, *, out: Path | None = None, overwrite: bool = False) -> Path:
         """Write files and pictures; see `write_card`."""
         at = self.folder if out is None else out
+        if at.suffix.lower() == ".md" and not at.is_dir():
+            raise InputError(
+                f"{at}: expected a folder, for pictures and results are written beside the card. Give one with --out; "
+                f"the card is {README} in it."
+            )
         path = at / README
         before = MarkedText.of(card_text(path)) if path.exists() else None
         if path.exists() and not overwrite and (before is None or not before.untouched):

@@ -171,6 +171,12 @@ def _selection(config: CascadeConfig, plan: Plan, found: Evidence) -> MarkdownTa
         "number of this plan": found.search.get("plan"),
         "p against the best single model": None if p_value is None else f"{p_value:.2g} (McNemar, on report rows)",
         "plans stored for `budget`": len(config.plans),
+        "share of select rows that it answers itself": None
+        if plan.coverage is None
+        else f"{100 * plan.coverage:.1f} %",
+        f"{plan.metric} on these": None
+        if plan.score_answered is None
+        else score_in_words(_sign(plan) * plan.score_answered, plan.metric),
     }
     table = MarkdownTable.of_values("How it was chosen", values)
     kept = ("models searched", "plans on the frontier", "number of this plan", "p against the best single model")
@@ -181,12 +187,17 @@ def _members(config: CascadeConfig, plan: Plan) -> MarkdownTable:
     places = {place.name: place for place in config.places}
     rows = []
     for i, name in enumerate(plan.members):
-        leaves = "always" if i == len(plan.members) - 1 else _threshold(plan.thresholds[i])
+        last = i == len(plan.members) - 1
+        leaves = _threshold(plan.thresholds[i]) if not last else _last(plan.abstain)
         share = f"{100 * plan.exit_shares[i]:.1f} %" if plan.exit_shares else MISSING
         temperature = f"{plan.temperatures[i]:.6g}" if plan.temperatures else "1"
         rows.append((name, _where(places[name]), leaves, temperature, _number(plan.costs[i]), share))
     columns = ("Member", "Where", "Leaves at confidence", "Temperature", "Cost", "Share of rows that leave")
     return MarkdownTable("Members", columns, tuple(rows))
+
+
+def _last(abstain: float | None) -> str:
+    return "always" if abstain is None else f"always; below {abstain:.6g} a human is asked"
 
 
 def _threshold(threshold: float) -> str:

@@ -77,14 +77,17 @@ def plan_in_words(plan: Plan, rule: Rule) -> str:
         if threshold <= 1
     ]
     answer = f"{', otherwise '.join([*stages, plan.members[-1]])} {'does' if stages else 'answers'}."
-    return f"{answer} Answers: {combined}."
+    human = (
+        f" Where even then it is less than {plan.abstain:.3g}, a human is asked." if plan.abstain is not None else ""
+    )
+    return f"{answer} Answers: {combined}.{human}"
 
 
 def _exits(cascade: ShownCascade, name: str) -> Block:
     plan, exits = cascade.plan, known_exits(cascade)
     unit = UNITS.get(plan.unit, plan.unit or "the unit they were given in")
     how = f"{cascade.chain}. {plan_in_words(plan, plan.rule)} Costs in {unit}."
-    words = (how, cascade.note) if cascade.note else (how,)
+    words = tuple(filter(None, (how, cascade.note, _given(cascade))))
     if not exits:
         return Block(cascade.name, words=(*words, "Its shares are not recorded."))
     of_rows = f"{cascade.rows} {cascade.role} rows by exit"
@@ -93,6 +96,19 @@ def _exits(cascade: ShownCascade, name: str) -> Block:
     if any(e.accuracy is not None for e in exits):
         charts.append(_accuracy(exits, f"{name}-accuracy", "Accuracy of the rows by exit", table))
     return Block(cascade.name, words=words, charts=tuple(charts))
+
+
+def _given(cascade: ShownCascade) -> str:
+    """What a last threshold did to the rows; nothing where the plan has none."""
+    answers = cascade.answers
+    if answers is None or answers.abstained is None or answers.labels is None:
+        return ""
+    right, given = answers.answers == answers.labels, ~answers.abstained
+    wrong = f"; {100 * (1 - right[given].mean()):.2f}% of these answers are wrong" if given.any() else ""
+    return (
+        f"Answered: {100 * given.mean():.1f}% of {cascade.rows} {cascade.role} rows{wrong}, of answers to all rows "
+        f"{100 * (1 - right.mean()):.2f}%. The exits below count every row."
+    )
 
 
 def _shares(exits: Sequence[Exit], name: str, title: str, table: PageTable) -> Chart:

@@ -14,6 +14,7 @@ from hf_soups.progress import Meter
 from hf_soups.reporting.page.board import chosen_section, leaderboard_section, limit_section
 from hf_soups.reporting.page.cascades import PER_EXIT, cost_section, example_section, exit_section
 from hf_soups.reporting.page.classes import class_section
+from hf_soups.reporting.page.drift import drift_section
 from hf_soups.reporting.page.html import Page, Section, is_ours, require_extra, to_html
 from hf_soups.reporting.page.kept import kept_section
 from hf_soups.reporting.page.settings import setting_section
@@ -66,7 +67,7 @@ def page_for(
     """What the report says; no model is loaded, and rows of data are read for examples alone.
 
     Args:
-        folders: a sweep, pools of predictions, cascades, or folders that hold them.
+        folders: a sweep, pools of predictions, cascades, their answers to new rows, or folders that hold them.
         title: of the page; default: after the sweep's task.
         examples: rows of the data to show of each exit of each cascade; 0: none.
         resamples: bootstrap resamples of each interval.
@@ -78,7 +79,7 @@ def page_for(
     choice = choice_of(content)
     makers: tuple[Callable[[ReportContent], Section | None], ...] = (
         partial(chosen_section, choice=choice), leaderboard_section, lambda _: class_section(choice), cost_section,
-        setting_section, curve_section, soup_section, kept_section, exit_section,
+        setting_section, curve_section, soup_section, kept_section, exit_section, drift_section,
         partial(example_section, per_exit=examples), limit_section,
     )  # fmt: skip
     sections = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_soups.batch_predict.outputs import MANIFEST, read_answers, weights_of
 from hf_soups.cascades.frontier import Frontier
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.running.stored import StoredCascade, read_stored
@@ -29,14 +30,15 @@ from hf_soups.pool_jobs.search import FRONTIER_FILE
 from hf_soups.predictions import Predictions, same_rows
 from hf_soups.recipe.origin import RECIPE_FILE
 from hf_soups.recipe.task import METRIC_OF
+from hf_soups.reporting.drift import Watched, watch
 from hf_soups.soups.soup_record import SOUP_FILE
 from hf_soups.sweep.folder import PLAN_FILE
 from hf_soups.wording import cost_in_words
 
-Kind = Literal["sweep", "pool", "cascade"]
+Kind = Literal["sweep", "pool", "cascade", "answers"]
 WANTED = (
-    "Name a sweep (hf-soups sweep), a pool of predictions (hf-soups predict), a cascade (hf-soups cascade build), or a "
-    "folder that holds them."
+    "Name a sweep (hf-soups sweep), a pool of predictions (hf-soups predict), a cascade (hf-soups cascade build), "
+    "perhaps with its answers to new rows, or a folder that holds them."
 )
 DEPTH = 2  # levels below a folder that holds them: preds/select
 
@@ -121,6 +123,7 @@ class ReportContent:
     answered: tuple[AnsweredPool, ...]
     cascades: tuple[ShownCascade, ...]
     pools: tuple[Pool, ...]  # also those that are only the report rows of another
+    watched: tuple[Watched, ...] = ()  # answers of the cascades to new rows
 
     @property
     def board(self) -> Leaderboard | None:
@@ -148,7 +151,15 @@ def read_content(folders: Sequence[str | Path], *, resamples: int = 1000, progre
         found = replace(found, cascades=(*found.cascades, *_on_the_same_rows(cascades, found)))
         board = leaderboard_of(found, sources.sweep, resamples=resamples, progress=progress)
         sweep = ShownSweep(sources.sweep, found, board)
-    return ReportContent(sweep, answered, cascades, pools)
+    watched = tuple(_watched(folder, sources.cascades) for folder in sources.answers)
+    return ReportContent(sweep, answered, cascades, pools, tuple(one for one in watched if one is not None))
+
+
+def _watched(answers: Path, cascades: Sequence[Path]) -> Watched | None:
+    """The answers of one of these cascades; None: they are another model's."""
+    weights = read_answers(answers).weights
+    own = next((cascade for cascade in cascades if weights_of(Checkpoint(str(cascade))) == weights), None)
+    return None if own is None else watch(own, answers)
 
 
 # Which folders
@@ -161,6 +172,7 @@ class Sources:
     sweep: Path | None = None
     pools: tuple[Path, ...] = ()
     cascades: tuple[Path, ...] = ()
+    answers: tuple[Path, ...] = ()
 
 
 def find_sources(folders: Sequence[str | Path]) -> Sources:
@@ -175,15 +187,21 @@ def find_sources(folders: Sequence[str | Path]) -> Sources:
     for folder in map(Path, folders):
         for kind, path in _inside(folder):
             found.setdefault(path.resolve(), (kind, path))
-    sweeps, pools, cascades = (
-        tuple(path for kind, path in found.values() if kind == wanted) for wanted in ("sweep", "pool", "cascade")
+    sweeps, pools, cascades, answers = (
+        tuple(path for kind, path in found.values() if kind == wanted)
+        for wanted in ("sweep", "pool", "cascade", "answers")
     )
     if len(sweeps) > 1:
         raise InputError(
             f"{' and '.join(map(str, sweeps))} are sweeps; a report is about one, since scores of two are of other "
             "rows or starts. Make a report of each."
         )
-    return Sources(next(iter(sweeps), None), pools, cascades)
+    if answers and not (sweeps or pools or cascades):
+        raise InputError(
+            f"{answers[0]} holds answers, which a report compares with what their cascade was chosen on. Name the "
+            "cascade too."
+        )
+    return Sources(next(iter(sweeps), None), pools, cascades, answers)
 
 
 def _inside(folder: Path) -> list[tuple[Kind, Path]]:
@@ -220,6 +238,8 @@ def _kind_of(folder: Path) -> Kind | None:
         return "sweep"
     if (folder / POOL_FILE).is_file():
         return "pool"
+    if (folder / MANIFEST).is_file():
+        return "answers"
     return "cascade" if _model_type(folder / "config.json") == "cascade" else None
 
 
