@@ -15,6 +15,7 @@ import numpy as np
 from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, claim, table_of, weights_of
 from hf_soups.checkpoint import Checkpoint, names_of
 from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
+from hf_soups.files.writing import refuse_url
 from hf_soups.pool.entries import is_cascade, one_model
 from hf_soups.pool.rows import Rows, RowsOptions, RowsWanted, Unreadable, find_rows
 from hf_soups.pool.shards import alone, answer_missing, processes
@@ -92,6 +93,7 @@ def predict_rows(
 
     if top_k < 1 or shard_rows < 1:
         raise InputError(f"top_k is {top_k}, shard_rows {shard_rows}; expected 1 or more of both.")
+    refuse_url(out)
     group = processes()
     checkpoint = one_model(model)
     cascade = is_cascade(checkpoint)

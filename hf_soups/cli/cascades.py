@@ -131,8 +131,10 @@ def predict(
     changes: Set = None,
 ) -> None:
     """Answer rows: with many models into a pool to search, or with one cascade (or --answers) into parquet files."""
+    from hf_soups.files.writing import refuse_url
     from hf_soups.pool.entries import names_a_cascade
 
+    refuse_url(out)
     rows: dict[str, Any] = {
         "data": data, "split": split, "config": config, "revision": revision, "kind": kind, "text": text or (),
         "image": image, "label_names": _separated(label_names), "limit": limit, "max_length": max_length,

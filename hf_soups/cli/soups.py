@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,12 @@ def sweep(
     cpus_per_run: Annotated[
         int | None, typer.Option(min=1, help="--executor ray: CPUs of each run. Default: one a process.")
     ] = None,
+    nodes_per_run: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="--executor ray: nodes that each run is spread over. Default: as few as have the GPUs."
+        ),
+    ] = None,
     changes: Set = None,
 ) -> None:
     """Fine-tune many times from one start, as the recipe plans it."""
@@ -80,11 +87,18 @@ def sweep(
         if slots > 1 or isolate:
             raise InputError("--slots and --isolate are of one machine: with --executor ray leave them out.")
         with ray_executor(
-            out, address, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, processes_per_run=processes
+            out,
+            address,
+            gpus_per_run=gpus_per_run,
+            cpus_per_run=cpus_per_run,
+            processes_per_run=processes,
+            nodes_per_run=nodes_per_run,
         ) as where:
             result = run_sweep(loaded, out, retry_failed=retry_failed, executor=where)
     else:
-        refuse_without_ray(address=address != "auto", gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run)
+        refuse_without_ray(
+            address=address != "auto", gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, nodes_per_run=nodes_per_run
+        )
         result = run_sweep(
             loaded, out, slots=slots, processes_per_run=processes or 1, retry_failed=retry_failed, isolate=isolate
         )
@@ -171,6 +185,7 @@ def cook(
     from hf_soups.cooking import Options, print_result
     from hf_soups.cooking import cook as cook_soups
 
+    _refuse_several_processes()
     options = Options(
         tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, every_row=every_row, seed=seed, start=start,
         decay=decay, scale=scale, epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
@@ -204,6 +219,16 @@ def cook(
     else:
         refuse_without_ray(address=address != "auto", speculate=speculate)
         print_result(cook_here())
+
+
+def _refuse_several_processes() -> None:
+    """Each of them would cook every soup, and write it to the same place."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started not in ("", "1"):
+        raise InputError(
+            f"cook works in one process, but a launcher started {started}. Start it without torchrun or accelerate "
+            "launch; one GPU scores the mixtures, and --executor ray takes several for greedy."
+        )
 
 
 @app.command()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.data.addresses import is_address, place_of, read_address
 from hf_soups.data.tables import READERS, ending_of, read_tables, tables_of_folder
 from hf_soups.errors import DataError
 from hf_soups.files.hub_refusals import check_token, in_short, is_passing, status_of
@@ -53,6 +54,7 @@ def load_dataset_split(task: Task, split_name: str) -> datasets.Dataset:
         DataError: if it cannot be found, reached or read, or has no such config or rows.
     """
     where = source_name(task, split_name)
+    task, split_name = place_of(task, split_name)
     source = next(source for source in SOURCES if source.takes(task, split_name))
     rows = source.read(task, split_name, where)
     if not len(rows):
@@ -71,7 +73,8 @@ def _is_pattern(text: str) -> bool:
 
 def is_local(task: Task) -> bool:
     """Whether the task's path is one of this machine, or can only be meant as one."""
-    return Path(task.path).expanduser().exists() or _looks_local(task.path)
+    path = place_of(task, "")[0].path
+    return Path(path).expanduser().exists() or (_looks_local(path) and not is_address(path))
 
 
 def is_single_file(task: Task) -> bool:
@@ -97,6 +100,12 @@ def _file_pattern(task: Task, split_name: str) -> str | None:
             ("train",),
         )
     return str(path)
+
+
+def _from_address(task: Task, split_name: str, where: str) -> datasets.Dataset:
+    with quiet():
+        rows: datasets.Dataset = read_address(task, split_name, where)
+        return rows
 
 
 def _from_files(task: Task, split_name: str, where: str) -> datasets.Dataset:
@@ -155,6 +164,7 @@ def _has_configs(folder: Path) -> bool:
 
 
 SOURCES = [  # the first that takes a split reads it
+    DataSource(lambda task, split_name: is_address(task.path), _from_address),
     DataSource(lambda task, split_name: _file_pattern(task, split_name) is not None, _from_files),
     DataSource(lambda task, split_name: _is_pattern(split_name), _from_files_of_a_repo),
     DataSource(lambda task, split_name: True, _from_folder_or_hub),

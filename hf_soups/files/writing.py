@@ -92,6 +92,27 @@ def _encoded(path: Path, text: str) -> bytes:
 # Whole folders.
 
 
+def is_url(place: Path | str) -> bool:
+    """Whether a place is an address such as s3://bucket/folder, which `Path` makes s3:/bucket/folder of.
+
+    >>> is_url("s3://bucket/x"), is_url(Path("s3://bucket/x")), is_url("C:/x"), is_url("a/b")
+    (True, True, False, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(place)) is not None
+
+
+def refuse_url(out: Path | str) -> None:
+    """What is written goes to a file system, where a file can take its place by one rename.
+
+    Raises:
+        InputError: if it is an address such as s3://bucket/folder.
+    """
+    if is_url(out):
+        raise InputError(
+            f"{out}: addresses of object stores are not supported as --out. Give a folder, and copy it when it is done."
+        )
+
+
 def refuse_existing(out: Path, *, overwrite: bool = False, marker: str) -> None:
     """Check before any work that `out` may be written; only a folder that holds `marker` is ever replaced.
 

@@ -13,7 +13,7 @@ from hf_soups.checkpoint import Checkpoint, names_of, sources_of
 from hf_soups.errors import DataWarning, HfSoupsError, InputError
 from hf_soups.files.label_names import same_labels
 from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION
-from hf_soups.files.writing import write_text
+from hf_soups.files.writing import refuse_url, write_text
 from hf_soups.pool.entries import pool_entries
 from hf_soups.pool.rows import LabelledRows, RowsOptions, RowsWanted, load_rows
 from hf_soups.pool.shards import alone, processes
@@ -98,6 +98,7 @@ def predict_pool(
         DataError: if the rows cannot be used.
         HfSoupsError: if the answers do not fit on the disk.
     """
+    refuse_url(out)
     wanted = RowsWanted(**rows)
     recipe = None if wanted.recipe is None else load_recipe(wanted.recipe, wanted.overrides)
     asked: Sequence[str | Path] = sources_of(models)

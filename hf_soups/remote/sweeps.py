@@ -1,7 +1,7 @@
 """A sweep's runs as Ray tasks: Ray decides where each runs, and starts it again where a worker or a machine is lost.
 
-This process alone claims runs in the sweep's folder. A task starts the same command as on one machine, in the same
-surroundings, and ends it with itself: no run outlives its task.
+This process alone claims runs in the sweep's folder. See `hf_soups.remote.run_tasks` for a run on one machine, and
+`hf_soups.remote.groups` for one on several.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, last_line, refuse_url
-from hf_soups.sweep.executor import GRACE_SECONDS, POLL_SECONDS, RunProcess, signal_group, surroundings
-from hf_soups.sweep.launcher import TIED, tied
+from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, refuse_url
+from hf_soups.remote.groups import GroupRun, Share, uneven
+from hf_soups.remote.run_tasks import RayRun, work_on
+from hf_soups.sweep.executor import RunProcess
 from hf_soups.sweep.ledger import Ledger, RunClaim
 
-SEEN_SECONDS = 90.0  # for a run's folder to appear on this machine: network file systems cache folders for a minute
 LOOK_SECONDS = 2.0  # between looks at the cluster's size
 PATIENCE_SECONDS = 120.0  # without any node that could do a run
 ADVICE = (
-    "Give other --gpus-per-run or --cpus-per-run, or start Ray on a machine that has them; runs on several machines "
-    "are not supported."
+    "Give other --gpus-per-run or --cpus-per-run, start Ray on a machine that has them, or spread each run over more "
+    "nodes: --nodes-per-run."
 )
 
 
@@ -41,6 +37,7 @@ def ray_executor(
     gpus_per_run: float | None = None,
     cpus_per_run: int | None = None,
     processes_per_run: int | None = None,
+    nodes_per_run: int | None = None,
 ) -> Iterator[RayExecutor]:
     """An executor for `run_sweep`, connected and checked; leaving the block ends what still runs.
 
@@ -49,12 +46,14 @@ def ray_executor(
         address: see `hf_soups.remote.cluster.connected`.
         gpus_per_run: several are worked on by as many processes. Default: 1 a process where the cluster has GPUs.
         cpus_per_run: default: 1 a process.
-        processes_per_run: data parallel. Default: 1 a GPU.
+        processes_per_run: data parallel. Default: 1 a GPU, and at least 1 a node.
+        nodes_per_run: in equal parts; parts that fit on one node together may share it. Default: 1, or as many as it
+            takes to give a run its GPUs.
     Raises:
         InputError: if a node does not see the folder, or no node has what a run needs.
     """
     refuse_url(out)
-    gpus, processes = gpus_per_run, processes_per_run or max(1, int(gpus_per_run or 1))
+    gpus, processes = gpus_per_run, processes_per_run or max(nodes_per_run or 1, int(gpus_per_run or 1))
     if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
         raise InputError(f"{gpus:g} GPUs a run are not possible; give a whole number, or a share of one such as 0.5.")
     if gpus and processes > max(1, gpus):
@@ -64,77 +63,58 @@ def ray_executor(
     with connected(address) as cluster:
         if gpus is None:
             gpus = float(processes) if cluster.room({"GPU": 1}) else 0.0
-        each = {"CPU": float(cpus_per_run or processes), "GPU": gpus}
-        cluster.check_room(each, "a run", ADVICE)
+        whole = {"CPU": float(cpus_per_run or processes), "GPU": gpus}
+        nodes = nodes_per_run or _fewest_nodes(cluster, whole, processes)
+        each = _one_of(nodes, whole, processes)
+        _check_room(cluster, each, nodes)
         cluster.check_folder(Path(out))
-        yield RayExecutor(cluster, each, processes)
+        yield RayExecutor(cluster, each, processes, nodes)
 
 
-@dataclass(eq=False)
-class RayRun:
-    """One run's task, as `subprocess.Popen` has a process."""
+def _fewest_nodes(cluster: Cluster, whole: Resources, processes: int) -> int:
+    """Over how many nodes a run's GPUs must be spread; 1 where no number of them has enough."""
+    for nodes in range(1, min(len(cluster.nodes()), int(whole["GPU"])) + 1):
+        even = not uneven(_amounts(whole, processes), nodes)
+        if even and cluster.room(_one_of(nodes, whole, processes)) >= nodes:
+            return nodes
+    return 1
 
-    ray: Any
-    reference: Any
-    name: str
-    ledger: Ledger
-    log: Path
-    status: int | None = None
 
-    def poll(self) -> int | None:
-        """The exit status; None while the task waits, runs or is started again."""
-        if self.status is None and self.ray.wait([self.reference], timeout=0)[0]:
-            self.status = self._ended()
-        return self.status
+def _amounts(whole: Resources, processes: int) -> list[tuple[str, float]]:
+    return [("processes", processes), ("GPUs", whole["GPU"]), ("CPUs", whole["CPU"])]
 
-    def wait(self, timeout: float | None = None) -> int:
-        """See `poll`.
 
-        Raises:
-            subprocess.TimeoutExpired: after `timeout` seconds.
-        """
-        if not self.ray.wait([self.reference], timeout=timeout)[0]:
-            raise subprocess.TimeoutExpired("a task", timeout or 0.0)
-        status = self.poll()
-        assert status is not None
-        return status
+def _one_of(nodes: int, whole: Resources, processes: int) -> dict[str, float]:
+    """What a run takes of each of its nodes.
 
-    def _ended(self) -> int:
-        try:
-            status, recorded = self.ray.get(self.reference)
-            if recorded:
-                self._see()
-            return int(status)
-        except self.ray.exceptions.TaskCancelledError:
-            return -signal.SIGTERM
-        except self.ray.exceptions.RayTaskError as error:  # of the task itself: the run's own failure ends as a status
-            self._note(error)
-            return 1
-        except self.ray.exceptions.RayError as error:  # a machine's, once too often: the same command starts it again
-            self._note(error)
-            return -signal.SIGKILL
+    Raises:
+        InputError: if that is no whole number.
+    """
+    if nodes > 1 and (left := uneven(_amounts(whole, processes), nodes)):
+        raise InputError(
+            f"--nodes-per-run {nodes} cuts a run into equal parts, which {left} do not make. Give multiples of "
+            f"{nodes} as --gpus-per-run, --cpus-per-run and --processes."
+        )
+    return {name: amount / nodes for name, amount in whole.items()}
 
-    def _see(self) -> None:
-        """Until this machine sees the folder that another one wrote."""
-        deadline = time.monotonic() + SEEN_SECONDS
-        while self.ledger.entry(self.name).state == "open" and time.monotonic() < deadline:
-            with os.scandir(self.ledger.sweep) as entries:  # which makes it look again
-                next(entries, None)
-            time.sleep(POLL_SECONDS)
 
-    def _note(self, error: Exception) -> None:
-        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{last_line(error)}\n")
+def _check_room(cluster: Cluster, each: Resources, nodes: int) -> None:
+    cluster.check_room(each, "a run" if nodes == 1 else f"each of the {nodes} parts of a run", ADVICE)
+    if (fit := cluster.room(each)) < nodes:
+        raise InputError(
+            f"a run on {nodes} nodes needs {in_words(each)} on each of them; the cluster has that {fit} time"
+            f"{'' if fit == 1 else 's'}. Start Ray on more machines, or give fewer --nodes-per-run."
+        )
 
 
 class RayExecutor:
     """Runs as tasks of a cluster, as many as fit on it; see `hf_soups.sweep.executor.Executor`."""
 
-    def __init__(self, cluster: Cluster, each: Resources, processes: int) -> None:
+    def __init__(self, cluster: Cluster, each: Resources, processes: int, nodes: int = 1) -> None:
         self.processes = processes
-        self._cluster, self._each = cluster, each
-        self._running: dict[Any, RayRun] = {}
-        self._count, self._looked, self._fitted = cluster.room(each), time.monotonic(), time.monotonic()
+        self._cluster, self._each, self._nodes = cluster, each, nodes
+        self._running: list[RayRun | GroupRun] = []
+        self._count, self._looked, self._fitted = self._room(), time.monotonic(), time.monotonic()
         self._task = cluster.ray.remote(work_on).options(
             num_cpus=each["CPU"], num_gpus=each["GPU"], max_retries=RETRIES, retry_exceptions=False
         )
@@ -147,87 +127,58 @@ class RayExecutor:
             HfSoupsError: if none would for too long.
         """
         if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._count, self._looked = self._cluster.room(self._each), time.monotonic()
+            self._count, self._looked = self._room(), time.monotonic()
         if self._count:
             self._fitted = time.monotonic()
         elif time.monotonic() - self._fitted > PATIENCE_SECONDS:
             raise HfSoupsError(
-                f"for {PATIENCE_SECONDS:.0f} seconds no node of the cluster had {in_words(self._each)} for a run. What "
+                f"for {PATIENCE_SECONDS:.0f} seconds {self._lacking()} for a run. What "
                 "is finished is kept: the same command goes on, once Ray runs on a machine that has them."
             )
         return self._count
 
-    def start(self, slot: int, command: Sequence[str], log: Path, claim: RunClaim, ledger: Ledger) -> RayRun:
+    def _room(self) -> int:
+        return self._cluster.room(self._each) // self._nodes
+
+    def _lacking(self) -> str:
+        if self._nodes == 1:
+            return f"no node of the cluster had {in_words(self._each)}"
+        return f"the cluster had less than {self._nodes} times {in_words(self._each)}"
+
+    def start(self, slot: int, command: Sequence[str], log: Path, claim: RunClaim, ledger: Ledger) -> RayRun | GroupRun:
         """Hand the run to Ray, which starts it when a node has room; the task notes the attempt."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(self._each["CPU"]) // self.processes))
-        own = {"OMP_NUM_THREADS": threads, **({} if self._each["GPU"] else {"CUDA_VISIBLE_DEVICES": ""})}
         # of this process's Python each node has its own
         words = ["" if command[0] == sys.executable else command[0], *command[1:]]
-        sweep, here = str(ledger.sweep), str(Path.cwd())
-        reference = self._task.remote(sweep, claim.name, words, str(log), own, self.processes, here)
-        self._running[reference] = RayRun(self._cluster.ray, reference, claim.name, ledger, log)
-        return self._running[reference]
+        what = (str(ledger.sweep), claim.name, words, str(log))
+        ray, own, here, each = self._cluster.ray, self._own(), str(Path.cwd()), self.processes // self._nodes
+        run: RayRun | GroupRun
+        if self._nodes == 1:
+            run = RayRun(ray, self._task.remote(*what, own, each, here), claim.name, ledger, log)
+        else:
+            run = GroupRun(ray, Share(self._nodes, self._each, each, what, own, here), claim, ledger, log)
+        self._running.append(run)
+        return run
+
+    def _own(self) -> dict[str, str]:
+        """Variables of a run's environment, on each of its nodes."""
+        each = self.processes // self._nodes
+        own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, int(self._each["CPU"]) // each))}
+        if not self._each["GPU"]:
+            own["CUDA_VISIBLE_DEVICES"] = ""
+            if self.processes > 1:  # also where each node has one
+                own["ACCELERATE_USE_CPU"] = "true"
+        return own
 
     def signal(self, process: RunProcess, number: signal.Signals) -> None:
-        """Cancel the task: asked, it ends its run in order; a worker that is killed takes its run with it."""
-        assert isinstance(process, RayRun)
-        if process.poll() is None:
-            self._cluster.ray.cancel(process.reference, force=number == signal.SIGKILL)
+        """Cancel the run's tasks: asked, each ends in order; a worker that is killed takes its run with it."""
+        assert isinstance(process, RayRun | GroupRun)
+        process.end(at_once=number == signal.SIGKILL)
 
     def wait(self, seconds: float) -> None:
         """For `seconds`, or until some run has ended."""
         _ = self.count  # also when nothing is left to start: what waits may have lost its machine
-        for reference in [r for r, run in self._running.items() if run.status is not None]:
-            del self._running[reference]
-        if self._running:
-            self._cluster.ray.wait(list(self._running), timeout=seconds)
+        self._running = [run for run in self._running if run.status is None]
+        if references := [reference for run in self._running for reference in run.references]:
+            self._cluster.ray.wait(references, timeout=seconds)
         else:
             time.sleep(seconds)
-
-
-def work_on(
-    sweep: str, name: str, command: Sequence[str], log: str, own: Mapping[str, str], processes: int, directory: str
-) -> tuple[int, bool]:
-    """One run, in a worker of the cluster, by the same command as on one machine.
-
-    Args:
-        sweep: the sweep's folder.
-        name: of the run, which the sweep's own process has claimed.
-        command: with "" in the place of Python.
-        log: what the run prints goes to its end.
-        own: variables of the run's environment.
-        processes: of the run.
-        directory: to work in, where this machine has it.
-    Returns:
-        Its exit status, and whether it left a record.
-    """
-    ledger = Ledger(Path(sweep))
-    if ledger.entry(name).state != "open":  # the worker was lost after the run had ended
-        return 0, True
-    ledger.clear(name)
-    environment = {**surroundings(0, 1, {**os.environ, **own}, processes=processes), TIED: "1"}
-    words = [command[0] or sys.executable, *command[1:]]
-    with Path(log).open("ab") as output:
-        process = subprocess.Popen(
-            tied(words, environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=directory if Path(directory).is_dir() else None,
-            start_new_session=True,
-        )
-    try:
-        ledger.started(name, pid=process.pid, node=socket.gethostname())
-        return process.wait(), ledger.entry(name).state != "open"
-    except BaseException:  # cancelled
-        _end(process)
-        raise
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    signal_group(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
-    signal_group(process.pid, signal.SIGKILL)
-    process.wait()

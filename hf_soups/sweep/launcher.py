@@ -1,5 +1,7 @@
 """Launcher: one run's processes, side by side on this machine: `python -m hf_soups.sweep.launcher COUNT COMMAND...`.
 
+Of a run on several machines each has a launcher, which starts its equal share of the COUNT processes; see `Meeting`.
+
 They get the environment that torch and accelerate read. Unlike those of torch's own launcher they stay in the
 launcher's group, so that one signal reaches all of them, and keep its open files: each holds the run's lock, and a
 run that lost its launcher is not started a second time beside what is left of it.
@@ -15,9 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 3.0  # between asking a process to end and killing it
+MACHINE = "HF_SOUPS_MACHINE"  # set: which of a run's machines this is; see `Meeting.words`
 TIED = "HF_SOUPS_TIED"  # set: what is started here does not outlive this process, whatever ends it
 # The child asks the kernel itself: code between fork and exec is not safe in a process with threads. What is asked for
 # stays over the exec, and follows the thread that forked.
@@ -28,17 +32,44 @@ TIE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where a run's processes find each other, and which of its machines this is."""
+
+    port: int
+    address: str = "127.0.0.1"
+    machine: int = 0
+    machines: int = 1
+
+    @property
+    def words(self) -> str:
+        """As the environment carries it.
+
+        >>> Meeting(29500, "10.0.0.1", 1, 2).words
+        '1/2 10.0.0.1:29500'
+        """
+        return f"{self.machine}/{self.machines} {self.address}:{self.port}"
+
+    @classmethod
+    def of(cls, words: str) -> Meeting:
+        """See `words`."""
+        which, _, where = words.partition(" ")
+        (machine, _, machines), (address, _, port) = which.partition("/"), where.rpartition(":")
+        return cls(int(port), address, int(machine), int(machines))
+
+
 def launch(count: int, command: Sequence[str]) -> int:
-    """Run `command` in `count` processes; when one fails the others are ended.
+    """Run `command` in `count` processes, or this machine's share of them; when one fails the others are ended.
 
     Returns:
         The exit status: 0, or that of the first failure; 128 + n where a process was killed by signal n.
     """
-    address = free_port()
+    words = os.environ.get(MACHINE)
+    meeting = Meeting.of(words) if words else Meeting(free_port())
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(count):
-            environment = {**os.environ, **place(rank, count, address)}
+        for local in range(count // meeting.machines):
+            environment = {**os.environ, **place(local, count, meeting)}
             started.append(subprocess.Popen(tied(command, environment), env=environment, close_fds=False))
         return _first_failure(started)
     finally:
@@ -55,22 +86,29 @@ def tied(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     return [sys.executable, "-ESs", "-c", TIE, str(os.getpid()), str(int(signal.SIGKILL)), *command]
 
 
-def place(rank: int, count: int, port: int) -> Mapping[str, str]:
-    """What torch and accelerate read to find the other processes."""
+def place(local: int, count: int, meeting: Meeting) -> Mapping[str, str]:
+    """What torch and accelerate read to find the other processes.
+
+    Args:
+        local: the number of the process on this machine.
+        count: of the processes on all machines.
+        meeting: of the run.
+    """
+    share = count // meeting.machines
     return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "RANK": str(meeting.machine * share + local),
+        "LOCAL_RANK": str(local),
         "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "LOCAL_WORLD_SIZE": str(share),
+        "MASTER_ADDR": meeting.address,
+        "MASTER_PORT": str(meeting.port),
     }
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of this machine that nobody listens on; on every address of it where `host` is ""."""
     with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
+        found.bind((host, 0))
         return int(found.getsockname()[1])
 
 

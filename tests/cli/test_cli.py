@@ -29,6 +29,23 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in done.stdout
 
 
+def test_the_package_itself_is_the_command_line_too() -> None:
+    from hf_soups import __version__
+
+    done = subprocess.run([sys.executable, "-m", "hf_soups", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+def test_cook_refuses_several_processes_which_would_write_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = hf_soups("cook", "a", "b", "--method", "learned", "--out", "soups", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cook works in one process, but a launcher started 2. Start it without torchrun" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['hf-soups', '--help']\n"

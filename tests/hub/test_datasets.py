@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow
 import pyarrow.parquet
@@ -143,3 +146,32 @@ def test_a_torn_download_goes_on_where_it_broke_off(hub: Hub, reads: Client) -> 
     hub.fail("GET", "/storage/", TORN)
     assert reads(op="read", path="me/torn") == [{"text": "good", "label": 1}]
     assert hub.faults == []
+
+
+def test_an_address_of_the_hub_names_a_data_set_or_files_of_it(hub: Hub, reads: Client) -> None:
+    repo = hub.create("me/by-address", kind="datasets")
+    repo.commit("main", "x", tables())
+    repo.commit("old", "y", tables("fine"))
+    at = "hf://datasets/me/by-address"
+    assert reads(op="read", path=at) == [{"text": "good", "label": 1}]
+    assert reads(op="read", path=f"{at}/data/train.parquet") == [{"text": "good", "label": 1}]
+    assert reads(op="read", path=f"{at}@old/data/*.parquet")[-1] == {"text": "bad", "label": 0}
+    told = reads(op="read", path="hf://datasets/me/none/data/x.parquet")
+    assert "the Hub has no data set 'me/none' that you may read" in told["error"]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_a_parquet_file_of_a_web_server_is_read_by_its_address(reads: Client, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(as_parquet([{"text": "good", "label": 1}]))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        assert reads(op="read", path=f"{at}/x.parquet") == [{"text": "good", "label": 1}]
+        told = reads(op="read", path=f"{at}/y.parquet")
+        server.shutdown()
+    assert "y.parquet:reviews:train: cannot be read there" in told["error"]
+    assert (told["type"], told["status"]) == ("DataError", 2)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_soups.finetune.run_record import read_run
 from tests.makers.small_task import LEARNS, text_recipe
 from tests.makers.tiny import tiny_bert
 from tests.remote.conftest import ROOT, Nodes
@@ -18,6 +19,10 @@ from tests.remote.conftest import ROOT, Nodes
 def typed(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hf_soups.cli", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_a_sweep_and_a_greedy_soup_of_it(nodes: Nodes, tmp_path: Path) -> None:
@@ -31,6 +36,13 @@ def test_a_sweep_and_a_greedy_soup_of_it(nodes: Nodes, tmp_path: Path) -> None:
     assert done.stderr == ""  # Ray has nothing to say
     attempts = [json.loads(p.read_text()) for p in sorted(out.glob("ledger/*.attempts.jsonl"))]
     assert all(set(attempt) == {"pid", "node", "started"} for attempt in attempts)
+    two = ("--out", str(tmp_path / "two"), "--nodes-per-run", "2", "--set", "sweep.runs=1")
+    done = typed("sweep", str(planned), *two, *on)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _files(tmp_path / "two/run_00") == _files(out / "run_00")
+    assert read_run(tmp_path / "two/run_00").processes == 2
+    assert "processes: 2" in (tmp_path / "two/logs/run_00.log").read_text()
+    assert (tmp_path / "two/logs/run_00.machine-1.log").exists()
     done = typed("cook", str(out), "--method", "greedy", "--out", str(tmp_path / "soups"), *on, "--speculate", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "greedy soup of" in done.stdout
@@ -40,6 +52,7 @@ def test_a_sweep_and_a_greedy_soup_of_it(nodes: Nodes, tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("sweep RECIPE --out x --gpus-per-run 2", "--gpus-per-run: of a cluster; give --executor ray too"),
+        ("sweep RECIPE --out x --nodes-per-run 2", "--nodes-per-run: of a cluster; give --executor ray too"),
         ("sweep RECIPE --out x --executor ray --slots 2", "--slots and --isolate are of one machine"),
         ("cook a b --method greedy --speculate 2", "--speculate: of a cluster; give --executor ray too"),
         ("cook a b --executor ray", "--executor ray scores greedy's candidates: give --method greedy"),

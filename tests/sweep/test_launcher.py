@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hf_soups.sweep.executor import surroundings
-from hf_soups.sweep.launcher import free_port, place
+from hf_soups.sweep.launcher import MACHINE, Meeting, free_port, place
 from hf_soups.sweep.ledger import Ledger
 from tests.makers.patience import PATIENCE
 from tests.makers.processes import alive, gone
@@ -38,11 +38,22 @@ def noted(folder: Path, count: int = 2) -> list[int]:
 
 
 def test_every_process_knows_its_place() -> None:
-    places = [place(rank, 3, 12345) for rank in range(3)]
+    places = [place(rank, 3, Meeting(12345)) for rank in range(3)]
     assert [p["RANK"] for p in places] == [p["LOCAL_RANK"] for p in places] == ["0", "1", "2"]
     assert {p["WORLD_SIZE"] for p in places} == {"3"}
     assert len({(p["MASTER_ADDR"], p["MASTER_PORT"]) for p in places}) == 1
     assert 1024 < free_port() < 65536
+
+
+def test_on_several_machines_each_starts_its_share_and_all_meet_at_one_address(tmp_path: Path) -> None:
+    code = "keys = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')\n"
+    code += "print(' '.join(os.environ[key] for key in keys))"
+    for machine, there in enumerate(("0 0 2 1 10.0.0.1 29500", "1 0 2 1 10.0.0.1 29500")):
+        environment = {**os.environ, MACHINE: Meeting(29500, "10.0.0.1", machine, 2).words}
+        run = launched(tmp_path, code, stdout=subprocess.PIPE, env=environment)
+        output, _ = run.communicate(timeout=PATIENCE)
+        assert output.decode().strip() == there
+    assert len(noted(tmp_path)) == 2
 
 
 def test_all_processes_end_well(tmp_path: Path) -> None:
