@@ -126,17 +126,16 @@ def predict_rows(
             stale = claim(files, manifest, made_from)
         group.wait()
         if any(group.mine(number) for number in files.missing()):
-            members = {"dtypes": dtypes, "devices": devices}
+            how: dict[str, Any] = {"settings": settings, "kind": inputs.kind, "budget": budget, "dtypes": dtypes}
             with Meter("predict", len(inputs), visible=progress and group.is_main) as meter:
                 if executor is not None:
                     from hf_soups.batch_predict.parts import job_of
 
-                    how: dict[str, Any] = {"settings": settings, "kind": inputs.kind, "budget": budget, "top_k": top_k}
-                    parts = job_of(checkpoint, wanted, files, weights=made_from.weights, dtypes=dtypes, **how)
+                    parts = job_of(checkpoint, wanted, files, weights=made_from.weights, top_k=top_k, **how)
                     started = time.perf_counter()
                     answered, seconds = executor.answer(parts, meter), time.perf_counter() - started
                 else:
-                    answerer = load_answerer(checkpoint, settings, wanted, kind=inputs.kind, budget=budget, **members)
+                    answerer = load_answerer(checkpoint, wanted=wanted, devices=devices, **how)
                     job = BatchJob(made_from, answerer, top_k, batch_size)
                     answered, seconds = answer_missing(files, group, job.answer, meter)
         group.wait()

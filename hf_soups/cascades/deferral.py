@@ -24,6 +24,7 @@ from hf_soups.errors import InputError
 from hf_soups.files.problem_types import CLASSIFICATION
 from hf_soups.metrics import traits_of
 from hf_soups.metrics.bootstrap import resampled_sums
+from hf_soups.metrics.closed_intervals import two_sided
 from hf_soups.predictions import Predictions
 from hf_soups.wording import cost_in_words, score_in_words
 
@@ -186,7 +187,7 @@ def _value(stages: Stages, statistics: Real[np.ndarray, "rows statistics"]) -> f
 def _more_cost(held: Sequence[tuple[np.ndarray, Float64[np.ndarray, " rows"]]]) -> float:
     """The lower end of the 95% interval of what the first costs more, by the normal approximation."""
     apart = held[0][1] - held[1][1]
-    return float(apart.mean() - 1.959964 * apart.std() / np.sqrt(len(apart)))
+    return float(apart.mean() - two_sided(0.95) * apart.std() / np.sqrt(len(apart)))
 
 
 def _interval(stages: Stages, both: Sequence[Real[np.ndarray, "rows statistics"]], seed: int) -> tuple[float, float]:

@@ -18,11 +18,11 @@ import numpy as np
 from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.errors import InputError
+from hf_soups.metrics.closed_intervals import two_sided
 from hf_soups.metrics.significance import shares_p_value
 
 BINS = 20  # of the probability of the answer, over [0, 1]
 LEVEL = 0.01
-Z = 1.959964  # of a 95% interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Drift:
     def cost_difference(self) -> tuple[float, float]:
         """The 95% interval of what a new row costs more, by the normal approximation."""
         then, now = self.average_costs
-        off = Z * math.sqrt(_variance(self.plan, self.then) + _variance(self.plan, self.now))
+        off = two_sided(0.95) * math.sqrt(_variance(self.plan, self.then) + _variance(self.plan, self.now))
         return now - then - off, now - then + off
 
     def in_words(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from hf_soups.cascades.plan import Plan
-from hf_soups.cascades.rule import NEVER
+from hf_soups.cascades.rule import NEVER, abstaining
 from hf_soups.cascades.simulate import CascadePredictions
 from hf_soups.display import Displayed
 from hf_soups.errors import InputError, PredictionsError
@@ -191,15 +191,14 @@ def certify_risk(
         )
     first, second = order[:cut], order[cut:]
     path = _path(_curve(plan, answers.take(first), wrong[first]), max_risk)
-    tests = [_tested(answers.take(second), wrong[second], plan, path[0], max_risk)]
+    held = answers.take(second)
+    tests = [_tested(held, wrong[second], plan, path[0], max_risk)]
     while tests[-1].p_value <= delta and len(tests) < len(path):
-        tests.append(_tested(answers.take(second), wrong[second], plan, path[len(tests)], max_risk))
+        tests.append(_tested(held, wrong[second], plan, path[len(tests)], max_risk))
     passed = [test for test in tests if test.p_value <= delta]
     shown, rows = (passed or tests)[-1], len(second)
     if passed:
-        safe = abstaining_plan(
-            plan, path[len(passed) - 1], {n: p.take(second) for n, p in _same_rows(plan, predictions)}
-        )
+        safe = replace(plan, abstain=path[len(passed) - 1], coverage=shown.answered / rows, score_answered=None)
         return RiskCertificate(max_risk, delta, safe, shown.risk, shown.p_value, shown.answered, rows)
     needed = _rows_needed(shown, rows, len(wrong), max_risk, delta)
     return RiskCertificate(max_risk, delta, None, shown.risk, shown.p_value, shown.answered, rows, needed)
@@ -229,11 +228,6 @@ def _answered(
     if answers.labels is None:
         raise PredictionsError("the rows have no labels, so nobody knows which answers are wrong.")
     return answers, np.asarray(answers.answers != answers.labels)
-
-
-def _same_rows(plan: Plan, predictions: Mapping[str, Predictions]) -> list[tuple[str, Predictions]]:
-    first = predictions[plan.members[0]]
-    return [(name, predictions[name].aligned_to(first)) for name in plan.members]
 
 
 def _curve(plan: Plan, answers: CascadePredictions, wrong: Bool[np.ndarray, " rows"]) -> CoverageRisk:
@@ -284,8 +278,6 @@ def _tested(
     answers: CascadePredictions, wrong: Bool[np.ndarray, " rows"], plan: Plan, abstain: float, max_risk: float
 ) -> _Test:
     from scipy.special import bdtr
-
-    from hf_soups.cascades.rule import abstaining
 
     assert answers.exits is not None
     assert answers.confidences is not None

@@ -134,7 +134,7 @@ def predict(
     from hf_soups.files.writing import refuse_url
     from hf_soups.pool.entries import names_a_cascade
 
-    refuse_url(out)
+    refuse_url(out)  # before the Hub is asked what the model is
     rows: dict[str, Any] = {
         "data": data, "split": split, "config": config, "revision": revision, "kind": kind, "text": text or (),
         "image": image, "label_names": _separated(label_names), "limit": limit, "max_length": max_length,

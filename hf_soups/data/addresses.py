@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import DataError
-from hf_soups.files.writing import is_url
 
 if TYPE_CHECKING:
     from hf_soups.recipe.task import Task
@@ -33,11 +32,6 @@ def place_of(task: Task, split_name: str) -> tuple[Task, str]:
     repo, revision, file = found.groups()
     there = {"path": repo, "revision": revision or task.revision}
     return task.model_copy(update=there), file or split_name
-
-
-def is_address(path: str) -> bool:
-    """Whether a data set's path is an address such as s3://bucket/rows.parquet."""
-    return is_url(path)
 
 
 def read_address(task: Task, split_name: str, where: str) -> Any:

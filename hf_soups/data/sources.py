@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_soups.data.addresses import is_address, place_of, read_address
+from hf_soups.data.addresses import place_of, read_address
 from hf_soups.data.tables import READERS, ending_of, read_tables, tables_of_folder
 from hf_soups.errors import DataError
 from hf_soups.files.hub_refusals import check_token, in_short, is_passing, status_of
 from hf_soups.files.plain_yaml import check_front_matter
 from hf_soups.files.reading import open_regular
-from hf_soups.files.writing import system_error, why_not_written
+from hf_soups.files.writing import is_url, system_error, why_not_written
 
 if TYPE_CHECKING:
     import datasets
@@ -74,7 +74,7 @@ def _is_pattern(text: str) -> bool:
 def is_local(task: Task) -> bool:
     """Whether the task's path is one of this machine, or can only be meant as one."""
     path = place_of(task, "")[0].path
-    return Path(path).expanduser().exists() or (_looks_local(path) and not is_address(path))
+    return Path(path).expanduser().exists() or (_looks_local(path) and not is_url(path))
 
 
 def is_single_file(task: Task) -> bool:
@@ -164,7 +164,7 @@ def _has_configs(folder: Path) -> bool:
 
 
 SOURCES = [  # the first that takes a split reads it
-    DataSource(lambda task, split_name: is_address(task.path), _from_address),
+    DataSource(lambda task, split_name: is_url(task.path), _from_address),
     DataSource(lambda task, split_name: _file_pattern(task, split_name) is not None, _from_files),
     DataSource(lambda task, split_name: _is_pattern(split_name), _from_files_of_a_repo),
     DataSource(lambda task, split_name: True, _from_folder_or_hub),

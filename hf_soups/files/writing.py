@@ -109,7 +109,8 @@ def refuse_url(out: Path | str) -> None:
     """
     if is_url(out):
         raise InputError(
-            f"{out}: addresses of object stores are not supported as --out. Give a folder, and copy it when it is done."
+            f"{out}: addresses of object stores are not supported as --out. Give a folder, on a cluster one that all "
+            "nodes share, such as NFS, and copy it when it is done."
         )
 
 

@@ -31,7 +31,7 @@ def wilson_interval(hits: int | float, rows: int, confidence: float) -> tuple[fl
     >>> [round(end, 4) for end in wilson_interval(10, 10, 0.95)]
     [0.7225, 1.0]
     """
-    z, share = _normal(confidence), hits / rows
+    z, share = two_sided(confidence), hits / rows
     scale = 1 + z * z / rows
     middle = (share + z * z / (2 * rows)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
@@ -81,7 +81,7 @@ def calibration_interval(p: Predictions, bins: int, confidence: float) -> tuple[
     less, hits, counts, rows = _parts(calibration_rows(p, bins).sum(axis=0))
     gap = np.abs(less) / rows
     variance = _most_variance(less + hits, hits, counts) * counts / rows**2
-    error, z = np.sqrt(variance), _normal(confidence)
+    error, z = np.sqrt(variance), two_sided(confidence)
     chance = gap <= CLEAR * error
     floor = MEAN_OF_ABSOLUTE * error[chance].sum()
     spread = math.sqrt((1 - MEAN_OF_ABSOLUTE**2) * variance[chance].sum() + variance[~chance].sum())
@@ -112,5 +112,10 @@ def _erf(x: Bins) -> Bins:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float64)
 
 
-def _normal(confidence: float) -> float:
+def two_sided(confidence: float) -> float:
+    """How many standard errors a two-sided interval reaches, by the normal distribution.
+
+    >>> round(two_sided(0.95), 4)
+    1.96
+    """
     return NormalDist().inv_cdf((1 + confidence) / 2)

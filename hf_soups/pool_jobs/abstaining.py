@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,12 @@ from hf_soups.cascades.plan import Plan
 from hf_soups.cascades.selective import (
     CoverageRisk,
     RiskCertificate,
-    abstaining_plan,
     certify_risk,
     coverage_risk,
 )
 from hf_soups.costs import UNITS
 from hf_soups.display import Displayed
-from hf_soups.metrics import traits_of
+from hf_soups.metrics import metric_named, traits_of
 from hf_soups.metrics.closed_intervals import wilson_interval
 from hf_soups.pool_jobs.plans import check_frontier, open_plan, unseen_rows
 from hf_soups.predictions import Predictions
@@ -218,24 +217,23 @@ def _rows(
     thresholds = dict.fromkeys(curve.at_coverage(coverage) for coverage in sorted(coverages, reverse=True))
     rows = []
     for threshold in thresholds:
-        own = abstaining_plan(plan, threshold, select)
-        there = None if report is None else _given(own, report)
-        rows.append(AbstainRow(number, own, _given(own, select), there))
+        own = replace(plan, abstain=threshold)
+        here, there = _given(own, select), None if report is None else _given(own, report)
+        own = replace(own, coverage=here.coverage, score_answered=here.score)
+        rows.append(AbstainRow(number, own, here, there))
     return tuple(rows)
 
 
 def _given(plan: Plan, rows: Mapping[str, Predictions]) -> Given:
-    answers = plan.apply(rows)
+    answers, metric = plan.apply(rows), metric_named(plan.metric)
     assert answers.abstained is not None
     given = answers.take(np.flatnonzero(~answers.abstained))
     count = len(given)
     if not count:
-        return Given(0.0, float("nan"), 0.0, 1.0, None)
+        return Given(0.0, math.nan, 0.0, 1.0, None)
     wrong = int((given.answers != given.labels).sum())
-    low, high = wilson_interval(wrong, count, CONFIDENCE)
-    return Given(
-        count / len(answers), wrong / count, low, high, abstaining_plan(plan, plan.abstain, rows).score_answered
-    )
+    ends = wilson_interval(wrong, count, CONFIDENCE)
+    return Given(count / len(answers), wrong / count, *ends, metric.sign * metric.compute(given))
 
 
 def _counts(select: Mapping[str, Predictions], report: Mapping[str, Predictions] | None) -> tuple[int, int]:

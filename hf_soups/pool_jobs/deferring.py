@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_soups.cascades.deferral import Deferral, learn_deferral
-from hf_soups.cascades.plan import Plan
-from hf_soups.metrics import Score, score
 from hf_soups.metrics.significance import paired_bootstrap
 from hf_soups.pool_jobs.plans import open_plan
-from hf_soups.predictions import Predictions
+from hf_soups.pool_jobs.search import Reported, reported_on
 from hf_soups.wording import cost_in_words, score_in_words
 
 if TYPE_CHECKING:
@@ -19,20 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DeferredOn:
-    """One of the two plans on report rows."""
-
-    score: Score
-    average_cost: float
-
-
-@dataclass(frozen=True, slots=True)
 class DeferralResult:
     """Whether learned deferral pays, and what both plans do on rows that nothing was chosen on."""
 
     deferral: Deferral
-    learned: DeferredOn | None  # None: there are no report rows
-    simple: DeferredOn | None
+    learned: Reported | None  # None: there are no report rows
+    simple: Reported | None
     difference: tuple[float, float] | None  # the 95% interval of the difference on report rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
@@ -64,10 +54,5 @@ def defer_plan(reference: str, *, folds: int = 5, seed: int = 0) -> DeferralResu
         return DeferralResult(found, None, None, None)
     learned, simple = found.plan.apply(report), found.simple.apply(report)
     apart = paired_bootstrap(learned, simple, found.plan.metric, seed=seed)
-    return DeferralResult(found, _on(found.plan, report), _on(found.simple, report), (apart.low, apart.high))
-
-
-def _on(plan: Plan, report: Mapping[str, Predictions]) -> DeferredOn:
-    answers = plan.apply(report)
-    assert answers.costs is not None
-    return DeferredOn(score(answers, plan.metric), float(answers.costs.mean()))
+    both = (reported_on(report, "learned", found.plan, simple), reported_on(report, "simple", found.simple, simple))
+    return DeferralResult(found, *both, (apart.low, apart.high))

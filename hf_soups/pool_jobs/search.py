@@ -198,10 +198,11 @@ def reported(frontier: Frontier, choice: Choice, parts: SelectAndReport) -> tupl
     named = [("best single", frontier.best_single), ("best ensemble", frontier.best_ensemble)]
     named += [("chosen", choice.plan or choice.nearest)]
     base = frontier.best_single.apply(parts.report)
-    return tuple(_on(parts.report, name, plan, base) for name, plan in named if plan is not None)
+    return tuple(reported_on(parts.report, name, plan, base) for name, plan in named if plan is not None)
 
 
-def _on(report: Mapping[str, Predictions], name: str, plan: Plan, base: Predictions) -> Reported:
+def reported_on(report: Mapping[str, Predictions], name: str, plan: Plan, base: Predictions) -> Reported:
+    """What a plan does on report rows, beside the answers `base`."""
     answers = plan.apply(report)
     assert answers.exits is not None
     assert answers.costs is not None

@@ -24,7 +24,8 @@ import numpy as np
 
 from hf_soups.batch_predict.parts import Halfway, PartsJob, Route, one_stage
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, last_line, refuse_url
+from hf_soups.files.writing import refuse_url
+from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, last_line
 from hf_soups.remote.scores import device_here
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra
-from hf_soups.files.writing import is_url, writable
+from hf_soups.files.writing import refuse_url, writable
 
 ADDRESSES = "auto (the cluster that this machine is part of), HOST:PORT of its head, or local (this machine alone)"
 # What decides results, logins and the user's own code on every node. HF_SOUPS_IMPORT is --import.
@@ -206,19 +206,6 @@ class Cluster:
                 f"not every node of the cluster sees the same files ({'; '.join(wrong)}). Put them on a file system "
                 "that all nodes share at the same path, such as NFS."
             )
-
-
-def refuse_url(folder: Path | str) -> None:
-    """A folder must be one of a file system.
-
-    Raises:
-        InputError: if it is an address such as s3://bucket/folder.
-    """
-    if is_url(folder):
-        raise InputError(
-            f"{folder}: addresses of object stores are not supported yet. Give a folder on a file system that all "
-            "nodes of the cluster share at the same path, such as NFS."
-        )
 
 
 def in_words(resources: Resources) -> str:

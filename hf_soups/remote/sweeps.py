@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hf_soups.errors import HfSoupsError, InputError
-from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words, refuse_url
+from hf_soups.files.writing import refuse_url
+from hf_soups.remote.cluster import RETRIES, Cluster, Resources, connected, in_words
 from hf_soups.remote.groups import GroupRun, Share, uneven
 from hf_soups.remote.run_tasks import RayRun, work_on
 from hf_soups.sweep.executor import RunProcess

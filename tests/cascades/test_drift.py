@@ -55,7 +55,8 @@ def test_a_simulation_is_counted_as_its_rows_are_answered() -> None:
     assert seen.labels == {str(i): int((answers.answers == i).sum()) for i in range(3)}
     assert (sum(seen.scores), seen.rows, seen.abstained) == (200, 200, None)
     found = drift_of(PLAN, seen, seen)
-    assert found.average_costs == pytest.approx((answers.costs.mean(),) * 2)  # type: ignore[union-attr]
+    assert answers.costs is not None
+    assert found.average_costs == pytest.approx((answers.costs.mean(),) * 2)
     assert not found.differs
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra, as_a_command
+from hf_soups.files.writing import refuse_url
 from hf_soups.remote import cluster as module
-from hf_soups.remote.cluster import Cluster, Node, connected, environment, in_words, ray_module, refuse_url
+from hf_soups.remote.cluster import Cluster, Node, connected, environment, in_words, ray_module
 from tests.remote.conftest import Nodes
 
 
@@ -34,7 +35,9 @@ def test_an_address_where_nobody_listens_is_reported_at_once_with_what_to_start(
 
 @pytest.mark.parametrize("folder", ["s3://bucket/out", Path("s3://bucket/out"), "hf://datasets/me/x"])
 def test_an_object_store_is_refused_in_words(folder: Path | str) -> None:
-    with pytest.raises(InputError, match=r"not supported yet\. Give a folder on a file system that all nodes"):
+    with pytest.raises(
+        InputError, match=r"not supported as `out`\. Give a folder, on a cluster one that all nodes share"
+    ):
         refuse_url(folder)
     refuse_url(Path("/nfs/out"))
     refuse_url("C/out")

@@ -89,8 +89,8 @@ def test_rows_like_those_of_the_search_are_no_drift_and_others_are(place: Path, 
 
 
 def test_answers_of_another_plan_are_held_against_that_plan(place: Path, tmp_path: Path) -> None:
-    how = {"data": str(place / "new.parquet"), "out": tmp_path / "new", "progress": False}
-    predict_rows(place / "cascade", budget=2.0, **how)  # type: ignore[arg-type]
+    data = str(place / "new.parquet")
+    predict_rows(place / "cascade", budget=2.0, data=data, out=tmp_path / "new", progress=False)
     found = watch(place / "cascade", tmp_path / "new")
     model = CascadeForSequenceClassification.from_pretrained(place / "cascade")
     assert isinstance(model, CascadeForSequenceClassification)
