@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,3 +46,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is remembered of files never goes to the user's own cache."""
     os.environ["HF_SOUPS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_user_code() -> Iterator[None]:
+    """What a test imports by --import, which is handed on by the environment, no later test's processes import."""
+    from hf_soups.user_code import VARIABLE
+
+    before = os.environ.get(VARIABLE)
+    yield
+    if before is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = before
