@@ -57,7 +57,7 @@ def load_members(
         key = (place.weights, own, device)
         with _member_named(place):
             if key not in loaded:
-                checkpoint = _checkpoint(place, source, dict(hub or {}))
+                checkpoint = member_checkpoint(place, source, dict(hub or {}))
                 check_weights(place, checkpoint.folder)
                 loaded[key] = _loaded(checkpoint, config.kind, own, attention, device)
             members.append(_fitted(loaded[key], place, config))
@@ -88,7 +88,12 @@ def load_one(config: CascadeConfig, folder: Path) -> Classifier:
         return _fitted(_loaded(Checkpoint(folder), config.kind, torch.float32), place, config)
 
 
-def _checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
+def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
+    """The files of a member of a cascade in a folder or repo; `hub` says how that is reached.
+
+    Raises:
+        MemberError, CheckpointError: if it is not there.
+    """
     revision = hub.pop("revision", None)
     if place.repo is not None:
         there = download(place.repo, place.revision, place.subfolder, **hub)
