@@ -44,6 +44,11 @@ def export(
 
     if calibrate is None and (recipe or data):
         raise InputError("--recipe and --data name the rows of --calibrate, such as --calibrate select.")
+    if (int8 == "static") != (calibrate is not None):
+        raise InputError(
+            "static int8 takes the ranges of activations from rows, and nothing else does: give --int8 static with "
+            "--calibrate select and --recipe (or --data), or neither."
+        )
     wanted = None
     if calibrate is not None:
         source = None if data is None else str(data)

@@ -73,8 +73,8 @@ def export_onnx(
     """
     if (int8 == "static") != (rows is not None):
         raise InputError(
-            "static int8 takes the ranges of activations from rows, and nothing else does: give --calibrate select "
-            "with --recipe (or --data) and --int8 static, or neither."
+            f"int8={int8!r} {'with' if rows else 'without'} rows: static int8 takes the ranges of activations from "
+            "rows, and nothing else does. Give both, or neither."
         )
     entries = pool_entries([model])
     if len(entries) > 1:
@@ -181,7 +181,7 @@ class _Cascade:
             made[_key(entry)] = (name, _export(entry, into / name, self.stored.kind, None, None))
         name = made[_key(entry)][0]
         own = Checkpoint(into, subfolder=name).sha256()
-        return replace(place, subfolder=name, repo=None, revision=None, sha256=own)
+        return replace(place, subfolder=name, repo=None, revision=None, sha256=own, backend="onnx")
 
     def _beside(self) -> Sequence[Path]:
         files = (path for path in sorted(self.folder.iterdir()) if path.is_file() and not path.name.startswith("."))

@@ -14,6 +14,7 @@ from pathlib import Path
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.members import for_members
 from hf_soups.cascades.running.stored import COMMIT, HANDLER_FILE, KINDS, Place, code_map, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
@@ -57,6 +58,7 @@ def build_cascade(
     overwrite: bool = False,
     with_code: bool = False,
     beside: Mapping[str, bytes] | None = None,
+    devices: str | Mapping[str, str] | None = None,
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
 
@@ -79,6 +81,8 @@ def build_cascade(
         overwrite: replace a cascade that is there.
         with_code: add modeling_cascade.py, so that people without hf_soups load it by `trust_remote_code=True`.
         beside: further files of the folder, such as the evidence for its card: name and content.
+        devices: where members run, by name, such as {"small": "cpu", "big": "cuda:1"}; on a machine without such a
+            device they run on the CPU. Default: where the cascade is asked to run.
     Returns:
         `out`.
     Raises:
@@ -98,6 +102,7 @@ def build_cascade(
             if with_code:
                 _check_stock(members[name], kind)
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
+    placed = [replace(p, place=place) for p, place in zip(placed, _on_devices(placed, devices), strict=True)]
     config = CascadeConfig(
         kind=kind,
         members=[place_values(p.place) for p in placed],
@@ -117,6 +122,11 @@ def build_cascade(
         for name, content in (beside or {}).items():
             (partial / name).write_bytes(content)
     return target
+
+
+def _on_devices(placed: Sequence[_Placed], devices: str | Mapping[str, str] | None) -> list[Place]:
+    own = for_members(devices, [p.place.name for p in placed], "devices")
+    return [replace(p.place, device=own.get(p.place.name, "")) for p in placed]
 
 
 def _problem_type(plan: Plan, label_names: Sequence[str]) -> InConfig | None:
@@ -156,7 +166,7 @@ def _placed(
     order = () if member.templates else _label_order(checkpoint, label_names, assume_order)
     place = Place(
         member.name, subfolder=f"member_{len(before)}", image_size=member.image_size, dtype=member.dtype,
-        label_order=order,
+        label_order=order, backend="onnx" if checkpoint.is_onnx else "torch",
     )  # fmt: skip
     if references:
         return _Placed(_pinned(place, checkpoint), checkpoint)
