@@ -229,7 +229,7 @@ def from_pool(folder: Path, name: str, data: str, command: str, seed: int) -> li
     chosen = {
         "cascade-cost": frontier.cheapest(min_score=single.score),
         "cascade-score": frontier.best(max_average_cost=single.average_cost),
-        "streeter": next(iter(streeter(parts.select, costs, shares=(1.0,)).plans), None),
+        "streeter": streeter(parts.select, costs, shares=(1.0,)).cheapest(min_score=single.score),
     }
     figures = []
     for claim, plan in chosen.items():
