@@ -23,6 +23,7 @@ from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
 from hf_soups.files.label_names import order_of
 from hf_soups.files.loaded_names import HEAD, loaded_aliases, loaded_names, longer_rows
+from hf_soups.files.onnx import is_onnx, onnx_files, read_onnx_record
 from hf_soups.files.reading import read_bytes, visible
 from hf_soups.files.tensorfile import FileStamp, TensorHeader, TensorInfo
 from hf_soups.files.weights import (
@@ -196,6 +197,11 @@ class Checkpoint:
         return inner
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether it was exported to ONNX: it answers, and cannot be mixed."""
+        return is_onnx(self.folder)
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is an adapter (LoRA) that must be multiplied into its base before it can be mixed."""
         return is_adapter(self.folder)
@@ -310,16 +316,23 @@ class Checkpoint:
     @cached_property
     def _headers(self) -> tuple[TensorHeader, ...]:
         _ = self.config  # a folder of weights without a config is no checkpoint
+        if self.is_onnx:
+            raise CheckpointError(
+                f"{self}: exported to ONNX, whose tensors are not read: it answers rows, but cannot be mixed or "
+                "fine-tuned. Name the checkpoint that it was exported from."
+            )
         return read_headers(self.folder)
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
-        """The safetensors files, in order of name."""
-        return tuple(header.path for header in self._headers)
+        """The safetensors files, in order of name; of an export to ONNX its graph and weights."""
+        return onnx_files(self.folder) if self.is_onnx else tuple(header.path for header in self._headers)
 
     @cached_property
     def stamps(self) -> Mapping[Path, FileStamp]:
         """What each weight file was when its header was read."""
+        if self.is_onnx:
+            return {path: FileStamp.of(path.stat()) for path in onnx_files(self.folder)}
         return {header.path: header.stamp for header in self._headers}
 
     @cached_property
@@ -344,7 +357,9 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Elements of all floating-point tensors."""
+        """Elements of all floating-point tensors; of an export to ONNX those of the model that was exported."""
+        if self.is_onnx:
+            return read_onnx_record(self.folder).parameters
         return sum(info.elements for info in self.tensors.values() if info.dtype in FLOATS)
 
     def pieces(self, name: str) -> tuple[Piece, ...]:

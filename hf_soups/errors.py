@@ -26,7 +26,9 @@ _SWITCHES = {
 _COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio|ray) [^()\n;]*?(?=\. |\.?$|[)\n;])"
 _VALUE = r"-?\d+(?:\.\d+)?|[\w-]+\.py|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
 _SET = r"--set (?:'(?P<quoted>[^'=]+=[^']*)'|(?P<bare>[\w.]+=[^\s,;)]*[^\s,;).]))"
-_OPTION = re.compile(rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
+_OPTION = re.compile(
+    rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z0-9-]+)(?: (?P<value>{_VALUE})\b)?"
+)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def predict_rows(
     top_k: int = 5,
     batch_size: int = 64,
     shard_rows: int = 4096,
-    dtype: str | Mapping[str, str] = "float32",
+    dtype: str | Mapping[str, str] | None = None,
     device: str | Mapping[str, str] | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
@@ -75,8 +75,9 @@ def predict_rows(
         top_k: labels with scores of each row.
         batch_size: rows at once.
         shard_rows: rows of each file.
-        dtype: of a single classifier's weights. A cascade knows its members', or they are given by their names.
-        device: default: the GPU where there is one. Of a cascade also by its members' names; the others are there.
+        dtype: of the weights, of a cascade also by its members' names. Default: float32; each member's own.
+        device: default: the GPU where there is one, of a cascade each member's own. Also by its members' names; the
+            others are there.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
         executor: where parts are answered, see `hf_soups.remote.answers`; default: in this process.
@@ -116,7 +117,7 @@ def predict_rows(
         "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
         "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
         "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
-        **({} if cascade else {"max_length": wanted.max_length, "dtype": for_all, "classes": classes}),
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": settings.dtype, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
         **({"dtypes": dtypes} if cascade else {}),
     }  # fmt: skip
@@ -145,14 +146,23 @@ def predict_rows(
 def split_by_member(
     checkpoint: Checkpoint, *given: str | Mapping[str, str] | None
 ) -> tuple[tuple[str | None, dict[str, str]], ...]:
-    """Of each value, such as a dtype: what is given for all, and for members by name.
+    """Of each value, such as a dtype: what is given for all, and for members by name, of a cascade for each of them.
 
     Raises:
         InputError: if members are named of a single classifier.
     """
     if not is_cascade(checkpoint) and any(isinstance(one, Mapping) and one for one in given):
         raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
-    return tuple((None, dict(one)) if isinstance(one, Mapping) else (one, {}) for one in given)
+    members = _member_names(checkpoint) if is_cascade(checkpoint) else ()
+    return tuple(
+        (None, dict(one)) if isinstance(one, Mapping) else (one, {} if one is None else dict.fromkeys(members, one))
+        for one in given
+    )
+
+
+def _member_names(checkpoint: Checkpoint) -> list[str]:
+    members = checkpoint.config.get("members")  # what is wrong with it is said when the cascade is loaded
+    return [str(one.get("name")) for one in members if isinstance(one, Mapping)] if isinstance(members, list) else []
 
 
 def load_answerer(
@@ -174,7 +184,7 @@ def load_answerer(
         kind: of the rows; a cascade must be of it.
         budget: of a cascade, see `CascadeModel.budget`.
         dtypes: of a cascade's members by name, instead of their own.
-        devices: of a cascade's members by name, instead of that of the settings.
+        devices: of a cascade's members by name, instead of their own or that of the settings.
     Raises:
         CheckpointError, MemberError: if it cannot be loaded.
         InputError: if it does not take such rows.

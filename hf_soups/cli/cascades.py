@@ -99,11 +99,12 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 64,
     shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,
     dtype: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Of the weights: float32, bfloat16 or float16. Of a cascade by member: small=float32,big=..."
+            help="Of the weights: float32, bfloat16 or float16; default: float32. Of a cascade also by member, "
+            "small=float32,big=...; default: each member's own."
         ),
-    ] = "float32",
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Default: the GPU where there is one. Of a cascade also by member: small=cpu,big=cuda."),
@@ -144,7 +145,7 @@ def predict(
         more = {"id_column": id_column, "budget": budget, "templates": template}
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
-        how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
+        how |= {"dtype": dtype and by_member(dtype), "device": device and by_member(device)}
         how |= {**more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096}
         if executor == "ray":
             _predict_on_ray(models or [], rows, how, address, replicas)
@@ -155,7 +156,7 @@ def predict(
     if executor == "ray":
         raise InputError("--executor ray answers rows into parquet files: give a cascade, or one model and --answers.")
     refuse_without_ray(address=address != "auto", replicas=replicas)
-    if "=" in f"{dtype}{device or ''}":
+    if "=" in f"{dtype or ''}{device or ''}":
         raise InputError("--dtype and --device by member (name=value) are for one cascade.")
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
@@ -163,7 +164,7 @@ def predict(
     rows |= {"on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
-        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
+        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds, "dtype": dtype or "float32",
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
@@ -375,6 +376,12 @@ def build(
         bool,
         typer.Option("--learned-deferral", help="Let a learned score decide when to ask on; see cascade defer."),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where members run: small=cpu,big=cuda:1; the CPU on machines without it. Default: as one asks for."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
@@ -383,6 +390,7 @@ def build(
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
         with_code=with_code, abstain=abstain, learned_deferral=learned_deferral,
+        devices=None if device is None else by_member(device),
     )  # fmt: skip
     printed(f"wrote {path}")
 

@@ -16,6 +16,7 @@ from typing import Any
 from hf_soups.errors import CheckpointError, HubFailed
 from hf_soups.files.digests import git_blob_sha, sha256_of
 from hf_soups.files.hub_refusals import check_token, in_short, may_pass, pull_refused, root_of, transport_errors
+from hf_soups.files.onnx import GRAPH, RECORD, WEIGHTS
 from hf_soups.files.tensorfile import FileStamp, refuse_reading
 
 _CACHED_REPO = re.compile(r"(model|dataset|space)s--.+")  # its folder in the Hub's cache
@@ -197,6 +198,8 @@ def download(repo: str, revision: str | None, subfolder: str | None, *, also: tu
             _patiently(where, repo, folder.name, again, prefix, {**hub, "force_download": True})
         bad = spoilt(one.path for one in bad)
     refuse_spoilt(where, bad)
+    if (folder / prefix / RECORD).is_file() and not also:  # not of the ONNX copies that many repos have beside
+        return download(repo, folder.name, subfolder, also=(GRAPH, WEIGHTS), **hub)
     return folder
 
 

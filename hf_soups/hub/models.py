@@ -14,6 +14,7 @@ from hf_soups.cascades.running.beside import is_our_code
 from hf_soups.cascades.running.stored import CODE_FILE, HANDLER_FILE, PROCESSOR_FILE, TOKENIZER_FILE
 from hf_soups.checkpoint import CONFIGS, PROCESSORS, Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.onnx import GRAPH, MANIFEST, RECORD
 from hf_soups.files.reading import read_json
 from hf_soups.files.weights import INDEX, SINGLE
 from hf_soups.hub.contents import CARD, LICENCES, Contents, Kind, LocalFile, Stage, files_to_send, pictures_of, replaced
@@ -132,7 +133,8 @@ def _model_files(folder: Path, part: str) -> list[str]:
         raise InputError(f"{folder}: config.json names the member {part!r}, which is not there. Build it again.")
     weights = [file.name for file in Checkpoint(folder, subfolder=part).weight_files]
     around = surrounding_files(folder / part)
-    return [*MODEL, *weights, *([] if weights == [SINGLE] else [INDEX]), *map(glob.escape, around)]
+    weights += [RECORD, MANIFEST] if GRAPH in weights else [] if weights == [SINGLE] else [INDEX]
+    return [*MODEL, *weights, *map(glob.escape, around)]
 
 
 def _usage(facts: CardFacts, repo_id: str) -> str:

@@ -129,8 +129,11 @@ class Classifier:
         Raises:
             CheckpointError: if it cannot be loaded.
         """
-        model: Any = family.load(checkpoint.folder, dtype=dtype, attention=attention)
-        if image_size is not None:
+        if checkpoint.is_onnx:
+            model: Any = _onnx(checkpoint, dtype, image_size)
+        else:
+            model = family.load(checkpoint.folder, dtype=dtype, attention=attention)
+        if image_size is not None and not checkpoint.is_onnx:
             model = for_image_size(model, image_size, str(checkpoint))
         if device is not None:
             model.to(device)
@@ -178,6 +181,23 @@ class Classifier:
                 logits[piece] = self.logits(on_device(batch, device)).cpu().numpy()
         answered = Predictions.from_logits(logits, problem_type=self.problem_type)
         return Answers(answered.log_probs, np.zeros(len(values), dtype=np.int64), None)
+
+
+def _onnx(checkpoint: Checkpoint, dtype: torch.dtype, image_size: int | None) -> Any:
+    from hf_soups.models.onnx_model import load_onnx
+
+    if dtype != torch.float32:
+        raise CheckpointError(
+            f"{checkpoint}: exported to ONNX, so it answers in the precision that it was exported in, not {dtype}. "
+            "Export it again (--int8), or leave the dtype out."
+        )
+    model = load_onnx(checkpoint.folder)
+    if image_size is not None and image_size != model.record.image_size:
+        raise CheckpointError(
+            f"{checkpoint}: exported for images of {model.record.image_size} pixels, not {image_size}. Export the "
+            f"model at that size: hf-soups export MODEL@{image_size}."
+        )
+    return model
 
 
 def answering_family(

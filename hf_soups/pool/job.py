@@ -24,6 +24,7 @@ from hf_soups.models.cost_counting import (
 )
 from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.loading import NotAnswered, one_of_several
+from hf_soups.models.onnx_model import shadow_of
 from hf_soups.pool.entries import PoolEntry
 from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
 from hf_soups.pool.predict import PoolResult, first_score
@@ -102,13 +103,19 @@ class MemberModel:
 
     def with_counts(self, member: Member) -> Member:
         """The member with its parameters, and the multiply-adds and bytes of one row of median length."""
-        model, batch = self.classifier.model, self._some(1)
+        model, batch, family = self.classifier.model, self._some(1), self.classifier.family
+        if (checkpoint := self.entry.checkpoint).is_onnx:  # counted on a torch model of the same shape
+            model = shadow_of(model, family.auto())
 
         def answer() -> object:
-            return self.classifier.family.logits(model, batch)
+            return family.logits(model, batch)
 
-        macs, size = count_macs(model, batch, answer), count_bytes(model, answer)
-        return replace(member, parameters=count_parameters(model), macs=macs, bytes=size)
+        macs, size, parameters = count_macs(model, batch, answer), count_bytes(model, answer), count_parameters(model)
+        if checkpoint.is_onnx:  # and of its own files
+            weights = sum(p.untyped_storage().nbytes() for p in (*model.parameters(), *model.buffers()))
+            size += sum(path.stat().st_size for path in checkpoint.weight_files) - weights
+            parameters = checkpoint.parameters
+        return replace(member, parameters=parameters, macs=macs, bytes=size)
 
     def with_seconds(self, member: Member) -> Member:
         """The member with the seconds of the forward pass alone, on rows that are ready on the device."""

@@ -154,6 +154,7 @@ def build_from(
     with_code: bool = False,
     abstain: float | None = None,
     learned_deferral: bool = False,
+    devices: str | Mapping[str, str] | None = None,
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -172,6 +173,7 @@ def build_from(
             stored. Default: every row is answered.
         learned_deferral: let a score learned on the select rows decide when the next member is asked, at the plan's
             average cost; see `learn_deferral`. The other stored plans keep their confidence.
+        devices: where members run, by name; see `build_cascade`.
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -202,6 +204,7 @@ def build_from(
         assume_label_order=assume_label_order,
         overwrite=overwrite,
         with_code=with_code,
+        devices=devices,
         beside=evidence_files(opened.index, opened.frontier, parts, plan),
     )
 

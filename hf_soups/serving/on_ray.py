@@ -60,7 +60,7 @@ def served_on(model: str | Path, how: OnCluster) -> Iterator[Served]:
     with connected(how.address) as cluster:
         if Path(checkpoint.source).is_dir():
             cluster.check_seen([Path(checkpoint.source)])
-        each = _resources(cluster, how, members, counts)
+        each = _resources(cluster, how, members, counts, _on_cpu(checkpoint) if members else ())
         wanted = [
             Deployment(name or "the model", partial(_held, name, checkpoint, how), counts[name], each[name])
             for name in counts
@@ -101,12 +101,20 @@ def _of_each(given: Any, members: Sequence[str], option: str, least: float) -> d
     return values
 
 
+def _on_cpu(checkpoint: Checkpoint) -> list[str]:
+    """Members that run on the CPU by the cascade's config."""
+    return [place.name for place in read_cascade(checkpoint.folder).places if place.device == "cpu"]
+
+
 def _resources(
-    cluster: Cluster, how: OnCluster, members: Sequence[str], counts: Mapping[str, int]
+    cluster: Cluster, how: OnCluster, members: Sequence[str], counts: Mapping[str, int], on_cpu: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    gpus, there = how.gpus_per_replica, sum(node.resources.get("GPU", 0.0) for node in cluster.nodes())
+    gpus = how.gpus_per_replica
     if gpus is None:
-        gpus = 1.0 / max(1, -(-sum(counts.values()) // int(there))) if there >= 1 else 0.0
+        there = int(sum(node.resources.get("GPU", 0.0) for node in cluster.nodes()))
+        wanting = sum(count for name, count in counts.items() if name not in on_cpu)
+        share = 1.0 / -(-wanting // there) if there and wanting else 0.0
+        gpus = {name: 0.0 if name in on_cpu else share for name in members} if members else share
     elif isinstance(gpus, Mapping):
         gpus = {**dict.fromkeys(members, 0.0), **gpus}
     cpus = _of_each(how.cpus_per_replica, members, "--cpus-per-replica", 0)
@@ -139,7 +147,8 @@ def _held(name: str, checkpoint: Checkpoint, how: OnCluster) -> Held:
     if name:
         return _member(name, checkpoint, how)
     called = checkpoint.source if checkpoint.revision is None else f"{checkpoint.source}@{checkpoint.revision}"
-    served = load_served(called, device=device_here(), **how.loading)
+    device = "cpu" if device_here() == "cpu" else None  # None: each member's own, or the GPU that this replica sees
+    served = load_served(called, device=device, **how.loading)
     return Held(served, Answering(served, how.max_pixels))
 
 
@@ -148,8 +157,9 @@ def _member(name: str, checkpoint: Checkpoint, how: OnCluster) -> Held:
 
     config, served = read_cascade(checkpoint.folder), _known(checkpoint, how)
     plan = next(plan for plan in served.plans if name in plan.members)
+    device = torch.device("cpu" if name in _on_cpu(checkpoint) else device_here())
     lone = lone_member(
-        config, checkpoint.source, plan, plan.members.index(name), device=torch.device(device_here()),
+        config, checkpoint.source, plan, plan.members.index(name), device=device,
         dtypes={member: getattr(torch, each) for member, each in _dtypes(checkpoint, config, how).items()},
         hub={} if checkpoint.revision is None else {"revision": checkpoint.revision},
     )  # fmt: skip

@@ -81,7 +81,6 @@ def load_served(
     (for_all, dtypes), (where, devices) = split_by_member(checkpoint, dtype, device)
     settings = PredictSettings(dtype=for_all or "float32", device=where)
     if is_cascade(checkpoint):
-        dtypes = dtypes if for_all is None else {"": for_all}
         kind = str(checkpoint.config.get("kind"))
         loaded = load_answerer(checkpoint, settings, RowsWanted(), kind=kind, dtypes=dtypes, devices=devices)
         assert isinstance(loaded, CascadeModel)

@@ -108,6 +108,12 @@ def test_members_have_the_replicas_and_processors_that_are_given_to_them(
     with on_ray.served_on(made.folder, how) as served:
         assert {name: worker.at_once for name, worker in served.workers.items()} == {first: 4, second: 1, third: 1}
     assert [dict(one.each) for one in wanted] == [{"CPU": 0.5, "GPU": gpu} for gpu in (0.0, 1, 0.5)]
+    config = made.folder / "config.json"
+    values = json.loads(config.read_text())
+    values["members"][0]["device"] = "cpu"
+    config.write_text(json.dumps(values))
+    with on_ray.served_on(made.folder, OnCluster(split_members=True)):
+        assert [one.each["GPU"] for one in wanted] == [0.0, 1.0, 1.0]
 
 
 def test_errors_of_a_replica_come_with_their_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ from pathlib import Path
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig
+from hf_soups.cascades.running.members import for_members
 from hf_soups.cascades.running.stored import COMMIT, HANDLER_FILE, KINDS, Place, code_map, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.files.onnx import FILES as ONNX_FILES
+from hf_soups.files.onnx import NEEDED as ONNX_NEEDED
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
-from hf_soups.files.weights import INDEX, SINGLE
+from hf_soups.files.weights import INDEX
 from hf_soups.files.writing import written_whole
 from hf_soups.models.clip import write_zero_shot
 from hf_soups.models.loading import unwrapped
@@ -54,6 +58,7 @@ def build_cascade(
     overwrite: bool = False,
     with_code: bool = False,
     beside: Mapping[str, bytes] | None = None,
+    devices: str | Mapping[str, str] | None = None,
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
 
@@ -76,6 +81,8 @@ def build_cascade(
         overwrite: replace a cascade that is there.
         with_code: add modeling_cascade.py, so that people without hf_soups load it by `trust_remote_code=True`.
         beside: further files of the folder, such as the evidence for its card: name and content.
+        devices: where members run, by name, such as {"small": "cpu", "big": "cuda:1"}; on a machine without such a
+            device they run on the CPU. Default: where the cascade is asked to run.
     Returns:
         `out`.
     Raises:
@@ -95,6 +102,7 @@ def build_cascade(
             if with_code:
                 _check_stock(members[name], kind)
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
+    placed = [replace(p, place=place) for p, place in zip(placed, _on_devices(placed, devices), strict=True)]
     config = CascadeConfig(
         kind=kind,
         members=[place_values(p.place) for p in placed],
@@ -114,6 +122,11 @@ def build_cascade(
         for name, content in (beside or {}).items():
             (partial / name).write_bytes(content)
     return target
+
+
+def _on_devices(placed: Sequence[_Placed], devices: str | Mapping[str, str] | None) -> list[Place]:
+    own = for_members(devices, [p.place.name for p in placed], "devices")
+    return [replace(p.place, device=own.get(p.place.name, "")) for p in placed]
 
 
 def _problem_type(plan: Plan, label_names: Sequence[str]) -> InConfig | None:
@@ -148,12 +161,12 @@ def _placed(
             "Build without references, which stores it in the cascade."
         )
     family_for(checkpoint.config, kind, checkpoint)
-    if not checkpoint.tensors or not checkpoint.processor_files():
+    if not checkpoint.weight_files or not checkpoint.processor_files():
         raise InputError(f"{checkpoint} holds no tokenizer or image processor. Save it beside the weights.")
     order = () if member.templates else _label_order(checkpoint, label_names, assume_order)
     place = Place(
         member.name, subfolder=f"member_{len(before)}", image_size=member.image_size, dtype=member.dtype,
-        label_order=order,
+        label_order=order, backend="onnx" if checkpoint.is_onnx else "torch",
     )  # fmt: skip
     if references:
         return _Placed(_pinned(place, checkpoint), checkpoint)
@@ -167,7 +180,12 @@ def _check_stock(member: Member, kind: str) -> None:
     checkpoint = member.checkpoint
     family = family_for(checkpoint.config, kind, checkpoint)
     own = family.auto()._model_mapping._model_mapping if family.name in STOCK else ()
-    if member.templates or checkpoint.config.get("model_type") not in own or unwrapped(checkpoint):
+    if (
+        checkpoint.is_onnx
+        or member.templates
+        or checkpoint.config.get("model_type") not in own
+        or unwrapped(checkpoint)
+    ):
         raise InputError(
             f"{checkpoint}: transformers alone does not load and ask this model ({family.name}) as hf_soups does, so "
             "the code for people without hf_soups would answer something else. Build without code."
@@ -227,10 +245,15 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name(HANDLER_FILE), folder / MARKER)
     write_beside(folder, config.kind, code=hasattr(config, "auto_map"))
+    write_requirements(folder, onnx=any(member.checkpoint.is_onnx for member in placed))
+
+
+def write_requirements(folder: Path, *, onnx: bool) -> None:
+    """Write what an inference endpoint installs; with `onnx` also what ONNX members need."""
     installed = versions()
-    (folder / "requirements.txt").write_text(
-        "".join(f"{name}>={installed[name]}\n" for name in NEEDED if name in installed)
-    )
+    named = [f"{name}>={installed[name]}" for name in NEEDED if name in installed]
+    named += [f"{name}>={importlib.metadata.version(name)}" for name in ONNX_NEEDED] if onnx else []
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in named))
 
 
 def _copy(checkpoint: Checkpoint, into: Path) -> None:
@@ -239,8 +262,9 @@ def _copy(checkpoint: Checkpoint, into: Path) -> None:
     Copies, not hard links: whoever saves into the member's own folder later would change the cascade's weights too.
     """
     into.mkdir()
-    sharded = [] if checkpoint.weight_files[0].name == SINGLE else [checkpoint.folder / INDEX]
-    files = [*checkpoint.carried_files(), *checkpoint.weight_files, *sharded, checkpoint.folder / SOUP_FILE]
+    about = [SOUP_FILE, *ONNX_FILES] if checkpoint.is_onnx else [SOUP_FILE, INDEX]
+    beside = [checkpoint.folder / name for name in about]
+    files = dict.fromkeys([*checkpoint.carried_files(), *checkpoint.weight_files, *beside])
     for file in files:
         if file.is_file() and file.parent.name != "additional_chat_templates":
             shutil.copyfile(file, into / file.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,7 +41,7 @@ def load_members(
         config: says where they lie, and in which dtype each answers.
         source: folder or Hub repo of the cascade.
         dtypes: of members by name, instead of their own.
-        devices: of members by name; default: the CPU.
+        devices: of members by name, instead of their own; default: the CPU.
         attention: how attention is computed; default: the member's own choice.
         hub: how to reach the Hub: `revision` of the cascade, `token`, `cache_dir`, ...
         only: the name of one member, which alone is loaded.
@@ -53,12 +54,13 @@ def load_members(
         if only is not None and place.name != only:
             continue
         own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
-        device = (devices or {}).get(place.name)
+        device = (devices or {}).get(place.name) or own_device(place)
         key = (place.weights, own, device)
         with _member_named(place):
             if key not in loaded:
-                checkpoint = _checkpoint(place, source, dict(hub or {}))
+                checkpoint = member_checkpoint(place, source, dict(hub or {}))
                 check_weights(place, checkpoint.folder)
+                _check_backend(place, checkpoint)
                 loaded[key] = _loaded(checkpoint, config.kind, own, attention, device)
             members.append(_fitted(loaded[key], place, config))
     return tuple(members)
@@ -88,7 +90,12 @@ def load_one(config: CascadeConfig, folder: Path) -> Classifier:
         return _fitted(_loaded(Checkpoint(folder), config.kind, torch.float32), place, config)
 
 
-def _checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
+def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
+    """The files of a member of a cascade in a folder or repo; `hub` says how that is reached.
+
+    Raises:
+        MemberError, CheckpointError: if it is not there.
+    """
     revision = hub.pop("revision", None)
     if place.repo is not None:
         there = download(place.repo, place.revision, place.subfolder, **hub)
@@ -97,6 +104,36 @@ def _checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpoint:
     if not (here / str(place.subfolder) / "config.json").is_file():
         raise MemberError(f"{source} has no folder {place.subfolder!r} with a config.json. Get the cascade again.")
     return Checkpoint(here, subfolder=place.subfolder)
+
+
+def own_device(place: Place) -> torch.device | None:
+    """Where a member is to run by the cascade's config; the CPU, with a warning, where this machine has no such device.
+
+    None: the config leaves it open.
+    """
+    if not place.device:
+        return None
+    device = torch.device(place.device)
+    if device.type != "cpu" and not _is_here(device):
+        warnings.warn(
+            f"member {place.name!r} of the cascade is to run on {place.device}, which is not here; it runs on the CPU",
+            stacklevel=2,
+        )
+        return torch.device("cpu")
+    return device
+
+
+def _is_here(device: torch.device) -> bool:
+    module = torch.get_device_module(device)
+    return bool(module.is_available()) and (device.index or 0) < module.device_count()
+
+
+def _check_backend(place: Place, checkpoint: Checkpoint) -> None:
+    if checkpoint.is_onnx != (place.backend == "onnx"):
+        kind = "an ONNX export" if checkpoint.is_onnx else "a PyTorch checkpoint"
+        raise MemberError(
+            f"config.json says that {place.backend} runs it, but the folder holds {kind}. Build the cascade again."
+        )
 
 
 def for_members(given: Any, names: Sequence[str], what: str) -> dict[str, Any]:

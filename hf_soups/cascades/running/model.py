@@ -86,7 +86,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
             dtype: of every member, or of members by name; default and "auto": each answers in the one that its
                 predictions were made in.
             device_map: one device for all, such as "cuda:1", or of members by name, {"small": "cpu", "big": "cuda"}.
-                In both, "" stands for the members that are not named.
+                In both, "" stands for the members that are not named: of devices, for those that have none of their
+                own in the config. Default: their own, or the CPU.
             attn_implementation: of every member.
             output_loading_info: also return which tensors were missing (none: that is an error).
             options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download` as in transformers.
@@ -102,13 +103,16 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         dtype = options.get("torch_dtype") if dtype is None else dtype
         dtypes = {n: own for n, d in for_members(dtype, config.names, "dtype").items() if (own := _as_dtype(d))}
         devices = {n: _one_device(d) for n, d in for_members(device_map, config.names, "device_map").items()}
+        placed = [place.name for place in config.places if place.device]
+        if isinstance(device_map, Mapping):  # "" is for those that have no device of their own
+            devices = {n: device for n, device in devices.items() if n in device_map or n not in placed}
         members = load_members(config, source, dtypes=dtypes, devices=devices, attention=attn_implementation, hub=hub)
         config.name_or_path = source
         config.architectures = [cls.__name__]
         model = cls(config, members)
-        if isinstance(device_map, Mapping):  # pipelines then leave the model where it is
-            placed: Any = {n: devices.get(n, torch.device("cpu")) for n in config.names}
-            model.hf_device_map = placed
+        if isinstance(device_map, Mapping) or (placed and device_map is None):  # pipelines then leave it where it is
+            there: Any = {n: next(m.model.parameters()).device for n, m in zip(config.names, members, strict=True)}
+            model.hf_device_map = there
         info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         return (model, {**info, "error_msgs": []}) if output_loading_info else model
 

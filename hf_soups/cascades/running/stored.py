@@ -19,6 +19,8 @@ PROCESSOR_FILE = "preprocessor_config.json"  # of cascades of images: the stock 
 TOKENIZER_FILE = "tokenizer_config.json"  # of cascades of texts with code
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("torch", "onnx")
+DEVICE = re.compile(r"(?:cpu|mps|(?:cuda|xpu)(?::\d{1,3})?)?")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CODE = ("auto_map", "custom_pipelines")  # keys that name code to run
@@ -42,6 +44,8 @@ class Place:
     revision: str | None = None
     image_size: int | None = None  # pixels; None: as its processor says
     dtype: str = "float32"  # that it answers in
+    device: str = ""  # that it runs on, such as "cuda:1"; empty: where the cascade is asked to run
+    backend: str = "torch"  # what runs it
     label_order: tuple[int, ...] = ()  # its logits, in the cascade's order of labels; empty: they are in that order
     sha256: str = ""  # of its weight files, as they were built in
 
@@ -142,9 +146,13 @@ def refuse_code(values: Mapping[str, Any]) -> None:
 
 
 def place_values(place: Place) -> dict[str, Any]:
-    """The fields of a place as JSON holds them; what says nothing is left out."""
+    """The fields of a place as JSON holds them; what says nothing, or what goes without saying, is left out."""
     values = {**asdict(place), "label_order": list(place.label_order)}
-    return {name: value for name, value in values.items() if value not in (None, [], "")}
+    return {
+        name: value
+        for name, value in values.items()
+        if value not in (None, [], "") and (name, value) != ("backend", "torch")
+    }
 
 
 def _place_of(values: Any) -> Place:
@@ -171,6 +179,10 @@ def _check_place(place: Place) -> None:
         )
     if place.dtype not in DTYPES:
         raise InputError(f"{at} is to answer in {place.dtype!r}; expected one of {', '.join(DTYPES)}.")
+    if not DEVICE.fullmatch(place.device):
+        raise InputError(f"{at} is to run on {place.device!r}; expected a device such as cpu, cuda or cuda:1.")
+    if place.backend not in BACKENDS:
+        raise InputError(f"{at} is to be run by {place.backend!r}; expected one of {', '.join(BACKENDS)}.")
     if place.image_size is not None and not 0 < place.image_size <= LARGEST_SIDE:
         raise InputError(f"{at} has images of {place.image_size} pixels; expected 1 to {LARGEST_SIDE:,}.")
 
