@@ -21,7 +21,7 @@ from typing import Any
 
 from hf_soups.ending import called_at_end
 from hf_soups.errors import HfSoupsError, InputError, MissingExtra, ReplicasGone
-from hf_soups.remote.cluster import Cluster, Resources, in_words, last_line, ray_module
+from hf_soups.remote.cluster import Cluster, Resources, in_words, last_line, leave, ray_module
 
 READY_SECONDS = 600.0  # for replicas to load what they hold
 POLL_SECONDS = 0.2
@@ -110,10 +110,11 @@ def deployed(cluster: Cluster, wanted: Sequence[Deployment]) -> Iterator[list[Re
     run = uuid.uuid4().hex[:12]
     names = [f"{PREFIX}-{run}-{number}" for number in range(len(wanted))]
     lease = cluster.ray.remote(num_cpus=0)(_lease()).remote()
-    with (
-        called_at_end(functools.partial(cluster.ray.kill, lease)),
-        called_at_end(functools.partial(_end, serve, names)),
-    ):
+    with contextlib.ExitStack() as ending:
+        if cluster.own:  # asked by Ray itself: of children that are asked all at once, agents are left
+            ending.enter_context(called_at_end(functools.partial(_silently, leave, cluster.ray)))
+        ending.enter_context(called_at_end(functools.partial(cluster.ray.kill, lease)))
+        ending.enter_context(called_at_end(functools.partial(_silently, _end, serve, names)))
         targets = [_target(serve, *pair, lease, names) for pair in zip(names, wanted, strict=True)]
         _run(cluster, serve, targets)
         _wait(serve, dict(zip(names, wanted, strict=True)))
@@ -229,14 +230,18 @@ def _check(called: str, application: Any, late: bool) -> None:
 
 def _end(serve: Any, names: Sequence[str]) -> None:
     """End our applications, and Ray Serve itself where nothing else is served."""
-    with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that the controller is gone
-        try:
-            others = set(serve.status().applications) - set(names)
-        except Exception:  # it was not started
-            return
-        if not others:
-            serve.shutdown()
-            return
-        for name in names:
-            with contextlib.suppress(Exception):
-                serve.delete(name)
+    try:
+        others = set(serve.status().applications) - set(names)
+    except Exception:  # it was not started
+        return
+    if not others:
+        serve.shutdown()
+        return
+    for name in names:
+        with contextlib.suppress(Exception):
+            serve.delete(name)
+
+
+def _silently(function: Callable[..., object], *arguments: Any) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # where Ray prints who is gone
+        function(*arguments)
