@@ -32,6 +32,7 @@ class RowAnswer:
     exit: int
     cost: float
     abstained: bool | None = None  # whether a human should be asked; None: none is meant to be
+    fell_back: bool | None = None  # whether an endpoint did not answer; None: there is none that may not
 
 
 class Answering:
@@ -72,14 +73,16 @@ class Answering:
         scores = done.log_probs if self._served.problem_type == REGRESSION else np.exp(done.log_probs)
         costs = np.asarray(plan.cost_by_exit)[done.exits]
         abstained = [None] * len(values) if done.abstained is None else done.abstained.tolist()
-        return [RowAnswer(*row) for row in zip(scores, done.exits.tolist(), costs.tolist(), abstained, strict=True)]
+        fell_back = [None] * len(values) if done.fell_back is None else done.fell_back.tolist()
+        rows = zip(scores, done.exits.tolist(), costs.tolist(), abstained, fell_back, strict=True)
+        return [RowAnswer(*row) for row in rows]
 
 
 def as_json(served: Served, asked: Asked, plan: Plan, answers: Sequence[RowAnswer]) -> list[Any]:
     """What the Hub answers: of an image [{"label", "score"}, ...]; a list of such lists of texts and of several images.
 
     The highest score comes first, of equal ones the first label; `return_exits` adds "exit", "members" and "cost";
-    of a plan that abstains there is "abstained".
+    of a plan that abstains there is "abstained", of a cascade whose endpoint may not answer "fell_back".
     """
     listed = [_ranked(served, asked, plan, answer) for answer in answers]
     return listed if asked.several or served.kind != "image" else listed[0]
@@ -90,6 +93,8 @@ def _ranked(served: Served, asked: Asked, plan: Plan, answer: RowAnswer) -> list
     about: dict[str, Any] = met if asked.return_exits else {}
     if answer.abstained is not None:
         about = {**about, "abstained": answer.abstained}
+    if answer.fell_back is not None:
+        about = {**about, "fell_back": answer.fell_back}
     best = np.argsort(-answer.scores, kind="stable")[: asked.top_k]
     return [{"label": served.label_names[i], "score": float(answer.scores[i]), **about} for i in best]
 
