@@ -258,11 +258,15 @@ class EndpointModel(torch.nn.Module):
         kept = self.kept if self.rows else KeptAnswers()  # nothing is remembered where nothing is counted
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in kept}
         failed: set[str] = set()
-        if new and not self.lenient and not len(kept):  # one row shows whether its labels fit
-            first = next(iter(new))
-            self._ask_all({first: new.pop(first)}, kept, failed)
-            self._joined(kept[first])
-        self._ask_all(new, kept, failed)
+        try:
+            if new and not self.lenient and not len(kept):  # one row shows whether its labels fit
+                first = next(iter(new))
+                self._ask_all({first: new.pop(first)}, kept, failed)
+                self._joined(kept[first])
+            self._ask_all(new, kept, failed)
+        except LimitReached as error:  # what was in flight has come meanwhile
+            there = f"{len(kept):,} of {self.rows:,} rows are there, and kept"
+            raise LimitReached(f"{error}; {there}. Raise --spend-limit to go on.") from None
         nothing = np.full(len(self.label_names), np.nan, dtype=np.float32)
         return np.stack([nothing if key in failed else self._joined(kept[key]) for key in keys])
 
@@ -272,8 +276,6 @@ class EndpointModel(torch.nn.Module):
         def one(key: str, row: bytes) -> None:
             try:
                 kept.keep(key, self._asked(row, stop))
-            except LimitReached as error:
-                raise LimitReached(f"{error}; {self._there()}. Raise --spend-limit to go on.") from None
             except EndpointFailed as error:
                 self._rest.begin(error)
                 if not self.lenient:
@@ -298,9 +300,6 @@ class EndpointModel(torch.nn.Module):
         self._rest.check()
         value = row if self.endpoint.task == "image-classification" else json.loads(row)
         return ask(self.endpoint, value, len(self.label_names), self.spending, stop)
-
-    def _there(self) -> str:
-        return f"{len(self.kept):,} of {self.rows:,} rows are there, and kept"
 
     def _joined(self, answer: EndpointAnswer) -> Float32[np.ndarray, " classes"]:
         """Scores by our names as log-probabilities in our order.
