@@ -321,7 +321,8 @@ def answered_rows(answerer: Answerer, values: Values) -> tuple[Values, Answers |
     try:
         return values, answerer.answer([values[i] for i in at])
     except Exception as error:  # processors raise nearly anything for an odd image
-        if is_short_of_memory(error) or isinstance(error.__cause__, EndpointFailed):  # the next row would wait in vain
+        silent = isinstance(error, EndpointFailed) or isinstance(error.__cause__, EndpointFailed)
+        if is_short_of_memory(error) or silent:  # the next row would fare no better
             raise
         return _one_by_one(answerer, values, at, error)
 

@@ -57,7 +57,8 @@ def load_members(
             continue
         if place.endpoint is not None:
             with _member_named(place):
-                members.append(_endpoint(place, config, source))
+                alone = only is not None  # then nobody before it has answered
+                members.append(_endpoint(place, config, source, lenient=place.fallback == "last" and not alone))
             continue
         own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
         device = (devices or {}).get(place.name) or own_device(place)
@@ -72,7 +73,7 @@ def load_members(
     return tuple(members)
 
 
-def _endpoint(place: Place, config: CascadeConfig, source: str) -> Classifier:
+def _endpoint(place: Place, config: CascadeConfig, source: str, *, lenient: bool) -> Classifier:
     """A member that is asked over HTTP; nothing is sent yet.
 
     Raises:
@@ -84,8 +85,7 @@ def _endpoint(place: Place, config: CascadeConfig, source: str) -> Classifier:
             f"rows that reach it are sent to {place.endpoint.host}, where {source} says. If you trust it with them, "
             f"and with your token, name the host: {HOSTS_VARIABLE}={place.endpoint.host}."
         )
-    names, lenient = config.label_names, place.fallback == "last"
-    return endpoint_classifier(place.endpoint, names, str(config.kind), lenient=lenient)
+    return endpoint_classifier(place.endpoint, config.label_names, str(config.kind), lenient=lenient)
 
 
 def check_weights(place: Place, folder: Path) -> None:
@@ -119,6 +119,8 @@ def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpo
         MemberError, CheckpointError: if it is not there.
     """
     revision = hub.pop("revision", None)
+    if place.endpoint is not None:
+        raise MemberError(f"member {place.name!r} is asked at {place.endpoint.url}: it has no files here.")
     if place.repo is not None:
         there = download(place.repo, place.revision, place.subfolder, **hub)
         return Checkpoint(there, subfolder=place.subfolder)
