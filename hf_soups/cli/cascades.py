@@ -170,7 +170,8 @@ def predict(
     rows |= {"on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
-        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds, "dtype": dtype or "float32",
+        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
+        "spend_limit": spend_limit, "dtype": dtype or "float32",
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
