@@ -54,4 +54,6 @@ def export(
         source = None if data is None else str(data)
         wanted = RowsWanted(data=source, recipe=recipe, split=calibrate, limit=rows, overrides=overrides(changes))
     done = export_onnx(model, out, int8=int8, rows=wanted, overwrite=overwrite)
-    print_exported(done, out, cascade=names_a_cascade([model]), recipe=None if recipe is None else str(recipe))
+    print_exported(
+        done, out, cascade=names_a_cascade([model]), rows=f"--recipe {recipe}" if recipe else f"--data {data or 'DATA'}"
+    )

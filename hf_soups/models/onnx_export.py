@@ -132,6 +132,7 @@ def _exported(model: Any, trial: Batch) -> Any:
 
 
 def _quantised(exported: Any, trial: Batch, int8: Int8, calibration: Sequence[Batch]) -> Any:
+    from onnxruntime.quantization import QuantType
     from transformers.exporters.configs import ExportFormat
     from transformers.exporters.quantizers.quantizer_onnxruntime import (
         OnnxRuntimeDynamicConfig,
@@ -143,7 +144,10 @@ def _quantised(exported: Any, trial: Batch, int8: Int8, calibration: Sequence[Ba
     if int8 == "static":
         weights_only = {"MatMulConstBOnly": True}  # attention multiplies activations
         how = OnnxRuntimeStaticConfig(
-            op_types_to_quantize=QUANTISED[int8], per_channel=True, extra_options=weights_only
+            op_types_to_quantize=QUANTISED[int8],
+            per_channel=True,
+            extra_options=weights_only,
+            activation_type=QuantType.QUInt8,  # with int8 weights: what x86 has instructions for
         )
     quantizer = OnnxRuntimeQuantizer(how, calibration_dataset=[dict(batch) for batch in calibration])
     (component,) = exported.components.values()

@@ -100,6 +100,8 @@ def load_onnx(folder: Path) -> OnnxModel:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = torch.get_num_threads()
+    # threads that spin after a batch take the cores from the members that PyTorch runs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has many kinds

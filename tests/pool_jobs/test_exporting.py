@@ -20,7 +20,8 @@ from hf_soups.cascades.running.stored import HANDLER_FILE, read_stored
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.cli import app
 from hf_soups.errors import CheckpointError, InputError, MemberError, MissingExtra
-from hf_soups.files.onnx import GRAPH, RECORD, WEIGHTS
+from hf_soups.files.onnx import GRAPH, MANIFEST, RECORD, WEIGHTS
+from hf_soups.hub.pushing import gathered
 from hf_soups.models.classifier import Classifier
 from hf_soups.models.registry import family_for
 from hf_soups.pool import read_pool
@@ -134,7 +135,7 @@ def test_a_cascade_of_both_kinds_leaves_where_its_simulation_says(images: Made, 
 @pytest.mark.slow
 def test_a_cascade_is_exported_with_its_plan_and_answers_as_before(images: Made, tmp_path: Path) -> None:
     plan = images.plan((0.4, 0.5), temperatures=(0.1, 0.13, 0.07))
-    folder = images.built(plan, tmp_path / "c", beside={"evidence.json": b"{}"})
+    folder = images.built(plan, tmp_path / "c", beside={"evidence.json": b'{"members": {"vit": {"sha256": "x"}}}'})
     (folder / "README.md").write_text("the card")
     done = CliRunner().invoke(app, ["export", str(folder), "--onnx", "--out", str(tmp_path / "onnx")])
     assert done.exit_code == 0, done.output
@@ -145,6 +146,13 @@ def test_a_cascade_is_exported_with_its_plan_and_answers_as_before(images: Made,
     kept = {path.name for path in (tmp_path / "onnx").iterdir()}
     assert {HANDLER_FILE, "evidence.json", "preprocessor_config.json", "requirements.txt"} <= kept
     assert "README.md" not in kept
+    told = json.loads((tmp_path / "onnx" / "evidence.json").read_text())["members"]["vit"]
+    assert told["sha256"] == after.places[0].sha256 == Checkpoint(tmp_path / "onnx", subfolder="member_0").sha256()
+    assert "exported to ONNX after scores and costs were taken" in told["notes"][0]
+    (tmp_path / "onnx" / "evidence.json").unlink()  # there is nothing in it for a card
+    with gathered(tmp_path / "onnx", "me/x", dry_run=True) as found:
+        sent = {file.path for file in found.files}
+    assert {f"member_0/{name}" for name in (GRAPH, WEIGHTS, RECORD, MANIFEST, "config.json")} <= sent
     models = [hf_soups.CascadeForImageClassification.from_pretrained(one) for one in (folder, tmp_path / "onnx")]
     torch_done, onnx_done = (model(images=given(images)) for model in models)  # type: ignore[operator]
     assert onnx_done.exits.tolist() == torch_done.exits.tolist()

@@ -85,6 +85,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         license=licences.shared,
         cascade=True,
         code=hasattr(config, "auto_map"),
+        extra="onnx" if any(place.backend == "onnx" for place in config.places) else "",
         every_label=plan.rule.problem_type == MULTI_LABEL,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
@@ -206,7 +207,8 @@ def _threshold(threshold: float) -> str:
 
 def _where(place: Place) -> str:
     size = f", images of {place.image_size} pixels" if place.image_size else ""
-    return f"{place} in {place.dtype}{size}"
+    by = ", by ONNX Runtime" if place.backend == "onnx" else ""
+    return f"{place} in {place.dtype}{size}{by}{f', on {place.device}' if place.device else ''}"
 
 
 def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
