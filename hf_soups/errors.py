@@ -124,6 +124,12 @@ class HubFailed(CheckpointError):
     exit_status = 1
 
 
+class EndpointFailed(CheckpointError):
+    """An endpoint does not answer, or no more may be spent on it: another try may succeed."""
+
+    exit_status = 1
+
+
 class IncompatibleCheckpoints(InputError):
     """Checkpoints that cannot be mixed: other names, shapes, labels, processors or heads."""
 

@@ -116,6 +116,10 @@ def predict(
         bool, typer.Option("--measure-seconds", help="Measure seconds per example too, at batch 1 and at the best.")
     ] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder of encoded rows, shared by equal processors.")] = None,
+    spend_limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="What answers of endpoints may cost in this call, in their unit. Default: no limit."),
+    ] = None,
     answers: Annotated[
         bool, typer.Option("--answers", help="One model: write a row for each row (parquet). A cascade always does.")
     ] = False,
@@ -143,6 +147,8 @@ def predict(
     how: dict[str, Any] = {"out": out, "batch_size": batch_size, "dtype": dtype, "device": device}
     if answers or names_a_cascade(models or []):
         more = {"id_column": id_column, "budget": budget, "templates": template}
+        if spend_limit is not None:
+            raise InputError("--spend-limit is for a pool: answers into parquet files are not counted.")
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
         how |= {"dtype": dtype and by_member(dtype), "device": device and by_member(device)}
@@ -164,7 +170,8 @@ def predict(
     rows |= {"on_error": on_error}
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
-        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds, "dtype": dtype or "float32",
+        "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
+        "spend_limit": spend_limit, "dtype": dtype or "float32",
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
@@ -382,6 +389,12 @@ def build(
             help="Where members run: small=cpu,big=cuda:1; the CPU on machines without it. Default: as one asks for."
         ),
     ] = None,
+    fallback: Annotated[
+        Literal["error", "last"],
+        typer.Option(
+            help="Rows that an endpoint does not answer: an error, or the last answer of the members before it, marked."
+        ),
+    ] = "error",
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
@@ -390,7 +403,7 @@ def build(
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
         with_code=with_code, abstain=abstain, learned_deferral=learned_deferral,
-        devices=None if device is None else by_member(device),
+        devices=None if device is None else by_member(device), fallback=fallback,
     )  # fmt: skip
     printed(f"wrote {path}")
 

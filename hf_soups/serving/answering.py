@@ -33,6 +33,7 @@ class RowAnswer:
     exit: int
     cost: float
     abstained: bool | None = None  # whether a human should be asked; None: none is meant to be
+    fell_back: bool | None = None  # whether an endpoint did not answer; None: there is none that may not
 
 
 class RowReader:
@@ -91,7 +92,7 @@ class Answering:
     def _together(self, values: Sequence[Any], plan: Plan) -> list[RowAnswer]:
         done = self._served.answer(values, plan)
         scores = done.log_probs if self._served.problem_type == REGRESSION else np.exp(done.log_probs)
-        return row_answers(scores, done.exits, plan, done.abstained)
+        return row_answers(scores, done.exits, plan, done.abstained, done.fell_back)
 
 
 def row_answers(
@@ -99,18 +100,19 @@ def row_answers(
     exits: Int64[np.ndarray, " rows"],
     plan: Plan,
     abstained: Bool[np.ndarray, " rows"] | None,
+    fell_back: Bool[np.ndarray, " rows"] | None = None,
 ) -> list[RowAnswer]:
     """What was answered to each of some rows."""
     costs = np.asarray(plan.cost_by_exit)[exits]
-    for_human = [None] * len(exits) if abstained is None else abstained.tolist()
-    return [RowAnswer(*row) for row in zip(scores, exits.tolist(), costs.tolist(), for_human, strict=True)]
+    marks = ([None] * len(exits) if mark is None else mark.tolist() for mark in (abstained, fell_back))
+    return [RowAnswer(*row) for row in zip(scores, exits.tolist(), costs.tolist(), *marks, strict=True)]
 
 
 def as_json(served: Served, asked: Asked, plan: Plan, answers: Sequence[RowAnswer]) -> list[Any]:
     """What the Hub answers: of an image [{"label", "score"}, ...]; a list of such lists of texts and of several images.
 
     The highest score comes first, of equal ones the first label; `return_exits` adds "exit", "members" and "cost";
-    of a plan that abstains there is "abstained".
+    of a plan that abstains there is "abstained", of a cascade whose endpoint may not answer "fell_back".
     """
     listed = [_ranked(served, asked, plan, answer) for answer in answers]
     return listed if asked.several or served.kind != "image" else listed[0]
@@ -121,6 +123,8 @@ def _ranked(served: Served, asked: Asked, plan: Plan, answer: RowAnswer) -> list
     about: dict[str, Any] = met if asked.return_exits else {}
     if answer.abstained is not None:
         about = {**about, "abstained": answer.abstained}
+    if answer.fell_back is not None:
+        about = {**about, "fell_back": answer.fell_back}
     best = np.argsort(-answer.scores, kind="stable")[: asked.top_k]
     return [{"label": served.label_names[i], "score": float(answer.scores[i]), **about} for i in best]
 

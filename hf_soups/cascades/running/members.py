@@ -15,9 +15,11 @@ import torch
 from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.stored import Place
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.errors import CheckpointError, HfSoupsError, InputError, MemberError
 from hf_soups.files.downloads import download
+from hf_soups.files.endpoint import HOSTS_VARIABLE, named_hosts
 from hf_soups.models.classifier import Classifier
+from hf_soups.models.endpoint import endpoint_classifier
 from hf_soups.models.loading import config_of
 from hf_soups.models.pixels import resized_processor
 from hf_soups.models.readers import ImageReader
@@ -53,6 +55,11 @@ def load_members(
     for place in config.places:
         if only is not None and place.name != only:
             continue
+        if place.endpoint is not None:
+            with _member_named(place):
+                alone = only is not None  # then nobody before it has answered
+                members.append(_endpoint(place, config, source, lenient=place.fallback == "last" and not alone))
+            continue
         own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
         device = (devices or {}).get(place.name) or own_device(place)
         key = (place.weights, own, device)
@@ -64,6 +71,21 @@ def load_members(
                 loaded[key] = _loaded(checkpoint, config.kind, own, attention, device)
             members.append(_fitted(loaded[key], place, config))
     return tuple(members)
+
+
+def _endpoint(place: Place, config: CascadeConfig, source: str, *, lenient: bool) -> Classifier:
+    """A member that is asked over HTTP; nothing is sent yet.
+
+    Raises:
+        MemberError: if the cascade is somebody else's, from the Hub, and the user has not named the host.
+    """
+    assert place.endpoint is not None
+    if not Path(source).is_dir() and place.endpoint.host.lower() not in named_hosts():
+        raise MemberError(
+            f"rows that reach it are sent to {place.endpoint.host}, where {source} says. If you trust it with them, "
+            f"and with your token, name the host: {HOSTS_VARIABLE}={place.endpoint.host}."
+        )
+    return endpoint_classifier(place.endpoint, config.label_names, str(config.kind), lenient=lenient)
 
 
 def check_weights(place: Place, folder: Path) -> None:
@@ -97,6 +119,8 @@ def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpo
         MemberError, CheckpointError: if it is not there.
     """
     revision = hub.pop("revision", None)
+    if place.endpoint is not None:
+        raise MemberError(f"member {place.name!r} is asked at {place.endpoint.url}: it has no files here.")
     if place.repo is not None:
         there = download(place.repo, place.revision, place.subfolder, **hub)
         return Checkpoint(there, subfolder=place.subfolder)
@@ -186,6 +210,23 @@ def _resizes(model: Any, place: Place) -> bool:
     if place.image_size is None or answers_at(model, place.image_size):
         return False
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+
+
+@contextmanager
+def of_member(place: Place) -> Iterator[None]:
+    """Name the member in what goes wrong while an endpoint is asked.
+
+    Raises:
+        MemberError: instead of what the block raises.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if place.endpoint is None:
+            raise
+        refused = MemberError(f"member {place.name!r} of the cascade: {error}")
+        refused.exit_status = error.exit_status
+        raise refused from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from hf_soups.cascades.plan import Plan, plan_of
 from hf_soups.errors import InputError
 from hf_soups.files.configs import check_config
 from hf_soups.files.downloads import is_repo_id
+from hf_soups.files.endpoint import Endpoint, Fallback
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.recipe import LARGEST_SIDE
 
@@ -19,7 +20,8 @@ PROCESSOR_FILE = "preprocessor_config.json"  # of cascades of images: the stock 
 TOKENIZER_FILE = "tokenizer_config.json"  # of cascades of texts with code
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")
-BACKENDS = ("torch", "onnx")
+REMOTE = "remote"  # the backend of an endpoint
+BACKENDS = ("torch", "onnx", REMOTE)
 DEVICE = re.compile(r"(?:cpu|mps|(?:cuda|xpu)(?::\d{1,3})?)?")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -35,7 +37,7 @@ class Place:
     """Where one member's weights lie, and how they are used.
 
     Either `subfolder` alone, inside the cascade's own folder, or `repo` with a commit as `revision` (and then perhaps
-    a subfolder of that repo).
+    a subfolder of that repo), or an `endpoint` that is asked over HTTP.
     """
 
     name: str
@@ -48,9 +50,16 @@ class Place:
     backend: str = "torch"  # what runs it
     label_order: tuple[int, ...] = ()  # its logits, in the cascade's order of labels; empty: they are in that order
     sha256: str = ""  # of its weight files, as they were built in
+    endpoint: Endpoint | None = None  # its weights are elsewhere
+    fallback: Fallback = "error"  # of an endpoint that does not answer: "last" keeps what the members so far answered
 
     def __post_init__(self) -> None:
         _check_place(self)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its files are in the cascade's own folder."""
+        return self.repo is None and self.endpoint is None
 
     @property
     def weights(self) -> tuple[str | None, ...]:
@@ -58,6 +67,8 @@ class Place:
         return (self.repo, self.revision, self.subfolder)
 
     def __str__(self) -> str:
+        if self.endpoint is not None:
+            return self.endpoint.url
         return "/".join(filter(None, (self.repo, self.subfolder))) + (f"@{self.revision}" if self.revision else "")
 
 
@@ -148,6 +159,8 @@ def refuse_code(values: Mapping[str, Any]) -> None:
 def place_values(place: Place) -> dict[str, Any]:
     """The fields of a place as JSON holds them; what says nothing, or what goes without saying, is left out."""
     values = {**asdict(place), "label_order": list(place.label_order)}
+    values["endpoint"] = None if place.endpoint is None else place.endpoint.to_json()
+    values["fallback"] = "" if place.fallback == "error" else place.fallback
     return {
         name: value
         for name, value in values.items()
@@ -168,7 +181,11 @@ def _check_place(place: Place) -> None:
             f"{at} lies in {place.subfolder!r}; expected the name of one folder inside the cascade's, such as "
             "'member_0'. Nothing outside is read."
         )
-    if place.repo is None and place.subfolder is None:
+    if (place.endpoint is not None) != (place.backend == REMOTE) or (
+        place.endpoint and (place.subfolder or place.repo)
+    ):
+        raise InputError(f"{at}: an endpoint has the backend {REMOTE!r} and no files. Build the cascade again.")
+    if place.is_inside and place.subfolder is None:
         raise InputError(f"{at} has neither a subfolder nor a repo. Build the cascade again.")
     if place.repo is not None and not is_repo_id(place.repo):
         raise InputError(f"{at} lies in {place.repo!r}, which is no id of a Hub repo. Nothing outside is read.")
