@@ -1,13 +1,14 @@
 """Members by PyTorch, compiled PyTorch and ONNX Runtime, in float32 and int8: seconds side by side, and answers.
 
     python benchmarks/members.py                     # BERT-base and ViT-S shapes, batches of 1 and 32; minutes
-    python benchmarks/members.py --small             # tiny shapes; seconds, no torch.compile
+    python benchmarks/members.py --small             # tiny shapes, no torch.compile; seconds
     python benchmarks/members.py --real POOL         # scores of a pool's members against the first's, with intervals
 
 Shapes have random weights, texts have 64 tokens, images 224 pixels. Timed in turns, round by round; printed are medians
-of milliseconds a row, and the median of each round's ratio to eager PyTorch (more is faster). Seconds of exporting and
-of compiling are not among them. A pool for --real is what `hf-soups predict` wrote for a model and its exports; the
-first member by name of each group NAME, NAME-... is what the others are held against.
+of milliseconds a row, and the median of each round's ratio to eager PyTorch (more is faster), by the clock and by the
+process's own CPU time; with --threads 1 the latter says the same on a machine that does other things too. Seconds of
+exporting and of compiling are not among them. A pool for --real is what `hf-soups predict` wrote for models and their
+exports; the first member by name of each group NAME, NAME-... is what the others are held against.
 """
 
 from __future__ import annotations
@@ -101,15 +102,15 @@ def _runs(folder: Path) -> Callable[[Any], Any]:
 
 def timed(
     answers: dict[str, Callable[[Any], Any]], batch: dict[str, torch.Tensor], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each way in each round, after two rounds whose time does not count."""
-    took: dict[str, list[float]] = {name: [] for name in answers}
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds by the clock and of the CPU, of each way in each round, after two rounds whose time does not count."""
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in answers}
     with torch.inference_mode():
         for _ in range(rounds + 2):
             for name, answer in answers.items():
-                started = time.perf_counter()
+                started, used = time.perf_counter(), time.process_time()
                 answer(batch)
-                took[name].append(time.perf_counter() - started)
+                took[name].append((time.perf_counter() - started, time.process_time() - used))
     return {name: seconds[2:] for name, seconds in took.items()}
 
 
@@ -124,11 +125,11 @@ def shapes(small: bool, rounds: int) -> None:
             for rows in (1, 32):
                 took = timed(answers, batch_of(kind, rows, side), rounds if rows == 1 else max(3, rounds // 3))
                 for name, seconds in took.items():
-                    ratio = statistics.median(a / b for a, b in zip(took["eager"], seconds, strict=True))
-                    print(
-                        f"{kind:4} batch {rows:2}  {name:12} {1000 * statistics.median(seconds) / rows:8.2f} ms a row"
-                        f"  {ratio:5.2f}x"
-                    )
+                    pairs = list(zip(took["eager"], seconds, strict=True))
+                    clock, cpu = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
+                    own = 1000 * statistics.median(wall for wall, _ in seconds) / rows
+                    line = f"{kind:4} batch {rows:2}  {name:12} {own:8.2f} ms a row  {clock:5.2f}x  cpu {cpu:5.2f}x"
+                    print(line, flush=True)
 
 
 def scores(folder: Path) -> None:
@@ -152,11 +153,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="Default: as many as cores.")
     parser.add_argument("--real", type=Path, metavar="POOL")
     given = parser.parse_args()
     if given.real:
         scores(given.real)
     else:
+        torch.set_num_threads(given.threads or torch.get_num_threads())
         shapes(given.small, 5 if given.small else given.rounds)
 
 

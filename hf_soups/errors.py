@@ -156,6 +156,10 @@ class MissingExtra(InputError):
     """An optional package is needed; the message names the extra to install."""
 
 
+class ReplicasGone(HfSoupsError):
+    """None of the replicas on a cluster answers a call."""
+
+
 class OutOfMemory(HfSoupsError):
     """The machine's or the device's memory did not suffice; what was finished before is kept."""
 
