@@ -135,7 +135,7 @@ def shapes(small: bool, rounds: int) -> None:
 def scores(folder: Path) -> None:
     """Print accuracy of each member with its interval, and the difference to the model that it was exported from."""
     from hf_soups.metrics import score
-    from hf_soups.metrics.significance import mcnemar
+    from hf_soups.metrics.significance import mcnemar, paired_bootstrap
 
     pool = read_pool(folder)
     first = {
@@ -143,9 +143,11 @@ def scores(folder: Path) -> None:
     }
     for name, own in pool.predictions.items():
         found, base = score(own, "accuracy"), pool.predictions[first[name]]
-        test = mcnemar(base.answers == base.needs_labels(), own.answers == own.needs_labels())
+        test = mcnemar(base, own)
         changed = int((own.answers != base.answers).sum())
-        against = "" if name == first[name] else f"  {changed} answers changed, p {test.p_value:.2g} (McNemar)"
+        apart = paired_bootstrap(own, base, "accuracy", resamples=2000)
+        ends = f"{100 * apart.difference:+.2f} ({100 * apart.low:+.2f} to {100 * apart.high:+.2f})"
+        against = "" if name == first[name] else f"  {ends}, {changed} answers changed, p {test.p_value:.2g} (McNemar)"
         print(f"{name:24} {100 * found.value:6.2f} ({100 * found.low:.2f} to {100 * found.high:.2f}){against}")
 
 
