@@ -1,6 +1,7 @@
 """What a paired comparison showed, and what it could have shown: shared by the studies' scripts."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -61,6 +62,27 @@ def finding(what: str, mine: Predictions, against: str, other: Predictions, cost
     rows = len(mine)
     could = smallest_effect((test.only_a + test.only_b) / rows, rows)
     return Finding(what, against, rows, apart.difference, apart.low, apart.high, test.p_value, could, cost)
+
+
+def over_halves(what: str, gains: Sequence[float], rows: int, cost: float) -> Finding:
+    """The mean gain over random halves, of which one is searched and the other reports, by the corrected resampled t.
+
+    Halves overlap, so their spread as it stands says too little: the variance of the mean is the gains' variance times
+    1 / halves + report rows / select rows, and the last is 1 here.
+
+    Source: Nadeau and Bengio 2003, Inference for the generalization error.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    values = np.asarray(gains)
+    error = float(values.std(ddof=1)) * (1 / len(values) + 1) ** 0.5
+    mean, degrees = float(values.mean()), len(values) - 1
+    if not error:
+        return Finding(what, "the best single model", rows, mean, mean, mean, 1.0, 0.0, cost)
+    half = float(stdtrit(degrees, 1 - LEVEL / 2)) * error
+    p = 2 * float(stdtr(degrees, -abs(mean) / error))
+    could = (NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)) * error
+    return Finding(what, "the best single model", rows, mean, mean - half, mean + half, p, could, cost)
 
 
 def record(path: Path, name: str, **values: Any) -> None:

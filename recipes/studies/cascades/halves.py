@@ -6,9 +6,9 @@ One half of the rows is searched, the plan for each goal is held against the oth
 less the report score; `below` is the share of halves whose report score lies below the plan's 95% lower bound (of a
 plan that nothing is chosen for about 12%, since both halves are samples: 1.645 standard errors, where the difference of
 two has the square root of 2); `gain` is report score and cost against the best single model
-of select, with the range of 95% of the halves. Halves overlap, so that range is no confidence interval: the first half's
-paired test is printed below the table. Rows are drawn class by class, or, where a class has a single row, from all.
-`--figures` keeps both in a study's file of figures.
+of select, with the range of 95% of the halves. Halves overlap, so that range is no confidence interval: one that allows
+for the overlap is printed below the table (effects.over_halves). Rows are drawn class by class, or, where a class has a
+single row, from all. `--figures` keeps both in a study's file of figures.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from hf_soups.pool_jobs import select_and_report
 from hf_soups.progress import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from effects import Finding, finding, record
+from effects import over_halves, record
 
 Goal = Callable[[Frontier], Plan | None]
 Pairs = dict[str, Predictions]
@@ -102,20 +102,6 @@ def one_half(task: Task, seed: int) -> dict[str, Half]:
     return found
 
 
-def first_half(task: Task) -> list[Finding]:
-    """The plans of the first draw against the best single model: paired, on rows that nothing was chosen on."""
-    select, report = task.halves(0)
-    plans = task.plans(select)
-    base = plans.pop("best single")
-    alone, found = base.apply(report), []
-    for name, plan in plans.items():
-        answers = plan.apply(report)
-        assert answers.costs is not None
-        cost = float(answers.costs.mean()) / base.average_cost
-        found.append(finding(f"{name}: {plan.in_order}", answers, base.in_order, alone, cost))
-    return found
-
-
 def summary(halves: list[Half]) -> dict[str, list[float]]:
     """Mean and range of 95% of the halves of each value, and the share of bounds that did not hold."""
     values = {key: np.array([getattr(half, key) for half in halves]) for key in Half.__slots__}
@@ -159,12 +145,16 @@ def main() -> None:
     print(f"{'':16}{'select':>8}{'report':>8}{'optimism':>10}{'bound':>8}{'below':>8}{'gain':>22}{'cost':>22}")
     print("\n".join(row(name, values) for name, values in found.items()))
     print(f"accuracy x 100; {given.halves} random halves; cost in shares of the best single model's")
-    tested = first_half(task)
+    rows = len(next(iter(pool.predictions[name] for name in task.members)).needs_labels()) // 2
+    tested = [
+        over_halves(name, [half[name].gain for half in drawn if name in half], rows, values["cost"][0])
+        for name, values in found.items()
+        if name != "best single"
+    ]
+    print("gain over the best single model of select, with an interval that allows for the halves' overlap")
     for one in tested:
-        print(
-            f"first half, {one.what} against {one.against}: {100 * one.effect:+.2f} [{100 * one.low:+.2f}, "
-            f"{100 * one.high:+.2f}], p = {one.p:.2g}, cost {one.cost:.2f}x; could show {100 * one.could_show:.2f}"
-        )
+        effect, low, high, could = (100 * value for value in (one.effect, one.low, one.high, one.could_show))
+        print(f"{one.what:16}{effect:+.2f} [{low:+.2f}, {high:+.2f}], p = {one.p:.2g}; could show {could:.2f}")
     if given.figures:
         record(given.figures, given.name or given.pool.name, halves=given.halves, goals=found, findings=tested)
 

@@ -1,4 +1,4 @@
-"""Copies of a small net against one of the next width: error bars over draws of members, and the cost at equal accuracy.
+"""Copies of a small net against one of the next width: error bars over draws of members, cost at equal accuracy.
 
     python recipes/studies/small-copies/figures.py PREDS/report [--draws 2000] [--figures FILE]
 
@@ -11,6 +11,7 @@ net's accuracy, in shares of its cost; `inf` where all copies together do not. C
 import argparse
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_widths(folder: Path) -> tuple[list[Width], np.ndarray]:
     names: dict[str, list[str]] = {}
     for name in pool.members:
         names.setdefault(name.rsplit("-", 1)[0], []).append(name)
-    costs = {name: float(cost) for name, cost in pool.costs("macs").items()}
+    costs = {name: float(member.macs or 0) for name, member in pool.members.items()}
     widths = [
         Width(name, np.stack([np.log(pool.predictions[one].probs + 1e-12) for one in some]), costs[some[0]])
         for name, some in names.items()
@@ -86,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     widths, labels = read_widths(given.pool)
     findings, curves = [], {}
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in pairwise(widths):
         found, more = compared(narrow, wide, labels, given.draws)
         findings.append(found)
         print(
