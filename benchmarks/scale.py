@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py            a cluster of two nodes on this machine; members that wait instead of computing
     python benchmarks/scale.py --small    one run of seconds: checks that the benchmark itself works
+    python benchmarks/scale.py --sizing   the simulation alone, with the overheads of results/scale.md: a table
 
 Members need numpy alone and wait a fixed time for each row (the large one three times as long), so the two nodes do not
 fight for the cores and what is measured is the way of the parts: Ray Data, files, reading rows again. The one process
@@ -29,6 +30,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
+OVERHEAD, CENTRAL = 0.09, 0.027  # seconds, as measured: results/scale.md
+UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 sys.path.insert(0, str(ROOT))
 
 
@@ -48,7 +51,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--ms", type=float, default=2.0, help="of a row, in the small member")
     parser.add_argument("--deferral", type=float, nargs="+", default=[0.05, 0.2, 0.5], help="shares of the rows")
+    parser.add_argument(
+        "--sizing", action="store_true", help="--ms of a row in the small member, --large-ms in the large"
+    )
+    parser.add_argument("--large-ms", type=float, default=10.0)
     options = parser.parse_args()
+    if options.sizing:
+        sizing((options.ms / 1000, options.large_ms / 1000), options.deferral)
+        return
     if importlib.util.find_spec("ray") is None:
         print("scale: skipped, since ray is not installed: pip install 'hf_soups[ray]'")
         return
@@ -159,6 +169,38 @@ def handing_out(cluster: object, place: Path) -> float:
     job.files.folder.mkdir()
     RayAnswers(cluster, {"small": 1, "large": 1}).answer(job, lambda done: at.append(time.perf_counter()))
     return (at[-1] - at[50]) / (len(at) - 51)
+
+
+def sizing(seconds: tuple[float, float], deferrals: Sequence[float]) -> None:
+    """How long some numbers of rows take some numbers of workers, in the best of three sizes of parts."""
+    print(f"{1000 * seconds[0]:g} ms a row in the small member, {1000 * seconds[1]:g} in the large one;", end=" ")
+    print(f"{OVERHEAD:g} s a part and worker, {CENTRAL:g} s to hand one out")
+    print("| rows | deferral | workers, small + large | rows of a part | takes | models alone |")
+    print("|---|---|---|---|---|---|")
+    for rows in (10**6, 10**8, 10**9):
+        for deferral in deferrals:
+            for workers in (8, 64, 512):
+                alone = rows * (seconds[0] + seconds[1] * deferral) / workers
+                large = min(workers - 1, max(1, round(rows * seconds[1] * deferral / alone)))
+                took, size = min(
+                    (
+                        simulated(
+                            -(-rows // size), size, deferral, seconds, (workers - large, large), OVERHEAD, CENTRAL
+                        ),
+                        size,
+                    )
+                    for size in (1024, 4096, 32768)
+                )
+                print(
+                    f"| {rows:.0e} | {deferral:.0%} | {workers - large} + {large} | {size:,} | {in_time(took)} | "
+                    f"{in_time(alone)} |",
+                    flush=True,
+                )
+
+
+def in_time(seconds: float) -> str:
+    """In the unit that reads best."""
+    return next(f"{seconds / unit:.3g} {name}" for unit, name in UNITS if seconds >= unit or unit == 1)
 
 
 def simulated(

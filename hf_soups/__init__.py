@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hf_soups.pool.elsewhere import add_answers
     from hf_soups.pool.predict import predict_pool
     from hf_soups.pool_jobs import abstain_plan, build_from, defer_plan, search_pool
+    from hf_soups.pool_jobs.exporting import export_onnx
     from hf_soups.predictions import Predictions
     from hf_soups.predictions.calibration import calibrated, fit_temperature
     from hf_soups.recipe import Recipe, load_recipe
@@ -76,6 +77,7 @@ _HOME = {
     "abstain_plan": "pool_jobs",
     "build_from": "pool_jobs",
     "defer_plan": "pool_jobs",
+    "export_onnx": "pool_jobs.exporting",
     "build_page": "demo",
     "multiplied_out": "models.adapters",
     "search_pool": "pool_jobs",
@@ -155,6 +157,7 @@ __all__ = [
     "defer_plan",
     "diagnose",
     "ensemble",
+    "export_onnx",
     "fit_temperature",
     "greedy",
     "inspect_checkpoints",

@@ -21,6 +21,7 @@ from hf_soups.files.configs import check_config
 from hf_soups.files.digests import PIECES, pieces_digest, sha256_of
 from hf_soups.files.downloads import download, is_repo_id, refuse_links_out
 from hf_soups.files.dtypes import FLOATS, ITEM_BYTES, NATIVE, decode_into
+from hf_soups.files.endpoint import MODEL_TYPE, is_endpoint, read_endpoint
 from hf_soups.files.label_names import order_of
 from hf_soups.files.loaded_names import HEAD, loaded_aliases, loaded_names, longer_rows
 from hf_soups.files.onnx import is_onnx, onnx_files, read_onnx_record
@@ -202,6 +203,11 @@ class Checkpoint:
         return is_onnx(self.folder)
 
     @property
+    def is_endpoint(self) -> bool:
+        """Whether it is asked over HTTP: its folder has an endpoint.json, and no weights."""
+        return is_endpoint(self.folder)
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is an adapter (LoRA) that must be multiplied into its base before it can be mixed."""
         return is_adapter(self.folder)
@@ -224,6 +230,8 @@ class Checkpoint:
         """The content of config.json."""
         path = self.folder / "config.json"
         if not path.is_file():
+            if self.is_endpoint:
+                return {"model_type": MODEL_TYPE}
             if self.is_adapter:
                 raise CheckpointError(f"{self}: an adapter, not a whole model. {MERGE_ADAPTER}")
             raise CheckpointError(f"{self}: no config.json there. Expected a folder written by save_pretrained().")
@@ -316,6 +324,8 @@ class Checkpoint:
     @cached_property
     def _headers(self) -> tuple[TensorHeader, ...]:
         _ = self.config  # a folder of weights without a config is no checkpoint
+        if self.is_endpoint:
+            raise CheckpointError(f"{self}: an endpoint, which has no weights here: it cannot be mixed or fine-tuned.")
         if self.is_onnx:
             raise CheckpointError(
                 f"{self}: exported to ONNX, whose tensors are not read: it answers rows, but cannot be mixed or "
@@ -395,14 +405,15 @@ class Checkpoint:
         return out.reshape(info.shape)
 
     def sha256(self) -> str:
-        """SHA-256 over the bytes of the weight files in order of name.
+        """SHA-256 over the bytes of the weight files in order of name; of an endpoint over its address and labels.
 
         Raises:
             CheckpointError: if a file is gone, or changed since its header was read.
         """
         # not a cached_property: Python 3.11 computes those of all instances under one lock, one after the other
         if "_sha256" not in self.__dict__:
-            object.__setattr__(self, "_sha256", sha256_of(self.stamps))
+            found = read_endpoint(self.folder).sha256() if self.is_endpoint else sha256_of(self.stamps)
+            object.__setattr__(self, "_sha256", found)
         return str(self.__dict__["_sha256"])
 
     def digest(self) -> str:

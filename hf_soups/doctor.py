@@ -24,7 +24,10 @@ PACKAGES = (
     "scikit-learn", "pydantic", "typer", "rich", "matplotlib",
 )  # fmt: skip
 # extra -> what it installs, by the name that is imported
-EXTRAS = {"trackio": "trackio", "wandb": "wandb", "peft": "peft", "report": "altair vl_convert", "demo": "gradio"}
+EXTRAS = {
+    "trackio": "trackio", "wandb": "wandb", "peft": "peft", "report": "altair vl_convert", "demo": "gradio",
+    "serve": "fastapi uvicorn", "ray": "ray", "onnx": "onnx onnxruntime onnxscript",
+}  # fmt: skip
 LEAST_FREE_BYTES = 2 * 10**9
 SECONDS = 30  # for two processes to start and meet
 TORCHRUN = ("torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2", "--no-python")

@@ -16,17 +16,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 GRACE_SECONDS = 5.0  # between asking a process to end and killing it
 POLL_SECONDS = 0.02
+CALL_SECONDS = 30.0  # for what is to be done elsewhere before this process leaves
 GOES_ON = "the same command goes on from here"
 _HEARD = ("SIGINT", "SIGTERM", "SIGHUP")
 
 _half_written: dict[Path, None] = {}
+_to_call: list[Callable[[], object]] = []
 _owner = 0  # the process whose signals are heard; a forked child is another
 _by = 0  # the signal that ends it
 _name, _promise = "", ""
@@ -84,6 +86,21 @@ def remove_at_end(path: Path) -> None:
     _half_written[path] = None
 
 
+@contextlib.contextmanager
+def called_at_end(function: Callable[[], object]) -> Iterator[None]:
+    """`function` is called once the block has ended, and also if a signal ends this process within it.
+
+    For what lives on other machines and would outlive this process. In the latter case a thread calls it, since the
+    interrupted one may hold a lock; a second signal does not wait for it.
+    """
+    _to_call.append(function)
+    try:
+        yield
+    finally:
+        _to_call.remove(function)
+        function()
+
+
 def leave(status: int) -> NoReturn:
     """End as Python does, but for taking its modules apart: with a thousand of them that takes a second."""
     threading._shutdown()  # type: ignore[attr-defined]  # the interpreter's own wait for threads has no public name
@@ -105,6 +122,7 @@ def _end(number: int, _: FrameType | None) -> None:
     _by = number
     sys.unraisablehook = lambda _: None
     _say(number)
+    _call()
     _end_children()
     _remove()
     os._exit(status)
@@ -121,6 +139,18 @@ def _say(number: int) -> None:
             sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(2, f"{start}{_name}: {what}; {_promise}.\n".encode("utf-8", "replace"))
+
+
+def _call() -> None:
+    for function in reversed(_to_call):
+
+        def quietly(function: Callable[[], object] = function) -> None:
+            with contextlib.suppress(Exception):
+                function()
+
+        thread = threading.Thread(target=quietly, daemon=True)
+        thread.start()
+        thread.join(CALL_SECONDS)
 
 
 def _remove() -> None:

@@ -26,7 +26,9 @@ _SWITCHES = {
 _COMMAND = r"\b(?:hf-soups|torchrun|accelerate|trackio|ray) [^()\n;]*?(?=\. |\.?$|[)\n;])"
 _VALUE = r"-?\d+(?:\.\d+)?|[\w-]+\.py|keep|refuse|averaged|recomputed|uniform|greedy|run-ema|float32|FIRST"
 _SET = r"--set (?:'(?P<quoted>[^'=]+=[^']*)'|(?P<bare>[\w.]+=[^\s,;)]*[^\s,;).]))"
-_OPTION = re.compile(rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z-]+)(?: (?P<value>{_VALUE})\b)?")
+_OPTION = re.compile(
+    rf"(?P<command>{_COMMAND})|{_SET}|(?<![\w-])--(?P<name>[a-z][a-z0-9-]+)(?: (?P<value>{_VALUE})\b)?"
+)
 
 
 @contextmanager
@@ -122,6 +124,12 @@ class HubFailed(CheckpointError):
     exit_status = 1
 
 
+class EndpointFailed(CheckpointError):
+    """An endpoint does not answer, or no more may be spent on it: another try may succeed."""
+
+    exit_status = 1
+
+
 class IncompatibleCheckpoints(InputError):
     """Checkpoints that cannot be mixed: other names, shapes, labels, processors or heads."""
 
@@ -146,6 +154,10 @@ class SelectionOnReport(InputError):
 
 class MissingExtra(InputError):
     """An optional package is needed; the message names the extra to install."""
+
+
+class ReplicasGone(HfSoupsError):
+    """None of the replicas on a cluster answers a call."""
 
 
 class OutOfMemory(HfSoupsError):

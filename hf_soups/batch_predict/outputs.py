@@ -87,6 +87,7 @@ def table_of(
     top_k: int,
     of_type: ProblemType = CLASSIFICATION,
     abstains: bool = False,
+    falls_back: bool = False,
 ) -> pa.Table:
     """The output rows of some input rows.
 
@@ -98,6 +99,7 @@ def table_of(
         top_k: so many labels with their scores. Of a multi-label problem `labels` are all more probable than not.
         of_type: what the answers are: of a regression `score` is the number, and the labels are empty.
         abstains: whether some rows may be for a human; the column `abstained` says which.
+        falls_back: whether an endpoint may leave rows to the members before it; the column `fell_back` says which.
     """
     import pyarrow as pa
 
@@ -113,6 +115,8 @@ def table_of(
         kinds["labels"] = pa.list_(pa.string())
     if abstains:
         kinds["abstained"] = pa.bool_()
+    if falls_back:
+        kinds["fell_back"] = pa.bool_()
     arrays = {
         name: pa.array(columns[name], type=kind).take(place) if name in columns else pa.nulls(len(values), kind)
         for name, kind in kinds.items()
@@ -145,6 +149,7 @@ def _columns(
         **stages,
         **({} if answers.costs is None else {"cost": answers.costs.tolist()}),
         **({} if answers.abstained is None else {"abstained": answers.abstained.tolist()}),
+        **({} if answers.fell_back is None else {"fell_back": answers.fell_back.tolist()}),
     }
 
 

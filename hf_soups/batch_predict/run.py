@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_soups.batch_predict.outputs import AnswerFiles, MadeFrom, claim, table_of, weights_of
 from hf_soups.checkpoint import Checkpoint, names_of
-from hf_soups.errors import DataError, HfSoupsError, InputError, is_short_of_memory
+from hf_soups.errors import DataError, EndpointFailed, HfSoupsError, InputError, is_short_of_memory
 from hf_soups.files.writing import refuse_url
 from hf_soups.pool.entries import is_cascade, one_model
 from hf_soups.pool.rows import Rows, RowsOptions, RowsWanted, Unreadable, find_rows
@@ -45,6 +45,7 @@ class RowsResult:
     unit: str = ""
     stale: tuple[str, ...] = ()  # what was there and had to be answered again, and why, in words
     abstained: int | None = None  # rows for a human; None: none is meant for one
+    fell_back: int | None = None  # rows that an endpoint did not answer; None: all must be answered
 
 
 def predict_rows(
@@ -55,7 +56,7 @@ def predict_rows(
     top_k: int = 5,
     batch_size: int = 64,
     shard_rows: int = 4096,
-    dtype: str | Mapping[str, str] = "float32",
+    dtype: str | Mapping[str, str] | None = None,
     device: str | Mapping[str, str] | None = None,
     templates: Sequence[str] | None = None,
     progress: bool = True,
@@ -75,8 +76,9 @@ def predict_rows(
         top_k: labels with scores of each row.
         batch_size: rows at once.
         shard_rows: rows of each file.
-        dtype: of a single classifier's weights. A cascade knows its members', or they are given by their names.
-        device: default: the GPU where there is one. Of a cascade also by its members' names; the others are there.
+        dtype: of the weights, of a cascade also by its members' names. Default: float32; each member's own.
+        device: default: the GPU where there is one, of a cascade each member's own. Also by its members' names; the
+            others are there.
         templates: of a zero-shot model, each with {} where the class goes.
         progress: show progress.
         executor: where parts are answered, see `hf_soups.remote.answers`; default: in this process.
@@ -116,7 +118,7 @@ def predict_rows(
         "model": _beside(str(checkpoint), files.folder), "weights": made_from.weights, "top_k": top_k,
         "budget": budget, "unit": unit, "kind": inputs.kind, "config": wanted.config, "split": wanted.split,
         "columns": list(inputs.columns), "id_column": wanted.id_column, "limit": wanted.limit,
-        **({} if cascade else {"max_length": wanted.max_length, "dtype": for_all, "classes": classes}),
+        **({} if cascade else {"max_length": wanted.max_length, "dtype": settings.dtype, "classes": classes}),
         **({} if templates is None else {"templates": list(templates)}),
         **({"dtypes": dtypes} if cascade else {}),
     }  # fmt: skip
@@ -145,14 +147,23 @@ def predict_rows(
 def split_by_member(
     checkpoint: Checkpoint, *given: str | Mapping[str, str] | None
 ) -> tuple[tuple[str | None, dict[str, str]], ...]:
-    """Of each value, such as a dtype: what is given for all, and for members by name.
+    """Of each value, such as a dtype: what is given for all, and for members by name, of a cascade for each of them.
 
     Raises:
         InputError: if members are named of a single classifier.
     """
     if not is_cascade(checkpoint) and any(isinstance(one, Mapping) and one for one in given):
         raise InputError(f"{checkpoint}: one model, so there are no members to name. Give one dtype and one device.")
-    return tuple((None, dict(one)) if isinstance(one, Mapping) else (one, {}) for one in given)
+    members = _member_names(checkpoint) if is_cascade(checkpoint) else ()
+    return tuple(
+        (None, dict(one)) if isinstance(one, Mapping) else (one, {} if one is None else dict.fromkeys(members, one))
+        for one in given
+    )
+
+
+def _member_names(checkpoint: Checkpoint) -> list[str]:
+    members = checkpoint.config.get("members")  # what is wrong with it is said when the cascade is loaded
+    return [str(one.get("name")) for one in members if isinstance(one, Mapping)] if isinstance(members, list) else []
 
 
 def load_answerer(
@@ -174,7 +185,7 @@ def load_answerer(
         kind: of the rows; a cascade must be of it.
         budget: of a cascade, see `CascadeModel.budget`.
         dtypes: of a cascade's members by name, instead of their own.
-        devices: of a cascade's members by name, instead of that of the settings.
+        devices: of a cascade's members by name, instead of their own or that of the settings.
     Raises:
         CheckpointError, MemberError: if it cannot be loaded.
         InputError: if it does not take such rows.
@@ -253,6 +264,12 @@ def print_result(result: RowsResult) -> None:
         console.print(f"left at {shares}; average cost {result.average_cost:.4g} {result.unit}")
     if result.abstained is not None:
         console.print(f"{result.abstained} rows are for a human; the column `abstained` says which.")
+    if result.fell_back:
+        console.print(
+            f"{result.fell_back} rows got no answer of an endpoint, and keep that of the members before it; the column "
+            "`fell_back` says which.",
+            style="yellow",
+        )
     if result.errors:
         console.print(f"{result.errors} rows could not be answered; the column `error` says why.", style="yellow")
 
@@ -274,7 +291,8 @@ class BatchJob:
         for at, end, values in _ahead(rows, start, stop, self.batch_size):
             values, answers = answered_rows(self.answerer, values)
             about = self.answerer.label_names, self.top_k, self.answerer.problem_type, self.answerer.abstains
-            tables.append(table_of(rows.ids(at, end), values, answers, *about))
+            falls_back = bool(getattr(self.answerer, "may_fall_back", False))  # of cascades alone
+            tables.append(table_of(rows.ids(at, end), values, answers, *about, falls_back=falls_back))
             progress(end - start, stop - start)
         whole = pa.concat_tables(tables, promote_options="permissive")
         return whole.replace_schema_metadata(self.made_from.metadata(start, stop))
@@ -303,7 +321,8 @@ def answered_rows(answerer: Answerer, values: Values) -> tuple[Values, Answers |
     try:
         return values, answerer.answer([values[i] for i in at])
     except Exception as error:  # processors raise nearly anything for an odd image
-        if is_short_of_memory(error):
+        silent = isinstance(error, EndpointFailed) or isinstance(error.__cause__, EndpointFailed)
+        if is_short_of_memory(error) or silent:  # the next row would fare no better
             raise
         return _one_by_one(answerer, values, at, error)
 
@@ -330,23 +349,26 @@ def _one_by_one(
         return values, None
     costs = [a.costs for a in done if a.costs is not None]
     abstained = [a.abstained for a in done if a.abstained is not None]
+    fell_back = [a.fell_back for a in done if a.fell_back is not None]
     joined = Answers(
         np.concatenate([a.log_probs for a in done]),
         np.concatenate([a.exits for a in done]),
         np.concatenate(costs) if costs else None,
         np.concatenate(abstained) if abstained else None,
+        np.concatenate(fell_back) if fell_back else None,
     )
     return values, joined
 
 
 def _result(files: AnswerFiles, answered: int, seconds: float, unit: str, stale: tuple[str, ...]) -> RowsResult:
     """The totals over all files, whoever wrote them."""
-    human = files.has("abstained")
-    done = files.read(["exit_stage", "cost", "error", *(["abstained"] if human else [])])
+    marks = [name for name in ("abstained", "fell_back") if files.has(name)]
+    done = files.read(["exit_stage", "cost", "error", *marks])
+    marked = {name: int(np.sum(done.column(name).drop_null().to_numpy())) for name in marks}
     exits = np.asarray(done.column("exit_stage").drop_null().to_numpy(), dtype=np.int64)
     costs = np.asarray(done.column("cost").drop_null().to_numpy(), dtype=np.float64)
     return RowsResult(
         files.folder, files.rows, answered, seconds, done.num_rows - done.column("error").null_count,
         tuple(np.bincount(exits).tolist()) if len(exits) else (), float(costs.mean()) if len(costs) else None,
-        unit, stale, int(np.sum(done.column("abstained").drop_null().to_numpy())) if human else None,
+        unit, stale, marked.get("abstained"), marked.get("fell_back"),
     )  # fmt: skip

@@ -160,6 +160,8 @@ class CascadePipeline:
         names, about = self.model.config.id2label, self.about_exit(output) if return_exits else {}
         if output.get("abstained") is not None:
             about = {**about, "abstained": bool(output["abstained"][0])}
+        if output.get("fell_back") is not None:
+            about = {**about, "fell_back": bool(output["fell_back"][0])}
         return [{"label": names[i], "score": scores[i].item(), **about} for i in best.tolist()]
 
     def about_exit(self, output: Any) -> dict[str, Any]:

@@ -25,10 +25,17 @@ class Exited:
     exits: Int64[np.ndarray, " rows"]  # stage; 0 is the first member
     confidences: Float32[np.ndarray, " rows"]  # at the stage that each row exits at
     abstained: Bool[np.ndarray, " rows"] | None = None  # rows for a human; None: none is meant for one
+    fell_back: Bool[np.ndarray, " rows"] | None = None  # rows whose next member did not answer; None: all must
 
 
 def run_rows(
-    answer: MemberAnswer, count: int, thresholds: Sequence[float], rule: Rule, abstain: float | None = None
+    answer: MemberAnswer,
+    count: int,
+    thresholds: Sequence[float],
+    rule: Rule,
+    abstain: float | None = None,
+    *,
+    may_fail: bool = False,
 ) -> Exited:
     """Send `count` rows through the stages, those that go on together.
 
@@ -38,12 +45,22 @@ def run_rows(
         thresholds: one for each member but the last.
         rule: how members combine, and what their confidence is.
         abstain: rows that are less sure than this after the last member are for a human; None: none is.
+        may_fail: members after the first may leave rows unanswered, as NaN: these keep the answer of those so far.
     """
+    fell_back = np.zeros(count, dtype=bool) if may_fail else None
     left: list[tuple[Int64[np.ndarray, " rows"], Float32[np.ndarray, "rows classes"]]] = []
     exits, confidences = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.float32)
     rows, committee = np.arange(count), Committee(rule)
     for stage, threshold in enumerate([*thresholds, 0.0]):  # every row exits at the last
-        committee = committee.joined(answer(stage, rows))
+        own = answer(stage, rows)
+        if fell_back is not None and stage and (gone := np.isnan(own).any(axis=1)).any():
+            before = committee.take(gone)
+            exits[rows[gone]], confidences[rows[gone]], fell_back[rows[gone]] = stage - 1, before.confidence(), True
+            left.append((rows[gone], before.log_probs()))
+            rows, committee, own = rows[~gone], committee.take(~gone), own[~gone]
+            if not len(rows):
+                break
+        committee = committee.joined(own)
         sure = committee.confidence()
         out = leaving(sure, threshold) if stage < len(thresholds) else np.ones(len(rows), dtype=bool)
         if not out.any():
@@ -55,12 +72,14 @@ def run_rows(
         left.append((rows[out], committee.take(out).log_probs()))
         rows, committee = rows[~out], committee.take(~out)
     abstained = None if abstain is None else abstaining(exits, confidences, len(thresholds), abstain)
+    if abstained is not None and abstain is not None and fell_back is not None:
+        abstained |= fell_back & ~leaving(confidences, abstain)
     if len(left) == 1:
-        return Exited(left[0][1], exits, confidences, abstained)
+        return Exited(left[0][1], exits, confidences, abstained, fell_back)
     log_probs = np.empty((count, left[0][1].shape[1]), dtype=np.float32)
     for at, own in left:
         log_probs[at] = own
-    return Exited(log_probs, exits, confidences, abstained)
+    return Exited(log_probs, exits, confidences, abstained, fell_back)
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,11 +99,12 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 64,
     shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows that are kept together.")] = None,
     dtype: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Of the weights: float32, bfloat16 or float16. Of a cascade by member: small=float32,big=..."
+            help="Of the weights: float32, bfloat16 or float16; default: float32. Of a cascade also by member, "
+            "small=float32,big=...; default: each member's own."
         ),
-    ] = "float32",
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Default: the GPU where there is one. Of a cascade also by member: small=cpu,big=cuda."),
@@ -115,6 +116,10 @@ def predict(
         bool, typer.Option("--measure-seconds", help="Measure seconds per example too, at batch 1 and at the best.")
     ] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder of encoded rows, shared by equal processors.")] = None,
+    spend_limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="What answers of endpoints may cost in this call, in their unit. Default: no limit."),
+    ] = None,
     answers: Annotated[
         bool, typer.Option("--answers", help="One model: write a row for each row (parquet). A cascade always does.")
     ] = False,
@@ -142,9 +147,11 @@ def predict(
     how: dict[str, Any] = {"out": out, "batch_size": batch_size, "dtype": dtype, "device": device}
     if answers or names_a_cascade(models or []):
         more = {"id_column": id_column, "budget": budget, "templates": template}
+        if spend_limit is not None:
+            raise InputError("--spend-limit is for a pool: answers into parquet files are not counted.")
         if on_error == "stop":
             raise InputError("--on-error stop: answers give a row that cannot be read an error, and go on.")
-        how |= {"dtype": by_member(dtype), "device": device and by_member(device)}
+        how |= {"dtype": dtype and by_member(dtype), "device": device and by_member(device)}
         how |= {**more, "top_k": top_k or 5, "shard_rows": shard_rows or 4096}
         if executor == "ray":
             _predict_on_ray(models or [], rows, how, address, replicas)
@@ -155,7 +162,7 @@ def predict(
     if executor == "ray":
         raise InputError("--executor ray answers rows into parquet files: give a cascade, or one model and --answers.")
     refuse_without_ray(address=address != "auto", replicas=replicas)
-    if "=" in f"{dtype}{device or ''}":
+    if "=" in f"{dtype or ''}{device or ''}":
         raise InputError("--dtype and --device by member (name=value) are for one cascade.")
     if budget is not None or id_column is not None:
         raise InputError("--budget and --id-column belong to answers (a cascade's, or --answers).")
@@ -164,6 +171,7 @@ def predict(
     how |= {
         "image_sizes": image_size or (), "top_k": top_k, "shard_rows": shard_rows, "cache": cache,
         "assume_label_order": assume_label_order, "measure_seconds": measure_seconds,
+        "spend_limit": spend_limit, "dtype": dtype or "float32",
         **({"templates": template} if template else {}),
     }  # fmt: skip
     _predict_pool(models or [], rows, how)
@@ -375,6 +383,18 @@ def build(
         bool,
         typer.Option("--learned-deferral", help="Let a learned score decide when to ask on; see cascade defer."),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where members run: small=cpu,big=cuda:1; the CPU on machines without it. Default: as one asks for."
+        ),
+    ] = None,
+    fallback: Annotated[
+        Literal["error", "last"],
+        typer.Option(
+            help="Rows that an endpoint does not answer: an error, or the last answer of the members before it, marked."
+        ),
+    ] = "error",
     overwrite: Overwrite = False,
 ) -> None:
     """Write a cascade's folder: config, members with their processors, a handler for endpoints."""
@@ -383,6 +403,7 @@ def build(
     path = build_from(
         plan, out, pool=pool, references=references, assume_label_order=assume_label_order, overwrite=overwrite,
         with_code=with_code, abstain=abstain, learned_deferral=learned_deferral,
+        devices=None if device is None else by_member(device), fallback=fallback,
     )  # fmt: skip
     printed(f"wrote {path}")
 

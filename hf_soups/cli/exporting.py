@@ -44,9 +44,16 @@ def export(
 
     if calibrate is None and (recipe or data):
         raise InputError("--recipe and --data name the rows of --calibrate, such as --calibrate select.")
+    if (int8 == "static") != (calibrate is not None):
+        raise InputError(
+            "static int8 takes the ranges of activations from rows, and nothing else does: give --int8 static with "
+            "--calibrate select and --recipe (or --data), or neither."
+        )
     wanted = None
     if calibrate is not None:
         source = None if data is None else str(data)
         wanted = RowsWanted(data=source, recipe=recipe, split=calibrate, limit=rows, overrides=overrides(changes))
     done = export_onnx(model, out, int8=int8, rows=wanted, overwrite=overwrite)
-    print_exported(done, out, cascade=names_a_cascade([model]), recipe=None if recipe is None else str(recipe))
+    print_exported(
+        done, out, cascade=names_a_cascade([model]), rows=f"--recipe {recipe}" if recipe else f"--data {data or 'DATA'}"
+    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hf_soups.cli.app import Format, OnError, Overwrite, Set, app, overrides, printed, refuse_without_ray
 from hf_soups.errors import InputError
 from hf_soups.soups.options import DEFAULTS, METHODS, OUT
+
+if TYPE_CHECKING:
+    from hf_soups.cooking import CookResult
 
 AlignLabels = Annotated[
     bool, typer.Option("--align-labels", help="Permute heads whose label names are in another order.")
@@ -185,7 +188,7 @@ def cook(
     from hf_soups.cooking import Options, print_result
     from hf_soups.cooking import cook as cook_soups
 
-    _refuse_several_processes()
+    several = _several_processes(method or METHODS)
     options = Options(
         tie=tie, tie_break=tie_break, restarts=restarts, prune=prune, every_row=every_row, seed=seed, start=start,
         decay=decay, scale=scale, epochs=epochs, learning_rate=learning_rate, models_at_once=models_at_once,
@@ -216,19 +219,49 @@ def cook(
             raise InputError("--executor ray scores greedy's candidates: give --method greedy, or leave it out.")
         with ray_workers(address, speculate=speculate) as workers:
             print_result(cook_here(workers=workers))
+        return
+    refuse_without_ray(address=address != "auto", speculate=speculate)
+    if several:
+        _cook_together(cook_here)
     else:
-        refuse_without_ray(address=address != "auto", speculate=speculate)
         print_result(cook_here())
 
 
-def _refuse_several_processes() -> None:
-    """Each of them would cook every soup, and write it to the same place."""
+def _several_processes(methods: Sequence[str]) -> bool:
+    """Whether a launcher started several. But for learned soups each of them would cook, and write to the same place.
+
+    Raises:
+        InputError: if another method is asked for too.
+    """
     started = os.environ.get("WORLD_SIZE", "1")
-    if started not in ("", "1"):
+    if started in ("", "1"):
+        return False
+    if not all(method.startswith("learned") for method in methods):
         raise InputError(
             f"cook works in one process, but a launcher started {started}. Start it without torchrun or accelerate "
-            "launch; one GPU scores the mixtures, and --executor ray takes several for greedy."
+            "launch; one GPU scores the mixtures, and --executor ray takes several for greedy. Learned soups alone "
+            "(--method learned) take several processes."
         )
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise InputError(
+            f"WORLD_SIZE is {started}, but {', '.join(missing)} of a launcher's variables are not set. Start it by "
+            "torchrun or accelerate launch, or unset WORLD_SIZE."
+        )
+    return True
+
+
+def _cook_together(cook_here: Callable[..., CookResult]) -> None:
+    """The first process cooks, the others learn with it."""
+    from hf_soups.cooking import print_result
+    from hf_soups.soups.methods.learned.team import help_cooking, launched, own_device
+
+    with launched() as team:
+        if team.number:
+            help_cooking(team, own_device())
+            return
+        result = cook_here(team=team, device=own_device())
+        team.say(("done",))
+    print_result(result)
 
 
 @app.command()

@@ -32,6 +32,7 @@ from hf_soups.wording import score_in_words
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hf_soups.soups.methods.learned.team import Team
     from hf_soups.soups.scoring import SoupScorer
 
 OpenWorkers = Callable[[Sequence[Checkpoint], Recipe, Mapping[str, Any]], Workers]  # as `open_scorer` takes them
@@ -132,6 +133,7 @@ def cook(
     threads: int = 2,
     tell: Tell | None = _say,
     workers: OpenWorkers | None = None,
+    team: Team | None = None,
 ) -> CookResult:
     """Average checkpoints into soups, each an ordinary checkpoint folder with `soup.json`.
 
@@ -162,6 +164,7 @@ def cook(
         tell: called with a line of progress; default: it is printed; None: silence.
         workers: who scores greedy's mixtures, several at once, such as `hf_soups.remote.scores.ray_workers` gives;
             default: this process, one after another. The soup is the same.
+        team: processes that learn coefficients with this one, see `hf_soups.soups.methods.learned.team`.
     Raises:
         InputError: if the sources, options or `out` cannot be used; nothing is written then.
         OutOfMemory: if the rows or models do not fit.
@@ -197,7 +200,7 @@ def cook(
         if record is None:
             refuse_existing(soup.folder, overwrite=overwrite, marker=SOUP_FILE)
     with memory_told(SMALLER):
-        scorer = _scorer(pool, request, cache, device, workers) if None in there else None
+        scorer = _scorer(pool, request, cache, device, workers, team) if None in there else None
         if scorer is not None and scorer.maybe_trained_on:
             warnings = (*warnings, doubt_in_words(scorer.maybe_trained_on))
             request.tell(f"warning: {warnings[-1]}")
@@ -290,7 +293,12 @@ def _with_whole_start(pool: Ingredients, start: Checkpoint, request: CookRequest
 
 
 def _scorer(
-    pool: Ingredients, request: CookRequest, cache: Path | None, device: str | None, workers: OpenWorkers | None
+    pool: Ingredients,
+    request: CookRequest,
+    cache: Path | None,
+    device: str | None,
+    workers: OpenWorkers | None,
+    team: Team | None,
 ) -> SoupScorer | None:
     if pool.recipe is None:
         return None
@@ -303,6 +311,9 @@ def _scorer(
         "tie_break": request.options.tie_break,
     }
     scorer = open_scorer(pool.checkpoints, pool.recipe, device=device, **how)
+    if team is not None:
+        team.say(("open", pool.checkpoints, pool.recipe, how))
+        scorer = replace(scorer, team=team)
     return scorer if workers is None else replace(scorer, workers=workers(pool.checkpoints, pool.recipe, how))
 
 

@@ -219,7 +219,10 @@ def _class_for(kind: str) -> type[CascadeModel]:
 
 def _cascade(checkpoint: Checkpoint, config: StoredCascade, device: str | None) -> CascadeModel:
     hub: dict[str, Any] = {} if checkpoint.revision is None else {"revision": checkpoint.revision}
-    return _placed(_class_for(config.kind).from_pretrained(checkpoint.source, **hub), device)
+    where: Any = device or {"": _default_device()}  # members that have a device of their own stay there
+    model: Any = _class_for(config.kind).from_pretrained(checkpoint.source, device_map=where, **hub)
+    placed: CascadeModel = model.eval()
+    return placed
 
 
 def _of_one(checkpoint: Checkpoint, pair: bool) -> StoredCascade:
@@ -237,14 +240,15 @@ def _cascade_of_one(checkpoint: Checkpoint, stored: StoredCascade, device: str |
     from hf_soups.cascades.running.members import load_one
 
     config = CascadeConfig(kind=stored.kind, members=stored.members, plan=stored.plan, id2label=stored.id2label)
-    return _placed(_class_for(stored.kind)(config, [load_one(config, checkpoint.folder)]), device)
+    model: Any = _class_for(stored.kind)(config, [load_one(config, checkpoint.folder)])
+    placed: CascadeModel = model.to(device or _default_device()).eval()
+    return placed
 
 
-def _placed(model: Any, device: str | None) -> CascadeModel:
+def _default_device() -> str:
     import torch
 
-    placed: CascadeModel = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    return placed
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _classes(checkpoint: Checkpoint) -> int:

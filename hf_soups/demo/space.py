@@ -13,6 +13,7 @@ from typing import Any
 
 from hf_soups.demo.cascade import BETWEEN, examples_of
 from hf_soups.errors import InputError, MissingExtra
+from hf_soups.files.onnx import NEEDED as ONNX_NEEDED
 from hf_soups.pool.entries import is_cascade, one_model
 
 MODEL = "model"  # the Space's folder that holds the cascade
@@ -66,7 +67,7 @@ def space_files(
     app = APP.format(model=json.dumps(MODEL), title=json.dumps(name), examples=at, unpacked=unpacked, port=PORT)
     return {
         "app.py": app,
-        "requirements.txt": _requirements(own=package is None),
+        "requirements.txt": _requirements(own=package is None, onnx=_has_onnx(checkpoint.config)),
         "README.md": _readme(name, checkpoint.config),
         **shown,
         **({} if package is None else {package.name: package}),
@@ -91,10 +92,14 @@ def _checked(wheel: Path) -> Path:
     return wheel
 
 
-def _requirements(*, own: bool) -> str:
+def _has_onnx(config: Mapping[str, Any]) -> bool:
+    return any(member.get("backend") == "onnx" for member in config["members"])
+
+
+def _requirements(*, own: bool, onnx: bool) -> str:
     """hf_soups and what it needs, each at the version that is installed here; gradio's is in the Space's metadata."""
     needed = [line for line in requires("hf_soups") or () if "extra ==" not in line]
-    names = [found[0] for line in needed if (found := NAME.match(line))]
+    names = [found[0] for line in needed if (found := NAME.match(line))] + [*(ONNX_NEEDED if onnx else ())]
     return "".join(map(_pinned, [*(["hf_soups"] if own else []), *names]))
 
 

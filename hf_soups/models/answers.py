@@ -16,3 +16,4 @@ class Answers:
     exits: Int64[np.ndarray, " rows"]  # the stage that answered; 0 is the first member
     costs: Float64[np.ndarray, " rows"] | None  # in the answerer's unit; None: it knows none
     abstained: Bool[np.ndarray, " rows"] | None = None  # rows for a human; None: none is meant for one
+    fell_back: Bool[np.ndarray, " rows"] | None = None  # rows whose next member did not answer; None: all must

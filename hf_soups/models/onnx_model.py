@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +100,8 @@ def load_onnx(folder: Path) -> OnnxModel:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = torch.get_num_threads()
+    # threads that spin after a batch take the cores from the members that PyTorch runs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has many kinds
@@ -121,25 +124,43 @@ def _check_graph(folder: Path) -> None:
     try:
         graph = onnx.load(str(path), load_external_data=False)
         places = {
-            entry.value for tensor in _tensors(graph.graph) for entry in tensor.external_data if entry.key == "location"
+            entry.value
+            for part in (graph.graph, *graph.functions)
+            for tensor in _tensors(part)
+            for entry in tensor.external_data
+            if entry.key == "location"
         }
     except Exception as error:  # of protobuf
         raise CheckpointError(f"{path}: no ONNX graph, or a damaged one ({_first(error)}). {AGAIN}") from error
     if places - {WEIGHTS}:
         raise CheckpointError(f"{path}: its weights are in {sorted(places)[0]!r}; nothing but {WEIGHTS} is read.")
-    foreign = {one.domain for one in graph.opset_import} - DOMAINS - {one.domain for one in graph.functions}
-    if foreign:
-        raise CheckpointError(f"{path}: it needs operations of {sorted(foreign)[0]!r}, which are not loaded.")
+    own = DOMAINS | {one.domain for one in graph.functions}
+    used = [node for part in (graph.graph, *graph.functions) for node in _nodes(part)]
+    foreign = next((node for node in used if node.domain not in own), None)
+    if foreign is not None:
+        raise CheckpointError(
+            f"{path}: it needs {foreign.op_type} of {foreign.domain!r}, which is not loaded: only ONNX Runtime's own "
+            "operations are."
+        )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Operations of a graph or function, and those of graphs inside of them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _tensors(graph: Any) -> list[Any]:
-    """Weights, and constants inside of nodes, of a graph and those inside of it."""
-    found = list(graph.initializer)
-    for node in graph.node:
+    """Weights, and constants inside of nodes, of a graph or function and the graphs inside of it."""
+    found = list(getattr(graph, "initializer", ()))
+    for node in _nodes(graph):
         for attribute in node.attribute:
             found += [attribute.t, *attribute.tensors]
             for inner in (attribute.g, *attribute.graphs):
-                found += _tensors(inner)
+                found += inner.initializer
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
+from hf_soups.files.endpoint import is_address, refuse_address
 from hf_soups.files.reading import visible
 from hf_soups.finetune.run_record import RUN_FILE, read_run
 from hf_soups.sweep.folder import PLAN_FILE, SweepFolder
@@ -84,6 +85,11 @@ def kind_of_head(checkpoint: Checkpoint, pair: bool = False) -> str:
     Raises:
         InputError: if it is no classifier of either.
     """
+    if checkpoint.is_endpoint:
+        raise InputError(
+            f"{checkpoint}: an endpoint answers rows into a pool (hf-soups predict, without --answers), and as a "
+            "member of a cascade; by itself it is asked where it is."
+        )
     named = [str(name) for name in checkpoint.config.get("architectures") or ()]
     kinds = [kind for end, kind in HEADS.items() if any(name.endswith(end) for name in named)]
     if not kinds:
@@ -113,6 +119,8 @@ def names_a_cascade(models: Sequence[str | Path]) -> bool:
 
 def _entries(text: str) -> Iterator[tuple[str, PoolEntry]]:
     """What one word of the user's stands for, with the name in it."""
+    if is_address(text):
+        refuse_address(text)
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
         swept = (Path(rest) / PLAN_FILE).is_file()  # small-00, small-01, ..., small-greedy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +22,12 @@ from hf_soups.models.cost_counting import (
     measure_seconds,
     median_row,
 )
+from hf_soups.models.endpoint import EndpointModel
+from hf_soups.models.endpoint_requests import Spending
 from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.loading import NotAnswered, one_of_several
 from hf_soups.models.onnx_model import shadow_of
+from hf_soups.pool.endpoints import forget_answers, keep_answers, load_endpoint, with_endpoint_costs
 from hf_soups.pool.entries import PoolEntry
 from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
 from hf_soups.pool.predict import PoolResult, first_score
@@ -62,6 +65,9 @@ class MemberModel:
         """
         checkpoint, kind, names = entry.checkpoint, rows.task.kind, rows.split.label_names
         of_type = rows.split.problem_type
+        if checkpoint.is_endpoint:
+            joined = LabelMatch(tuple(range(len(names))), len(names))  # by name, answer by answer
+            return cls(entry, rows, settings, load_endpoint(entry, rows), joined)
         family = answering_family(checkpoint, kind, names, settings.templates)
 
         def matched(own: Sequence[str] | None, classes: int) -> LabelMatch:
@@ -103,6 +109,8 @@ class MemberModel:
 
     def with_counts(self, member: Member) -> Member:
         """The member with its parameters, and the multiply-adds and bytes of one row of median length."""
+        if isinstance(self.classifier.model, EndpointModel):
+            return with_endpoint_costs(member, self.classifier.model)
         model, batch, family = self.classifier.model, self._some(1), self.classifier.family
         if (checkpoint := self.entry.checkpoint).is_onnx:  # counted on a torch model of the same shape
             model = shadow_of(model, family.auto())
@@ -119,6 +127,8 @@ class MemberModel:
 
     def with_seconds(self, member: Member) -> Member:
         """The member with the seconds of the forward pass alone, on rows that are ready on the device."""
+        if isinstance(self.classifier.model, EndpointModel):  # as they were when it answered: asking costs
+            return member
         batches = {size: self._some(size) for size in BATCHES}
         family, model = self.classifier.family, self.classifier.model
         with evaluating(model):
@@ -158,6 +168,7 @@ class Job:
     group: Processes
     measure: bool
     shard_rows: int | None
+    spending: Spending = field(default_factory=Spending)
 
     def run(self, pool: Pool, entries: Sequence[PoolEntry], progress: bool) -> PoolResult:
         """Answer what is not there yet; every process of the group calls it and gets the same pool."""
@@ -202,6 +213,8 @@ class Job:
         try:
             with one_of_several(entry.name):
                 model = MemberModel.load(entry, self.rows, self.settings)
+                if isinstance(model.classifier.model, EndpointModel):
+                    keep_answers(model.classifier.model, pool.folder, len(self.rows.split), self.spending)
                 _, took = answer_missing(
                     shards, self.group, model.answer, lambda done: meter(before + done, entry.name)
                 )
@@ -231,7 +244,7 @@ class Job:
         shards.assemble(pool.folder / file)
         of, zero_shot = entry.checkpoint, model.classifier.family.name == "zero-shot"
         member = Member(
-            entry.name, of.source, of.revision, of.subfolder, entry.image_size, self.settings.dtype,
+            entry.name, of.source, of.revision, of.subfolder, entry.image_size, _dtype(entry, self.settings),
             templates=self.settings.templates if zero_shot else (), sha256=of.sha256(), files=of.files_digest(),
             file=file,
         )  # fmt: skip
@@ -243,6 +256,8 @@ class Job:
         wider = pool.with_member(member)
         write_pool(wider)
         shards.remove()
+        if isinstance(model.classifier.model, EndpointModel):
+            forget_answers(model.classifier.model, pool.folder)
         return wider
 
     def _measure(self, pool: Pool, entries: Sequence[PoolEntry], failed: dict[str, str]) -> Pool:
@@ -299,7 +314,7 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
             f"{pool.folder} has a member {entry.name!r} already, of other weights ({member.source}). Give this one "
             "another name: NAME=MODEL."
         )
-    if (member.sha256, member.image_size, member.dtype) != (sha, entry.image_size, settings.dtype) or (
+    if (member.sha256, member.image_size, member.dtype) != (sha, entry.image_size, _dtype(entry, settings)) or (
         (member.templates and member.templates != settings.templates)
         or (member.files and member.files != entry.checkpoint.files_digest())
     ):
@@ -308,6 +323,11 @@ def _is_there(pool: Pool, entry: PoolEntry, settings: PredictSettings) -> bool:
         return len(pool.predictions[entry.name]) == pool.data.rows
     except PredictionsError:  # damaged or gone: answered again
         return False
+
+
+def _dtype(entry: PoolEntry, settings: PredictSettings) -> str:
+    """Endpoints answer in their own precision, whatever the others are asked for in."""
+    return "float32" if entry.checkpoint.is_endpoint else settings.dtype
 
 
 def _notes(p: Predictions, model: MemberModel, path: Path) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ def predict_pool(
     assume_label_order: bool = False,
     measure_seconds: bool = False,
     cache: str | Path | None = None,
+    spend_limit: float | None = None,
     progress: bool = True,
     **rows: Unpack[RowsOptions],
 ) -> PoolResult:
@@ -91,6 +92,8 @@ def predict_pool(
         assume_label_order: take models without label names to be in the data's order.
         measure_seconds: measure seconds per example too (a minute a model at most).
         cache: folder for encoded rows: members with equal processors then share them.
+        spend_limit: what the answers of endpoints may cost in this call, in their unit. Before it is passed, the call
+            ends; what was answered is kept.
         progress: show progress.
         rows: which rows, the fields of `RowsWanted`. Of a recipe "select", "report" or `"shift-<name>"` is answered.
     Raises:
@@ -114,9 +117,11 @@ def predict_pool(
     if recipe is not None and on_select and (doubtful := maybe_trained_on([e.checkpoint for e in entries], recipe)):
         warnings.warn(doubt_in_words(doubtful), DataWarning, stacklevel=2)
     from hf_soups.models.classifier import PredictSettings
+    from hf_soups.pool.endpoints import spending_of
     from hf_soups.pool.job import Job
 
     group = processes()
+    spending = spending_of(entries, spend_limit, group.count)
     settings = PredictSettings(
         batch_size, dtype, device or group.device, tuple(names_of(templates)), assume_label_order,
         cache=None if cache is None else Path(cache),
@@ -124,7 +129,7 @@ def predict_pool(
     with alone(Path(out), group):
         pool = _pool_at(Path(out), labelled, top_k)
         group.wait()  # nobody writes before all have read
-        done = Job(labelled, settings, group, measure_seconds, shard_rows).run(pool, entries, progress)
+        done = Job(labelled, settings, group, measure_seconds, shard_rows, spending).run(pool, entries, progress)
         if recipe is not None and group.is_main and done.pool.members:
             write_text(Path(out) / RECIPE_FILE, recipe_text(recipe))
     return replace(done, uncertain=_uncertain(done.pool))

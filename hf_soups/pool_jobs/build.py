@@ -17,6 +17,7 @@ from hf_soups.cascades.frontier import Choice, Frontier
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.selective import abstaining_plan
 from hf_soups.errors import InputError
+from hf_soups.files.endpoint import Fallback
 from hf_soups.files.writing import json_text, temporary_folder
 from hf_soups.pool import Pool, read_pool
 from hf_soups.pool.report_rows import OtherPool, SelectAndReport
@@ -154,6 +155,8 @@ def build_from(
     with_code: bool = False,
     abstain: float | None = None,
     learned_deferral: bool = False,
+    devices: str | Mapping[str, str] | None = None,
+    fallback: Fallback = "error",
 ) -> Path:
     """Write the cascade that a plan such as `preds/frontier.json#3` stands for.
 
@@ -172,6 +175,8 @@ def build_from(
             stored. Default: every row is answered.
         learned_deferral: let a score learned on the select rows decide when the next member is asked, at the plan's
             average cost; see `learn_deferral`. The other stored plans keep their confidence.
+        devices: where members run, by name; see `build_cascade`.
+        fallback: of rows that an endpoint does not answer; see `build_cascade`.
     Raises:
         InputError: if there is no such plan or pool, `out` exists, or a member's weights are not those that answered.
     """
@@ -202,6 +207,8 @@ def build_from(
         assume_label_order=assume_label_order,
         overwrite=overwrite,
         with_code=with_code,
+        devices=devices,
+        fallback=fallback,
         beside=evidence_files(opened.index, opened.frontier, parts, plan),
     )
 

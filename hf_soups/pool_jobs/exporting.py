@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_soups.cascades.evidence import EVIDENCE_FILE
 from hf_soups.cascades.running.stored import HANDLER_FILE, Place, StoredCascade, place_values, read_stored
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
 from hf_soups.files.onnx import RECORD, Int8, OnnxRecord
+from hf_soups.files.reading import read_json
 from hf_soups.files.writing import check_place, json_text, written_whole
 from hf_soups.pool.entries import PoolEntry, is_cascade, kind_of_head, pool_entries
 from hf_soups.pool.rows import RowsWanted, load_rows
@@ -73,8 +74,8 @@ def export_onnx(
     """
     if (int8 == "static") != (rows is not None):
         raise InputError(
-            "static int8 takes the ranges of activations from rows, and nothing else does: give --calibrate select "
-            "with --recipe (or --data) and --int8 static, or neither."
+            f"int8={int8!r} {'with' if rows else 'without'} rows: static int8 takes the ranges of activations from "
+            "rows, and nothing else does. Give both, or neither."
         )
     entries = pool_entries([model])
     if len(entries) > 1:
@@ -149,7 +150,7 @@ class _Cascade:
         """The cascade over members in ONNX form."""
         from hf_soups.cascades.running.build_folder import write_requirements
 
-        raw = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        raw = read_json(self.folder / "config.json", what="a cascade's config", again="Build the cascade again.")
         if "auto_map" in raw:
             raise InputError(
                 f"{self.folder}: its code for people without hf_soups loads PyTorch members alone. Build the cascade "
@@ -169,6 +170,8 @@ class _Cascade:
             for file in self._beside():
                 shutil.copyfile(file, partial / file.name)
             write_requirements(partial, onnx=True)
+            if (partial / EVIDENCE_FILE).is_file():
+                _retell(partial / EVIDENCE_FILE, places, [made[_key(entry)][1] for entry in self.entries])
         return tuple(
             _done(entry, out / str(place.subfolder), made[_key(entry)][1])
             for entry, place in zip(self.entries, places, strict=True)
@@ -181,7 +184,7 @@ class _Cascade:
             made[_key(entry)] = (name, _export(entry, into / name, self.stored.kind, None, None))
         name = made[_key(entry)][0]
         own = Checkpoint(into, subfolder=name).sha256()
-        return replace(place, subfolder=name, repo=None, revision=None, sha256=own)
+        return replace(place, subfolder=name, repo=None, revision=None, sha256=own, backend="onnx")
 
     def _beside(self) -> Sequence[Path]:
         files = (path for path in sorted(self.folder.iterdir()) if path.is_file() and not path.name.startswith("."))
@@ -204,12 +207,32 @@ class _Cascade:
         return tuple(done)
 
 
+def _retell(file: Path, places: Sequence[Place], records: Sequence[OnnxRecord]) -> None:
+    """Give the evidence the members' weights as they are now, and say that its figures are of what they were."""
+    told = read_json(file, what="evidence of a cascade", again="Build the cascade again.")
+    for place, record in zip(places, records, strict=True):
+        member = told.get("members", {}).get(place.name, {})
+        note = (
+            "exported to ONNX after scores and costs were taken with PyTorch; on a trial batch its logits differ by "
+            f"{record.difference:.1g}"
+        )
+        member |= {"sha256": place.sha256, "notes": [*member.get("notes", []), note]}
+    file.write_text(json_text(told), encoding="utf-8")
+
+
 def _key(entry: PoolEntry) -> Any:
     return (entry.checkpoint.folder.resolve(), entry.image_size)
 
 
-def print_exported(done: Sequence[Exported], out: Path, *, cascade: bool, recipe: str | None) -> None:
-    """Print what was written, how far its answers are from the model's, and what to do next."""
+def print_exported(done: Sequence[Exported], out: Path, *, cascade: bool, rows: str) -> None:
+    """Print what was written, how far its answers are from the model's, and what to do next.
+
+    Args:
+        done: what was exported.
+        out: where.
+        cascade: of a cascade.
+        rows: the options that name rows to predict.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -220,7 +243,6 @@ def print_exported(done: Sequence[Exported], out: Path, *, cascade: bool, recipe
         table.add_row(one.name, form, *sizes, f"{one.record.difference:.1g}")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    rows = f"--recipe {recipe}" if recipe else "--data DATA"
     if cascade and done[0].record.int8 is None:
         console.print(f"{out}: the same plan over these members. Its costs are as they were measured before.")
         return

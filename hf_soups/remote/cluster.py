@@ -85,6 +85,7 @@ class Cluster:
 
     ray: Any  # the module
     address: str
+    own: bool = False  # this process has started it, and it ends with it
 
     def nodes(self) -> tuple[Node, ...]:
         """Those that are alive."""
@@ -248,10 +249,15 @@ def connected(address: str = "auto") -> Iterator[Cluster]:
     _check_address(address)
     _start(ray, address)
     try:
-        yield _checked(Cluster(ray, address))
+        yield _checked(Cluster(ray, address, own=address == "local"))
     finally:
-        with _own_signals():
-            ray.shutdown()
+        leave(ray)
+
+
+def leave(ray: Any) -> None:
+    """Close the connection, and end the cluster if it is this process's own."""
+    with _own_signals():
+        ray.shutdown()
 
 
 def _checked(cluster: Cluster) -> Cluster:

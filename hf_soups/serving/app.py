@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.errors import InputError, MissingExtra
 from hf_soups.serving.answering import Answering, RowAnswer, as_json, refusal
 from hf_soups.serving.asked import Asked, Refused, read_request
-from hf_soups.serving.batching import Batcher
+from hf_soups.serving.batching import Batcher, Worker
+from hf_soups.serving.by_member import ByMember
 from hf_soups.serving.counters import MEDIA_TYPE, Counters
 from hf_soups.serving.exit_watch import ExitWatch
 from hf_soups.serving.settings import HELD_BODIES, ServeSettings
@@ -115,10 +117,20 @@ class Service:
         self.max_body = settings.body_of(served.kind)
         self.open, self.held = 0, 0  # requests, and bytes of their bodies
         self.counters = Counters(served.plans, [ExitWatch(plan, settings.watch_rows) for plan in served.plans])
-        self.batcher: Batcher[Any, int, RowAnswer] = Batcher(
-            Answering(served, settings.max_pixels), max_batch=settings.max_batch, wait_seconds=settings.wait_ms / 1000,
-            answered=self._answered,
-        )  # fmt: skip
+        self.batcher = self._batcher()
+
+    def _batcher(self) -> Batcher[Any, int, RowAnswer] | ByMember:
+        served, settings = self.served, self.settings
+        how: dict[str, Any] = {"max_batch": settings.max_batch, "wait_seconds": settings.wait_ms / 1000}
+        if not served.workers or "" in served.workers:
+            worker = served.workers.get("") or Worker(Answering(served, settings.max_pixels))
+            return Batcher(worker.answer, at_once=worker.at_once, answered=self._answered, **how)
+        batchers: dict[str, Batcher[Any, int, Any]] = {
+            name: Batcher(
+                worker.answer, at_once=worker.at_once, answered=partial(self._answered_by, name), **how
+            ) for name, worker in served.workers.items()
+        }  # fmt: skip
+        return ByMember(served.plans, batchers, lambda number, exit: self._watch(number, [exit]))
 
     def close(self) -> None:
         """Answer nothing more."""
@@ -234,7 +246,17 @@ class Service:
 
     def _answered(self, number: int, answers: Sequence[RowAnswer | Exception]) -> None:
         exits = [answer.exit for answer in answers if isinstance(answer, RowAnswer)]
-        if warning := self.counters.batch(number, exits, len(answers) - len(exits)):
+        self.counters.batch(number, exits, len(answers) - len(exits))
+        self._watch(number, exits)
+
+    def _answered_by(self, member: str, number: int, answers: Sequence[Any]) -> None:
+        exits = [answer.exit for answer in answers if isinstance(answer, RowAnswer)]
+        failed = sum(isinstance(answer, Exception) for answer in answers)
+        self.counters.member_batch(member, len(answers) - failed)
+        self.counters.rows(number, exits, failed)
+
+    def _watch(self, number: int, exits: Sequence[int]) -> None:
+        if warning := self.counters.watches[number].add(exits):
             LOG.warning(warning)
 
 

@@ -32,6 +32,10 @@ class Refused(Exception):
         super().__init__(why)
         self.status, self.why = status, why
 
+    def __reduce__(self) -> tuple[type[Refused], tuple[int, str]]:
+        """From a replica it comes whole."""
+        return type(self), (self.status, self.why)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -48,25 +48,30 @@ class Counters:
     def __post_init__(self) -> None:
         self.batches = {name: Histogram(ROWS) for plan in self.plans for name in plan.members}
 
-    def batch(self, number: int, exits: Sequence[int], failed: int) -> str:
+    def batch(self, number: int, exits: Sequence[int], failed: int) -> None:
         """Count a batch that was answered.
 
         Args:
             number: of the plan.
             exits: of the rows that were answered.
             failed: rows that were not.
-        Returns:
-            A warning if the exits differ from the search's, see `ExitWatch`.
         """
+        for stage, name in enumerate(self.plans[number].members):
+            self.member_batch(name, sum(exit >= stage for exit in exits))
+        self.rows(number, exits, failed)
+
+    def member_batch(self, name: str, rows: int) -> None:
+        """Count the rows that a member answered at once."""
+        if rows:
+            self.batches[name].add(rows)
+
+    def rows(self, number: int, exits: Sequence[int], failed: int) -> None:
+        """Count rows that have their answers; see `batch`."""
         plan = self.plans[number]
         self.failed += failed
-        for stage, name in enumerate(plan.members):
-            if reached := sum(exit >= stage for exit in exits):
-                self.batches[name].add(reached)
         for stage in exits:
             self.exits[plan.members[stage], stage] += 1
             self.cost += plan.cost_by_exit[stage]
-        return self.watches[number].add(exits)
 
     def text(self, waiting: Mapping[str, float]) -> str:
         """All of them.

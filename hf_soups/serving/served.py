@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_soups.batch_predict.run import load_answerer, load_classifier, split_by_member
 from hf_soups.cascades.plan import Plan, within_budget
+from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.model import CascadeModel
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import InputError
-from hf_soups.files.problem_types import ProblemType
+from hf_soups.files.problem_types import CLASSIFICATION, OF_CONFIG, ProblemType
 from hf_soups.models.answers import Answers
 from hf_soups.models.classifier import Classifier, PredictSettings
 from hf_soups.pool.entries import is_cascade, kind_of_head, one_model
 from hf_soups.pool.rows import RowsWanted
+from hf_soups.serving.batching import Worker
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A loaded model. `answer` is called from one thread alone, with the values of rows and the plan to follow."""
+    """A loaded model. `answer` is called from one thread alone, with the values of rows and the plan to follow.
+
+    Where `workers` answer instead, they are those of each member by its name, or under "" those of the whole model.
+    """
 
     name: str
     kind: str  # what a row is: image, text or text-pair
@@ -31,6 +36,7 @@ class Served:
     answer: Callable[[Sequence[Any], Plan], Answers]
     usual: int = 0  # the number of the plan of requests without a budget
     takes_budgets: bool = False
+    workers: Mapping[str, Worker] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -75,7 +81,6 @@ def load_served(
     (for_all, dtypes), (where, devices) = split_by_member(checkpoint, dtype, device)
     settings = PredictSettings(dtype=for_all or "float32", device=where)
     if is_cascade(checkpoint):
-        dtypes = dtypes if for_all is None else {"": for_all}
         kind = str(checkpoint.config.get("kind"))
         loaded = load_answerer(checkpoint, settings, RowsWanted(), kind=kind, dtypes=dtypes, devices=devices)
         assert isinstance(loaded, CascadeModel)
@@ -87,13 +92,20 @@ def load_served(
 
 def of_cascade(name: str, model: CascadeModel, budget: float | None = None) -> Served:
     """A cascade with all plans that it stores; requests without a budget get that of `budget`, or the one as built."""
-    built: Plan = model.config.built
-    plans = tuple(built if plan.way == built.way else plan for plan in model.config.plans)
+    assert isinstance(model.config, CascadeConfig)
+    return of_config(name, model.config, budget, lambda values, plan: model.answer(values, plan=plan))
+
+
+def of_config(
+    name: str, config: CascadeConfig, budget: float | None, answer: Callable[[Sequence[Any], Plan], Answers]
+) -> Served:
+    """A cascade that is answered by `answer`; the rest as `of_cascade`."""
+    built: Plan = config.built
+    plans = tuple(built if plan.way == built.way else plan for plan in config.plans)
     usual = built if budget is None else within_budget(plans, budget)
     return Served(
-        name, model.kind, model.label_names, model.problem_type, plans,
-        answer=lambda values, plan: model.answer(values, plan=plan),
-        usual=next(number for number, plan in enumerate(plans) if plan is usual), takes_budgets=True,
+        name, str(config.kind), config.label_names, OF_CONFIG.get(str(config.problem_type), CLASSIFICATION), plans,
+        answer, usual=next(number for number, plan in enumerate(plans) if plan is usual), takes_budgets=True,
     )  # fmt: skip
 
 

@@ -6,13 +6,14 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_soups.ending import promise
 from hf_soups.errors import InputError
 from hf_soups.serving.app import how_to_ask, make_app, require_extra
-from hf_soups.serving.settings import ServeSettings
+from hf_soups.serving.settings import OnCluster, ServeSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,20 +54,31 @@ def build_app(
     return make_app(load_served(model, budget=budget, pair=pair, dtype=dtype, device=device), chosen)
 
 
-def serve(model: str | Path, *, host: str = HOST, port: int = PORT, **how: Any) -> None:
+def serve(model: str | Path, *, host: str = HOST, port: int = PORT, on: OnCluster | None = None, **how: Any) -> None:
     """Load a model and answer requests until SIGTERM or Ctrl-C.
 
     Args:
         model: as for `build_app`.
         host: address to listen at; the default is reached from this machine alone.
         port: 0 takes a free one.
+        on: which replicas on a cluster answer; default: this process does.
         how: further arguments of `build_app`.
     Raises:
-        InputError: if the port is taken or the address is not this machine's; and as `build_app`.
+        InputError: if the port is taken or the address is not this machine's; and as `build_app` and `served_on`.
     """
     require_extra()
+    if on is not None and how.pop("device", None) is not None:
+        raise InputError("--device is of one machine: on a cluster give --gpus-per-replica, such as large=1.")
     with bound(host, port) as listening:  # said before models are loaded, which takes longest
-        _run(build_app(model, **how), listening)
+        if on is None:
+            _run(build_app(model, **how), listening)
+            return
+        from hf_soups.serving.on_ray import served_on
+
+        loading: dict[str, Any] = {name: how.pop(name) for name in ("budget", "pair", "dtype") if name in how}
+        settings = ServeSettings(**how)
+        with served_on(model, replace(on, loading=loading, max_pixels=settings.max_pixels)) as served:
+            _run(make_app(served, settings), listening)
 
 
 def bound(host: str, port: int) -> socket.socket:

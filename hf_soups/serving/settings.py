@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from hf_soups.errors import InputError
 
@@ -35,3 +37,19 @@ class ServeSettings:
     def body_of(self, kind: str) -> int:
         """Bytes of the largest request, for rows of a kind."""
         return self.max_body or (BODY_OF_IMAGES if kind == "image" else BODY_OF_TEXTS)
+
+
+Amount = float | Mapping[str, float] | None  # of each replica; of a split cascade also by its members' names
+
+
+@dataclass(frozen=True, slots=True)
+class OnCluster:
+    """Where and how a service's replicas are started."""
+
+    address: str = "auto"
+    split_members: bool = False  # a deployment for each member of a cascade, instead of whole models
+    replicas: int | Mapping[str, int] = 1
+    cpus_per_replica: Amount = 1.0
+    gpus_per_replica: Amount = None  # default: what the nodes have, in equal shares of at most one
+    loading: Mapping[str, Any] = field(default_factory=dict)  # budget, pair and dtype, as for `load_served`
+    max_pixels: int = 50_000_000

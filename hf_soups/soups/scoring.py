@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from hf_soups.models.family import Batch, Family
     from hf_soups.soups.ahead import Workers
+    from hf_soups.soups.methods.learned.team import Team
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class SoupScorer:
     batches: tuple[np.ndarray, ...] | None = None  # of the rows; default: those of like length
     each: Callable[[Predictions], None] | None = None  # gets the answers of every batch
     workers: Workers | None = None  # that score greedy's mixtures in place of this process
+    team: Team | None = None  # the processes that learn coefficients together
 
     @property
     def variants(self) -> dict[str, SoupScorer]:

@@ -60,6 +60,10 @@ def test_exits_answers_and_costs_are_those_of_the_plan(tmp_path: Path, capsys: p
     assert done.exit_code == 0, done.exception
     assert "31 rows" in done.output
     assert "0 answered now" in done.output  # the same members, devices and precisions: nothing to do again
+    all_alike = ["--out", str(tmp_path / "half"), "--dtype", "bfloat16", "--device", "cpu"]  # of every member
+    assert CliRunner().invoke(app, [*command[:4], *all_alike, "--shard-rows", "10"]).exit_code == 0
+    half = pq.read_table(sorted((tmp_path / "half").glob("*.parquet"))).to_pydict()
+    assert 0 < np.abs(np.subtract(half["score"], told["score"])).max() < 0.1
     for value, why in (("small=", "is not understood; expected one value"), ("large=cpu", "the members .* are small")):
         wrong = [*command[:5], str(tmp_path / "wrong"), "--device", value]
         with pytest.raises(InputError, match=why):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -355,3 +356,48 @@ def test_the_answers_of_a_running_cascade_are_log_probabilities(made: Callable[.
     logits = run(load(pool.built(pool.plan((0.4, 0.5)), tmp_path / "c"), "text"), pool).logits
     assert logits.dtype == torch.float32
     assert Predictions.from_probs(logits.exp().numpy()).classes == 4
+
+
+def test_members_run_where_the_config_says_and_where_one_asks_instead(
+    made: Callable[..., Made], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pool = made("text")
+    folder = pool.built(pool.plan((0.4, 0.5)), tmp_path / "c", devices={"bert": "cpu", "roberta": "cuda:7"})
+    assert [place.device for place in CascadeConfig.from_pretrained(folder).places] == ["cpu", "cuda:7", ""]
+
+    def placed(**how: Any) -> list[str]:
+        model = load(folder, "text", **how)
+        at = [next(member.parameters()).device.type for member in model.members]
+        assert {str(device) for device in getattr(model, "hf_device_map", {"": at[0]}).values()} <= set(at)
+        return at
+
+    assert placed() == ["cpu"] * 3
+    assert [str(w.message) for w in recwarn if "cuda" in str(w.message)] == [
+        "member 'roberta' of the cascade is to run on cuda:7, which is not here; it runs on the CPU"
+    ]
+    assert placed(device_map={"": "meta"}) == ["cpu", "cpu", "meta"]  # for those that have no device of their own
+    assert placed(device_map={"": "meta", "bert": "meta"}) == ["meta", "cpu", "meta"]
+    assert placed(device_map="meta") == ["meta"] * 3
+    with pytest.raises(InputError, match="devices names other, but the members of the cascade are bert"):
+        pool.built(pool.plan((0.4, 0.5)), tmp_path / "d", devices={"other": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"device": "gpu"}, "is to run on 'gpu'; expected a device such as cpu, cuda or cuda:1"),
+        ({"device": 1}, "device"),
+        ({"backend": "tensorflow"}, "is to be run by 'tensorflow'; expected one of torch, onnx"),
+        ({"backend": "onnx"}, "says that onnx runs it, but the folder holds a PyTorch checkpoint"),
+    ],
+)
+def test_devices_and_backends_that_are_none_are_refused(
+    made: Callable[..., Made], tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    pool = made("text")
+    folder = pool.built(pool.plan((0.4, 0.5)), tmp_path / "c")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["members"][0] |= change
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises((InputError, MemberError), match=told):
+        load(folder, "text")

@@ -40,9 +40,12 @@ def test_cook_refuses_several_processes_which_would_write_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = hf_soups("cook", "a", "b", "--method", "learned", "--out", "soups", cwd=tmp_path)
+    done = hf_soups("cook", "a", "b", "--method", "learned", "--method", "uniform", "--out", "soups", cwd=tmp_path)
     assert done.returncode == 2
     assert "cook works in one process, but a launcher started 2. Start it without torchrun" in done.stderr
+    done = hf_soups("cook", "a", "b", "--method", "learned", "--out", "soups", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT of a launcher's variables are not set" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.ending.commands import Place
+from tests.makers.patience import PATIENCE
 from tests.makers.processes import gone
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -89,6 +90,43 @@ while len(os.listdir(sys.argv[1])) < 2: time.sleep(0.01)
     assert len(list(tmp_path.iterdir())) == 2
     assert ended(process, signal.SIGTERM)[0] == 143
     assert list(tmp_path.iterdir()) == []
+
+
+ELSEWHERE = """
+from hf_soups.ending import called_at_end
+def end():
+    Path(sys.argv[1]).touch()
+    time.sleep({seconds})
+    print("ended elsewhere", flush=True)
+block = called_at_end(end)
+block.__enter__()
+"""
+
+
+def test_what_is_elsewhere_is_ended_first(tmp_path: Path) -> None:
+    process = program(ELSEWHERE.format(seconds=0.1), tmp_path / "asked")
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=PATIENCE) == ("ended elsewhere\n", "program: ended by SIGTERM; do it again.\n")
+    assert process.returncode == 143
+
+
+def test_a_second_signal_does_not_wait_for_what_is_elsewhere(tmp_path: Path) -> None:
+    process = program(ELSEWHERE.format(seconds=PATIENCE), tmp_path / "asked")
+    process.send_signal(signal.SIGINT)
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=PATIENCE) == ("", "program: interrupted; do it again.\n")
+    assert process.returncode == 130
+
+
+def test_what_is_elsewhere_is_ended_when_its_block_is_left() -> None:
+    from hf_soups.ending import called_at_end
+
+    said: list[str] = []
+    with pytest.raises(KeyError), called_at_end(lambda: said.append("ended")):
+        raise KeyError
+    assert said == ["ended"]
 
 
 def test_children_are_asked_and_then_killed_and_so_are_their_groups(tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def test_only_the_subfolder_that_was_asked_for_is_pulled(hub: Hub, reader: Clien
     assert hub.asked("GET", "/member_0/") == hub.asked("HEAD", "/member_0/") == 0
 
 
+def test_an_export_to_onnx_is_pulled_with_its_graph_and_other_peoples_copies_are_not(
+    hub: Hub, reader: Client, small: Path, tmp_path: Path
+) -> None:
+    config = {"config.json": Blob((small / "config.json").read_bytes())}
+    graph = {"model.onnx": Blob(b"graph"), "model.onnx.data": Blob(b"weights" * 1000)}
+    hub.create("me/exported").commit("main", "x", {**config, **graph, "onnx.json": Blob(b"{}")})
+    told = reader(repo="me/exported")
+    assert (Path(told["folder"]) / "model.onnx.data").read_bytes() == b"weights" * 1000
+    hub.create("me/copy").commit("main", "x", {**blobs_of(small), **graph})
+    told = reader(repo="me/copy")
+    assert told["sha256"] == blobs_of(small)["model.safetensors"].sha256
+    assert not (Path(told["folder"]) / "model.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("repo", "revision", "token", "message"),
     [

@@ -22,7 +22,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_soups.cli.app import app
-from hf_soups.errors import InputError, MissingExtra
+from hf_soups.errors import InputError, MissingExtra, as_a_command
 from hf_soups.serving.server import bound
 from tests.demo.made import Demo, demo_of
 from tests.makers.patience import PATIENCE
@@ -84,8 +84,9 @@ class Server:
 def served(folder: Path, where: Path, *options: str, port: int = 0) -> Iterator[Server]:
     (where / "slow.py").write_text(SLOW)
     command = [sys.executable, "-m", "hf_soups.cli", "--import", "slow.py", "serve", str(folder), "--port", str(port)]
+    device = () if "--address" in options else ("--device", "cpu")
     process = subprocess.Popen(
-        [*command, "--device", "cpu", *options], cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*command, *device, *options], cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     try:
@@ -184,6 +185,23 @@ def test_a_taken_port_and_a_foreign_address_are_said_before_anything_is_loaded(t
     for host, why in (("192.0.2.1", r"on 192\.0\.2\.1 cannot be used"), ("no such host", "is no address")):
         with pytest.raises(InputError, match=why):
             bound(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("--split-members --replicas 2", "--split-members, --replicas: of a cluster; give --address too, or leave it"),
+        ("--gpus-per-replica 0.5", "--gpus-per-replica: of a cluster; give --address too, or leave it out."),
+        ("--address auto --replicas some", "--replicas some: expected a whole number, or by member, such as small=2"),
+        ("--address auto --cpus-per-replica a=b", "--cpus-per-replica a=b: expected a number, or by member, such as"),
+        ("--address auto --device cpu", "--device is of one machine: on a cluster give --gpus-per-replica, such as"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: str, why: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0", *options.split()])
+    assert isinstance(done.exception, InputError)
+    with as_a_command():
+        assert why in str(done.exception)
 
 
 def test_without_the_extra_the_command_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

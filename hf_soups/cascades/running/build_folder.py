@@ -14,9 +14,11 @@ from pathlib import Path
 from hf_soups.cascades.plan import Plan, plan_values
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig
-from hf_soups.cascades.running.stored import COMMIT, HANDLER_FILE, KINDS, Place, code_map, place_values
+from hf_soups.cascades.running.members import for_members
+from hf_soups.cascades.running.stored import COMMIT, HANDLER_FILE, KINDS, REMOTE, Place, code_map, place_values
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.files.endpoint import Fallback, read_endpoint
 from hf_soups.files.onnx import FILES as ONNX_FILES
 from hf_soups.files.onnx import NEEDED as ONNX_NEEDED
 from hf_soups.files.problem_types import CLASSIFICATION, IN_CONFIG, InConfig, check_problem_type
@@ -57,6 +59,8 @@ def build_cascade(
     overwrite: bool = False,
     with_code: bool = False,
     beside: Mapping[str, bytes] | None = None,
+    devices: str | Mapping[str, str] | None = None,
+    fallback: Fallback = "error",
 ) -> Path:
     """Write a cascade that `from_pretrained` and the cascade pipelines load.
 
@@ -79,6 +83,10 @@ def build_cascade(
         overwrite: replace a cascade that is there.
         with_code: add modeling_cascade.py, so that people without hf_soups load it by `trust_remote_code=True`.
         beside: further files of the folder, such as the evidence for its card: name and content.
+        devices: where members run, by name, such as {"small": "cpu", "big": "cuda:1"}; on a machine without such a
+            device they run on the CPU. Default: where the cascade is asked to run.
+        fallback: of rows that an endpoint among the members does not answer: "error", or "last", which keeps the answer
+            of the members before it and marks the row.
     Returns:
         `out`.
     Raises:
@@ -98,6 +106,8 @@ def build_cascade(
             if with_code:
                 _check_stock(members[name], kind)
             placed.append(_placed(members[name], placed, members, kind, label_names, references, assume_label_order))
+    placed = [replace(p, place=place) for p, place in zip(placed, _on_devices(placed, devices), strict=True)]
+    placed = _falling_back(placed, fallback, plan)
     config = CascadeConfig(
         kind=kind,
         members=[place_values(p.place) for p in placed],
@@ -117,6 +127,25 @@ def build_cascade(
         for name, content in (beside or {}).items():
             (partial / name).write_bytes(content)
     return target
+
+
+def _falling_back(placed: Sequence[_Placed], fallback: Fallback, plan: Plan) -> list[_Placed]:
+    remote = [p.place.name for p in placed if p.place.endpoint is not None]
+    if fallback == "error":
+        return list(placed)
+    if not remote:
+        raise InputError("--fallback last is for endpoints, and no member of the plan is one. Leave it out.")
+    if plan.members[0] in remote:
+        raise InputError(
+            f"--fallback last: {plan.members[0]!r}, the first member, is an endpoint, so no member before it has "
+            "answered. Choose a plan that begins with a model on this machine."
+        )
+    return [replace(p, place=replace(p.place, fallback=fallback)) if p.place.name in remote else p for p in placed]
+
+
+def _on_devices(placed: Sequence[_Placed], devices: str | Mapping[str, str] | None) -> list[Place]:
+    own = for_members(devices, [p.place.name for p in placed], "devices")
+    return [replace(p.place, device=own.get(p.place.name, "")) for p in placed]
 
 
 def _problem_type(plan: Plan, label_names: Sequence[str]) -> InConfig | None:
@@ -150,17 +179,22 @@ def _placed(
             "it is a zero-shot model: the classifier made of its texts is in no repo yet, so it cannot be referred to. "
             "Build without references, which stores it in the cascade."
         )
+    if checkpoint.is_endpoint:
+        endpoint = read_endpoint(checkpoint.folder)
+        if not endpoint.takes(kind):
+            raise InputError(f"an endpoint for {endpoint.task}, but the rows are of kind {kind!r}.")
+        return _Placed(Place(member.name, backend=REMOTE, endpoint=endpoint), checkpoint)
     family_for(checkpoint.config, kind, checkpoint)
     if not checkpoint.weight_files or not checkpoint.processor_files():
         raise InputError(f"{checkpoint} holds no tokenizer or image processor. Save it beside the weights.")
     order = () if member.templates else _label_order(checkpoint, label_names, assume_order)
     place = Place(
         member.name, subfolder=f"member_{len(before)}", image_size=member.image_size, dtype=member.dtype,
-        label_order=order,
+        label_order=order, backend="onnx" if checkpoint.is_onnx else "torch",
     )  # fmt: skip
     if references:
         return _Placed(_pinned(place, checkpoint), checkpoint)
-    same = next((p for p in before if _share(members[p.place.name], member)), None)
+    same = next((p for p in before if p.place.is_inside and _share(members[p.place.name], member)), None)
     shared = place if same is None else replace(place, subfolder=same.place.subfolder)
     return _Placed(shared, checkpoint, member.templates)
 
@@ -168,6 +202,8 @@ def _placed(
 def _check_stock(member: Member, kind: str) -> None:
     """Refuse a member that transformers alone does not load and ask as hf_soups does."""
     checkpoint = member.checkpoint
+    if checkpoint.is_endpoint:
+        raise InputError("an endpoint is asked by hf_soups alone. Build without code.")
     family = family_for(checkpoint.config, kind, checkpoint)
     own = family.auto()._model_mapping._model_mapping if family.name in STOCK else ()
     if (
@@ -221,7 +257,7 @@ def _digests(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> None:
-    own = {p.place.subfolder: p for p in placed if p.place.repo is None}
+    own = {p.place.subfolder: p for p in placed if p.place.is_inside}
     for subfolder, member in own.items():
         into = folder / str(subfolder)
         if not member.templates:
@@ -230,7 +266,7 @@ def _write(folder: Path, config: CascadeConfig, placed: Sequence[_Placed]) -> No
         with _member_of(member.place.name):
             write_zero_shot(member.checkpoint.folder, config.label_names, member.templates, into)
     stored = {subfolder: Checkpoint(str(folder), subfolder=subfolder).sha256() for subfolder in own}
-    places = (replace(p, sha256="" if p.repo is not None else stored[p.subfolder]) for p in config.places)
+    places = (replace(p, sha256=stored[p.subfolder] if p.is_inside else "") for p in config.places)
     config.members = [place_values(place) for place in places]
     config.save_pretrained(folder)
     shutil.copyfile(Path(__file__).with_name(HANDLER_FILE), folder / MARKER)

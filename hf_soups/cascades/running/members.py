@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +15,11 @@ import torch
 from hf_soups.cascades.running.config import CascadeConfig
 from hf_soups.cascades.running.stored import Place
 from hf_soups.checkpoint import Checkpoint
-from hf_soups.errors import HfSoupsError, InputError, MemberError
+from hf_soups.errors import CheckpointError, HfSoupsError, InputError, MemberError
 from hf_soups.files.downloads import download
+from hf_soups.files.endpoint import HOSTS_VARIABLE, named_hosts
 from hf_soups.models.classifier import Classifier
+from hf_soups.models.endpoint import endpoint_classifier
 from hf_soups.models.loading import config_of
 from hf_soups.models.pixels import resized_processor
 from hf_soups.models.readers import ImageReader
@@ -40,7 +43,7 @@ def load_members(
         config: says where they lie, and in which dtype each answers.
         source: folder or Hub repo of the cascade.
         dtypes: of members by name, instead of their own.
-        devices: of members by name; default: the CPU.
+        devices: of members by name, instead of their own; default: the CPU.
         attention: how attention is computed; default: the member's own choice.
         hub: how to reach the Hub: `revision` of the cascade, `token`, `cache_dir`, ...
         only: the name of one member, which alone is loaded.
@@ -52,16 +55,37 @@ def load_members(
     for place in config.places:
         if only is not None and place.name != only:
             continue
+        if place.endpoint is not None:
+            with _member_named(place):
+                alone = only is not None  # then nobody before it has answered
+                members.append(_endpoint(place, config, source, lenient=place.fallback == "last" and not alone))
+            continue
         own = (dtypes or {}).get(place.name) or getattr(torch, place.dtype)
-        device = (devices or {}).get(place.name)
+        device = (devices or {}).get(place.name) or own_device(place)
         key = (place.weights, own, device)
         with _member_named(place):
             if key not in loaded:
                 checkpoint = member_checkpoint(place, source, dict(hub or {}))
                 check_weights(place, checkpoint.folder)
+                _check_backend(place, checkpoint)
                 loaded[key] = _loaded(checkpoint, config.kind, own, attention, device)
             members.append(_fitted(loaded[key], place, config))
     return tuple(members)
+
+
+def _endpoint(place: Place, config: CascadeConfig, source: str, *, lenient: bool) -> Classifier:
+    """A member that is asked over HTTP; nothing is sent yet.
+
+    Raises:
+        MemberError: if the cascade is somebody else's, from the Hub, and the user has not named the host.
+    """
+    assert place.endpoint is not None
+    if not Path(source).is_dir() and place.endpoint.host.lower() not in named_hosts():
+        raise MemberError(
+            f"rows that reach it are sent to {place.endpoint.host}, where {source} says. If you trust it with them, "
+            f"and with your token, name the host: {HOSTS_VARIABLE}={place.endpoint.host}."
+        )
+    return endpoint_classifier(place.endpoint, config.label_names, str(config.kind), lenient=lenient)
 
 
 def check_weights(place: Place, folder: Path) -> None:
@@ -95,6 +119,8 @@ def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpo
         MemberError, CheckpointError: if it is not there.
     """
     revision = hub.pop("revision", None)
+    if place.endpoint is not None:
+        raise MemberError(f"member {place.name!r} is asked at {place.endpoint.url}: it has no files here.")
     if place.repo is not None:
         there = download(place.repo, place.revision, place.subfolder, **hub)
         return Checkpoint(there, subfolder=place.subfolder)
@@ -102,6 +128,36 @@ def member_checkpoint(place: Place, source: str, hub: dict[str, Any]) -> Checkpo
     if not (here / str(place.subfolder) / "config.json").is_file():
         raise MemberError(f"{source} has no folder {place.subfolder!r} with a config.json. Get the cascade again.")
     return Checkpoint(here, subfolder=place.subfolder)
+
+
+def own_device(place: Place) -> torch.device | None:
+    """Where a member is to run by the cascade's config; the CPU, with a warning, where this machine has no such device.
+
+    None: the config leaves it open.
+    """
+    if not place.device:
+        return None
+    device = torch.device(place.device)
+    if device.type != "cpu" and not _is_here(device):
+        warnings.warn(
+            f"member {place.name!r} of the cascade is to run on {place.device}, which is not here; it runs on the CPU",
+            stacklevel=2,
+        )
+        return torch.device("cpu")
+    return device
+
+
+def _is_here(device: torch.device) -> bool:
+    module = torch.get_device_module(device)
+    return bool(module.is_available()) and (device.index or 0) < module.device_count()
+
+
+def _check_backend(place: Place, checkpoint: Checkpoint) -> None:
+    if checkpoint.is_onnx != (place.backend == "onnx"):
+        kind = "an ONNX export" if checkpoint.is_onnx else "a PyTorch checkpoint"
+        raise MemberError(
+            f"config.json says that {place.backend} runs it, but the folder holds {kind}. Build the cascade again."
+        )
 
 
 def for_members(given: Any, names: Sequence[str], what: str) -> dict[str, Any]:
@@ -154,6 +210,23 @@ def _resizes(model: Any, place: Place) -> bool:
     if place.image_size is None or answers_at(model, place.image_size):
         return False
     return "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+
+
+@contextmanager
+def of_member(place: Place) -> Iterator[None]:
+    """Name the member in what goes wrong while an endpoint is asked.
+
+    Raises:
+        MemberError: instead of what the block raises.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if place.endpoint is None:
+            raise
+        refused = MemberError(f"member {place.name!r} of the cascade: {error}")
+        refused.exit_status = error.exit_status
+        raise refused from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hf_soups.cascades.plan import Plan, within_budget
 from hf_soups.cascades.running.alone import member_logits
 from hf_soups.cascades.running.beside import write_beside
 from hf_soups.cascades.running.config import CascadeConfig, read_cascade
-from hf_soups.cascades.running.members import for_members, load_members
+from hf_soups.cascades.running.members import for_members, load_members, of_member
 from hf_soups.cascades.running.modeling_cascade import CascadeOutput
 from hf_soups.cascades.simulate import run_rows
 from hf_soups.errors import InputError, MemberError, PredictionsError
@@ -86,7 +86,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
             dtype: of every member, or of members by name; default and "auto": each answers in the one that its
                 predictions were made in.
             device_map: one device for all, such as "cuda:1", or of members by name, {"small": "cpu", "big": "cuda"}.
-                In both, "" stands for the members that are not named.
+                In both, "" stands for the members that are not named: of devices, for those that have none of their
+                own in the config. Default: their own, or the CPU.
             attn_implementation: of every member.
             output_loading_info: also return which tensors were missing (none: that is an error).
             options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download` as in transformers.
@@ -102,13 +103,16 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         dtype = options.get("torch_dtype") if dtype is None else dtype
         dtypes = {n: own for n, d in for_members(dtype, config.names, "dtype").items() if (own := _as_dtype(d))}
         devices = {n: _one_device(d) for n, d in for_members(device_map, config.names, "device_map").items()}
+        placed = [place.name for place in config.places if place.device]
+        if isinstance(device_map, Mapping):  # "" is for those that have no device of their own
+            devices = {n: device for n, device in devices.items() if n in device_map or n not in placed}
         members = load_members(config, source, dtypes=dtypes, devices=devices, attention=attn_implementation, hub=hub)
         config.name_or_path = source
         config.architectures = [cls.__name__]
         model = cls(config, members)
-        if isinstance(device_map, Mapping):  # pipelines then leave the model where it is
-            placed: Any = {n: devices.get(n, torch.device("cpu")) for n in config.names}
-            model.hf_device_map = placed
+        if isinstance(device_map, Mapping) or (placed and device_map is None):  # pipelines then leave it where it is
+            there: Any = {n: next(m.model.parameters()).device for n, m in zip(config.names, members, strict=True)}
+            model.hf_device_map = there
         info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         return (model, {**info, "error_msgs": []}) if output_loading_info else model
 
@@ -141,7 +145,7 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
 
     def _own_members(self) -> list[tuple[Any, Classifier]]:
         placed = zip(self.places, self.loaded, strict=True)
-        return [(place, member) for place, member in placed if place.repo is None]
+        return [(place, member) for place, member in placed if place.is_inside]
 
     @property
     def plan(self) -> Plan:
@@ -207,6 +211,11 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         """Whether some rows may be for a human."""
         return self._plan.abstain is not None
 
+    @property
+    def may_fall_back(self) -> bool:
+        """Whether some rows may keep the answer of the members before an endpoint that does not answer."""
+        return any(place.fallback == "last" for place in self.places)
+
     def answer(self, values: Sequence[Any], *, plan: Plan | None = None) -> Answers:
         """The answers to raw rows, as one classifier gives them; see `run`."""
         done = self.run(RawRows(values, len(values)), plan=plan)
@@ -217,7 +226,8 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         if self.problem_type == MULTI_LABEL:
             answers = Predictions.from_logits(answers, problem_type=MULTI_LABEL).log_probs
         abstained = None if done.abstained is None else done.abstained.numpy()
-        return Answers(answers, done.exits.numpy(), done.costs.numpy(), abstained)
+        fell_back = None if done.fell_back is None else done.fell_back.numpy()
+        return Answers(answers, done.exits.numpy(), done.costs.numpy(), abstained, fell_back)
 
     @torch.inference_mode()
     def run(self, rows: RawRows, *, plan: Plan | None = None, seen: Seen | None = None) -> CascadeOutput:
@@ -239,17 +249,25 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
 
         def answer(stage: int, at: Int64[np.ndarray, " rows"]) -> np.ndarray:
             own = self._log_probs(stages[stage], rows, at, temperatures[stage])
+            answered = ~np.isnan(own[:, 0]) if may_fail else np.ones(len(at), dtype=bool)
+            if not stage and not answered.all():
+                raise MemberError(
+                    f"member {plan.members[0]!r} of the cascade, which all rows meet first, did not answer, and no "
+                    "member before it has."
+                )
             if seen is not None:
-                seen(at, own)
+                seen(at[answered], own[answered])
             return own
 
-        done = run_rows(answer, rows.count, plan.thresholds, plan.rule, plan.abstain)
+        may_fail = self.may_fall_back
+        done = run_rows(answer, rows.count, plan.thresholds, plan.rule, plan.abstain, may_fail=may_fail)
         return CascadeOutput(
             logits=torch.from_numpy(self._as_logits(done.log_probs)),
             exits=torch.from_numpy(done.exits),
             costs=torch.from_numpy(np.asarray(plan.cost_by_exit)[done.exits]),
             confidences=torch.from_numpy(done.confidences),
             abstained=None if done.abstained is None else torch.from_numpy(done.abstained),
+            fell_back=None if done.fell_back is None else torch.from_numpy(done.fell_back),
         )
 
     def _as_logits(self, log_probs: np.ndarray) -> np.ndarray:
@@ -262,16 +280,21 @@ class CascadeModel(Publishable, PreTrainedModel):  # type: ignore[misc]  # both 
         reader = self.reader_numbers[number]
         logits: torch.Tensor | None = None
         for piece, batch in rows.pieces(reader, self.readers[reader].read, at):
-            own = member_logits(self.loaded[number], batch)
+            with of_member(self.places[number]):
+                own = member_logits(self.loaded[number], batch)
             if len(piece) == len(at):
                 logits = own
                 break
             logits = own.new_empty(len(at), own.shape[1]) if logits is None else logits
             logits[torch.from_numpy(piece).to(own.device)] = own
         assert logits is not None
+        values, of_type = logits.cpu().numpy(), self.problem_type
+        gone = np.isnan(values).all(axis=1) if self.places[number].fallback == "last" else None
         try:
-            of_type = self.problem_type
-            return at_temperature(answers_of(logits.cpu().numpy(), of_type), temperature, of_type)
+            if gone is None or not gone.any():
+                return at_temperature(answers_of(values, of_type), temperature, of_type)
+            known = at_temperature(answers_of(np.where(gone[:, None], 0, values), of_type), temperature, of_type)
+            return np.where(gone[:, None], np.float32(np.nan), known)
         except PredictionsError as error:
             raise MemberError(f"member {self.names[number]!r} of the cascade: {error}") from error
 

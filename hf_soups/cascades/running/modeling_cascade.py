@@ -40,6 +40,8 @@ class CascadeOutput(ModelOutput):
         costs: of all members that each row met (rows,), float64, in the unit of the plan.
         confidences: at the stage that each row left at (rows,), float32.
         abstained: whether a human should be asked (rows,), bool; only where the plan has such a threshold (`abstain`).
+        fell_back: whether an endpoint did not answer, so that the members before it did (rows,), bool; only where the
+            cascade has such a member.
     """
 
     logits: torch.Tensor | None = None
@@ -47,6 +49,7 @@ class CascadeOutput(ModelOutput):
     costs: torch.Tensor | None = None
     confidences: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
+    fell_back: torch.Tensor | None = None
 
 
 class CascadeImageProcessor(BaseImageProcessor):

@@ -12,6 +12,7 @@ from hf_soups.cascades.plan import Plan, plan_of
 from hf_soups.errors import InputError
 from hf_soups.files.configs import check_config
 from hf_soups.files.downloads import is_repo_id
+from hf_soups.files.endpoint import Endpoint, Fallback
 from hf_soups.files.reading import as_record, read_json
 from hf_soups.recipe import LARGEST_SIDE
 
@@ -19,6 +20,9 @@ PROCESSOR_FILE = "preprocessor_config.json"  # of cascades of images: the stock 
 TOKENIZER_FILE = "tokenizer_config.json"  # of cascades of texts with code
 KINDS = ("image", "text", "text-pair")
 DTYPES = ("float32", "bfloat16", "float16")
+REMOTE = "remote"  # the backend of an endpoint
+BACKENDS = ("torch", "onnx", REMOTE)
+DEVICE = re.compile(r"(?:cpu|mps|(?:cuda|xpu)(?::\d{1,3})?)?")
 FOLDER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CODE = ("auto_map", "custom_pipelines")  # keys that name code to run
@@ -33,7 +37,7 @@ class Place:
     """Where one member's weights lie, and how they are used.
 
     Either `subfolder` alone, inside the cascade's own folder, or `repo` with a commit as `revision` (and then perhaps
-    a subfolder of that repo).
+    a subfolder of that repo), or an `endpoint` that is asked over HTTP.
     """
 
     name: str
@@ -42,11 +46,20 @@ class Place:
     revision: str | None = None
     image_size: int | None = None  # pixels; None: as its processor says
     dtype: str = "float32"  # that it answers in
+    device: str = ""  # that it runs on, such as "cuda:1"; empty: where the cascade is asked to run
+    backend: str = "torch"  # what runs it
     label_order: tuple[int, ...] = ()  # its logits, in the cascade's order of labels; empty: they are in that order
     sha256: str = ""  # of its weight files, as they were built in
+    endpoint: Endpoint | None = None  # its weights are elsewhere
+    fallback: Fallback = "error"  # of an endpoint that does not answer: "last" keeps what the members so far answered
 
     def __post_init__(self) -> None:
         _check_place(self)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its files are in the cascade's own folder."""
+        return self.repo is None and self.endpoint is None
 
     @property
     def weights(self) -> tuple[str | None, ...]:
@@ -54,6 +67,8 @@ class Place:
         return (self.repo, self.revision, self.subfolder)
 
     def __str__(self) -> str:
+        if self.endpoint is not None:
+            return self.endpoint.url
         return "/".join(filter(None, (self.repo, self.subfolder))) + (f"@{self.revision}" if self.revision else "")
 
 
@@ -142,9 +157,15 @@ def refuse_code(values: Mapping[str, Any]) -> None:
 
 
 def place_values(place: Place) -> dict[str, Any]:
-    """The fields of a place as JSON holds them; what says nothing is left out."""
+    """The fields of a place as JSON holds them; what says nothing, or what goes without saying, is left out."""
     values = {**asdict(place), "label_order": list(place.label_order)}
-    return {name: value for name, value in values.items() if value not in (None, [], "")}
+    values["endpoint"] = None if place.endpoint is None else place.endpoint.to_json()
+    values["fallback"] = "" if place.fallback == "error" else place.fallback
+    return {
+        name: value
+        for name, value in values.items()
+        if value not in (None, [], "") and (name, value) != ("backend", "torch")
+    }
 
 
 def _place_of(values: Any) -> Place:
@@ -160,7 +181,11 @@ def _check_place(place: Place) -> None:
             f"{at} lies in {place.subfolder!r}; expected the name of one folder inside the cascade's, such as "
             "'member_0'. Nothing outside is read."
         )
-    if place.repo is None and place.subfolder is None:
+    if (place.endpoint is not None) != (place.backend == REMOTE) or (
+        place.endpoint and (place.subfolder or place.repo)
+    ):
+        raise InputError(f"{at}: an endpoint has the backend {REMOTE!r} and no files. Build the cascade again.")
+    if place.is_inside and place.subfolder is None:
         raise InputError(f"{at} has neither a subfolder nor a repo. Build the cascade again.")
     if place.repo is not None and not is_repo_id(place.repo):
         raise InputError(f"{at} lies in {place.repo!r}, which is no id of a Hub repo. Nothing outside is read.")
@@ -171,6 +196,10 @@ def _check_place(place: Place) -> None:
         )
     if place.dtype not in DTYPES:
         raise InputError(f"{at} is to answer in {place.dtype!r}; expected one of {', '.join(DTYPES)}.")
+    if not DEVICE.fullmatch(place.device):
+        raise InputError(f"{at} is to run on {place.device!r}; expected a device such as cpu, cuda or cuda:1.")
+    if place.backend not in BACKENDS:
+        raise InputError(f"{at} is to be run by {place.backend!r}; expected one of {', '.join(BACKENDS)}.")
     if place.image_size is not None and not 0 < place.image_size <= LARGEST_SIDE:
         raise InputError(f"{at} has images of {place.image_size} pixels; expected 1 to {LARGEST_SIDE:,}.")
 

@@ -161,6 +161,7 @@ class FolderCard:
             limits=facts.limits,
             citations=citations(facts.cites),
             cascade=facts.cascade,
+            install=f'pip install "hf_soups[{facts.extra}]"' if facts.extra else "pip install hf_soups",
             stock=stock_call(facts.pipeline_tag, self.title) if facts.code else "",
             indexed=bool(indexed),
         )

@@ -175,6 +175,7 @@ class CardFacts:
     every_label: bool = False  # its rows may have several labels
     relation: str | None = None  # of the model to `base_models`, in the Hub's words
     code: bool = False  # the folder has code by which transformers alone loads it
+    extra: str = ""  # of hf_soups, that running it needs
     cites: tuple[str, ...] = ()  # keys in citations.bib
     license: str = ""  # of all that it was made of, where they agree
 

@@ -53,7 +53,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
     """
     plan, found = config.built, read_evidence(folder)
     for place in config.places:
-        if place.repo is None:
+        if place.is_inside:
             check_weights(place, folder / str(place.subfolder))
     if found.plan and plan_of(found.plan) != plan:
         raise InputError(
@@ -85,6 +85,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         license=licences.shared,
         cascade=True,
         code=hasattr(config, "auto_map"),
+        extra="onnx" if any(place.backend == "onnx" for place in config.places) else "",
         every_label=plan.rule.problem_type == MULTI_LABEL,
         pair=config.kind == "text-pair",
         notes=_notes(folder, found),
@@ -104,7 +105,7 @@ def _sources(folder: Path, config: CascadeConfig, kept: Evidence) -> list[tuple[
         copied = kept.members.get(place.name)
         if place.repo is not None:
             found.append((place.repo, place.revision, place.subfolder))
-        elif (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
+        elif place.is_inside and (record := inside_of(folder, str(place.subfolder)) / SOUP_FILE).is_file():
             soup = read_soup(record.parent)
             found += [(i.source, i.revision, i.subfolder) for i in soup.ingredients]
         elif copied is not None and is_repo_id(copied.source):
@@ -113,7 +114,7 @@ def _sources(folder: Path, config: CascadeConfig, kept: Evidence) -> list[tuple[
 
 
 def _has_soup(folder: Path, config: CascadeConfig) -> bool:
-    own = [inside_of(folder, str(place.subfolder)) for place in config.places if place.repo is None]
+    own = [inside_of(folder, str(place.subfolder)) for place in config.places if place.is_inside]
     return any((member / SOUP_FILE).is_file() for member in own)
 
 
@@ -206,7 +207,8 @@ def _threshold(threshold: float) -> str:
 
 def _where(place: Place) -> str:
     size = f", images of {place.image_size} pixels" if place.image_size else ""
-    return f"{place} in {place.dtype}{size}"
+    by = ", by ONNX Runtime" if place.backend == "onnx" else ""
+    return f"{place} in {place.dtype}{size}{by}{f', on {place.device}' if place.device else ''}"
 
 
 def _costs(plan: Plan, found: Evidence) -> MarkdownTable:
@@ -256,7 +258,7 @@ def _recipe(config: CascadeConfig, plan: Plan, found: Evidence) -> str:
         return ""
     import yaml
 
-    places = {place.name: str(place) for place in config.places if place.repo is not None}
+    places = {place.name: str(place) for place in config.places if not place.is_inside}
     rows = {
         role: {k: v for k, v in asdict(data).items() if v not in (None, "", ())} for role, data in found.data.items()
     }

@@ -383,7 +383,7 @@ def _same_models(folder: Path, config: StoredCascade, some: AnsweredPool) -> boo
         costs = tuple(pool.members[name].cost(plan.unit).value for name in plan.members)
         if plan.unit and costs != plan.costs:
             return False
-        own = {place.name: place.subfolder for place in config.places if place.repo is None}
+        own = {place.name: place.subfolder for place in config.places if place.is_inside}
         copies = [(pool.members[name].sha256, own[name]) for name in plan.members if own.get(name)]
         return all(not sha256 or sha256 == Checkpoint(folder, subfolder=at).sha256() for sha256, at in copies)
     except HfSoupsError:  # not measured in that unit, or a copy cannot be read

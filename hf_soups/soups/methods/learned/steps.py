@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +34,8 @@ class Learning:
     def __init__(
         self, ingredients: Sequence[Checkpoint], scorer: SoupScorer, options: LearnedOptions, *, threads: int
     ) -> None:
-        self._scorer, self._options = scorer, options
+        self._scorer, self._options, self._team, self._threads = scorer, options, scorer.team, threads
+        self._members = tuple(ingredients)
         self._k = len(ingredients)
         self._train, self._held_out = _split_rows(scorer.split.labels, options)
         self._per_epoch = math.ceil(len(self._train) / options.batch_size)
@@ -60,8 +63,8 @@ class Learning:
         """Go on until the state says why it stopped. `save` is called where learning can be taken up again."""
         if state.stopped:
             return
-        with self.mixture.with_gradients():
-            self.mixture.fill(self.coefficients(state.values))
+        with self.mixture.with_gradients(), self._with_others():
+            self._fill(state.values)
             if not state.epochs:
                 self._end_epoch(state)
             while not state.stopped:
@@ -69,6 +72,35 @@ class Learning:
                 if whole:
                     save()
                 on_step(done)
+
+    # Several processes.
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        self._say("learn", self._members, self._options, self._threads)
+        yield
+        self._say("learned")
+
+    def _say(self, *message: object) -> None:
+        if self._team is not None:
+            self._team.say(message)
+
+    def _sum(self, numbers: Float64[np.ndarray, " numbers"]) -> Float64[np.ndarray, " numbers"]:
+        return numbers if self._team is None else self._team.sum(numbers)
+
+    def follow(self) -> None:
+        """In another process than the first: do as it says, until it has learned."""
+        team = self._team
+        does: dict[str, Callable[..., None]] = {"fill": self._filled, "move": self.mixture.move}
+        sums: dict[str, Callable[..., Any]] = {"gradient": self._own_numbers, "held out": self._own_held_out_loss}
+        assert team is not None
+        with self.mixture.with_gradients():
+            while (message := team.hear())[0] != "learned":
+                what, *given = message
+                if what in does:
+                    does[what](*given)
+                else:
+                    team.sum(sums[what](*given))
 
     # One step.
 
@@ -108,9 +140,17 @@ class Learning:
         raw = descent.moved(self._options.sign, self._raw(state.values), by_model)
         state.values = np.concatenate([[state.values[0] + change[0]], raw.ravel()])
         if whole:
-            self.mixture.fill(self.coefficients(state.values))
+            self._fill(state.values)
         else:
+            self._say("move", by_model, raw)
             self.mixture.move(by_model, raw)
+
+    def _fill(self, values: Float64[np.ndarray, " numbers"]) -> None:
+        self._say("fill", values)
+        self._filled(values)
+
+    def _filled(self, values: Float64[np.ndarray, " numbers"]) -> None:
+        self.mixture.fill(self.coefficients(values))
 
     def _gradient(
         self,
@@ -119,28 +159,40 @@ class Learning:
         models: Int64[np.ndarray, " m"] | None,
     ) -> tuple[float, Float64[np.ndarray, " numbers"] | None]:
         """The batch's loss and its gradient by the values; None if either is not finite."""
+        self._say("gradient", values, rows, models)
+        numbers = self._sum(self._own_numbers(values, rows, models))
+        loss, products = float(numbers[0]), numbers[2:].reshape(self.mixture.tensors, self._k)
+        if not (math.isfinite(loss) and np.isfinite(products).all()):
+            return loss, None
+        by_raw = descent.gradient(self._options.sign, self._raw(values), products)
+        return loss, np.concatenate([numbers[1:2], by_raw.ravel()])
+
+    def _own_numbers(
+        self,
+        values: Float64[np.ndarray, " numbers"],
+        rows: Int64[np.ndarray, " batch"],
+        models: Int64[np.ndarray, " m"] | None,
+    ) -> Float64[np.ndarray, " numbers"]:
+        """Of this process's rows: the loss, its gradient by the logits' factor, and the products."""
         scale = torch.tensor(values[0], dtype=torch.float32, device=self._device, requires_grad=True)
-        loss = 0.0
+        loss, products = 0.0, np.zeros((self.mixture.tensors, self._k))
         for share in self._shares_of_loss(rows, scale):
             share.backward()
             loss += share.item()
-        if not math.isfinite(loss):
-            self._scorer.model.zero_grad(set_to_none=True)
-            return loss, None
-        products = self.mixture.products(None if models is None else models.tolist())
+        if math.isfinite(loss):
+            products = self.mixture.products(None if models is None else models.tolist())
         self._scorer.model.zero_grad(set_to_none=True)
-        if not np.isfinite(products).all():
-            return loss, None
-        assert scale.grad is not None
-        by_raw = descent.gradient(self._options.sign, self._raw(values), products)
-        return loss, np.concatenate([[scale.grad.item()], by_raw.ravel()])
+        by_scale = 0.0 if scale.grad is None else scale.grad.item()  # without rows there is none
+        return np.concatenate([[loss, by_scale], products.ravel()])
 
     def _shares_of_loss(
         self, rows: Int64[np.ndarray, " batch"], scale: Float[torch.Tensor, ""]
     ) -> Iterator[Float[torch.Tensor, ""]]:
-        """The rows' mean loss, that of a fine-tune, in parts that add up to it, a few rows each."""
-        scorer = self._scorer
-        for places in length_buckets(scorer.encoded.lengths[rows], self._options.rows_at_once):
+        """The rows' mean loss, that of a fine-tune, in parts that add up to it; of this process's rows alone."""
+        scorer, team, at_once = self._scorer, self._team, self._options.rows_at_once
+        number, count = (0, 1) if team is None else (team.number, team.count)
+        buckets = length_buckets(scorer.encoded.lengths[rows], min(at_once, math.ceil(len(rows) / count)))
+        for places in buckets[number::count]:
             at = rows[places]
             logits = scorer.family.logits(scorer.model, on_device(scorer.encoded.batch(at), self._device))
             labels = torch.from_numpy(scorer.split.labels[at]).to(self._device)
@@ -167,9 +219,13 @@ class Learning:
             state.stopped = "all epochs are done"
 
     def _held_out_loss(self, scale: float) -> float:
+        self._say("held out", scale)
+        return float(self._sum(self._own_held_out_loss(scale))[0])
+
+    def _own_held_out_loss(self, scale: float) -> Float64[np.ndarray, " 1"]:
         with torch.inference_mode():
             shares = self._shares_of_loss(self._held_out, torch.tensor(scale, device=self._device))
-            return sum(share.item() for share in shares)
+            return np.array([sum(share.item() for share in shares)], dtype=np.float64)
 
     # What a step looks at.
 
