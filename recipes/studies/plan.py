@@ -130,9 +130,9 @@ What the discordance and the seconds were read from:
 Text (MiniLM on SST-2, CoLA and MRPC) and the small T5 are not in this plan: the answers of their earlier runs were not
 kept, and a discordance cannot be read from a printed score. Sweeps made anew join by a line of `DESIGNS`.
 
-Hours are of one thread on a machine shared with other jobs, so upper bounds, and of training alone; a longer run is counted by its steps. Pools are answered once, without
-training. The rows of a design that has not run take the discordance of the data beside it: better models differ on
-fewer rows, and then a smaller effect is shown.
+Hours are of one thread on a machine shared with other jobs, so upper bounds, and of training alone; a longer run is
+counted by its steps. Pools are answered once, without training. The rows of a design that has not run take the
+discordance of the data beside it: better models differ on fewer rows, and then a smaller effect is shown.
 """
 
 

@@ -19,7 +19,7 @@ STUDIES = ROOT / "recipes/studies"
 
 
 def script(path: str) -> ModuleType:
-    """A study's script as a module; those that it imports lie beside it or above it."""
+    """A study's script as a module."""
     spec = importlib.util.spec_from_file_location(f"studies_{path.replace('/', '_')}", STUDIES / f"{path}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -27,16 +27,6 @@ def script(path: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def importing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the import path as it was, and no module of so short a name behind."""
-    monkeypatch.setattr(sys, "path", [str(STUDIES), *sys.path])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-
-
-pytestmark = pytest.mark.usefixtures("importing")
 
 
 def answers(hits: np.ndarray) -> Predictions:
