@@ -53,9 +53,10 @@ CLAIMS = (
     Claim("The uniform soup gains where all fine-tunes lie in one basin", SECOND_HAND, SOUPS, "soups-on-images",
           _images("uniform soup")),
     Claim("Learned soups, one weight for each or for each tensor, are level with greedy or above", SECOND_HAND, SOUPS,
-          "soups-on-images", _images("learned soup", "learned-by-tensor soup")),
+          "soups-on-images", _images("learned soup", "learned-by-tensor soup"),
+          without="no learned soup of these fine-tunes yet: `run.sh` of the study makes them"),
     Claim("An ensemble gains what soups gain or more, at the cost of all its members", SECOND_HAND, SOUPS,
-          "soups-on-images", _images("mean-logit ensemble", "selected ensemble")),
+          "soups-on-images", _images("mean-prob ensemble", "mean-logit ensemble", "selected ensemble")),
     Claim("Soups of two and the start, or on the line to it, gain too", "claims of others, held against the same "
           "fine-tunes", "Model Stock and WiSE-FT", "soups-on-images",
           _images("model-stock soup", "wise-ft soup")),
@@ -161,7 +162,8 @@ can show.
 
 Differences are of accuracy, in points (x 100), on report rows that nothing was chosen on, the first less the second.
 Of soups: the 95% interval of a paired bootstrap by row, and McNemar's exact test, two-sided, corrected by Holm's rule
-where several averages of one head are compared. Of cascades: the mean over random halves, and Nadeau and Bengio's
+where several averages of one head are compared (the interval and what could have been shown are of one comparison).
+Of cascades: the mean over random halves, and Nadeau and Bengio's
 corrected resampled t-test, which allows for the halves' overlap. Of copies: a bootstrap over seeds and rows together,
 of what one who trains each net once would see. Cost: average multiply-adds in shares of the second's.
 
