@@ -75,6 +75,9 @@ def _known(checkpoint: Checkpoint, how: OnCluster) -> Served:
     """A cascade as its config says it, with what is given for it."""
     config = read_cascade(checkpoint.folder)
     _dtypes(checkpoint, config, how)
+    asked = [place.name for place in config.places if place.endpoint is not None]
+    if how.split_members and asked:  # what answers where an endpoint does not is the whole cascade's affair
+        raise InputError(f"{checkpoint}: {', '.join(asked)} is asked at an endpoint. Leave out --split-members.")
     return of_config(checkpoint.name, config, how.loading.get("budget"), _nowhere)
 
 

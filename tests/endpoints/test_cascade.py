@@ -206,6 +206,16 @@ def test_a_service_answers_as_the_cascade_does(pool: Pool, there: Asked, texts: 
     assert [row[0]["fell_back"] for row in said] == (simulated.exits == 1).tolist()
 
 
+def test_the_card_says_where_rows_go(pool: Pool, tmp_path: Path) -> None:
+    from hf_soups.reporting.cards.card import FolderCard
+
+    folder = build(pool, tmp_path / "cascade", fallback="last")
+    text = FolderCard.of(folder).files()["README.md"]
+    assert "rows that reach it are sent to 127.0.0.1" in text
+    assert "without an answer the row keeps the answer of the members before it" in text
+    assert TOKEN not in text
+
+
 def test_a_cascade_from_the_hub_asks_no_host_that_the_user_did_not_name(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,19 @@ def test_a_limit_stops_before_it_is_passed_and_the_next_call_goes_on(there: Aske
     assert there.most_asked == 1
 
 
+def test_the_command_takes_the_limit(there: Asked, rows: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_soups.cli.app import app
+
+    remote = name_endpoint(tmp_path / "remote", there, cost_per_1000=100.0)
+    asked = ["predict", str(remote), "--data", str(rows), "--out", str(tmp_path / "pool"), "--spend-limit", "0.9"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 1
+    assert "9 of 60 rows are there, and kept. Raise --spend-limit to go on" in " ".join(done.output.split())
+    assert there.requests == 9
+
+
 def test_answers_that_were_paid_are_kept_when_the_map_of_labels_was_wrong(rows: Path, tmp_path: Path) -> None:
     with endpoint(lambda text: {"LABEL_0": 0.3, "LABEL_1": 0.7}) as there:
         remote, out = name_endpoint(tmp_path / "remote", there), tmp_path / "pool"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from hf_soups.errors import HfSoupsError, InputError, as_a_command
 from hf_soups.remote.cluster import Cluster
 from hf_soups.remote.deployments import Deployment, deployed
 from hf_soups.serving import OnCluster, build_app
+from hf_soups.serving.on_ray import served_on
 from tests.demo.made import demo_of
 from tests.makers.fake_replicas import DRIVER, Broken, Echo
 from tests.makers.patience import PATIENCE
@@ -28,11 +30,12 @@ from tests.makers.tiny import tiny_bert
 from tests.remote.conftest import ROOT, Nodes
 from tests.serving.test_command import same, served
 
-pytest.importorskip(
-    "ray.serve", reason="Ray Serve is not installed: pip install 'hf_soups[ray-serve]'", exc_type=ImportError
+# Looked for, not imported: Ray reads its settings, of a token too, when it is first imported (`ray_module` makes them).
+NEEDED = ("ray", "grpc", "opencensus", "prometheus_client", "smart_open")
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, NEEDED)),
+    reason="Ray Serve is not installed: pip install 'hf_soups[ray-serve]'",
 )
-from hf_soups.serving.on_ray import served_on
-
 HALF = {"CPU": 0.5}
 ODD = [b"{", b'{"inputs": 3}', b'{"inputs": []}', b'{"inputs": "a", "parameters": {"budget": 1e-9}}', b" " * 2**21]
 

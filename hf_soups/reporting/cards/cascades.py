@@ -13,6 +13,7 @@ from hf_soups.cascades.running.members import check_weights
 from hf_soups.costs import UNITS
 from hf_soups.errors import InputError
 from hf_soups.files.downloads import inside_of, is_repo_id
+from hf_soups.files.endpoint import HOSTS_VARIABLE
 from hf_soups.files.problem_types import MULTI_LABEL
 from hf_soups.metrics import traits_of
 from hf_soups.pool.report_rows import holds_report_rows
@@ -39,6 +40,8 @@ REPORTED = {  # in the order of the table
     "best single": "report: the best single model on select, {}",
     "best ensemble": "report: the best ensemble on select, {}",
 }
+
+UNANSWERED = {"error": "an error", "last": "the row keeps the answer of the members before it"}
 
 
 def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
@@ -81,7 +84,7 @@ def cascade_facts(folder: Path, config: CascadeConfig) -> CardFacts:
         metric=plan.metric,
         scores=_scores(plan, found),
         tables=tuple(t for t in (*tables, MarkdownTable.of_values("Framework versions", found.versions)) if t.rows),
-        limits=(*_limits(plan, found), *licences.doubts),
+        limits=(*_limits(plan, found), *_asked_elsewhere(config), *licences.doubts),
         license=licences.shared,
         cascade=True,
         code=hasattr(config, "auto_map"),
@@ -205,7 +208,19 @@ def _threshold(threshold: float) -> str:
     return "never" if threshold > 1 else f"{threshold:.6g}"
 
 
+def _asked_elsewhere(config: CascadeConfig) -> list[str]:
+    """What becomes of rows that reach an endpoint."""
+    return [
+        f"{place.name}: rows that reach it are sent to {place.endpoint.host}, and may be answered otherwise one day. "
+        f"From the Hub this cascade is loaded only where {HOSTS_VARIABLE} names that host."
+        for place in config.places
+        if place.endpoint is not None
+    ]
+
+
 def _where(place: Place) -> str:
+    if place.endpoint is not None:
+        return f"asked at {place}; without an answer {UNANSWERED[place.fallback]}"
     size = f", images of {place.image_size} pixels" if place.image_size else ""
     by = ", by ONNX Runtime" if place.backend == "onnx" else ""
     return f"{place} in {place.dtype}{size}{by}{f', on {place.device}' if place.device else ''}"
