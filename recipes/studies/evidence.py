@@ -35,7 +35,7 @@ class Claim:
 IMAGES = "{runs} fine-tunes of EfficientNet-Lite0 with ImageNet weights, 20 classes of Tiny ImageNet"
 LEARNT, RANDOM, CIFAR, LITE = "learnt head", "shared random head", "cifar-resnet", "efficientnet-lite"
 HALF = "{halves} times, plans chosen on a random half, scored on the other"
-SECOND_HAND = "in its direction; this project knows the figures at second hand only and does not repeat them"
+SECOND_HAND = "says so; its figures are known to this project at second hand only and not repeated here"
 
 
 def _images(*names: str) -> tuple[tuple[str, str, str], ...]:
@@ -66,9 +66,9 @@ CLAIMS = (
                               (RANDOM, "greedy soup", f"{IMAGES}, {RANDOM}"),
                               (RANDOM, "uniform soup", f"{IMAGES}, {RANDOM}"))),
     Claim("Soups gain out of distribution", SECOND_HAND, SOUPS, "soups-in-and-out",
-          without="not run on published weights: `recipes/studies/soups-on-images/full.yaml` has the shift set"),
+          without="on published weights; `recipes/studies/soups-on-images/full.yaml` has the shift set"),
     Claim("Soups gain on text tasks, less than on images", SECOND_HAND + "; its authors call it preliminary", SOUPS,
-          "glue-soups", without="not run at the planned size; eight small fine-tunes of each task are in the study"),
+          "glue-soups", without="at the planned size; eight small fine-tunes of each task are in the study"),
     Claim("A cascade matches the best single model's accuracy at less cost", "the accuracy of EfficientNet-B7 at 5.4 "
           "times fewer FLOPs", COMMITTEES, "cascades", _committees("match accuracy")),
     Claim("At the best single model's cost a cascade is more accurate", "ViT-L at 224 pixels 82.0 at 192 images a "
