@@ -99,6 +99,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/finetune.py --small
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/scale.py --small
+	$(BIN)/python benchmarks/members.py --small
 	$(BIN)/python benchmarks/serve.py --small
 
 # What is pinned, written again with what is locked where it fits (UPGRADE=--upgrade: all the newest); then known weaknesses of it, for which a list of advisories must be reached.
