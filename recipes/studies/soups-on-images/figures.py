@@ -1,16 +1,19 @@
 """Every soup and ensemble against the best fine-tune on select, and the greedy soups of two heads against each other.
 
-    python recipes/studies/soups-on-images/figures.py LEARNT/runs RANDOM/runs [--figures FILE]
+    python recipes/studies/soups-on-images/figures.py LEARNT/runs RANDOM/runs [--figures FILE] [--recipe R --set K=V]
 
-Differences of accuracy on the report rows, paired by row; p is McNemar's, by Holm's rule for all of one head.
+Differences of accuracy on the report rows, paired by row; p is McNemar's, by Holm's rule for all of one head. With the
+recipe, each head's start answers the report rows too: what it scores before any fine-tuning.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from hf_soups import predict_pool
 from hf_soups.leaderboard.compare import holm
 from hf_soups.leaderboard.rows import ScoredModel, read_scored_models
 
@@ -31,6 +34,14 @@ def of_head(folder: Path) -> tuple[list[Finding], dict[str, ScoredModel], int]:
     return findings, {one.row.name: one for one in (*averages, best)} | {"best": best}, len(found.runs)
 
 
+def from_start(folder: Path, recipe: Path, changes: dict[str, str], best: ScoredModel) -> Finding:
+    """The best fine-tune on select against the start, which is a fitted classifier or one with a random head."""
+    with tempfile.TemporaryDirectory() as place:
+        start = {"models": [f"start={folder / 'start'}"], "out": place, "split": "report", "progress": False}
+        answered = predict_pool(recipe=recipe, overrides=changes, **start).pool.predictions["start"]
+    return finding(best.row.name, best.report, "the start", answered)
+
+
 def seconds(folder: Path) -> float:
     """Mean training seconds of a finished run."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("run_*/run.json"))]
@@ -49,6 +60,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", type=Path, nargs=2)
     parser.add_argument("--figures", type=Path, help="a study's file of figures")
+    parser.add_argument("--recipe", type=Path, help="of the sweeps, to score their starts")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a value of the recipe to change"
+    )
     given = parser.parse_args()
     known = []
     for name, folder in zip(NAMES, given.sweeps, strict=True):
@@ -58,6 +73,15 @@ def main() -> None:
         print("\n".join(line(one) for one in findings))
         if given.figures:
             record(given.figures, name, runs=runs, seconds_a_run=seconds(folder), findings=findings)
+    if given.recipe:
+        changes = dict(change.split("=", 1) for change in given.set)
+        starts = [
+            replace(from_start(folder, given.recipe, changes, models["best"]), what=f"best fine-tune, {name}")
+            for name, folder, models in zip(NAMES, given.sweeps, known, strict=True)
+        ]
+        print("the best fine-tune against its start\n" + "\n".join(line(one) for one in starts))
+        if given.figures:
+            record(given.figures, "starts", findings=starts)
     learnt, random = known
     between = [
         finding(f"{name}, {NAMES[0]}", learnt[name].report, f"{name}, {NAMES[1]}", random[name].report)
