@@ -210,7 +210,7 @@ class _Reader:
                 self.notes.append(f"{row.name}: {MAYBE_TRAINED_ON}.")
             return ScoredModel(soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
-            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{error}. Cook it again."))
+            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{str(error).removesuffix('.')}. Cook it again."))
             return None
 
     def _answers(self, folder: Path, name: str) -> dict[str, Predictions]:
