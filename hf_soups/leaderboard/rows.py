@@ -119,6 +119,11 @@ def rank_of(metric: Metric, value: float | None) -> float:
     return math.inf if value is None else -metric.rank(value)
 
 
+def _open(error: Exception) -> str:
+    """What an error says, to go on from."""
+    return str(error).removesuffix(".")
+
+
 def _sum(values: Sequence[Any]) -> Any:
     """The sum, or None when a part of it is not known."""
     return None if any(v is None for v in values) else sum(values)
@@ -210,7 +215,7 @@ class _Reader:
                 self.notes.append(f"{row.name}: {MAYBE_TRAINED_ON}.")
             return ScoredModel(soup_row(row, record, members), answers, trained=record.models)
         except (OSError, InputError) as error:
-            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{str(error).removesuffix('.')}. Cook it again."))
+            self.unscored.append(replace(row, status=UNUSABLE[1], reason=f"{_open(error)}. Cook it again."))
             return None
 
     def _answers(self, folder: Path, name: str) -> dict[str, Predictions]:

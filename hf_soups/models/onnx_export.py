@@ -75,7 +75,8 @@ def export_onnx(
     family = family_for(checkpoint.config, kind, checkpoint)
     model = Classifier.load(checkpoint, family, kind, image_size=image_size)
     processor: Any = family.processor(checkpoint.processor_folder, image_size=image_size)
-    trial = _trial(processor, kind)
+    with _quietly():  # the trial's texts may be cut
+        trial = _trial(processor, kind)
     record = OnnxRecord(
         parameters=checkpoint.parameters, sha256=checkpoint.sha256(), source=checkpoint.name,
         image_size=_side(trial) if kind == "image" else None,

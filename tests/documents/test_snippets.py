@@ -60,7 +60,7 @@ def test_what_the_page_of_the_hub_says_runs_against_a_hub(scene: Path, tmp_path:
 
 def test_what_is_not_run_is_little_and_says_why() -> None:
     left_out = [block for page in PAGES for block in blocks(page) if block.not_run]
-    assert len(left_out) <= 3
+    assert len(left_out) <= 5  # two of them ask an endpoint
     for block in left_out:
         assert len(block.not_run.split()) >= 3, f"{block.page}: say why this is not run: {block.not_run!r}"
     for page in PAGES:
