@@ -88,12 +88,10 @@ class Cluster:
     own: bool = False  # this process has started it, and it ends with it
 
     def nodes(self) -> tuple[Node, ...]:
-        """Those that are alive."""
-        return tuple(
-            Node(each["NodeID"], each["NodeManagerAddress"], dict(each["Resources"]))
-            for each in self.ray.nodes()
-            if each["Alive"]
-        )
+        """Those that are alive, by address: Ray gives them in any order."""
+        alive = (each for each in self.ray.nodes() if each["Alive"])
+        found = (Node(each["NodeID"], each["NodeManagerAddress"], dict(each["Resources"])) for each in alive)
+        return tuple(sorted(found, key=lambda node: (node.address, node.id)))
 
     def room(self, each: Resources) -> int:
         """How many pieces of work with these needs all nodes can do at once, were they idle."""
