@@ -334,7 +334,7 @@ def test_commands_refuse_rows_without_a_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "t5_classifier", "bart"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "t5_classifier"])
 def test_texts_of_any_length_are_answered_as_before(name: str, tmp_path: Path) -> None:
     kind = "text" if name == "t5_classifier" else "text-pair"
     source = getattr(tiny, f"tiny_{name}")(tmp_path / name, labels=4)
@@ -346,7 +346,7 @@ def test_texts_of_any_length_are_answered_as_before(name: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deit", "resnet", "efficientnet", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2"])
 def test_images_are_answered_as_before(name: str, tmp_path: Path, images: Made) -> None:
     source = getattr(tiny, f"tiny_{name}")(tmp_path / name, labels=4)
     export_onnx(source, tmp_path / "onnx")
