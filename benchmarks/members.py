@@ -34,7 +34,7 @@ from transformers import (
 
 from hf_soups.checkpoint import Checkpoint
 from hf_soups.models.cost_counting import hardware_name
-from hf_soups.models.onnx_export import export_onnx
+from hf_soups.models.onnx_export import write_onnx
 from hf_soups.models.onnx_model import load_onnx
 from hf_soups.pool import read_pool
 
@@ -85,12 +85,13 @@ def ways(kind: str, source: Checkpoint, side: int, compiled: bool, into: Path) -
         found["compiled"] = lambda batch: fast(**batch).logits
     task = "text" if kind == "bert" else "image"
     calibration = [batch_of(kind, 4, side) for _ in range(4)]
-    for name, int8, rows in (
-        ("onnx", None, ()),
-        ("int8 dynamic", "dynamic", ()),
-        ("int8 static", "static", calibration),
-    ):
-        export_onnx(source, into / name, kind=task, int8=int8, calibration=rows)  # type: ignore[arg-type]
+    forms: dict[str, dict[str, Any]] = {
+        "onnx": {},
+        "int8 dynamic": {"int8": "dynamic"},
+        "int8 static": {"int8": "static", "calibration": calibration},
+    }
+    for name, form in forms.items():
+        write_onnx(source, into / name, kind=task, **form)
         found[name] = _runs(into / name)
     return found
 

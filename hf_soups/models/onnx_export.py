@@ -47,7 +47,7 @@ QUANTISED = {"dynamic": ["MatMul", "Gemm", "Gather"], "static": ["MatMul", "Gemm
 LOUD = ("torch.onnx", "onnxscript", "onnx_ir", "root", "torch.export", "torch._dynamo", "torch.fx")
 
 
-def export_onnx(
+def write_onnx(
     checkpoint: Checkpoint,
     out: Path,
     *,

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from hf_soups.models.family import Batch
     from hf_soups.pool.rows import LabelledRows
 
-CALIBRATED_ON = 256  # rows
-BATCH = 16  # of them at once
+BATCH = 16  # rows to calibrate on at once
 LEFT = ("README.md", "config.json", "requirements.txt")  # of a cascade: written anew
 
 
@@ -64,7 +63,7 @@ def export_onnx(
     Args:
         model: folder or Hub repo of a classifier, soup or cascade; "MODEL@160" at an input size of 160 pixels.
         out: the folder to make.
-        int8: see `hf_soups.models.onnx_export.export_onnx`; "static" needs `rows`.
+        int8: see `hf_soups.models.onnx_export.write_onnx`; "static" needs `rows`.
         rows: labelled rows to calibrate on; their labels are not used.
         overwrite: replace what an export left there.
     Raises:
@@ -108,7 +107,7 @@ def _size(checkpoint: Checkpoint) -> int:
 def _export(entry: PoolEntry, into: Path, kind: str, int8: Int8 | None, rows: LabelledRows | None) -> OnnxRecord:
     from hf_soups.models import onnx_export
 
-    return onnx_export.export_onnx(
+    return onnx_export.write_onnx(
         entry.checkpoint, into, kind=kind, image_size=entry.image_size, int8=int8,
         calibration=() if rows is None else _batches(entry, rows),
     )  # fmt: skip

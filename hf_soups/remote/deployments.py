@@ -164,7 +164,7 @@ def _end_without(lease: Any, applications: Sequence[str]) -> None:
             ray.get(lease.held.remote())
         except ray.exceptions.ActorUnavailableError:  # it may come back
             time.sleep(1.0)
-        except Exception:
+        except Exception:  # the lease or the cluster is gone, which Ray says in many ways
             break
     with contextlib.suppress(Exception):
         _end(serve, applications)

@@ -1,7 +1,7 @@
 """A model whose replicas answer on a cluster, by Ray Serve: whole ones, or of each member its own.
 
-The app stays in this process. Batches are gathered there, and each is one call: a call for each row takes 7 ms of CPU
-here, one for 32 rows 3 ms.
+The app stays in this process. Batches are gathered there, and each is one call: a call costs the app milliseconds of
+CPU, however many rows it has.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Held:
 
 
 def _nowhere(values: Sequence[Any], plan: Plan) -> Answers:
-    raise NotImplementedError
+    raise NotImplementedError  # what is known of a model whose replicas answer elsewhere
 
 
 def _held(name: str, checkpoint: Checkpoint, how: OnCluster) -> Held:

@@ -198,7 +198,8 @@ def test_a_service_answers_as_the_cascade_does(pool: Pool, there: Asked, texts: 
     served = load_served(build(pool, tmp_path / "cascade", fallback="last"), device="cpu")
     answered = Answering(served, 1)([(text, None) for text in texts], served.usual)
     simulated = plan_of(pool).apply(pool.predictions)
-    assert [row.exit for row in answered] == simulated.exits.tolist()  # type: ignore[union-attr]
+    assert simulated.exits is not None
+    assert [row.exit for row in answered] == simulated.exits.tolist()
     there.always = BROKEN
     with pytest.warns(DataWarning):
         silent = Answering(served, 1)([(text, None) for text in texts], served.usual)
