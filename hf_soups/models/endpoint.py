@@ -31,6 +31,7 @@ from hf_soups.files.label_names import index_by_label
 from hf_soups.files.reading import read_bytes
 from hf_soups.models.endpoint_requests import EndpointAnswer, LimitReached, Spending, ask
 from hf_soups.models.family import Augment, Batch, Encoded, Family
+from hf_soups.models.weightless import Weightless
 
 if TYPE_CHECKING:
     from hf_soups.data import Split
@@ -211,7 +212,7 @@ class _Rest:
             self.until, self.why = time.monotonic() + RESTS, str(error)
 
 
-class EndpointModel(torch.nn.Module):
+class EndpointModel(Weightless):
     """Answers batches of `SentRows` by asking an endpoint, several rows at once; it has no weights.
 
     Attributes:
@@ -228,9 +229,6 @@ class EndpointModel(torch.nn.Module):
         self.endpoint, self.label_names, self.lenient = endpoint, tuple(label_names), lenient
         self.config = PreTrainedConfig(id2label=dict(enumerate(self.label_names)))
         self.kept, self.rows, self.spending, self._rest = KeptAnswers(), 0, Spending(), _Rest()
-        # callers ask a model's parameters for device and precision
-        self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.eval()
 
     def keep_answers(self, path: Path, rows: int, spending: Spending) -> None:
         """Keep every answer in a file, begin with those that are there, and count what the others cost."""

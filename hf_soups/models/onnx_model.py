@@ -15,6 +15,7 @@ import torch
 from hf_soups.errors import CheckpointError, MissingExtra
 from hf_soups.files.onnx import AGAIN, FILES, GRAPH, NEEDED, WEIGHTS, OnnxRecord, is_onnx, onnx_files, read_onnx_record
 from hf_soups.models.loading import config_of
+from hf_soups.models.weightless import Weightless
 
 DOMAINS = {"", "ai.onnx", "com.microsoft", "ai.onnx.ml"}  # of operations that ONNX Runtime brings itself
 
@@ -32,7 +33,7 @@ def require_onnx(*more: str) -> None:
         )
 
 
-class OnnxModel(torch.nn.Module):
+class OnnxModel(Weightless):
     """Answers batches as the torch model did that it was exported from; it has no weights that torch knows.
 
     Attributes:
@@ -46,14 +47,6 @@ class OnnxModel(torch.nn.Module):
         self.config, self.record, self.folder = config, record, folder
         self._session = session
         self._inputs = tuple(one.name for one in session.get_inputs())
-        # callers ask a model's parameters for device and precision
-        self.anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.eval()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what it is given and answers."""
-        return torch.float32
 
     def forward(self, **batch: torch.Tensor) -> Any:
         """The logits of a batch, on the CPU; inputs that the graph does not read are left out.

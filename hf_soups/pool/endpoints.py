@@ -6,16 +6,20 @@ import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from hf_soups.errors import CheckpointError, InputError
 from hf_soups.files.endpoint import read_endpoint
-from hf_soups.models.classifier import Classifier
+from hf_soups.files.problem_types import CLASSIFICATION
+from hf_soups.models.classifier import PredictSettings
 from hf_soups.models.cost_counting import hardware_name
 from hf_soups.models.endpoint import EndpointModel, endpoint_at
 from hf_soups.models.endpoint_requests import Spending
 from hf_soups.pool.entries import PoolEntry
+from hf_soups.pool.label_order import LabelMatch
+from hf_soups.pool.member_model import MemberModel
 from hf_soups.pool.rows import LabelledRows
 from hf_soups.pool.store import Member
 
@@ -50,45 +54,56 @@ def spending_of(entries: tuple[PoolEntry, ...], limit: float | None, processes: 
     return Spending(limit, units.pop())
 
 
-def load_endpoint(entry: PoolEntry, rows: LabelledRows) -> Classifier:
-    """The endpoint as a classifier of these rows.
+class EndpointMember(MemberModel):
+    """An endpoint: its labels are joined answer by answer, and what was paid for is kept until the pool has all."""
 
-    Raises:
-        CheckpointError: if it cannot answer them.
-    """
-    if entry.image_size is not None:
-        raise CheckpointError(f"{entry.checkpoint}: an endpoint is sent images as they are; leave out the size.")
-    if rows.split.problem_type != "classification":
-        raise CheckpointError(
-            f"{entry.checkpoint}: an endpoint answers one class of several, but the rows are of "
-            f"{rows.split.problem_type!r}."
-        )
-    return endpoint_at(entry.checkpoint.folder, rows.split.label_names, rows.task.kind)
+    @classmethod
+    def load(cls, entry: PoolEntry, rows: LabelledRows, settings: PredictSettings) -> Self:
+        """The endpoint as a model of these rows.
 
+        Raises:
+            CheckpointError: if it cannot answer them.
+        """
+        names, of_type = rows.split.label_names, rows.split.problem_type
+        if entry.image_size is not None:
+            raise CheckpointError(f"{entry.checkpoint}: an endpoint is sent images as they are; leave out the size.")
+        if of_type != CLASSIFICATION:
+            raise CheckpointError(
+                f"{entry.checkpoint}: an endpoint answers one class of several, but the rows are of {of_type!r}."
+            )
+        labels = LabelMatch(tuple(range(len(names))), len(names))
+        return cls(entry, rows, settings, endpoint_at(entry.checkpoint.folder, names, rows.task.kind), labels)
 
-def keep_answers(model: EndpointModel, pool: Path, rows: int, spending: Spending) -> None:
-    """Keep its answers in the pool's folder, whatever becomes of this call."""
-    model.keep_answers(_file(model, pool), rows, spending)
+    @property
+    def _model(self) -> EndpointModel:
+        model: EndpointModel = self.classifier.model
+        return model
 
+    def begin(self, pool: Path, spending: Spending) -> None:
+        """Keep its answers in the pool's folder, whatever becomes of this call."""
+        self._model.keep_answers(self._file(pool), len(self.rows.split), spending)
 
-def forget_answers(model: EndpointModel, pool: Path) -> None:
-    """Remove what was kept, once the pool has it."""
-    _file(model, pool).unlink(missing_ok=True)
-    if not list((pool / ANSWERED).glob("*")):
-        shutil.rmtree(pool / ANSWERED, ignore_errors=True)
+    def end(self, pool: Path) -> None:
+        """Remove what was kept."""
+        self._file(pool).unlink(missing_ok=True)
+        if not list((pool / ANSWERED).glob("*")):
+            shutil.rmtree(pool / ANSWERED, ignore_errors=True)
 
+    def _file(self, pool: Path) -> Path:
+        endpoint = self._model.endpoint  # labels are joined later: another map of them asks nothing again
+        asked = f"{endpoint.url} {endpoint.task}"
+        return pool / ANSWERED / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.jsonl"
 
-def _file(model: EndpointModel, pool: Path) -> Path:
-    asked = f"{model.endpoint.url} {model.endpoint.task}"  # labels are joined later: another map asks nothing again
-    return pool / ANSWERED / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.jsonl"
+    def with_counts(self, member: Member) -> Member:
+        """The member with what an answer costs, and how long one is waited for from this machine."""
+        endpoint, seconds = self._model.endpoint, self._model.kept.seconds
+        if endpoint.cost is not None:
+            member = member.with_cost(endpoint.cost, endpoint.unit)
+        if seconds is None:
+            return member
+        hardware = hardware_name(torch.device("cpu"))  # that waits: so they add up with those of models on it
+        return replace(member, seconds=seconds, seconds_batch_1=seconds, best_batch=1, hardware=hardware)
 
-
-def with_endpoint_costs(member: Member, model: EndpointModel) -> Member:
-    """The member with what an answer costs, and how long one is waited for from this machine."""
-    endpoint, seconds = model.endpoint, model.kept.seconds
-    if endpoint.cost is not None:
-        member = member.with_cost(endpoint.cost, endpoint.unit)
-    if seconds is None:
+    def with_seconds(self, member: Member) -> Member:
+        """As they were when it answered: asking again would cost."""
         return member
-    hardware = hardware_name(torch.device("cpu"))  # that waits: so they add up with those of models on it
-    return replace(member, seconds=seconds, seconds_batch_1=seconds, best_batch=1, hardware=hardware)

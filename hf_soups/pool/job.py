@@ -6,157 +6,22 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
 
 from hf_soups.errors import CheckpointError, PredictionsError
-from hf_soups.files.problem_types import CLASSIFICATION, REGRESSION, check_problem_type
-from hf_soups.models.classifier import Classifier, PredictSettings, answering_family
-from hf_soups.models.cost_counting import (
-    BATCHES,
-    count_bytes,
-    count_macs,
-    count_parameters,
-    measure_seconds,
-    median_row,
-)
-from hf_soups.models.endpoint import EndpointModel
+from hf_soups.models.classifier import PredictSettings
 from hf_soups.models.endpoint_requests import Spending
-from hf_soups.models.inference import evaluating, on_device, predict_split
 from hf_soups.models.loading import NotAnswered, one_of_several
-from hf_soups.models.onnx_model import shadow_of
-from hf_soups.pool.endpoints import forget_answers, keep_answers, load_endpoint, with_endpoint_costs
+from hf_soups.pool.endpoints import EndpointMember
 from hf_soups.pool.entries import PoolEntry
-from hf_soups.pool.label_order import LabelMatch, doubt, match_labels
+from hf_soups.pool.label_order import doubt
+from hf_soups.pool.member_model import MemberModel, OnnxMember
 from hf_soups.pool.predict import PoolResult, first_score
 from hf_soups.pool.rows import LabelledRows
 from hf_soups.pool.shards import WORK, MemberShards, Processes, answer_missing, check_disk
 from hf_soups.pool.store import POOL_FILE, Member, Pool, free_file, read_pool, write_pool
 from hf_soups.predictions import Predictions
 from hf_soups.progress import Meter
-
-if TYPE_CHECKING:
-    from hf_soups.data import Split
-    from hf_soups.models.family import Batch, Encoded, Family
-    from hf_soups.pool.shards import Progress
-
-TEXTS = 1000  # whose median length counts
-
-
-@dataclass(frozen=True, eq=False)
-class MemberModel:
-    """An entry's classifier, which answers labelled rows with the data's classes in their order, and what it costs."""
-
-    entry: PoolEntry
-    rows: LabelledRows
-    settings: PredictSettings
-    classifier: Classifier
-    labels: LabelMatch
-
-    @classmethod
-    def load(cls, entry: PoolEntry, rows: LabelledRows, settings: PredictSettings) -> MemberModel:
-        """Load a model and match its labels with the data's.
-
-        Raises:
-            CheckpointError: if it cannot be loaded, or is of no kind that answers such rows.
-            IncompatibleCheckpoints: if its labels cannot be matched.
-        """
-        checkpoint, kind, names = entry.checkpoint, rows.task.kind, rows.split.label_names
-        of_type = rows.split.problem_type
-        if checkpoint.is_endpoint:
-            joined = LabelMatch(tuple(range(len(names))), len(names))  # by name, answer by answer
-            return cls(entry, rows, settings, load_endpoint(entry, rows), joined)
-        family = answering_family(checkpoint, kind, names, settings.templates)
-
-        def matched(own: Sequence[str] | None, classes: int) -> LabelMatch:
-            order = settings.assume_label_order
-            return match_labels(own, names, classes=classes, who=str(checkpoint), assume_order=order)
-
-        if family.name == "zero-shot" and of_type != CLASSIFICATION:
-            raise CheckpointError(
-                f"{checkpoint}: a zero-shot model answers one of several classes, not {of_type!r} rows."
-            )
-        if family.name != "zero-shot":
-            check_problem_type(checkpoint.config, of_type, checkpoint)
-        known = family.name == "zero-shot" or of_type == REGRESSION  # one number, whatever it is called
-        own = names if known else checkpoint.label_names
-        labels = None if own is None else matched(own, len(own))  # before the weights are read
-        size = entry.image_size or rows.data.image_size
-        classifier = Classifier.load(
-            checkpoint, family, kind, dtype=settings.torch_dtype, image_size=size, device=settings.torch_device
-        )
-        labels = labels or matched(None, classifier.model.config.num_labels or 0)
-        order = () if labels.is_identity else labels.order
-        return cls(entry, rows, settings, replace(classifier, order=order), labels)
-
-    def encode(self, split: Split) -> Encoded:
-        """Rows as the model reads them."""
-        data = self.rows.data.model_copy(update={"image_size": self.entry.image_size or self.rows.data.image_size})
-        processor = self.classifier.processor
-        return self.classifier.family.encode(split, processor, self.rows.task, data, self.settings.cache)
-
-    def answer(self, start: int, stop: int, progress: Progress | None = None) -> Predictions:
-        """Log-probabilities of rows `start` to `stop` of the split, in the data's order of classes."""
-        part = part_of(self.rows.split, start, stop)
-        aligned = cast("Family", SimpleNamespace(logits=lambda _, batch: self.classifier.logits(batch)))
-        answers = predict_split(
-            self.classifier.model, aligned, self.encode(part), part, batch_size=self.settings.batch_size,
-            progress=progress, name=self.entry.name,
-        )  # fmt: skip
-        return replace(answers, data=self.rows.split.fingerprint)
-
-    def with_counts(self, member: Member) -> Member:
-        """The member with its parameters, and the multiply-adds and bytes of one row of median length."""
-        if isinstance(self.classifier.model, EndpointModel):
-            return with_endpoint_costs(member, self.classifier.model)
-        model, batch, family = self.classifier.model, self._some(1), self.classifier.family
-        if (checkpoint := self.entry.checkpoint).is_onnx:  # counted on a torch model of the same shape
-            model = shadow_of(model, family.auto())
-
-        def answer() -> object:
-            return family.logits(model, batch)
-
-        macs, size, parameters = count_macs(model, batch, answer), count_bytes(model, answer), count_parameters(model)
-        if checkpoint.is_onnx:  # and of its own files
-            weights = sum(p.untyped_storage().nbytes() for p in (*model.parameters(), *model.buffers()))
-            size += sum(path.stat().st_size for path in checkpoint.weight_files) - weights
-            parameters = checkpoint.parameters
-        return replace(member, parameters=parameters, macs=macs, bytes=size)
-
-    def with_seconds(self, member: Member) -> Member:
-        """The member with the seconds of the forward pass alone, on rows that are ready on the device."""
-        if isinstance(self.classifier.model, EndpointModel):  # as they were when it answered: asking costs
-            return member
-        batches = {size: self._some(size) for size in BATCHES}
-        family, model = self.classifier.family, self.classifier.model
-        with evaluating(model):
-            took = measure_seconds(lambda size: family.logits(model, batches[size]), self.settings.torch_device)
-        return replace(
-            member, seconds=took.best, seconds_batch_1=took.batch_1, best_batch=took.best_batch, hardware=took.hardware
-        )
-
-    def _some(self, rows: int) -> Batch:
-        """That many times the row of median length."""
-        encoded = self._first_rows
-        return on_device(encoded.batch([median_row(encoded)] * rows), self.settings.torch_device)
-
-    @cached_property
-    def _first_rows(self) -> Encoded:
-        enough = 1 if self.rows.task.kind == "image" else TEXTS  # images are all of one size
-        return self.encode(part_of(self.rows.split, 0, min(enough, len(self.rows.split))))
-
-
-def part_of(split: Split, start: int, stop: int) -> Split:
-    """Consecutive rows of a split, with a fingerprint made of its own."""
-    return replace(
-        split,
-        rows=split.rows.select(range(start, stop)),
-        row_ids=split.row_ids[start:stop],
-        labels=split.labels[start:stop],
-        fingerprint=f"{split.fingerprint}[{start}:{stop}]",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +77,8 @@ class Job:
         shards.forget_failure(self.group.rank)
         try:
             with one_of_several(entry.name):
-                model = MemberModel.load(entry, self.rows, self.settings)
-                if isinstance(model.classifier.model, EndpointModel):
-                    keep_answers(model.classifier.model, pool.folder, len(self.rows.split), self.spending)
+                model = self._loaded(entry)
+                model.begin(pool.folder, self.spending)
                 _, took = answer_missing(
                     shards, self.group, model.answer, lambda done: meter(before + done, entry.name)
                 )
@@ -256,8 +120,7 @@ class Job:
         wider = pool.with_member(member)
         write_pool(wider)
         shards.remove()
-        if isinstance(model.classifier.model, EndpointModel):
-            forget_answers(model.classifier.model, pool.folder)
+        model.end(pool.folder)
         return wider
 
     def _measure(self, pool: Pool, entries: Sequence[PoolEntry], failed: dict[str, str]) -> Pool:
@@ -267,13 +130,17 @@ class Job:
             if member.seconds is None:
                 try:
                     with one_of_several(entry.name):
-                        model = MemberModel.load(entry, self.rows, self.settings)
-                        pool = pool.with_member(model.with_seconds(member))
+                        pool = pool.with_member(self._loaded(entry).with_seconds(member))
                 except NotAnswered as error:
                     failed[entry.name] = f"not measured: {error}"
                 else:
                     write_pool(pool)
         return pool
+
+    def _loaded(self, entry: PoolEntry) -> MemberModel:
+        of = entry.checkpoint
+        kind = EndpointMember if of.is_endpoint else OnnxMember if of.is_onnx else MemberModel
+        return kind.load(entry, self.rows, self.settings)
 
     def _shards(self, pool: Pool, entry: PoolEntry) -> MemberShards:
         try:
