@@ -3,10 +3,10 @@
 Nothing heavy is imported before a command runs, so `hf-soups --help` answers at once.
 """
 
-from hf_soups.cli import cascades, exporting, pools, serving, share, soups
+from hf_soups.cli import boards, cascades, exporting, pools, serving, share, soups
 from hf_soups.cli.app import Command, app, main
 
-__all__ = ["app", "cascades", "exporting", "main", "pools", "serving", "share", "soups"]
+__all__ = ["app", "boards", "cascades", "exporting", "main", "pools", "serving", "share", "soups"]
 
 # In help, the way that a user's data takes; ruff sorts the imports above by name.
 ORDER = (

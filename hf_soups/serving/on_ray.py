@@ -93,11 +93,7 @@ def _of_each(given: Any, members: Sequence[str], option: str, least: float) -> d
     """An option's value for each deployment: of the whole model under ""."""
     if isinstance(given, Mapping) and not members:
         raise InputError(f"{option} by member is for deployments by member: give --split-members too.")
-    if isinstance(given, Mapping):
-        unknown = sorted(set(given) - set(members))
-        if unknown:
-            raise InputError(f"{option} names {', '.join(unknown)}; the members are {', '.join(members)}.")
-    values = {name: given.get(name, 1) if isinstance(given, Mapping) else given for name in members or ("",)}
+    values = {**dict.fromkeys(members or ("",), 1), **for_members(given, members or ("",), option)}
     for name, value in values.items():
         if value < least:
             raise InputError(f"{option} {f'{name}=' if name else ''}{value:g}: expected {least:g} or more.")
