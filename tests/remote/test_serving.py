@@ -177,7 +177,11 @@ def test_what_does_not_go_together_is_refused_before_a_cluster_is_looked_for(tmp
         (single, {"split_members": True}, f"{single}: a single classifier has no members. Leave out --split-members."),
         (cascade, {"replicas": {first: 2}}, "--replicas by member is for deployments by member: give --split-members"),
         (cascade, {"replicas": 0}, "--replicas 0: expected 1 or more."),
-        (cascade, {"replicas": {"x": 2}, "split_members": True}, "--replicas names x, but the members of the cascade are "),
+        (
+            cascade,
+            {"replicas": {"x": 2}, "split_members": True},
+            "--replicas names x, but the members of the cascade are ",
+        ),
         (cascade, {"replicas": {first: 0}, "split_members": True}, f"--replicas {first}=0: expected 1 or more."),
         (cascade, {"loading": {"budget": 1e-9}}, "a budget of 1e-09"),
         (cascade, {"loading": {"dtype": {"x": "float32"}}}, "dtype names x, but the members of the cascade are "),

@@ -25,7 +25,7 @@ from hf_soups.reporting.page.verdict import choice_of
 
 def report(
     folders: Sequence[str | Path] | str | Path,
-    out: str | Path,
+    out: str | Path = "report.html",
     *,
     title: str | None = None,
     examples: int = PER_EXIT,
